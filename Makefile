@@ -1,0 +1,70 @@
+# Everything happens in a virtual environment that the first target makes.
+# PYTHON and VENV choose another interpreter or place: make test PYTHON=python3.13 VENV=.venv-3.13
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXT ?= require
+
+SOURCES := pyproject.toml setup.py $(wildcard src/fastws/_c/*.p[yx][xd] src/fastws/_c/kernels/*.h)
+
+.PHONY: help run test test-c test-py lint format bench wheels clean
+.DEFAULT_GOAL := help
+
+help:  ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.built  ## Build, and start the echo server on port 8080
+	$(BIN)/fastws echo --port 8080
+
+test: test-c test-py  ## Build, and run the whole test suite over both twins
+
+test-c: $(VENV)/.built-test
+	FASTWS_IMPL=c $(BIN)/python -X dev -m pytest $(PYTEST_ARGS)
+
+test-py: $(VENV)/.built-test
+	FASTWS_IMPL=py $(BIN)/python -X dev -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.built-dev  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict src
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint src
+
+format: $(VENV)/.built-dev  ## Format the Python code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.built-bench  ## Measure the codec against its peers
+	$(BIN)/python -m pytest bench --benchmark-group-by=group --benchmark-columns=min,median,ops $(PYTEST_ARGS)
+
+wheels: $(VENV)/.built-dev  ## Build an sdist, and from it a wheel for this machine
+	rm -rf dist
+	FASTWS_EXT=require $(BIN)/python -m build
+
+clean:  ## Remove what was built, and the virtual environments
+	rm -rf .venv* build dist wheelhouse src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find src -name '*.so' -delete
+	find src tests bench -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps. An editable install compiles the extension in place.
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+
+$(VENV)/.built: $(BIN)/python $(SOURCES)
+	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e .
+	touch $@
+
+$(VENV)/.built-test: $(BIN)/python $(SOURCES)
+	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e '.[test]'
+	touch $@
+
+$(VENV)/.built-bench: $(BIN)/python $(SOURCES)
+	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e '.[bench]'
+	touch $@
+
+$(VENV)/.built-dev: $(BIN)/python $(SOURCES)
+	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e '.[dev]'
+	touch $@
