@@ -1,0 +1,217 @@
+"""The error tree, and one constructor for each wire error.
+
+This module knows what can go wrong and which close code or HTTP status says so.
+It does not know how a violation is found: both twins and the layers above call the
+constructors below, so that a message is written once.
+
+    WebSocketError
+    ├── ProtocolError           the peer broke RFC 6455            closes with 1002
+    │   ├── InvalidPayloadError   text that is not UTF-8           closes with 1007
+    │   └── MessageTooBigError    a limit of ours was passed       closes with 1009
+    ├── HandshakeError          no WebSocket connection came about
+    │   ├── InvalidURIError       not a ws:// or wss:// URI
+    │   ├── RequestError          the client's request; knows the HTTP status to answer
+    │   └── ResponseError         the server's answer; knows the response
+    ├── StateError              the application called a method out of turn
+    └── ConnectionClosed        the connection is gone; knows close code and reason
+
+A wrong type or value handed to a function raises TypeError or ValueError as everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from .spec import NORMAL_CLOSE_CODES, CloseCode, Opcode
+
+if TYPE_CHECKING:
+    from .http import Response
+
+__all__ = [
+    "ConnectionClosed",
+    "HandshakeError",
+    "InvalidPayloadError",
+    "InvalidURIError",
+    "MessageTooBigError",
+    "ProtocolError",
+    "RequestError",
+    "ResponseError",
+    "StateError",
+    "WebSocketError",
+]
+
+
+class WebSocketError(Exception):
+    """Whatever fastws raises that is neither TypeError, ValueError nor OSError."""
+
+
+class ProtocolError(WebSocketError):
+    """The peer broke a rule of RFC 6455. `close_code` is what to tell it (§7.4.1)."""
+
+    close_code: ClassVar[CloseCode] = CloseCode.PROTOCOL_ERROR
+
+
+class InvalidPayloadError(ProtocolError):
+    """Text, or a close reason, that is not UTF-8 (RFC 6455 §8.1)."""
+
+    close_code = CloseCode.INVALID_PAYLOAD
+
+
+class MessageTooBigError(ProtocolError):
+    """A message, or its number of fragments, is over the limit set (RFC 6455 §10.4)."""
+
+    close_code = CloseCode.MESSAGE_TOO_BIG
+
+
+class HandshakeError(WebSocketError):
+    """The opening handshake failed (RFC 6455 §4)."""
+
+
+class InvalidURIError(HandshakeError, ValueError):
+    """Not a URI of RFC 6455 §3."""
+
+
+class RequestError(HandshakeError):
+    """The client's request cannot be accepted.
+
+    Attributes:
+        status: the HTTP status to answer with.
+        headers: the header fields that belong to that answer.
+    """
+
+    def __init__(
+        self, message: str, status: int = 400, headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        super().__init__(message, status, headers)
+        self.status = status
+        self.headers = headers
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ResponseError(HandshakeError):
+    """The server's response does not open a WebSocket connection.
+
+    Attributes:
+        response: the response, with as much of its body as was read; None when it was
+            not HTTP.
+    """
+
+    def __init__(self, message: str, response: Response | None = None) -> None:
+        super().__init__(message, response)
+        self.response = response
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class StateError(WebSocketError):
+    """A method was called at a time when it makes no sense."""
+
+
+class ConnectionClosed(WebSocketError):
+    """The connection is closed, or closing.
+
+    Attributes:
+        code: the close code (RFC 6455 §7.1.5): what the peer sent, 1005 if it sent none,
+            1006 if the connection was lost without a close frame.
+        reason: the peer's close reason, or our own word for how the connection was lost.
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    @property
+    def is_normal(self) -> bool:
+        """Whether this is how a connection ends that did its work (1000, 1001, 1005)."""
+        return self.code in NORMAL_CLOSE_CODES
+
+    def __str__(self) -> str:
+        try:
+            name = f"{self.code} {CloseCode(self.code).name.lower()}"
+        except ValueError:
+            name = str(self.code)
+        return f"{name}: {self.reason}" if self.reason else name
+
+
+# Wire errors: the header (RFC 6455 §5.2) -------------------------------------
+
+
+def reserved_bits(names: str) -> ProtocolError:
+    return ProtocolError(f"reserved bit set: {names}")
+
+
+def reserved_opcode(opcode: int) -> ProtocolError:
+    return ProtocolError(f"reserved opcode: 0x{opcode:X}")
+
+
+def fragmented_control(opcode: int) -> ProtocolError:
+    return ProtocolError(f"fragmented control frame: {Opcode(opcode).name}")
+
+
+def control_too_long(opcode: int) -> ProtocolError:
+    return ProtocolError(f"control frame over 125 bytes: {Opcode(opcode).name}")
+
+
+def unmasked() -> ProtocolError:
+    return ProtocolError("frame from a client is not masked")
+
+
+def masked() -> ProtocolError:
+    return ProtocolError("frame from a server is masked")
+
+
+def length_not_minimal(length: int) -> ProtocolError:
+    return ProtocolError(f"length {length} is not encoded in the fewest bytes")
+
+
+def length_top_bit() -> ProtocolError:
+    return ProtocolError("64-bit length with its most significant bit set")
+
+
+# Wire errors: the sequence of frames (RFC 6455 §5.4) -------------------------
+
+
+def nothing_to_continue() -> ProtocolError:
+    return ProtocolError("continuation frame without a message to continue")
+
+
+def message_not_finished(opcode: int) -> ProtocolError:
+    return ProtocolError(f"new {Opcode(opcode).name} message inside a fragmented one")
+
+
+# Wire errors: payloads -------------------------------------------------------
+
+
+def text_not_utf8() -> InvalidPayloadError:
+    return InvalidPayloadError("text message is not UTF-8")
+
+
+def reason_not_utf8() -> InvalidPayloadError:
+    return InvalidPayloadError("close reason is not UTF-8")
+
+
+def close_payload_of_one_byte() -> ProtocolError:
+    return ProtocolError("close frame with a payload of 1 byte")
+
+
+def close_code_may_not_travel(code: int) -> ProtocolError:
+    return ProtocolError(f"close code {code} may not be used in a close frame")
+
+
+# Limits (RFC 6455 §10.4) -----------------------------------------------------
+
+
+def message_too_big(limit: int) -> MessageTooBigError:
+    return MessageTooBigError(f"message over {limit} bytes")
+
+
+def payload_too_big(limit: int) -> MessageTooBigError:
+    return MessageTooBigError(f"frame payload over {limit} bytes")
+
+
+def too_many_fragments(limit: int) -> MessageTooBigError:
+    return MessageTooBigError(f"message of more than {limit} fragments")

@@ -1,0 +1,104 @@
+"""RFC 6455 in numbers: opcodes, close codes, header bits, limits.
+
+This module knows names and values. It does not know what to do about them: no
+check, no error and no byte of a payload appears here.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+__all__ = [
+    "CloseCode",
+    "Opcode",
+    "Role",
+]
+
+
+class Role(IntEnum):
+    """Which end of the connection we are (RFC 6455 §5.1: only clients mask)."""
+
+    SERVER = 0
+    CLIENT = 1
+
+
+class Opcode(IntEnum):
+    """Frame types (RFC 6455 §5.2). Every other value is reserved."""
+
+    CONTINUATION = 0x0
+    TEXT = 0x1
+    BINARY = 0x2
+    CLOSE = 0x8
+    PING = 0x9
+    PONG = 0xA
+
+
+class CloseCode(IntEnum):
+    """Close codes with a registered meaning (RFC 6455 §7.4.1 and IANA's registry).
+
+    1005, 1006 and 1015 are for use inside a program; they never travel in a frame.
+    """
+
+    NORMAL_CLOSURE = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS_RCVD = 1005
+    ABNORMAL_CLOSURE = 1006
+    INVALID_PAYLOAD = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    MANDATORY_EXTENSION = 1010
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_GATEWAY = 1014
+    TLS_HANDSHAKE = 1015
+
+
+# Header bits (RFC 6455 §5.2) ------------------------------------------------
+
+FIN: Final = 0x80
+RSV1: Final = 0x40
+RSV2: Final = 0x20
+RSV3: Final = 0x10
+RSV_BITS: Final = RSV1 | RSV2 | RSV3
+OPCODE_BITS: Final = 0x0F
+CONTROL_BIT: Final = 0x08
+
+MASK: Final = 0x80
+LENGTH_BITS: Final = 0x7F
+LENGTH_16: Final = 126
+LENGTH_64: Final = 127
+
+# Sizes, in bytes ------------------------------------------------------------
+
+MASK_KEY_SIZE: Final = 4
+MAX_CONTROL_PAYLOAD: Final = 125
+MAX_CLOSE_REASON: Final = MAX_CONTROL_PAYLOAD - 2
+MAX_16_BIT_LENGTH: Final = 0xFFFF
+MAX_PAYLOAD: Final = 0x7FFF_FFFF_FFFF_FFFF
+
+# Defaults -------------------------------------------------------------------
+
+DEFAULT_MAX_MESSAGE_SIZE: Final = 1 << 20
+DEFAULT_MAX_FRAGMENTS: Final = 4096
+DEFAULT_MAX_HEADER_SIZE: Final = 16 << 10
+DEFAULT_OPEN_TIMEOUT: Final = 10.0
+DEFAULT_CLOSE_TIMEOUT: Final = 10.0
+DEFAULT_PING_INTERVAL: Final = 20.0
+DEFAULT_PING_TIMEOUT: Final = 20.0
+
+# Close codes that mean "this connection did its work" -----------------------
+
+NORMAL_CLOSE_CODES: Final = frozenset(
+    {CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD}
+)
+
+# RFC 6455 §7.4.2 gives 3000-3999 to libraries (registered) and 4000-4999 to
+# applications; below that only what the registry assigned may travel.
+_ASSIGNED_CLOSE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015)})
+
+
+def may_travel(code: int) -> bool:
+    """Tell whether a close frame may carry this code (RFC 6455 §7.4)."""
+    return code in _ASSIGNED_CLOSE_CODES or 3000 <= code <= 4999
