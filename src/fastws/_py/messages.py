@@ -1,0 +1,402 @@
+"""Messages: the fast path from what a socket delivers to what an application wants.
+
+This module knows all of RFC 6455's receiving rules and how to write what they allow. It
+does not know which role it plays beyond "must the peer mask?", what a connection is, where
+mask keys come from, nor when to answer: it never sends anything by itself.
+"""
+
+from __future__ import annotations
+
+from codecs import getincrementaldecoder
+from typing import TYPE_CHECKING
+
+from fastws import exceptions as errors
+from fastws import rules
+from fastws.events import Ping, Pong
+from fastws.spec import (
+    CONTROL_BIT,
+    DEFAULT_MAX_FRAGMENTS,
+    DEFAULT_MAX_MESSAGE_SIZE,
+    FIN,
+    LENGTH_16,
+    MASK,
+    MASK_KEY_SIZE,
+    OPCODE_BITS,
+    Opcode,
+)
+
+from .frames import encode_frame, read_header
+from .masking import as_bytes, rotate, xor
+
+if TYPE_CHECKING:
+    from codecs import IncrementalDecoder
+
+    from typing_extensions import Buffer
+
+    from fastws.events import Event
+
+__all__ = ["MessageDecoder", "MessageEncoder"]
+
+_Utf8Decoder = getincrementaldecoder("utf-8")
+
+# The first byte of a whole message in one frame. (A plain int: an enum's hash is slow.)
+_WHOLE_TEXT = FIN + Opcode.TEXT.value
+_WHOLE = frozenset({_WHOLE_TEXT, FIN + Opcode.BINARY.value})
+
+
+class MessageDecoder:
+    """Decodes messages, pings, pongs and the close frame from a stream of bytes.
+
+    Args:
+        masked: whether the peer must mask: True on a server, False on a client.
+        max_message_size: the largest message, in bytes; None for no limit.
+        max_fragments: the largest number of frames that make up one message, empty ones
+            included; None for no limit.
+
+    Attributes:
+        error: the peer's violation of the protocol, None as long as there is none. A
+            decoder with an error decodes no more, and so does one that met a close frame.
+
+    Raises:
+        TypeError: if a limit is not an int.
+        ValueError: if `max_message_size` is negative or `max_fragments` is less than 1.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_done",
+        "_fin",
+        "_fragments",
+        "_key",
+        "_masked",
+        "_max_fragments",
+        "_max_message_size",
+        "_opcode",
+        "_remaining",
+        "_size",
+        "_tail",
+        "_utf8",
+        "error",
+    )
+
+    error: errors.ProtocolError | None
+
+    def __init__(
+        self,
+        *,
+        masked: bool,
+        max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
+        max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
+    ) -> None:
+        self.error = None
+        self._masked = bool(masked)
+        self._max_message_size = rules.check_limit("max_message_size", max_message_size, 0)
+        self._max_fragments = rules.check_limit("max_fragments", max_fragments, 1)
+        self._done = False
+        # The beginning of a header or of a control frame: at most 130 bytes.
+        self._tail = b""
+        # The data frame whose payload is arriving.
+        self._remaining = 0
+        self._key = b""
+        self._fin = False
+        # The message it belongs to; an opcode of 0 means that there is none.
+        self._opcode = 0
+        self._size = 0
+        self._fragments = 0
+        self._buffer = bytearray()
+        self._utf8: IncrementalDecoder | None = None
+
+    def feed(self, data: Buffer) -> list[Event]:
+        """Decode what the socket delivered.
+
+        Args:
+            data: any number of bytes, cut anywhere.
+
+        Returns:
+            what is complete now: a `str` for a text message, `bytes` for a binary one,
+            `Ping`, `Pong`, `Close`. What came before a violation is included; look at
+            `error` after the call. Nothing comes after a `Close` or an error.
+
+        Raises:
+            TypeError: if `data` is not bytes-like.
+        """
+        octets = as_bytes(data)
+        events: list[Event] = []
+        if self._done:
+            return events
+        if self._tail:
+            octets = self._tail + octets
+            self._tail = b""
+        try:
+            self._decode(octets, events)
+        except errors.ProtocolError as exc:
+            self.error = exc.with_traceback(None)
+            exc.__context__ = None  # a UnicodeDecodeError would pin the payload
+            self._finish()
+        return events
+
+    def _decode(self, data: bytes, events: list[Event]) -> None:
+        position, end = 0, len(data)
+        if self._remaining:
+            position = self._take_payload(data, position, events)
+        key_size = MASK_KEY_SIZE if self._masked else 0
+        mask = MASK if self._masked else 0
+        limit = self._max_message_size
+        while position < end:
+            # A whole message of up to 64 KiB, which takes read_header much longer to find.
+            # Whatever is not exactly that, errors included, is left to it.
+            start = position + 2 + key_size
+            if start <= end and not self._opcode and data[position] in _WHOLE:
+                length = data[position + 1] ^ mask  # a wrong MASK bit makes this large
+                minimal = length < LENGTH_16
+                if length == LENGTH_16:
+                    start += 2
+                    length = int.from_bytes(data[position + 2 : position + 4], "big")
+                    minimal = length >= LENGTH_16
+                stop = start + length
+                if minimal and stop <= end and (limit is None or length <= limit):
+                    payload = data[start:stop]
+                    if mask:
+                        payload = xor(payload, data[start - MASK_KEY_SIZE : start])
+                    events.append(
+                        _decode_text(payload) if data[position] == _WHOLE_TEXT else payload
+                    )
+                    position = stop
+                    continue
+
+            header = read_header(data, position, self._masked, 0, self._opcode != 0)
+            if header is None:
+                self._tail = data[position:]
+                return
+            first, length, key, start = header
+            if first & CONTROL_BIT:
+                stop = start + length
+                if key is not None:
+                    payload = data[start:stop]
+                    if key:
+                        payload = xor(payload, key)
+                    self._take_control(first & OPCODE_BITS, payload, length, events)
+                    if self._done:
+                        return
+                if key is None or stop > end:
+                    self._tail = data[position:]
+                    return
+                position = stop
+                continue
+
+            # The limits hold from the moment on that the length is known.
+            if self._max_fragments is not None and self._fragments >= self._max_fragments:
+                raise errors.too_many_fragments(self._max_fragments)
+            if limit is not None and self._size + length > limit:
+                raise errors.message_too_big(limit)
+            if key is None:
+                self._tail = data[position:]
+                return
+            self._begin_frame(first, length, key)
+            position = self._take_payload(data, start, events)
+
+    def _take_control(self, opcode: int, payload: bytes, length: int, events: list[Event]) -> None:
+        """Handle as much of a control frame's payload as is there."""
+        if opcode == Opcode.CLOSE:
+            if len(payload) < length:
+                error = rules.close_payload_error(payload)
+                if error is not None:
+                    raise error
+                return
+            close = rules.parse_close(payload)
+            if isinstance(close, errors.ProtocolError):
+                raise close
+            events.append(close)
+            self._finish()
+        elif len(payload) == length:
+            events.append(Ping(payload) if opcode == Opcode.PING else Pong(payload))
+
+    def _begin_frame(self, first: int, length: int, key: bytes) -> None:
+        opcode = first & OPCODE_BITS
+        if opcode:
+            self._opcode = opcode
+            if opcode == Opcode.TEXT:
+                self._utf8 = _Utf8Decoder()
+        self._fin = first & FIN != 0
+        self._key = key
+        self._remaining = length
+        self._size += length
+        self._fragments += 1
+
+    def _take_payload(self, data: bytes, position: int, events: list[Event]) -> int:
+        """Add to the message what is there of the frame's payload; return where it ends."""
+        piece = data[position : position + self._remaining]
+        size = len(piece)
+        if self._key:
+            piece = xor(piece, self._key)
+            self._key = rotate(self._key, size)
+        self._remaining -= size
+        complete = self._fin and not self._remaining
+        if self._utf8 is not None:
+            try:
+                self._utf8.decode(piece, complete)
+            except UnicodeDecodeError:
+                raise errors.text_not_utf8() from None
+        if not complete:
+            self._buffer += piece
+            return position + size
+        if self._buffer:
+            self._buffer += piece
+            piece = bytes(self._buffer)
+        events.append(piece if self._utf8 is None else piece.decode())
+        self._reset_message()
+        return position + size
+
+    def _reset_message(self) -> None:
+        self._opcode = self._size = self._fragments = 0
+        self._utf8 = None
+        if self._buffer:
+            self._buffer = bytearray()
+
+    def _finish(self) -> None:
+        """Decode no more, and let go of what was kept."""
+        self._done = True
+        self._remaining = 0
+        self._tail = b""
+        self._reset_message()
+
+
+class MessageEncoder:
+    """Encodes messages and control frames into one buffer.
+
+    Each method appends a frame; `take` hands over all of them at once, so that many
+    small messages leave in one write. A client passes a fresh, unpredictable mask key to
+    each call (RFC 6455 §5.3), a server none.
+    """
+
+    __slots__ = ("_frames", "_in_message", "_size")
+
+    def __init__(self) -> None:
+        self._frames: list[bytes] = []
+        self._size = 0
+        self._in_message = False
+
+    def __len__(self) -> int:
+        """How many bytes `take` would return."""
+        return self._size
+
+    def text(self, message: str, key: Buffer | None = None, *, fin: bool = True) -> None:
+        """Append a text message, or with `fin=False` its first fragment.
+
+        Raises:
+            TypeError: if `message` is not a str or `key` not bytes-like.
+            ValueError: if `key` has not 4 bytes or `message` has lone surrogates.
+            StateError: if a fragmented message is not finished.
+        """
+        if not isinstance(message, str):
+            raise rules.str_required(message)
+        self.frame(Opcode.TEXT, str.encode(message), fin=fin, key=key)
+
+    def binary(self, message: Buffer, key: Buffer | None = None, *, fin: bool = True) -> None:
+        """Append a binary message, or with `fin=False` its first fragment.
+
+        Raises:
+            TypeError: if `message` or `key` is not bytes-like.
+            ValueError: if `key` has not 4 bytes.
+            StateError: if a fragmented message is not finished.
+        """
+        self.frame(Opcode.BINARY, message, fin=fin, key=key)
+
+    def continuation(
+        self, fragment: str | Buffer, key: Buffer | None = None, *, fin: bool = True
+    ) -> None:
+        """Append a further fragment of a message, by default its last.
+
+        Raises:
+            TypeError: if `fragment` is neither str nor bytes-like, or `key` not bytes-like.
+            ValueError: if `key` has not 4 bytes or `fragment` has lone surrogates.
+            StateError: if there is no fragmented message to continue.
+        """
+        payload = str.encode(fragment) if isinstance(fragment, str) else fragment
+        self.frame(Opcode.CONTINUATION, payload, fin=fin, key=key)
+
+    def ping(self, data: Buffer = b"", key: Buffer | None = None) -> None:
+        """Append a ping with at most 125 bytes of data (RFC 6455 §5.5.2).
+
+        Raises:
+            TypeError: if `data` or `key` is not bytes-like.
+            ValueError: if `data` is too long or `key` has not 4 bytes.
+        """
+        self.frame(Opcode.PING, data, key=key)
+
+    def pong(self, data: Buffer = b"", key: Buffer | None = None) -> None:
+        """Append a pong with at most 125 bytes of data (RFC 6455 §5.5.3).
+
+        Raises:
+            TypeError: if `data` or `key` is not bytes-like.
+            ValueError: if `data` is too long or `key` has not 4 bytes.
+        """
+        self.frame(Opcode.PONG, data, key=key)
+
+    def close(self, code: int | None = None, reason: str = "", key: Buffer | None = None) -> None:
+        """Append a close frame (RFC 6455 §5.5.1).
+
+        Args:
+            code: a close code that may travel; None for an empty frame.
+            reason: at most 123 bytes in UTF-8; none without a code.
+            key: the mask key.
+
+        Raises:
+            TypeError: if `code` is not an int, `reason` not a str or `key` not bytes-like.
+            ValueError: if the code may not travel, the reason is too long, has no code or
+                has lone surrogates, or `key` has not 4 bytes.
+        """
+        self.frame(Opcode.CLOSE, rules.close_payload(code, reason), key=key)
+
+    def frame(
+        self,
+        opcode: int,
+        payload: Buffer = b"",
+        *,
+        fin: bool = True,
+        rsv1: bool = False,
+        rsv2: bool = False,
+        rsv3: bool = False,
+        key: Buffer | None = None,
+    ) -> None:
+        """Append any frame; see `encode_frame` for the arguments and errors.
+
+        Raises:
+            StateError: if a data frame is out of turn (RFC 6455 §5.4).
+        """
+        encoded = encode_frame(opcode, payload, fin=fin, rsv1=rsv1, rsv2=rsv2, rsv3=rsv3, key=key)
+        first = encoded[0]
+        if not first & CONTROL_BIT:
+            continues = not first & OPCODE_BITS
+            if self._in_message and not continues:
+                raise rules.in_message()
+            if not self._in_message and continues:
+                raise rules.not_in_message()
+            self._in_message = not fin
+        self._append(encoded)
+
+    def prepared(self, frames: Buffer) -> None:
+        """Append what `encode_frame` made earlier: whole messages or control frames.
+
+        Raises:
+            TypeError: if `frames` is not bytes-like.
+        """
+        self._append(as_bytes(frames))
+
+    def take(self) -> bytes:
+        """Hand over everything appended since the last call."""
+        taken = b"".join(self._frames)
+        self._frames.clear()
+        self._size = 0
+        return taken
+
+    def _append(self, encoded: bytes) -> None:
+        self._frames.append(encoded)
+        self._size += len(encoded)
+
+
+def _decode_text(payload: bytes) -> str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        raise errors.text_not_utf8() from None

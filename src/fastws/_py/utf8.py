@@ -1,0 +1,90 @@
+"""UTF-8, strictly (RFC 3629), in one piece or in many.
+
+This module knows which bytes are UTF-8 and stops at the first that cannot be. It does
+not know messages: whose bytes they are and what an error costs is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from codecs import getincrementaldecoder
+from typing import TYPE_CHECKING
+
+from fastws import rules
+
+from .masking import as_bytes, rotate, xor
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["Utf8Validator", "decode_utf8", "is_utf8"]
+
+# Fails at the first byte that can neither start nor continue a code point,
+# even if more bytes of it are still to come.
+_Decoder = getincrementaldecoder("utf-8")
+
+
+class Utf8Validator:
+    """Validates UTF-8 that arrives in pieces."""
+
+    __slots__ = ("_decoder", "_valid")
+
+    def __init__(self) -> None:
+        self._decoder = _Decoder()
+        self._valid = True
+
+    def feed(self, data: Buffer) -> bool:
+        """Validate the next piece.
+
+        Returns:
+            False from the first byte on that cannot start or continue valid UTF-8, even
+            in the middle of a code point; no later piece makes that True again.
+
+        Raises:
+            TypeError: if `data` is not bytes-like.
+        """
+        octets = as_bytes(data)
+        if self._valid:
+            try:
+                self._decoder.decode(octets)
+            except UnicodeDecodeError:
+                self._valid = False
+        return self._valid
+
+    @property
+    def complete(self) -> bool:
+        """Whether all bytes fed so far are valid UTF-8 that could end here."""
+        return self._valid and not self._decoder.getstate()[0]
+
+
+def is_utf8(data: Buffer) -> bool:
+    """Tell whether `data` is valid UTF-8, whole.
+
+    Raises:
+        TypeError: if `data` is not bytes-like.
+    """
+    try:
+        as_bytes(data).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def decode_utf8(data: Buffer, key: Buffer | None = None, offset: int = 0) -> str:
+    """Unmask, validate and decode UTF-8.
+
+    Args:
+        data: the bytes, in any object with the buffer protocol.
+        key: the 4-byte mask key; None if the data is not masked.
+        offset: the position of `data` in the masked payload, in bytes.
+
+    Raises:
+        UnicodeDecodeError: if the unmasked bytes are not valid UTF-8.
+        TypeError: if `data` or `key` is not bytes-like.
+        ValueError: if `key` has not 4 bytes or `offset` is negative.
+    """
+    octets = as_bytes(data)
+    if key is not None:
+        octets = xor(octets, rotate(as_bytes(key), offset))
+    elif offset < 0:
+        raise rules.offset_not_negative()
+    return octets.decode()
