@@ -1,0 +1,1 @@
+"""The accelerated codec, compiled; `fastws._py` is its reference twin."""

@@ -1,0 +1,114 @@
+"""Bytes from anywhere, as one contiguous run; and bytes that grow to their final place."""
+
+from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.ref cimport Py_XDECREF, PyObject
+from libc.stdint cimport uint8_t, uint64_t
+
+from fastws import rules
+
+
+cdef extern from "Python.h":
+    PyObject* new_bytes "PyBytes_FromStringAndSize"(const char*, Py_ssize_t) except NULL
+    int resize_bytes "_PyBytes_Resize"(PyObject**, Py_ssize_t) except -1
+    char* bytes_data "PyBytes_AS_STRING"(PyObject*)
+
+
+# Any object with the buffer protocol -----------------------------------------------
+
+
+cdef struct Octets:
+    const uint8_t* data
+    Py_ssize_t size
+    bint borrowed  # from a bytes object, which needs no release
+    Py_buffer view
+
+
+cdef inline int acquire(object source, Octets* octets) except -1:
+    """Get at the bytes of `source`; the caller calls `release` in any case after success."""
+    if type(source) is bytes:
+        octets.borrowed = True
+        octets.data = <const uint8_t*> PyBytes_AS_STRING(source)
+        octets.size = PyBytes_GET_SIZE(source)
+        return 0
+    octets.borrowed = False
+    try:
+        PyObject_GetBuffer(source, &octets.view, PyBUF_SIMPLE)
+    except TypeError:
+        raise rules.bytes_like_required(source) from None
+    except (BufferError, ValueError):
+        # Not contiguous (NumPy says so by ValueError); the view keeps the copy alive.
+        PyObject_GetBuffer(bytes(memoryview(source)), &octets.view, PyBUF_SIMPLE)
+    octets.data = <const uint8_t*> octets.view.buf
+    octets.size = octets.view.len
+    return 0
+
+
+cdef inline void release(Octets* octets) noexcept:
+    if not octets.borrowed:
+        PyBuffer_Release(&octets.view)
+
+
+# A bytes object that is filled bit by bit ---------------------------------------------
+#
+# It is nobody else's until it is taken, so it may be written to and moved. Zeroed memory
+# is an empty one.
+
+cdef struct Growing:
+    PyObject* octets
+    Py_ssize_t size
+    Py_ssize_t capacity
+
+
+cdef enum:
+    # How much memory an announced length is worth before its bytes arrive.
+    GOOD_FAITH = 1 << 20
+
+
+cdef inline uint8_t* growing_extend(
+    Growing* growing, Py_ssize_t extra, uint64_t announced
+) except NULL:
+    """Make room for `extra` bytes, the first of `announced`; return where they go.
+
+    Room doubles, so that the total cost is linear in what arrives; what is announced
+    but not there yet gets its room at once only up to GOOD_FAITH.
+    """
+    cdef Py_ssize_t needed = growing.size + extra
+    cdef Py_ssize_t capacity = max(needed, 2 * growing.capacity)
+    cdef Py_ssize_t held
+    cdef uint8_t* target
+    if needed > growing.capacity or growing.octets == NULL:
+        if announced > <uint64_t> extra:
+            capacity = max(capacity, GOOD_FAITH)
+            if announced < <uint64_t> (capacity - growing.size):
+                capacity = growing.size + <Py_ssize_t> announced
+        if growing.octets == NULL:
+            growing.octets = new_bytes(NULL, capacity)
+        else:
+            # On an error the object is gone, and what it held.
+            held = growing.size
+            growing.size = growing.capacity = 0
+            resize_bytes(&growing.octets, capacity)
+            growing.size = held
+        growing.capacity = capacity
+    target = <uint8_t*> bytes_data(growing.octets) + growing.size
+    growing.size = needed
+    return target
+
+
+cdef inline object growing_take(Growing* growing):
+    """Hand over the bytes; what is left is empty."""
+    if not growing.size:
+        growing_clear(growing)
+        return b""
+    if growing.size != growing.capacity:
+        resize_bytes(&growing.octets, growing.size)
+    taken = <object> growing.octets
+    growing_clear(growing)
+    return taken
+
+
+cdef inline void growing_clear(Growing* growing) noexcept:
+    Py_XDECREF(growing.octets)
+    growing.octets = NULL
+    growing.size = growing.capacity = 0

@@ -1,0 +1,249 @@
+# cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
+# cython: autotestdict=False
+"""The accelerated twin of `fastws._py.frames`; the reference documents each name."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from fastws._c.buffers cimport (
+    Octets, acquire, growing_clear, growing_extend, growing_take, release,
+)
+from fastws._c.masking cimport fastws_mask, fastws_rotate_key, read_key
+
+from functools import cache
+
+from fastws import exceptions as errors
+from fastws import rules
+from fastws.spec import DEFAULT_MAX_MESSAGE_SIZE, Opcode
+
+__all__ = ["Frame", "FrameDecoder", "encode_frame"]
+
+cdef enum:
+    RSV1 = 0x40
+    RSV2 = 0x20
+    RSV3 = 0x10
+
+# Calling an enum costs more than decoding a frame.
+cdef list OPCODES = [next((op for op in Opcode if op == i), None) for i in range(16)]
+
+
+cdef class Frame:
+    """One frame, unmasked (RFC 6455 §5.2). Immutable."""
+
+    __match_args__ = ("opcode", "payload", "fin", "rsv1", "rsv2", "rsv3")
+
+    def __init__(self, opcode, payload=b"", fin=True, rsv1=False, rsv2=False, rsv3=False):
+        cdef Octets octets
+        self.opcode = Opcode(opcode)
+        acquire(payload, &octets)
+        try:
+            if octets.borrowed:
+                self.payload = payload
+            else:
+                self.payload = octets.data[:octets.size]
+        finally:
+            release(&octets)
+        self.fin = fin
+        self.rsv1 = rsv1
+        self.rsv2 = rsv2
+        self.rsv3 = rsv3
+
+    def __setattr__(self, name, value):
+        raise rules.frame_is_immutable(name)
+
+    def __delattr__(self, name):
+        raise rules.frame_is_immutable(name)
+
+    def __eq__(self, other):
+        if not isinstance(other, Frame):
+            return NotImplemented
+        return fields(self) == fields(other)
+
+    def __hash__(self):
+        return hash(fields(self))
+
+    def __repr__(self):
+        return rules.frame_repr(*fields(self))
+
+    def __reduce__(self):
+        return Frame, fields(self)
+
+
+cdef tuple fields(Frame frame):
+    return frame.opcode, frame.payload, frame.fin, frame.rsv1, frame.rsv2, frame.rsv3
+
+
+cdef class FrameDecoder:
+    """Decodes frames from a stream of bytes."""
+
+    def __cinit__(self):
+        # feed() reads this table, whether a subclass calls __init__ or not.
+        self.good = good_first_bytes(0, None)
+
+    def __init__(
+        self,
+        *,
+        masked,
+        max_payload_size=DEFAULT_MAX_MESSAGE_SIZE,
+        rsv1=False,
+        rsv2=False,
+        rsv3=False,
+    ):
+        self.masked = -1 if masked is None else 1 if masked else 0
+        self.max_payload_size = rules.check_limit("max_payload_size", max_payload_size, 0)
+        self.limit = UINT64_MAX if max_payload_size is None else min(max_payload_size, UINT64_MAX)
+        self.rsv = rsv_bits(rsv1, rsv2, rsv3)
+        self.good = good_first_bytes(self.rsv, None)
+
+    def __dealloc__(self):
+        growing_clear(&self.payload)
+
+    @cython.critical_section
+    def feed(self, data):
+        """Decode what the socket delivered."""
+        cdef Octets octets
+        cdef list frames = []
+        acquire(data, &octets)
+        try:
+            if self.error is None:
+                self.decode(octets.data, octets.size, frames)
+        finally:
+            release(&octets)
+        return frames
+
+    cdef int decode(self, const uint8_t* data, Py_ssize_t size, list frames) except -1:
+        cdef Py_ssize_t position = 0, taken
+        cdef Progress progress
+        cdef int held
+        cdef Frame frame
+        cdef const uint8_t* good = <const uint8_t*> PyBytes_AS_STRING(self.good)
+        while True:
+            if self.in_payload:
+                taken = size - position
+                if <uint64_t> taken > self.remaining:
+                    taken = <Py_ssize_t> self.remaining
+                if taken:
+                    fastws_mask(
+                        growing_extend(&self.payload, taken, self.remaining),
+                        data + position, taken, self.header.key,
+                    )
+                    position += taken
+                    self.remaining -= taken
+                    self.header.key = fastws_rotate_key(self.header.key, taken)
+                if self.remaining:
+                    return 0
+                frame = Frame.__new__(Frame)
+                frame.opcode = OPCODES[self.header.first & OPCODE_BITS]
+                frame.payload = growing_take(&self.payload)
+                frame.fin = self.header.first & FIN != 0
+                frame.rsv1 = self.header.first & RSV1 != 0
+                frame.rsv2 = self.header.first & RSV2 != 0
+                frame.rsv3 = self.header.first & RSV3 != 0
+                frames.append(frame)
+                self.in_payload = False
+            if position == size:
+                return 0
+
+            # What is held of a header is at most 13 bytes: complete it where it is.
+            held = self.head_size
+            if held:
+                taken = min(MAX_HEADER - held, size - position)
+                memcpy(&self.head[held], data + position, taken)
+                progress = read_header(
+                    self.head, held + taken, good, self.masked, &self.header
+                )
+            else:
+                taken = size - position
+                progress = read_header(
+                    data + position, taken, good, self.masked, &self.header
+                )
+            if progress == LENGTH or progress == HEADER:
+                if self.header.length > self.limit:
+                    self.error = errors.payload_too_big(self.max_payload_size)
+                    return 0
+            elif progress != NOTHING:
+                self.error = header_error(progress, &self.header, self.rsv, None, self.masked)
+                return 0
+            if progress != HEADER:
+                if not held:
+                    memcpy(self.head, data + position, taken)
+                self.head_size = held + taken
+                return 0
+            position += self.header.size - held
+            self.head_size = 0
+            self.remaining = self.header.length
+            self.in_payload = True
+
+
+def encode_frame(
+    opcode, payload=b"", *, fin=True, rsv1=False, rsv2=False, rsv3=False, key=None
+):
+    """Encode one frame (RFC 6455 §5.2)."""
+    cdef Octets octets
+    cdef uint32_t word = 0
+    cdef bint masked = key is not None
+    cdef int first = read_opcode(opcode)
+    cdef int head
+    cdef uint8_t* p
+    acquire(payload, &octets)
+    try:
+        if first & CONTROL_BIT:
+            rules.check_control(first, octets.size, fin)
+        if masked:
+            read_key(key, &word)
+        first |= rsv_bits(rsv1, rsv2, rsv3) | (FIN if fin else 0)
+        head = header_size(octets.size, masked)
+        encoded = PyBytes_FromStringAndSize(NULL, head + octets.size)
+        p = <uint8_t*> PyBytes_AS_STRING(encoded)
+        write_header(p, first, octets.size, masked)
+        if masked:
+            memcpy(p + head - 4, &word, 4)
+            fastws_mask(p + head, octets.data, octets.size, word)
+        elif octets.size:
+            memcpy(p + head, octets.data, octets.size)
+        return encoded
+    finally:
+        release(&octets)
+
+
+# Shared by the modules of this twin ---------------------------------------------
+
+
+cdef int read_opcode(object opcode) except -1:
+    # Opcode() takes anything equal to a member; an int is what everybody passes.
+    if isinstance(opcode, int) and 0 <= opcode < 16 and OPCODES[opcode] is not None:
+        return opcode
+    return Opcode(opcode)
+
+
+cdef int rsv_bits(bint rsv1, bint rsv2, bint rsv3) noexcept:
+    return RSV1 * rsv1 | RSV2 * rsv2 | RSV3 * rsv3
+
+
+@cache
+def _good_first_bytes(rsv, in_message):
+    return bytes(
+        rules.first_byte_error(byte, rsv, in_message) is None for byte in range(256)
+    )
+
+
+cdef bytes good_first_bytes(int rsv, object in_message):
+    """Tabulate for each first byte whether it is acceptable."""
+    return _good_first_bytes(rsv, in_message)
+
+
+cdef object header_error(
+    Progress progress, Header* header, int rsv, object in_message, int masked
+):
+    """Say what is wrong with a header, in the words that both twins share."""
+    if progress == BAD_FIRST_BYTE:
+        return rules.first_byte_error(header.first, rsv, in_message)
+    if progress == BAD_SECOND_BYTE:
+        return rules.second_byte_error(
+            header.first, header.second, None if masked < 0 else masked == 1
+        )
+    if progress == LENGTH_TOP_BIT:
+        return errors.length_top_bit()
+    return errors.length_not_minimal(header.length)

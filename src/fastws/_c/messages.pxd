@@ -1,0 +1,54 @@
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from fastws._c.buffers cimport Growing
+from fastws._c.frames cimport Header
+from fastws._c.utf8 cimport fastws_utf8
+
+
+cdef enum:
+    # The largest control frame; no header is longer.
+    MAX_TAIL = 2 + 4 + 125
+
+
+cdef class MessageDecoder:
+    cdef readonly object error
+    cdef object max_message_size
+    cdef object max_fragments
+    cdef uint64_t size_limit
+    cdef uint64_t fragments_limit
+    cdef bint masked
+    cdef bint done
+    # The beginning of a header or of a control frame.
+    cdef uint8_t[MAX_TAIL] tail
+    cdef int tail_size
+    # The data frame whose payload is arriving.
+    cdef bint in_payload
+    cdef Header header
+    cdef uint64_t remaining
+    # The message it belongs to; an opcode of 0 means that there is none.
+    cdef int opcode
+    cdef uint64_t size
+    cdef uint64_t fragments
+    cdef Growing buffer
+    cdef fastws_utf8 utf8
+
+    cdef int decode(self, const uint8_t* data, Py_ssize_t size, list events) except -1
+    cdef Py_ssize_t begin_frame(self, const uint8_t* p, Py_ssize_t n, list events) except -2
+    cdef int take_control(self, const uint8_t* p, Py_ssize_t n, list events) except -1
+    cdef Py_ssize_t take_payload(self, const uint8_t* p, Py_ssize_t n, list events) except -1
+    cdef int append_whole(
+        self, const uint8_t* p, Py_ssize_t n, uint32_t key, int opcode, list events
+    ) except -1
+    cdef void fail(self, object error) noexcept
+    cdef void reset_message(self) noexcept
+    cdef void finish(self) noexcept
+
+
+cdef class MessageEncoder:
+    cdef Growing buffer
+    cdef bint in_message
+
+    cdef int append(self, int first, const uint8_t* payload, Py_ssize_t size, object key) except -1
+    cdef int append_text(self, int opcode, object text, object key, bint fin) except -1
+    cdef int append_bytes(self, int first, object payload, object key) except -1
+    cdef int take_turn(self, int first) except -1

@@ -1,0 +1,3 @@
+# The twins have one interface; the reference documents it.
+from fastws._py.messages import MessageDecoder as MessageDecoder
+from fastws._py.messages import MessageEncoder as MessageEncoder

@@ -1,0 +1,408 @@
+# cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
+# cython: autotestdict=False
+"""The accelerated twin of `fastws._py.messages`; the reference documents each name."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8String, PyUnicode_DecodeUTF8
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from fastws._c.buffers cimport (
+    Octets, acquire, growing_clear, growing_extend, growing_take, release,
+)
+from fastws._c.frames cimport (
+    CONTROL_BIT, FIN, HEADER, LENGTH, LENGTH_16, MASK, NOTHING, OPCODE_BITS,
+    OPCODE_CLOSE, Progress, good_first_bytes, header_error, header_size, read_header, read_opcode,
+    rsv_bits, write_header,
+)
+from fastws._c.masking cimport fastws_load32, fastws_mask, fastws_rotate_key, read_key
+from fastws._c.utf8 cimport decode as decode_text, fastws_utf8_feed
+
+from fastws import exceptions as errors
+from fastws import rules
+from fastws.events import Ping, Pong
+from fastws.rules import close_payload, str_required
+from fastws.spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE
+
+cdef extern from "Python.h":
+    bint PyUnicode_IS_COMPACT_ASCII(object)
+    Py_ssize_t PyUnicode_GET_LENGTH(object)
+    void* PyUnicode_DATA(object)
+
+__all__ = ["MessageDecoder", "MessageEncoder"]
+
+cdef enum:
+    OPCODE_CONTINUATION = 0x0
+    OPCODE_TEXT = 0x1
+    OPCODE_BINARY = 0x2
+    OPCODE_PING = 0x9
+    OPCODE_PONG = 0xA
+    # The first byte of a whole message in one frame.
+    WHOLE_TEXT = 0x81
+    WHOLE_BINARY = 0x82
+
+# Which first bytes are good outside and inside a fragmented message.
+cdef bytes GOOD_OUTSIDE = good_first_bytes(0, False)
+cdef bytes GOOD_INSIDE = good_first_bytes(0, True)
+
+
+cdef class MessageDecoder:
+    """Decodes messages, pings, pongs and the close frame from a stream of bytes."""
+
+    def __init__(
+        self,
+        *,
+        masked,
+        max_message_size=DEFAULT_MAX_MESSAGE_SIZE,
+        max_fragments=DEFAULT_MAX_FRAGMENTS,
+    ):
+        self.masked = masked
+        self.max_message_size = rules.check_limit("max_message_size", max_message_size, 0)
+        self.max_fragments = rules.check_limit("max_fragments", max_fragments, 1)
+        self.size_limit = (
+            UINT64_MAX if max_message_size is None else min(max_message_size, UINT64_MAX)
+        )
+        self.fragments_limit = (
+            UINT64_MAX if max_fragments is None else min(max_fragments, UINT64_MAX)
+        )
+
+    def __dealloc__(self):
+        growing_clear(&self.buffer)
+
+    @cython.critical_section
+    def feed(self, data):
+        """Decode what the socket delivered."""
+        cdef Octets octets
+        cdef list events = []
+        acquire(data, &octets)
+        try:
+            if not self.done:
+                self.decode(octets.data, octets.size, events)
+        finally:
+            release(&octets)
+        return events
+
+    cdef int decode(self, const uint8_t* data, Py_ssize_t size, list events) except -1:
+        cdef Py_ssize_t position = 0, available, start, used, length
+        cdef const uint8_t* p
+        cdef uint32_t key
+        cdef int short_header = 6 if self.masked else 2
+        cdef int mask = MASK if self.masked else 0
+        cdef Py_ssize_t limit = <Py_ssize_t> min(self.size_limit, <uint64_t> 0xFFFF)
+
+        if self.tail_size:
+            # A header or control frame was cut: complete it where it is.
+            used = min(MAX_TAIL - self.tail_size, size)
+            memcpy(&self.tail[self.tail_size], data, used)
+            position = self.begin_frame(self.tail, self.tail_size + used, events)
+            if position < 0:
+                return 0
+            if position == 0:
+                self.tail_size += used
+                return 0
+            position -= self.tail_size
+            self.tail_size = 0
+
+        while True:
+            if self.in_payload:
+                position += self.take_payload(data + position, size - position, events)
+                if self.in_payload or self.done:
+                    return 0
+            available = size - position
+            if not available:
+                return 0
+            p = data + position
+
+            # A whole message of up to 64 KiB. Whatever is not exactly that, errors
+            # included, is left to begin_frame.
+            if not self.opcode and available >= short_header and (
+                p[0] == WHOLE_TEXT or p[0] == WHOLE_BINARY
+            ):
+                start = short_header
+                length = p[1] ^ mask  # a wrong MASK bit makes this large
+                if length == LENGTH_16 and available >= short_header + 2:
+                    start += 2
+                    length = p[2] << 8 | p[3]
+                    if length < LENGTH_16:
+                        length = available  # not minimal
+                elif length >= LENGTH_16:
+                    length = available
+                if length <= limit and length <= available - start:
+                    key = fastws_load32(p + start - 4) if mask else 0
+                    if self.append_whole(p + start, length, key, p[0] & OPCODE_BITS, events):
+                        return 0
+                    position += start + length
+                    continue
+
+            used = self.begin_frame(p, available, events)
+            if used < 0:
+                return 0
+            if used == 0:
+                memcpy(self.tail, p, available)
+                self.tail_size = available
+                return 0
+            position += used
+
+    cdef Py_ssize_t begin_frame(self, const uint8_t* p, Py_ssize_t n, list events) except -2:
+        """Read a data frame's header, or a whole control frame.
+
+        Returns how many bytes that took, 0 if they are not all there, -1 if nothing more
+        is to be decoded.
+        """
+        cdef Progress progress
+        cdef bytes good = GOOD_INSIDE if self.opcode else GOOD_OUTSIDE
+        progress = read_header(
+            p, n, <const uint8_t*> PyBytes_AS_STRING(good), self.masked, &self.header
+        )
+        if progress == NOTHING:
+            return 0
+        if progress != LENGTH and progress != HEADER:
+            self.fail(header_error(progress, &self.header, 0, self.opcode != 0, self.masked))
+            return -1
+        if self.header.first & CONTROL_BIT:
+            if progress == LENGTH:
+                return 0
+            if self.take_control(p + self.header.size, n - self.header.size, events):
+                return -1
+            n -= self.header.size + <Py_ssize_t> self.header.length
+            return 0 if n < 0 else self.header.size + <Py_ssize_t> self.header.length
+
+        # The limits hold from the moment on that the length is known.
+        if self.fragments >= self.fragments_limit:
+            self.fail(errors.too_many_fragments(self.max_fragments))
+            return -1
+        if self.header.length > self.size_limit - self.size:
+            self.fail(errors.message_too_big(self.max_message_size))
+            return -1
+        if progress == LENGTH:
+            return 0
+        if self.header.first & OPCODE_BITS:
+            self.opcode = self.header.first & OPCODE_BITS
+        self.size += self.header.length
+        self.fragments += 1
+        self.remaining = self.header.length
+        self.in_payload = True
+        return self.header.size
+
+    cdef int take_control(self, const uint8_t* p, Py_ssize_t n, list events) except -1:
+        """Handle as much of a control frame's payload as is there; return 1 if nothing
+        more is to be decoded."""
+        cdef int opcode = self.header.first & OPCODE_BITS
+        cdef bint whole = n >= <Py_ssize_t> self.header.length
+        if whole:
+            n = <Py_ssize_t> self.header.length
+        elif opcode != OPCODE_CLOSE:
+            return 0
+        payload = PyBytes_FromStringAndSize(NULL, n)
+        if n:
+            fastws_mask(<uint8_t*> PyBytes_AS_STRING(payload), p, n, self.header.key)
+        if opcode == OPCODE_PING:
+            events.append(Ping(payload))
+        elif opcode == OPCODE_PONG:
+            events.append(Pong(payload))
+        elif not whole:
+            error = rules.close_payload_error(payload)
+            if error is not None:
+                self.fail(error)
+                return 1
+        else:
+            close = rules.parse_close(payload)
+            if isinstance(close, errors.ProtocolError):
+                self.fail(close)
+            else:
+                events.append(close)
+                self.finish()
+            return 1
+        return 0
+
+    cdef Py_ssize_t take_payload(self, const uint8_t* p, Py_ssize_t n, list events) except -1:
+        """Add to the message what is there of the frame's payload; return how much."""
+        cdef bint last
+        cdef uint8_t* target
+        cdef bytes message
+        if <uint64_t> n > self.remaining:
+            n = <Py_ssize_t> self.remaining
+        last = self.header.first & FIN and <uint64_t> n == self.remaining
+        if last and self.fragments == 1 and not self.buffer.size:
+            if self.append_whole(p, n, self.header.key, self.opcode, events) == 0:
+                self.reset_message()
+            return n
+        if n:
+            target = growing_extend(&self.buffer, n, self.remaining)
+            fastws_mask(target, p, n, self.header.key)
+            if self.opcode == OPCODE_TEXT and not fastws_utf8_feed(&self.utf8, target, n):
+                self.fail(errors.text_not_utf8())
+                return n
+            self.header.key = fastws_rotate_key(self.header.key, n)
+            self.remaining -= n
+        if self.remaining:
+            return n
+        if not last:
+            self.in_payload = False
+            return n
+        if self.utf8.needed:
+            self.fail(errors.text_not_utf8())
+            return n
+        message = growing_take(&self.buffer)
+        if self.opcode == OPCODE_TEXT:
+            events.append(
+                PyUnicode_DecodeUTF8(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), NULL)
+            )
+        else:
+            events.append(message)
+        self.reset_message()
+        return n
+
+    cdef int append_whole(
+        self, const uint8_t* p, Py_ssize_t n, uint32_t key, int opcode, list events
+    ) except -1:
+        """Append a message that is all there; return 1 if it was an error instead."""
+        if opcode == OPCODE_TEXT:
+            try:
+                text = decode_text(p, n, key)
+            except UnicodeDecodeError:
+                self.fail(errors.text_not_utf8())
+                return 1
+            events.append(text)
+        else:
+            message = PyBytes_FromStringAndSize(NULL, n)
+            if n:
+                fastws_mask(<uint8_t*> PyBytes_AS_STRING(message), p, n, key)
+            events.append(message)
+        return 0
+
+    cdef void fail(self, object error) noexcept:
+        self.error = error
+        self.finish()
+
+    cdef void reset_message(self) noexcept:
+        self.in_payload = False
+        self.opcode = 0
+        self.size = self.fragments = 0
+        self.utf8.needed = 0
+        growing_clear(&self.buffer)
+
+    cdef void finish(self) noexcept:
+        """Decode no more, and let go of what was kept."""
+        self.done = True
+        self.tail_size = 0
+        self.reset_message()
+
+
+cdef class MessageEncoder:
+    """Encodes messages and control frames into one buffer."""
+
+    def __dealloc__(self):
+        growing_clear(&self.buffer)
+
+    def __len__(self):
+        """How many bytes `take` would return."""
+        return self.buffer.size
+
+    @cython.critical_section
+    def text(self, message, key=None, *, fin=True):
+        """Append a text message, or with `fin=False` its first fragment."""
+        if not isinstance(message, str):
+            raise str_required(message)
+        self.append_text(OPCODE_TEXT, message, key, fin)
+
+    @cython.critical_section
+    def binary(self, message, key=None, *, fin=True):
+        """Append a binary message, or with `fin=False` its first fragment."""
+        self.append_bytes(OPCODE_BINARY | (FIN if fin else 0), message, key)
+
+    @cython.critical_section
+    def continuation(self, fragment, key=None, *, fin=True):
+        """Append a further fragment of a message, by default its last."""
+        if isinstance(fragment, str):
+            self.append_text(OPCODE_CONTINUATION, fragment, key, fin)
+        else:
+            self.append_bytes(OPCODE_CONTINUATION | (FIN if fin else 0), fragment, key)
+
+    @cython.critical_section
+    def ping(self, data=b"", key=None):
+        """Append a ping with at most 125 bytes of data (RFC 6455 §5.5.2)."""
+        self.append_bytes(OPCODE_PING | FIN, data, key)
+
+    @cython.critical_section
+    def pong(self, data=b"", key=None):
+        """Append a pong with at most 125 bytes of data (RFC 6455 §5.5.3)."""
+        self.append_bytes(OPCODE_PONG | FIN, data, key)
+
+    @cython.critical_section
+    def close(self, code=None, reason="", key=None):
+        """Append a close frame (RFC 6455 §5.5.1)."""
+        self.append_bytes(OPCODE_CLOSE | FIN, close_payload(code, reason), key)
+
+    @cython.critical_section
+    def frame(
+        self, opcode, payload=b"", *, fin=True, rsv1=False, rsv2=False, rsv3=False, key=None
+    ):
+        """Append any frame; see `encode_frame` for the arguments and errors."""
+        cdef int first = read_opcode(opcode) | rsv_bits(rsv1, rsv2, rsv3) | (FIN if fin else 0)
+        self.append_bytes(first, payload, key)
+
+    @cython.critical_section
+    def prepared(self, frames):
+        """Append what `encode_frame` made earlier: whole messages or control frames."""
+        cdef Octets octets
+        cdef uint8_t* p
+        acquire(frames, &octets)
+        try:
+            if octets.size:
+                p = growing_extend(&self.buffer, octets.size, octets.size)
+                memcpy(p, octets.data, octets.size)
+        finally:
+            release(&octets)
+
+    @cython.critical_section
+    def take(self):
+        """Hand over everything appended since the last call."""
+        return growing_take(&self.buffer)
+
+    cdef int append_text(self, int opcode, object text, object key, bint fin) except -1:
+        # ASCII stands in the str as it will in the frame.
+        if fin:
+            opcode |= FIN
+        if PyUnicode_IS_COMPACT_ASCII(text):
+            return self.append(
+                opcode, <const uint8_t*> PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text), key
+            )
+        return self.append_bytes(opcode, PyUnicode_AsUTF8String(text), key)
+
+    cdef int append_bytes(self, int first, object payload, object key) except -1:
+        cdef Octets octets
+        acquire(payload, &octets)
+        try:
+            return self.append(first, octets.data, octets.size, key)
+        finally:
+            release(&octets)
+
+    cdef int append(self, int first, const uint8_t* payload, Py_ssize_t size, object key) except -1:
+        cdef bint masked = key is not None
+        cdef uint32_t word = 0
+        cdef int head = header_size(size, masked)
+        cdef uint8_t* p
+        if first & CONTROL_BIT:
+            rules.check_control(first & OPCODE_BITS, size, first & FIN != 0)
+        if masked:
+            read_key(key, &word)
+        if not first & CONTROL_BIT:
+            self.take_turn(first)
+        p = growing_extend(&self.buffer, head + size, head + size)
+        write_header(p, first, size, masked)
+        if masked:
+            memcpy(p + head - 4, &word, 4)
+            fastws_mask(p + head, payload, size, word)
+        elif size:
+            memcpy(p + head, payload, size)
+        return 0
+
+    cdef int take_turn(self, int first) except -1:
+        if self.in_message and first & OPCODE_BITS:
+            raise rules.in_message()
+        if not self.in_message and not first & OPCODE_BITS:
+            raise rules.not_in_message()
+        self.in_message = not first & FIN
+        return 0

@@ -1,0 +1,82 @@
+"""The codec: one of the two twins, chosen once, at import.
+
+This module knows that there are two and which one was taken. It does not know what they
+do. `FASTWS_IMPL=c` demands the accelerated twin, `FASTWS_IMPL=py` the pure-Python one;
+without it the accelerated one is taken where it can be imported.
+
+Attributes:
+    implementation: "c" or "py".
+    kernel: the kernels in use: "portable" C, or "python".
+"""
+
+from __future__ import annotations
+
+import copyreg
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+__all__ = [
+    "Frame",
+    "FrameDecoder",
+    "MessageDecoder",
+    "MessageEncoder",
+    "Utf8Validator",
+    "apply_mask",
+    "apply_mask_inplace",
+    "decode_utf8",
+    "encode_frame",
+    "implementation",
+    "is_utf8",
+    "kernel",
+]
+
+
+def _choose() -> str:
+    wanted = os.environ.get("FASTWS_IMPL", "")
+    if wanted not in ("", "c", "py"):
+        raise ImportError(f"FASTWS_IMPL must be c or py, not {wanted!r}")
+    if wanted == "py":
+        return "py"
+    try:
+        import_module("fastws._c.messages")
+    except ImportError as exc:
+        if wanted == "c":
+            raise ImportError("FASTWS_IMPL=c, but fastws._c is not compiled") from exc
+        return "py"
+    return "c"
+
+
+implementation: Final = _choose()
+kernel: Final = {"c": "portable", "py": "python"}[implementation]
+
+if TYPE_CHECKING:
+    from ._py.frames import Frame, FrameDecoder, encode_frame
+    from ._py.masking import apply_mask, apply_mask_inplace
+    from ._py.messages import MessageDecoder, MessageEncoder
+    from ._py.utf8 import Utf8Validator, decode_utf8, is_utf8
+else:
+    _twin = f"fastws._{implementation}"
+    _masking = import_module(f"{_twin}.masking")
+    apply_mask, apply_mask_inplace = _masking.apply_mask, _masking.apply_mask_inplace
+    _utf8 = import_module(f"{_twin}.utf8")
+    Utf8Validator, decode_utf8, is_utf8 = _utf8.Utf8Validator, _utf8.decode_utf8, _utf8.is_utf8
+    _frames = import_module(f"{_twin}.frames")
+    Frame, FrameDecoder = _frames.Frame, _frames.FrameDecoder
+    encode_frame = _frames.encode_frame
+    _messages = import_module(f"{_twin}.messages")
+    MessageDecoder, MessageEncoder = _messages.MessageDecoder, _messages.MessageEncoder
+
+
+# A frame pickled where one twin runs can be loaded where the other does ---------------
+
+
+def _make_frame(*fields: Any) -> Frame:
+    return Frame(*fields)
+
+
+def _reduce_frame(frame: Frame) -> tuple[Any, ...]:
+    return _make_frame, frame.__reduce__()[1]
+
+
+copyreg.pickle(Frame, _reduce_frame)
