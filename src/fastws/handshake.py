@@ -1,0 +1,874 @@
+"""The opening handshake of both roles (RFC 6455 §4), over h11.
+
+This module knows what a request must say to become a WebSocket connection, what the
+response must say, and how to refuse either. It does not know sockets, timeouts or frames,
+nor what an extension's parameters mean: bytes go in, bytes and values come out, and what
+followed the handshake is handed on untouched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from hashlib import sha1
+from http import HTTPStatus
+from ipaddress import IPv6Address
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar, cast
+from urllib.parse import quote, unquote
+
+import h11
+
+from .exceptions import InvalidURIError, RequestError, ResponseError, StateError
+from .http import TCHAR, Headers, HeadersLike, Request, Response, is_token
+from .spec import DEFAULT_MAX_HEADER_SIZE
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = [
+    "URI",
+    "ClientExtension",
+    "ClientHandshake",
+    "Params",
+    "ServerExtension",
+    "ServerHandshake",
+    "accept_key",
+    "format_extension",
+    "parse_extensions",
+    "parse_uri",
+]
+
+Params: TypeAlias = Sequence[tuple[str, str | None]]
+
+USER_AGENT: Final = "fastws"
+DEFAULT_MAX_HEADERS: Final = 128
+DEFAULT_MAX_BODY_SIZE: Final = 64 << 10
+
+_VERSION = "13"
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+# 16 bytes in base64 (§4.2.1). The four bits left over at the end may be anything: §4.1's own
+# example leaves some set, and clients send it.
+_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
+
+
+# URIs (§3) ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class URI:
+    """Where a WebSocket server is, and what to ask of it (RFC 6455 §3).
+
+    Attributes:
+        secure: whether the scheme is wss.
+        host: a name in its ASCII form or an IP address, IPv6 without brackets.
+        port: the TCP port.
+        target: path and query, as the request line has it (§3 calls it resource name).
+        username: the user name, decoded; None if there is none.
+        password: the password, decoded; None if there is none.
+    """
+
+    secure: bool
+    host: str
+    port: int
+    target: str = "/"
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def host_header(self) -> str:
+        """What the Host header field says (RFC 6455 §4.1): a default port goes unsaid."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.secure] else f"{host}:{self.port}"
+
+
+_DEFAULT_PORTS = {False: 80, True: 443}
+
+# A backslash is not in the grammar; it is kept out of the user information by name, because
+# browsers take it for a slash and would see another host.
+_URI = re.compile(
+    r"""
+    [Ww] [Ss] (?P<secure>[Ss]?) ://
+    (?: (?P<userinfo> [^/?@\\]* ) @ )?
+    (?: \[ (?P<ipv6> [0-9A-Fa-f:.]+ ) \] | (?P<name> [^/?@:\[\]\\]+ ) )
+    (?: : (?P<port> [0-9]{0,5} ) )?
+    (?P<path> / [^?]* )?
+    (?: \? (?P<query> .* ) )?
+    """,
+    re.VERBOSE,
+)
+_NAME = re.compile(r"[a-z0-9._-]+")
+_BLANK_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# What RFC 3986 §3.3 and §3.4 let stand in a path or query, and what is encoded already.
+_SAFE = "%/?:@!$&'()*+,;="
+
+
+def parse_uri(text: str) -> URI:
+    """Parse a ws:// or wss:// URI (RFC 6455 §3), or an IRI: what is not ASCII is encoded.
+
+    Args:
+        text: the URI. It may hold a user name and a password, percent-encoded.
+
+    Raises:
+        InvalidURIError: if it is not such a URI. The message never repeats it, for it may
+            hold a password.
+    """
+    if _BLANK_OR_CONTROL.search(text):
+        raise InvalidURIError("white space or a control character in a URI")
+    if "#" in text:
+        # §3: "Fragment identifiers are meaningless [...] and MUST NOT be used".
+        raise InvalidURIError("fragment in a WebSocket URI; a # of another meaning is %23")
+    match = _URI.fullmatch(text)
+    if match is None:
+        raise InvalidURIError("not of the form ws[s]://host[:port][/path][?query]")
+    secure = bool(match["secure"])
+    try:
+        host = _parse_host(match["name"], match["ipv6"])
+        port = int(match["port"] or _DEFAULT_PORTS[secure])
+        if not 1 <= port <= 65535:
+            raise ValueError("port out of range")
+        target = quote(match["path"] or "/", _SAFE)
+        if match["query"]:
+            target += "?" + quote(match["query"], _SAFE)
+        return URI(secure, host, port, target, *_parse_userinfo(match["userinfo"]))
+    except ValueError as error:
+        raise InvalidURIError(str(error)) from None
+
+
+def _parse_host(name: str | None, ipv6: str | None) -> str:
+    if ipv6 is not None:
+        IPv6Address(ipv6)
+        return ipv6.lower()
+    ascii_name = cast("str", name).encode("idna").decode("ascii").lower()
+    # Only now: normalisation makes a slash or a question mark of some characters.
+    if not _NAME.fullmatch(ascii_name):
+        raise ValueError("not a host name")
+    return ascii_name
+
+
+def _parse_userinfo(userinfo: str | None) -> tuple[str | None, str | None]:
+    if not userinfo:
+        return None, None
+    user, colon, secret = userinfo.partition(":")
+    username, password = unquote(user, errors="strict"), unquote(secret, errors="strict")
+    # RFC 7617 §2: neither can be told from the other, or sent, otherwise.
+    if ":" in username or _CONTROL.search(username + password):
+        raise ValueError("colon or control character in a user name or password")
+    return username, password if colon else None
+
+
+# Keys and extension lists --------------------------------------------------------
+
+
+def accept_key(key: str) -> str:
+    """Return the Sec-WebSocket-Accept that answers a Sec-WebSocket-Key (RFC 6455 §4.2.2).
+
+    Args:
+        key: the key as it stands in the header field.
+    """
+    digest = sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()
+    return b64encode(digest).decode("ascii")
+
+
+# §9.1 uses RFC 2616's grammar: white space may stand between any two tokens.
+_PARAM = re.compile(
+    rf'(?P<name>{TCHAR}+)[ \t]*(?:=[ \t]*(?:(?P<token>{TCHAR}+)|"(?P<quoted>(?:\\?{TCHAR})+)"))?'
+)
+
+
+def parse_extensions(values: Iterable[str]) -> list[tuple[str, list[tuple[str, str | None]]]]:
+    """Parse Sec-WebSocket-Extensions (RFC 6455 §9.1).
+
+    Args:
+        values: the values of all fields of that name, in order.
+
+    Returns:
+        (name, parameters) for each extension; a parameter without a value has None.
+
+    Raises:
+        ValueError: if a value is malformed.
+    """
+    extensions = []
+    for value in values:
+        # A quoted value must be a token once unquoted (§9.1), so that no separator stands
+        # inside quotes in a good list, and in a bad one the quotes are torn and match nothing.
+        for item in value.split(","):
+            name, *params = (part.strip(" \t") for part in item.split(";"))
+            if is_token(name):
+                extensions.append((name, [_parse_param(param) for param in params]))
+            elif name or params:
+                raise ValueError(f"not an extension: {item!r}")
+    return extensions
+
+
+def _parse_param(text: str) -> tuple[str, str | None]:
+    match = _PARAM.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not an extension parameter: {text!r}")
+    if match["quoted"]:
+        return match["name"], match["quoted"].replace("\\", "")
+    return match["name"], match["token"]
+
+
+def format_extension(name: str, params: Params = ()) -> str:
+    """Write one extension for Sec-WebSocket-Extensions (RFC 6455 §9.1).
+
+    Args:
+        name: the extension's name.
+        params: its parameters; a value of None leaves the name alone.
+
+    Raises:
+        ValueError: if a name or value is not a token.
+    """
+    words = [name, *(word for param in params for word in param if word is not None)]
+    for word in words:
+        if not is_token(word):
+            raise ValueError(f"not a token: {word!r}")
+    return "; ".join([name, *(key if value is None else f"{key}={value}" for key, value in params)])
+
+
+class ServerExtension(Protocol):
+    """What a server needs to agree on an extension (RFC 6455 §9.1)."""
+
+    @property
+    def name(self) -> str:
+        """The extension's registered name."""
+
+    def accept_offer(self, params: Params) -> tuple[Params, object] | None:
+        """Judge one offer.
+
+        Args:
+            params: the offer's parameters.
+
+        Returns:
+            The response's parameters and the agreed extension, which `ServerHandshake`
+            passes on in `extensions`; None to decline.
+        """
+
+
+class ClientExtension(Protocol):
+    """What a client needs to agree on an extension (RFC 6455 §9.1)."""
+
+    @property
+    def name(self) -> str:
+        """The extension's registered name."""
+
+    def offers(self) -> Sequence[Params]:
+        """Return the parameters of each offer, the preferred one first."""
+
+    def accept_response(self, params: Params) -> object:
+        """Judge the server's answer to the offers.
+
+        Args:
+            params: the response's parameters.
+
+        Returns:
+            The agreed extension, which `ClientHandshake` passes on in `extensions`.
+
+        Raises:
+            ValueError: if the answer does not fit the offers.
+        """
+
+
+# The server's side (§4.2) --------------------------------------------------------
+
+_UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+
+class ServerHandshake:
+    """One opening handshake as a server has it (RFC 6455 §4.2).
+
+    Feed `receive_data` until it returns a request, then send what `accept`, `respond` or
+    `reject` returns. Only after `accept` is there a WebSocket connection; after the other
+    two the TCP connection is to be closed.
+
+    Args:
+        origins: the origins that may connect (§10.2): strings are compared without regard
+            to case, patterns must match the whole origin, None stands for a request
+            without Origin. None instead of a list lets every origin in.
+        subprotocols: the subprotocols spoken, the preferred one first.
+        extensions: the extensions supported. The client's order decides.
+        headers: more header fields for every response written.
+        max_header_size: the longest header block read, in bytes.
+        max_headers: the most header fields in it.
+
+    Attributes:
+        subprotocol: the subprotocol that `accept` chose; None if there is none.
+        extensions: the extensions that `accept` agreed on, in the order of the response.
+        trailing_data: the bytes that followed the request: frames sent early.
+
+    Raises:
+        TypeError: if `origins` or `subprotocols` is a single string.
+        ValueError: if a string is not an origin or not a token, two extensions share a
+            name, or `headers` holds a field that is the handshake's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        origins: Sequence[str | re.Pattern[str] | None] | None = None,
+        subprotocols: Sequence[str] = (),
+        extensions: Sequence[ServerExtension] = (),
+        headers: HeadersLike = (),
+        max_header_size: int = DEFAULT_MAX_HEADER_SIZE,
+        max_headers: int = DEFAULT_MAX_HEADERS,
+    ) -> None:
+        self.subprotocol: str | None = None
+        self.extensions: list[object] = []
+        self.trailing_data = b""
+        self._origins = None if origins is None else _checked_origins(origins)
+        self._subprotocols = _checked_subprotocols(subprotocols)
+        self._supported = _by_name(extensions)
+        self._headers = _checked_headers(headers)
+        self._reader = _HeadReader(
+            h11.Connection(h11.SERVER), re.compile(TCHAR.encode()), max_header_size, max_headers
+        )
+        self._done = False
+        self._is_head = False
+
+    def receive_data(self, data: Buffer) -> Request | None:
+        """Take bytes from the client.
+
+        Args:
+            data: any number of bytes. How the request is cut up changes nothing.
+
+        Returns:
+            The request, as soon as its header block is whole. It need not be one for an
+            upgrade: see `Request.is_websocket`.
+
+        Raises:
+            RequestError: if it is not HTTP/1 (400) or over a limit (431).
+            StateError: after the request, or an error, came out.
+        """
+        if self._done:
+            raise StateError("the request was read already")
+        self._reader.receive_data(data)
+        try:
+            event = self._reader.next_event()
+        except h11.RemoteProtocolError as error:
+            self._done = True
+            # h11's 501, for a transfer coding it does not know, makes no difference here:
+            # no request with a body is a good one.
+            status = 431 if error.error_status_hint == 431 else 400
+            raise RequestError(_reason(error), status) from None
+        if event is None:
+            return None
+        event = cast("h11.Request", event)
+        self._done = True
+        self._is_head = event.method == b"HEAD"
+        self.trailing_data = self._reader.rest
+        return Request(
+            event.method.decode("ascii"),
+            event.target.decode("ascii"),
+            _headers(event),
+            event.http_version.decode("ascii"),
+        )
+
+    def accept(self, request: Request, *, headers: HeadersLike = ()) -> bytes:
+        """Accept the request (RFC 6455 §4.2.2).
+
+        Args:
+            request: what `receive_data` returned.
+            headers: more header fields, in place of the handshake's `headers` of one name.
+
+        Returns:
+            The 101 response. The connection is open once it is sent.
+
+        Raises:
+            RequestError: if the request breaks §4.2.1 or has an origin that is not
+                allowed; `reject` makes a response of it.
+            ValueError: if `headers` holds a field that is the handshake's own.
+        """
+        extra = self._headers | _checked_headers(headers)
+        key = _check_request(request)
+        self._check_origin(request)
+        self.subprotocol = self._choose_subprotocol(request)
+        answers = self._agree_on_extensions(request)
+
+        fields = [*_UPGRADE, ("Sec-WebSocket-Accept", accept_key(key))]
+        if self.subprotocol is not None:
+            fields.append(("Sec-WebSocket-Protocol", self.subprotocol))
+        if answers:
+            fields.append(("Sec-WebSocket-Extensions", ", ".join(answers)))
+        return _response_head(101, "", Headers([*fields, _date()]) | extra)
+
+    def respond(self, response: Response) -> bytes:
+        """Answer with plain HTTP, whatever the request was or if there was none.
+
+        Args:
+            response: the response. Content-Length, Date and `Connection: close` are added;
+                its body is left out where the request's method is HEAD.
+
+        Returns:
+            The bytes to send before the TCP connection is closed.
+
+        Raises:
+            ValueError: if the status is not final, or there is a Transfer-Encoding.
+        """
+        if response.status < 200:
+            raise ValueError(f"not a final status: {response.status}")
+        if "Transfer-Encoding" in response.headers:
+            raise ValueError("the body of a response goes out whole, without Transfer-Encoding")
+        headers = Headers([_date()]) | self._headers | response.headers
+        options = [o for o in headers.tokens("Connection") if o.lower() not in _PERSISTENCE]
+        headers |= {"Connection": ", ".join([*options, "close"])}
+        # RFC 9110 §8.6, §15.4.5: these have no content.
+        if response.status in (204, 304):
+            return _response_head(response.status, response.reason, headers)
+        headers |= {"Content-Length": str(len(response.body))}
+        head = _response_head(response.status, response.reason, headers)
+        return head if self._is_head else head + response.body
+
+    def reject(self, error: RequestError) -> bytes:
+        """Answer with the response that says what is wrong with the request.
+
+        Args:
+            error: what `receive_data` or `accept` raised, or an error of your own.
+
+        Returns:
+            The bytes to send before the TCP connection is closed.
+        """
+        return self.respond(Response.text(f"{error}\n", error.status, error.headers))
+
+    def _check_origin(self, request: Request) -> None:
+        if self._origins is None:
+            return
+        values = request.headers.get_all("Origin")
+        if len(values) > 1:
+            raise RequestError("more than one Origin")
+        origin = values[0] if values else None
+        if not any(_is_origin(allowed, origin) for allowed in self._origins):
+            raise RequestError("origin not allowed", 403)
+
+    def _choose_subprotocol(self, request: Request) -> str | None:
+        offered = request.headers.tokens("Sec-WebSocket-Protocol")
+        # §4.1: "The elements [...] MUST all be unique strings".
+        if len(set(offered)) < len(offered) or not all(map(is_token, offered)):
+            raise RequestError("malformed Sec-WebSocket-Protocol")
+        return next((name for name in self._subprotocols if name in offered), None)
+
+    def _agree_on_extensions(self, request: Request) -> list[str]:
+        try:
+            offers = parse_extensions(request.headers.get_all("Sec-WebSocket-Extensions"))
+        except ValueError:
+            raise RequestError("malformed Sec-WebSocket-Extensions") from None
+        answers = []
+        self.extensions = []
+        supported = dict(self._supported)
+        for name, params in offers:
+            agreed = supported[name].accept_offer(params) if name in supported else None
+            if agreed is not None:
+                # Other offers of one name are alternatives (§9.1).
+                del supported[name]
+                answers.append(format_extension(name, agreed[0]))
+                self.extensions.append(agreed[1])
+        return answers
+
+
+_PERSISTENCE = ("close", "keep-alive")
+_ORIGIN = re.compile(r"null|[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*")
+
+
+def _check_request(request: Request) -> str:
+    """Raise RequestError if this is not the request of §4.2.1, else return its key."""
+    headers = request.headers
+    if request.method != "GET":
+        raise RequestError("the method must be GET", 405, (("Allow", "GET"),))
+    # RFC 9110 §7.8: Upgrade is ignored in HTTP/1.0, and where Connection does not name it, it
+    # was not meant for us. Either way this request asks for no upgrade, and 426 says how to.
+    if not "1.1" <= request.http_version < "2":
+        raise RequestError("WebSocket takes HTTP/1.1", 426, _UPGRADE)
+    if not request.is_websocket:
+        raise RequestError("this is a WebSocket server", 426, _UPGRADE)
+    if "upgrade" not in [option.lower() for option in headers.tokens("Connection")]:
+        raise RequestError("Connection does not say Upgrade", 426, _UPGRADE)
+    if len(headers.get_all("Host")) != 1 or not headers["Host"]:
+        raise RequestError("no Host, or more than one")
+    # The bytes of a body would be taken for frames.
+    if "Transfer-Encoding" in headers or set(headers.tokens("Content-Length")) - {"0"}:
+        raise RequestError("the request must have no body")
+    versions = headers.get_all("Sec-WebSocket-Version")
+    if len(versions) != 1:
+        raise RequestError("no Sec-WebSocket-Version, or more than one")
+    if versions[0] != _VERSION:
+        # §4.4, and RFC 9110 §15.5.22: a 426 names the protocol.
+        version = ("Sec-WebSocket-Version", _VERSION)
+        raise RequestError("the only version spoken here is 13", 426, (*_UPGRADE, version))
+    keys = headers.get_all("Sec-WebSocket-Key")
+    if len(keys) != 1:
+        raise RequestError("no Sec-WebSocket-Key, or more than one")
+    if not _KEY.fullmatch(keys[0]):
+        raise RequestError("Sec-WebSocket-Key is not 16 bytes in base64")
+    return keys[0]
+
+
+def _is_origin(allowed: str | re.Pattern[str] | None, origin: str | None) -> bool:
+    if allowed is None or origin is None:
+        return allowed is origin
+    if isinstance(allowed, str):
+        return allowed.lower() == origin.lower()
+    return allowed.fullmatch(origin) is not None
+
+
+def _checked_origins(
+    origins: Sequence[str | re.Pattern[str] | None],
+) -> tuple[str | re.Pattern[str] | None, ...]:
+    if isinstance(origins, str):
+        raise TypeError("origins must be a sequence of strings, not a string")
+    for origin in origins:
+        # What is not an origin would match none, and nobody would see why.
+        if isinstance(origin, str) and not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"not an origin (scheme://host[:port]): {origin!r}")
+    return tuple(origins)
+
+
+def _response_head(status: int, reason: str, headers: Headers) -> bytes:
+    # Not h11's writer: it lets line breaks pass in a reason, and takes a 2xx answer to
+    # CONNECT for a tunnel. Headers and Response hold nothing that could break a line.
+    reason = reason or _PHRASES.get(status, "")
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([f"HTTP/1.1 {status} {reason}", *lines, "", ""]).encode("latin-1")
+
+
+def _date() -> tuple[str, str]:
+    return "Date", formatdate(usegmt=True)
+
+
+# The client's side (§4.1) --------------------------------------------------------
+
+
+class ClientHandshake:
+    """One opening handshake as a client has it (RFC 6455 §4.1).
+
+    Send what `request` returns, then feed `receive_data` until it returns the response,
+    and `receive_eof` if the stream ends before.
+
+    Args:
+        uri: where to connect.
+        origin: what Origin says; None leaves it out.
+        subprotocols: the subprotocols to ask for, the preferred one first.
+        extensions: the extensions to offer, the preferred one first.
+        headers: more header fields. They take the place of ours: Host, User-Agent, Origin,
+            Authorization.
+        key: the 16 random bytes of Sec-WebSocket-Key; drawn from os.urandom by default.
+        max_header_size: the longest header block read, in bytes, informational responses
+            before it included.
+        max_headers: the most header fields in it.
+        max_body_size: how much is read of a refusal's body, in bytes.
+
+    Attributes:
+        uri: where to connect.
+        subprotocol: the subprotocol that the server chose; None if there is none.
+        extensions: the extensions agreed on, in the order of the response.
+        trailing_data: the bytes that followed the response: frames already.
+
+    Raises:
+        InvalidURIError: if `uri` is a string and not a WebSocket URI.
+        TypeError: if `subprotocols` is a single string.
+        ValueError: if a subprotocol is not a token or appears twice, the key has not 16
+            bytes, two extensions share a name, or `headers` holds a field that is the
+            handshake's own.
+    """
+
+    def __init__(
+        self,
+        uri: URI | str,
+        *,
+        origin: str | None = None,
+        subprotocols: Sequence[str] = (),
+        extensions: Sequence[ClientExtension] = (),
+        headers: HeadersLike = (),
+        key: bytes | None = None,
+        max_header_size: int = DEFAULT_MAX_HEADER_SIZE,
+        max_headers: int = DEFAULT_MAX_HEADERS,
+        max_body_size: int = DEFAULT_MAX_BODY_SIZE,
+    ) -> None:
+        self.uri = parse_uri(uri) if isinstance(uri, str) else uri
+        self.subprotocol: str | None = None
+        self.extensions: list[object] = []
+        self.trailing_data = b""
+        self._subprotocols = _checked_subprotocols(subprotocols)
+        self._offered = _by_name(extensions)
+        if key is None:
+            key = os.urandom(16)
+        elif len(key) != 16:
+            raise ValueError("the key must have 16 bytes")
+        self._key = b64encode(key).decode("ascii")
+        self._h11 = h11.Connection(h11.CLIENT)
+        self._reader = _HeadReader(self._h11, re.compile(b"H"), max_header_size, max_headers)
+        self._max_body_size = max_body_size
+        self._done = False
+        self._refusal: Response | None = None
+        self._body = bytearray()
+        self._request = self._write_request(origin, _checked_headers(headers))
+
+    def request(self) -> bytes:
+        """Return the request to send (RFC 6455 §4.1)."""
+        return self._request
+
+    def receive_data(self, data: Buffer) -> Response | None:
+        """Take bytes from the server.
+
+        Args:
+            data: any number of bytes. How the response is cut up changes nothing.
+
+        Returns:
+            The 101 response, as soon as its header block is whole: the connection is open.
+
+        Raises:
+            ResponseError: if the server refuses, once the body that may say why is read;
+                if the response breaks §4.1; if it is not HTTP/1 or over a limit.
+            StateError: after the response, or an error, came out.
+        """
+        if self._done:
+            raise StateError("the response was read already")
+        if self._refusal is not None:
+            self._receive_body(data)
+            return None
+        self._reader.receive_data(data)
+        try:
+            event = self._reader.next_event()
+            # RFC 9110 §15.2: a client reads past informational responses.
+            while isinstance(event, h11.InformationalResponse) and event.status_code != 101:
+                event = self._reader.next_event()
+        except h11.RemoteProtocolError as error:
+            self._done = True
+            raise ResponseError(f"bad response: {_reason(error)}") from None
+        if event is None:
+            return None
+        event = cast("h11.InformationalResponse | h11.Response", event)
+        response = Response(
+            event.status_code, _headers(event), reason=event.reason.decode("latin-1")
+        )
+        if response.status != 101:
+            self._refusal = response
+            self._receive_body(self._reader.rest)
+            return None
+        self._done = True
+        if event.http_version != b"1.1":
+            raise ResponseError("upgrade in HTTP/1.0", response)
+        self._check_response(response)
+        self.trailing_data = self._reader.rest
+        return response
+
+    def receive_eof(self) -> None:
+        """Learn that the server sent all it will send.
+
+        Raises:
+            ResponseError: always; the server's refusal if that is what ended here.
+            StateError: after the response, or an error, came out.
+        """
+        if self._done:
+            raise StateError("the response was read already")
+        self._done = True
+        if self._refusal is not None:
+            raise self._refused(self._refusal)
+        raise ResponseError("connection closed before the response was whole")
+
+    def _write_request(self, origin: str | None, extra: Headers) -> bytes:
+        uri = self.uri
+        fields = [
+            ("Host", uri.host_header),
+            *_UPGRADE,
+            ("Sec-WebSocket-Key", self._key),
+            ("Sec-WebSocket-Version", _VERSION),
+        ]
+        if self._subprotocols:
+            fields.append(("Sec-WebSocket-Protocol", ", ".join(self._subprotocols)))
+        offers = [
+            format_extension(name, params)
+            for name, extension in self._offered.items()
+            for params in extension.offers()
+        ]
+        if offers:
+            fields.append(("Sec-WebSocket-Extensions", ", ".join(offers)))
+        if origin is not None:
+            fields.append(("Origin", origin))
+        if uri.username is not None:
+            credentials = f"{uri.username}:{uri.password or ''}".encode()
+            fields.append(("Authorization", f"Basic {b64encode(credentials).decode('ascii')}"))
+        fields.append(("User-Agent", USER_AGENT))
+        headers = [
+            (name.encode("ascii"), value.encode("latin-1"))
+            for name, value in (Headers(fields) | extra).items()
+        ]
+        try:
+            request = h11.Request(method=b"GET", target=uri.target, headers=headers)
+            return self._h11.send(request) + self._h11.send(h11.EndOfMessage())
+        except h11.LocalProtocolError as error:
+            raise ValueError(str(error)) from error
+
+    def _check_response(self, response: Response) -> None:
+        headers = response.headers
+        if [protocol.lower() for protocol in headers.tokens("Upgrade")] != ["websocket"]:
+            raise ResponseError("Upgrade does not say websocket", response)
+        if "upgrade" not in [option.lower() for option in headers.tokens("Connection")]:
+            raise ResponseError("Connection does not say Upgrade", response)
+        if headers.get_all("Sec-WebSocket-Accept") != [accept_key(self._key)]:
+            raise ResponseError("Sec-WebSocket-Accept does not answer the key", response)
+        protocols = headers.get_all("Sec-WebSocket-Protocol")
+        if len(protocols) > 1:
+            raise ResponseError("more than one Sec-WebSocket-Protocol", response)
+        for protocol in protocols:
+            if protocol not in self._subprotocols:
+                raise ResponseError(f"subprotocol not asked for: {protocol!r}", response)
+            self.subprotocol = protocol
+        try:
+            self.extensions = self._agreed_extensions(headers)
+        except ValueError as error:
+            raise ResponseError(f"bad Sec-WebSocket-Extensions: {error}", response) from error
+
+    def _agreed_extensions(self, headers: Headers) -> list[object]:
+        agreed = []
+        offered = dict(self._offered)
+        for name, params in parse_extensions(headers.get_all("Sec-WebSocket-Extensions")):
+            if name not in offered:
+                raise ValueError(f"{name} was not offered, or is there twice")
+            agreed.append(offered.pop(name).accept_response(params))
+        return agreed
+
+    def _receive_body(self, data: Buffer) -> None:
+        refusal = cast("Response", self._refusal)
+        # To h11, no data is the end of the stream.
+        if piece := bytes(data):
+            self._h11.receive_data(piece)
+        try:
+            while len(self._body) <= self._max_body_size:
+                event = self._h11.next_event()
+                if event is h11.NEED_DATA:
+                    return
+                if not isinstance(event, h11.Data):
+                    break
+                self._body += event.data
+        except h11.RemoteProtocolError:
+            # The refusal stands, however its body is framed.
+            pass
+        self._done = True
+        raise self._refused(refusal)
+
+    def _refused(self, refusal: Response) -> ResponseError:
+        body = bytes(self._body[: self._max_body_size])
+        return ResponseError(
+            f"server rejected the connection: HTTP {refusal.status}",
+            Response(refusal.status, refusal.headers, body, refusal.reason),
+        )
+
+
+# What both sides need ------------------------------------------------------------
+
+_BLANK_LINE = re.compile(rb"\n\r?\n")
+
+_Head: TypeAlias = h11.Request | h11.InformationalResponse | h11.Response
+_Named = TypeVar("_Named", ServerExtension, ClientExtension)
+
+
+class _HeadReader:
+    """h11's parser, given whole header blocks only.
+
+    h11 limits what it holds of an unfinished block, and does not measure one that arrives
+    whole; its checks of the first bytes depend on how they were cut, too. Here a block meets
+    the same limit and the same error in one piece or in many.
+
+    Args:
+        connection: the parser.
+        first: what the first byte must match.
+        max_size: the limit to all blocks together, in bytes.
+        max_fields: the limit to the fields of one block.
+    """
+
+    def __init__(
+        self, connection: h11.Connection, first: re.Pattern[bytes], max_size: int, max_fields: int
+    ) -> None:
+        self._connection = connection
+        self._first = first
+        self._max_size = max_size
+        self._max_fields = max_fields
+        self._buffer = bytearray()
+        self._searched = 0
+        self._taken = 0
+
+    @property
+    def rest(self) -> bytes:
+        return bytes(self._buffer)
+
+    def receive_data(self, data: Buffer) -> None:
+        self._buffer += data
+
+    def next_event(self) -> _Head | None:
+        # What is no HTTP at all, a TLS hello for instance, may never have a blank line.
+        if self._buffer and not self._first.match(self._buffer):
+            raise h11.RemoteProtocolError("not HTTP")
+        # The end that h11 looks for, so that it finds one block in what it is given.
+        end = _BLANK_LINE.search(self._buffer, self._searched)
+        size = end.end() if end else len(self._buffer)
+        if self._taken + size > self._max_size:
+            message = f"header block over {self._max_size} bytes"
+            raise h11.RemoteProtocolError(message, error_status_hint=431)
+        if end is None:
+            self._searched = max(0, size - 2)
+            return None
+        self._connection.receive_data(bytes(self._buffer[:size]))
+        del self._buffer[:size]
+        self._searched = 0
+        self._taken += size
+        event = cast("_Head", self._connection.next_event())
+        if len(event.headers) > self._max_fields:
+            message = f"more than {self._max_fields} header fields"
+            raise h11.RemoteProtocolError(message, error_status_hint=431)
+        return event
+
+
+def _headers(event: _Head) -> Headers:
+    return Headers(
+        (name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers.raw_items()
+    )
+
+
+def _reason(error: h11.RemoteProtocolError) -> str:
+    # h11 quotes the line that it refuses. It may be long and it is a stranger's: it belongs
+    # in no response and in no log.
+    return str(error).partition(": bytearray(")[0]
+
+
+def _is_reserved(name: str) -> bool:
+    # The handshake's own fields, and those that would give it a body (RFC 9110 §8.6,
+    # RFC 9112 §6.1: not in a 101 either).
+    name = name.lower()
+    return name.startswith("sec-websocket-") or name in (
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "upgrade",
+    )
+
+
+def _checked_headers(fields: HeadersLike) -> Headers:
+    headers = Headers(fields)
+    for name in headers:
+        if _is_reserved(name):
+            raise ValueError(f"the handshake's own header field: {name}")
+    return headers
+
+
+def _checked_subprotocols(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise TypeError("subprotocols must be a sequence of strings, not a string")
+    for name in names:
+        if not is_token(name):
+            raise ValueError(f"not a subprotocol: {name!r}")
+    if len(set(names)) < len(names):
+        raise ValueError("a subprotocol appears twice")
+    return tuple(names)
+
+
+def _by_name(extensions: Sequence[_Named]) -> dict[str, _Named]:
+    table = {extension.name: extension for extension in extensions}
+    if len(table) < len(extensions):
+        raise ValueError("two extensions of one name")
+    return table

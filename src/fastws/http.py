@@ -1,0 +1,209 @@
+"""HTTP's values: header fields, a request, a response (RFC 9110, RFC 9112).
+
+This module knows what may stand in a header field and how fields are looked up. It does
+not know how requests and responses travel, nor what any field means to a WebSocket.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias, overload
+
+__all__ = ["TCHAR", "Headers", "HeadersLike", "Request", "Response", "is_token"]
+
+# The characters of a token (RFC 9110 §5.6.2), as a piece of a regular expression.
+TCHAR: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+
+_TOKEN = re.compile(rf"{TCHAR}+")
+# A field value or a reason phrase: latin-1 without what could end a line or a C string.
+# Other control characters are invalid but met in cookies, so that RFC 9110 §5.5 lets a
+# recipient keep them; this is what h11 lets through, no more and no less.
+_TEXT = re.compile(r"[\x01-\x09\x0e-\xff]*")
+
+
+def is_token(text: str) -> bool:
+    """Tell whether this is a token (RFC 9110 §5.6.2)."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+class Headers:
+    """Header fields in the order they were sent; names are case-insensitive. Immutable.
+
+    Nothing that a Headers holds can break out of its line on the wire.
+
+    Iteration gives the fields' names, a name once for each field that bears it. `a | b`
+    has the fields of `a`, those that `b` names again replaced by the ones of `b`.
+
+    Args:
+        fields: (name, value) pairs, a mapping, or other Headers.
+
+    Raises:
+        ValueError: if a name is not a token, or a value is not latin-1 text or contains
+            CR, LF or NUL (RFC 9110 §5.1, §5.5).
+    """
+
+    __slots__ = ("_fields", "_values")
+
+    def __init__(self, fields: HeadersLike = ()) -> None:
+        pairs = fields.items() if isinstance(fields, (Headers, Mapping)) else fields
+        # RFC 9110 §5.5: whitespace around a value is no part of it.
+        self._fields = tuple((name, value.strip(" \t")) for name, value in pairs)
+        self._values: dict[str, list[str]] = {}
+        for name, value in self._fields:
+            if not is_token(name):
+                raise ValueError(f"not a header field name: {name!r}")
+            if not _TEXT.fullmatch(value):
+                raise ValueError(f"not a header field value: {value!r} ({name})")
+            self._values.setdefault(name.lower(), []).append(value)
+
+    def __getitem__(self, name: str) -> str:
+        """Return the value of the only field of this name.
+
+        Raises:
+            KeyError: if there is none.
+            LookupError: if there are several. Picking one would be a guess, and a request
+                that two programs guess differently about is how checks are got around.
+        """
+        values = self._values[name.lower()]
+        if len(values) > 1:
+            raise LookupError(f"{len(values)} header fields named {name}")
+        return values[0]
+
+    @overload
+    def get(self, name: str) -> str | None: ...
+    @overload
+    def get(self, name: str, default: str) -> str: ...
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """Return the value of the only field of this name, or `default` if there is none.
+
+        Raises:
+            LookupError: if there are several.
+        """
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def get_all(self, name: str) -> list[str]:
+        """Return the values of all fields of this name, in order."""
+        return list(self._values.get(name.lower(), ()))
+
+    def tokens(self, name: str) -> list[str]:
+        """Return the members of a comma-separated list, however many fields it spans.
+
+        Empty members are dropped (RFC 9110 §5.6.1.2). Quoted strings are not heeded.
+        """
+        members = ",".join(self.get_all(name)).split(",")
+        return [member for text in members if (member := text.strip(" \t"))]
+
+    def items(self) -> tuple[tuple[str, str], ...]:
+        """Return all fields as (name, value) pairs."""
+        return self._fields
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __or__(self, other: HeadersLike) -> Headers:
+        other = Headers(other)
+        kept = [(name, value) for name, value in self._fields if name not in other]
+        return Headers([*kept, *other.items()])
+
+    def __eq__(self, other: object) -> bool:
+        # RFC 9110 §5.3: order counts among fields of one name only.
+        return self._values == other._values if isinstance(other, Headers) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(frozenset((name, *values) for name, values in self._values.items()))
+
+    def __repr__(self) -> str:
+        return f"Headers({list(self._fields)!r})"
+
+
+HeadersLike: TypeAlias = Headers | Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request without its body.
+
+    Attributes:
+        method: the method, case-sensitive: "GET".
+        target: the request target as it was sent (RFC 9112 §3.2), ASCII.
+        headers: the header fields.
+        http_version: the version in digits: "1.1".
+    """
+
+    method: str
+    target: str
+    headers: Headers
+    http_version: str = "1.1"
+
+    @property
+    def path(self) -> str:
+        """The target up to the query, as sent: percent-encoded, and nothing resolved."""
+        return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> str:
+        """The target's query as sent, without its question mark."""
+        return self.target.partition("?")[2]
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether an upgrade to WebSocket is asked for (RFC 6455 §4.2.1)."""
+        return "websocket" in [protocol.lower() for protocol in self.headers.tokens("Upgrade")]
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Response:
+    """A whole response.
+
+    Args:
+        status: the status code, 100 to 999.
+        headers: the header fields. The ones that frame the body are added when it is sent.
+        body: the content, in bytes.
+        reason: the reason phrase; if empty, the registered one is sent.
+
+    Raises:
+        ValueError: if one of these could not travel.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes
+    reason: str
+
+    def __init__(
+        self, status: int, headers: HeadersLike = (), body: bytes = b"", reason: str = ""
+    ) -> None:
+        if not 100 <= status <= 999:
+            raise ValueError(f"not a status code: {status}")
+        if not _TEXT.fullmatch(reason):
+            raise ValueError(f"not a reason phrase: {reason!r}")
+        object.__setattr__(self, "status", int(status))
+        object.__setattr__(self, "headers", Headers(headers))
+        object.__setattr__(self, "body", bytes(body))
+        object.__setattr__(self, "reason", reason)
+
+    @classmethod
+    def text(cls, text: str, status: int = 200, headers: HeadersLike = ()) -> Response:
+        """Make a response of plain text."""
+        return cls._of_type("text/plain", text, status, headers)
+
+    @classmethod
+    def html(cls, html: str, status: int = 200, headers: HeadersLike = ()) -> Response:
+        """Make a response of HTML."""
+        return cls._of_type("text/html", html, status, headers)
+
+    @classmethod
+    def _of_type(cls, media: str, text: str, status: int, headers: HeadersLike) -> Response:
+        content_type = Headers([("Content-Type", f"{media}; charset=utf-8")])
+        return cls(status, content_type | headers, text.encode())
