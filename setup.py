@@ -28,7 +28,7 @@ class BuildExt(build_ext):
             for ext in self.extensions
             if not os.path.exists(self.get_ext_fullpath(ext.name))
         ]
-        if missing and not self.dry_run:
+        if missing:
             self.warn(
                 f"could not compile {', '.join(missing)}: fastws will run in pure Python, "
                 "with the same results but slower. FASTWS_EXT=require makes this an error."
