@@ -52,7 +52,7 @@ class ProtocolError(WebSocketError):
 
 
 class InvalidPayloadError(ProtocolError):
-    """Text, or a close reason, that is not UTF-8 (RFC 6455 §8.1)."""
+    """Text, or a close reason, that is not UTF-8 (RFC 6455 §8.1); bad compression."""
 
     close_code = CloseCode.INVALID_PAYLOAD
 
@@ -192,6 +192,10 @@ def text_not_utf8() -> InvalidPayloadError:
 
 def reason_not_utf8() -> InvalidPayloadError:
     return InvalidPayloadError("close reason is not UTF-8")
+
+
+def corrupt_deflate() -> InvalidPayloadError:
+    return InvalidPayloadError("compressed message is not DEFLATE")
 
 
 def close_payload_of_one_byte() -> ProtocolError:

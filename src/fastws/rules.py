@@ -110,10 +110,10 @@ def close_payload_error(payload: bytes) -> ProtocolError | None:
         return errors.close_code_may_not_travel(code)
     try:
         # Not final: a code point that only lacks its end may still become valid.
-        utf_8_decode(payload[2:], "strict", False)
+        _, decoded = utf_8_decode(payload[2:], "strict", False)
     except UnicodeDecodeError:
         return errors.reason_not_utf8()
-    return None
+    return errors.reason_not_utf8() if begins_surrogate(payload[2 + decoded :]) else None
 
 
 def parse_close(payload: bytes) -> Close | ProtocolError:
@@ -127,6 +127,15 @@ def parse_close(payload: bytes) -> Close | ProtocolError:
         return Close(int.from_bytes(payload[:2], "big"), payload[2:].decode())
     except UnicodeDecodeError:
         return errors.reason_not_utf8()
+
+
+def begins_surrogate(pending: bytes) -> bool:
+    """Tell whether what a UTF-8 decoder keeps for later begins a surrogate (RFC 3629 §3).
+
+    CPython's waits for the third byte to say so. It is the only impossible beginning that
+    it accepts.
+    """
+    return b"\xed\xa0" <= pending <= b"\xed\xbf"
 
 
 # What the application asks for ----------------------------------------------------
@@ -214,6 +223,10 @@ def fragment_of_other_kind(kind: str, fragment: object) -> TypeError:
 
 def frame_is_immutable(name: str) -> AttributeError:
     return AttributeError(f"a Frame is immutable: cannot set or delete {name!r}")
+
+
+def not_copyable(value: object) -> TypeError:
+    return TypeError(f"cannot copy or pickle {type(value).__name__!r} object: it has state")
 
 
 def mask_key_of_four_bytes() -> ValueError:

@@ -70,8 +70,8 @@ cdef inline uint8_t* growing_extend(
 ) except NULL:
     """Make room for `extra` bytes, the first of `announced`; return where they go.
 
-    Room doubles, so that the total cost is linear in what arrives; what is announced
-    but not there yet gets its room at once only up to GOOD_FAITH.
+    Room grows by a factor, so that the total cost is linear in what arrives. What is
+    announced but not there yet gets its room at once only up to GOOD_FAITH.
     """
     cdef Py_ssize_t needed = growing.size + extra
     cdef Py_ssize_t capacity = max(needed, 2 * growing.capacity)
@@ -81,7 +81,9 @@ cdef inline uint8_t* growing_extend(
         if announced > <uint64_t> extra:
             capacity = max(capacity, GOOD_FAITH)
             if announced < <uint64_t> (capacity - growing.size):
+                # All there will be of a large frame; yet small ones may come in many pieces.
                 capacity = growing.size + <Py_ssize_t> announced
+                capacity = max(capacity, growing.capacity + growing.capacity // 4)
         if growing.octets == NULL:
             growing.octets = new_bytes(NULL, capacity)
         else:
@@ -98,11 +100,14 @@ cdef inline uint8_t* growing_extend(
 
 cdef inline object growing_take(Growing* growing):
     """Hand over the bytes; what is left is empty."""
+    cdef Py_ssize_t size
     if not growing.size:
         growing_clear(growing)
         return b""
     if growing.size != growing.capacity:
-        resize_bytes(&growing.octets, growing.size)
+        size = growing.size
+        growing.size = growing.capacity = 0  # on an error the object is gone
+        resize_bytes(&growing.octets, size)
     taken = <object> growing.octets
     growing_clear(growing)
     return taken

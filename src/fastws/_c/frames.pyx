@@ -113,6 +113,9 @@ cdef class FrameDecoder:
             release(&octets)
         return frames
 
+    def __reduce__(self):
+        raise rules.not_copyable(self)
+
     cdef int decode(self, const uint8_t* data, Py_ssize_t size, list frames) except -1:
         cdef Py_ssize_t position = 0, taken
         cdef Progress progress

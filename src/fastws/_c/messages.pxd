@@ -14,7 +14,9 @@ cdef class MessageDecoder:
     cdef readonly object error
     cdef object max_message_size
     cdef object max_fragments
+    cdef object inflater
     cdef uint64_t size_limit
+    cdef uint64_t compressed_limit
     cdef uint64_t fragments_limit
     cdef bint masked
     cdef bint done
@@ -27,6 +29,7 @@ cdef class MessageDecoder:
     cdef uint64_t remaining
     # The message it belongs to; an opcode of 0 means that there is none.
     cdef int opcode
+    cdef bint compressed
     cdef uint64_t size
     cdef uint64_t fragments
     cdef Growing buffer
@@ -38,6 +41,9 @@ cdef class MessageDecoder:
     cdef Py_ssize_t take_payload(self, const uint8_t* p, Py_ssize_t n, list events) except -1
     cdef int append_whole(
         self, const uint8_t* p, Py_ssize_t n, uint32_t key, int opcode, list events
+    ) except -1
+    cdef int take_compressed(
+        self, const uint8_t* p, Py_ssize_t n, bint last, list events
     ) except -1
     cdef void fail(self, object error) noexcept
     cdef void reset_message(self) noexcept

@@ -23,7 +23,7 @@ from fastws import exceptions as errors
 from fastws import rules
 from fastws.events import Ping, Pong
 from fastws.rules import close_payload, str_required
-from fastws.spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE
+from fastws.spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE, max_compressed
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object)
@@ -38,6 +38,7 @@ cdef enum:
     OPCODE_BINARY = 0x2
     OPCODE_PING = 0x9
     OPCODE_PONG = 0xA
+    RSV1 = 0x40
     # The first byte of a whole message in one frame.
     WHOLE_TEXT = 0x81
     WHOLE_BINARY = 0x82
@@ -45,6 +46,8 @@ cdef enum:
 # Which first bytes are good outside and inside a fragmented message.
 cdef bytes GOOD_OUTSIDE = good_first_bytes(0, False)
 cdef bytes GOOD_INSIDE = good_first_bytes(0, True)
+# The same where RSV1 means that a message is compressed.
+cdef bytes GOOD_OUTSIDE_RSV1 = good_first_bytes(RSV1, False)
 
 
 cdef class MessageDecoder:
@@ -56,12 +59,18 @@ cdef class MessageDecoder:
         masked,
         max_message_size=DEFAULT_MAX_MESSAGE_SIZE,
         max_fragments=DEFAULT_MAX_FRAGMENTS,
+        inflater=None,
     ):
+        self.inflater = inflater
         self.masked = masked
         self.max_message_size = rules.check_limit("max_message_size", max_message_size, 0)
         self.max_fragments = rules.check_limit("max_fragments", max_fragments, 1)
         self.size_limit = (
             UINT64_MAX if max_message_size is None else min(max_message_size, UINT64_MAX)
+        )
+        self.compressed_limit = (
+            UINT64_MAX if max_message_size is None
+            else min(max_compressed(max_message_size), UINT64_MAX)
         )
         self.fragments_limit = (
             UINT64_MAX if max_fragments is None else min(max_fragments, UINT64_MAX)
@@ -82,6 +91,9 @@ cdef class MessageDecoder:
         finally:
             release(&octets)
         return events
+
+    def __reduce__(self):
+        raise rules.not_copyable(self)
 
     cdef int decode(self, const uint8_t* data, Py_ssize_t size, list events) except -1:
         cdef Py_ssize_t position = 0, available, start, used, length
@@ -151,14 +163,19 @@ cdef class MessageDecoder:
         is to be decoded.
         """
         cdef Progress progress
-        cdef bytes good = GOOD_INSIDE if self.opcode else GOOD_OUTSIDE
+        cdef bytes good
+        if self.opcode:
+            good = GOOD_INSIDE
+        else:
+            good = GOOD_OUTSIDE if self.inflater is None else GOOD_OUTSIDE_RSV1
         progress = read_header(
             p, n, <const uint8_t*> PyBytes_AS_STRING(good), self.masked, &self.header
         )
         if progress == NOTHING:
             return 0
         if progress != LENGTH and progress != HEADER:
-            self.fail(header_error(progress, &self.header, 0, self.opcode != 0, self.masked))
+            rsv = 0 if self.inflater is None else RSV1
+            self.fail(header_error(progress, &self.header, rsv, self.opcode != 0, self.masked))
             return -1
         if self.header.first & CONTROL_BIT:
             if progress == LENGTH:
@@ -172,14 +189,19 @@ cdef class MessageDecoder:
         if self.fragments >= self.fragments_limit:
             self.fail(errors.too_many_fragments(self.max_fragments))
             return -1
-        if self.header.length > self.size_limit - self.size:
+        if self.header.length > (
+            self.compressed_limit if self.compressed or self.header.first & RSV1
+            else self.size_limit - self.size
+        ):
             self.fail(errors.message_too_big(self.max_message_size))
             return -1
         if progress == LENGTH:
             return 0
         if self.header.first & OPCODE_BITS:
             self.opcode = self.header.first & OPCODE_BITS
-        self.size += self.header.length
+            self.compressed = self.header.first & RSV1 != 0
+        if not self.compressed:
+            self.size += self.header.length
         self.fragments += 1
         self.remaining = self.header.length
         self.in_payload = True
@@ -224,18 +246,21 @@ cdef class MessageDecoder:
         if <uint64_t> n > self.remaining:
             n = <Py_ssize_t> self.remaining
         last = self.header.first & FIN and <uint64_t> n == self.remaining
-        if last and self.fragments == 1 and not self.buffer.size:
+        if self.compressed:
+            if self.take_compressed(p, n, last, events):
+                return n
+        elif last and self.fragments == 1 and not self.buffer.size:
             if self.append_whole(p, n, self.header.key, self.opcode, events) == 0:
                 self.reset_message()
             return n
-        if n:
+        elif n:
             target = growing_extend(&self.buffer, n, self.remaining)
             fastws_mask(target, p, n, self.header.key)
             if self.opcode == OPCODE_TEXT and not fastws_utf8_feed(&self.utf8, target, n):
                 self.fail(errors.text_not_utf8())
                 return n
-            self.header.key = fastws_rotate_key(self.header.key, n)
-            self.remaining -= n
+        self.header.key = fastws_rotate_key(self.header.key, n)
+        self.remaining -= n
         if self.remaining:
             return n
         if not last:
@@ -253,6 +278,41 @@ cdef class MessageDecoder:
             events.append(message)
         self.reset_message()
         return n
+
+    cdef int take_compressed(
+        self, const uint8_t* p, Py_ssize_t n, bint last, list events
+    ) except -1:
+        """Add to the message what a piece of payload inflates to; return 1 on an error."""
+        cdef Octets octets
+        cdef uint8_t* target
+        cdef bint valid = True
+        piece = PyBytes_FromStringAndSize(NULL, n)
+        if n:
+            fastws_mask(<uint8_t*> PyBytes_AS_STRING(piece), p, n, self.header.key)
+        room = None if self.max_message_size is None else self.max_message_size - self.size
+        try:
+            inflated = self.inflater.inflate(piece, room, last)
+        except errors.ProtocolError as exc:
+            exc.__context__ = None  # it would pin what its frames hold
+            self.fail(exc.with_traceback(None))
+            return 1
+        acquire(inflated, &octets)
+        try:
+            if octets.size:
+                target = growing_extend(&self.buffer, octets.size, octets.size)
+                memcpy(target, octets.data, octets.size)
+                if self.opcode == OPCODE_TEXT:
+                    valid = fastws_utf8_feed(&self.utf8, target, octets.size)
+        finally:
+            release(&octets)
+        if not valid:
+            self.fail(errors.text_not_utf8())
+            return 1
+        if room is not None and octets.size > room:
+            self.fail(errors.message_too_big(self.max_message_size))
+            return 1
+        self.size += octets.size
+        return 0
 
     cdef int append_whole(
         self, const uint8_t* p, Py_ssize_t n, uint32_t key, int opcode, list events
@@ -279,6 +339,7 @@ cdef class MessageDecoder:
     cdef void reset_message(self) noexcept:
         self.in_payload = False
         self.opcode = 0
+        self.compressed = False
         self.size = self.fragments = 0
         self.utf8.needed = 0
         growing_clear(&self.buffer)
@@ -292,6 +353,9 @@ cdef class MessageDecoder:
 
 cdef class MessageEncoder:
     """Encodes messages and control frames into one buffer."""
+
+    def __init__(self):
+        pass  # without it, any arguments are accepted
 
     def __dealloc__(self):
         growing_clear(&self.buffer)
@@ -360,6 +424,9 @@ cdef class MessageEncoder:
     def take(self):
         """Hand over everything appended since the last call."""
         return growing_take(&self.buffer)
+
+    def __reduce__(self):
+        raise rules.not_copyable(self)
 
     cdef int append_text(self, int opcode, object text, object key, bint fin) except -1:
         # ASCII stands in the str as it will in the frame.

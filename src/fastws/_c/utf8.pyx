@@ -41,6 +41,9 @@ cdef class Utf8Validator:
         finally:
             release(&octets)
 
+    def __reduce__(self):
+        raise rules.not_copyable(self)
+
     @property
     def complete(self):
         """Whether all bytes fed so far are valid UTF-8 that could end here."""

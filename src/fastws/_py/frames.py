@@ -172,6 +172,9 @@ class FrameDecoder:
         self._buffer += octets[position:]
         return frames
 
+    def __reduce__(self) -> NoReturn:
+        raise rules.not_copyable(self)
+
     def _decode(self, data: bytes, frames: list[Frame]) -> int:
         """Decode all whole frames; return where the first incomplete one begins."""
         position, end = 0, len(data)

@@ -7,8 +7,7 @@ mask keys come from, nor when to answer: it never sends anything by itself.
 
 from __future__ import annotations
 
-from codecs import getincrementaldecoder
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from fastws import exceptions as errors
 from fastws import rules
@@ -22,26 +21,44 @@ from fastws.spec import (
     MASK,
     MASK_KEY_SIZE,
     OPCODE_BITS,
+    RSV1,
     Opcode,
+    max_compressed,
 )
 
 from .frames import encode_frame, read_header
 from .masking import as_bytes, rotate, xor
+from .utf8 import Utf8Validator
 
 if TYPE_CHECKING:
-    from codecs import IncrementalDecoder
-
     from typing_extensions import Buffer
 
     from fastws.events import Event
 
 __all__ = ["MessageDecoder", "MessageEncoder"]
 
-_Utf8Decoder = getincrementaldecoder("utf-8")
-
 # The first byte of a whole message in one frame. (A plain int: an enum's hash is slow.)
 _WHOLE_TEXT = FIN + Opcode.TEXT.value
 _WHOLE = frozenset({_WHOLE_TEXT, FIN + Opcode.BINARY.value})
+
+
+class Inflater(Protocol):
+    """What decompresses messages; `fastws.deflate.Inflater` is one."""
+
+    def inflate(self, data: bytes, room: int | None, last: bool) -> bytes:
+        """Decompress a piece of a message.
+
+        Args:
+            data: the piece, cut anywhere.
+            room: how many bytes the message may still grow by; None for no limit.
+            last: whether the message ends here.
+
+        Returns:
+            at most `room` bytes, or more if the message is too big.
+
+        Raises:
+            ProtocolError: if it cannot be decompressed.
+        """
 
 
 class MessageDecoder:
@@ -52,6 +69,9 @@ class MessageDecoder:
         max_message_size: the largest message, in bytes; None for no limit.
         max_fragments: the largest number of frames that make up one message, empty ones
             included; None for no limit.
+        inflater: decompresses the messages that the peer sends with RSV1 set (RFC 7692
+            §6); without one, the bit is a violation. The limit then holds for what comes
+            out, and for each frame as `spec.max_compressed` has it.
 
     Attributes:
         error: the peer's violation of the protocol, None as long as there is none. A
@@ -64,15 +84,18 @@ class MessageDecoder:
 
     __slots__ = (
         "_buffer",
+        "_compressed",
         "_done",
         "_fin",
         "_fragments",
+        "_inflater",
         "_key",
         "_masked",
         "_max_fragments",
         "_max_message_size",
         "_opcode",
         "_remaining",
+        "_rsv",
         "_size",
         "_tail",
         "_utf8",
@@ -87,8 +110,11 @@ class MessageDecoder:
         masked: bool,
         max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
         max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
+        inflater: Inflater | None = None,
     ) -> None:
         self.error = None
+        self._inflater = inflater
+        self._rsv = 0 if inflater is None else RSV1
         self._masked = bool(masked)
         self._max_message_size = rules.check_limit("max_message_size", max_message_size, 0)
         self._max_fragments = rules.check_limit("max_fragments", max_fragments, 1)
@@ -101,10 +127,11 @@ class MessageDecoder:
         self._fin = False
         # The message it belongs to; an opcode of 0 means that there is none.
         self._opcode = 0
+        self._compressed = False
         self._size = 0
         self._fragments = 0
         self._buffer = bytearray()
-        self._utf8: IncrementalDecoder | None = None
+        self._utf8: Utf8Validator | None = None
 
     def feed(self, data: Buffer) -> list[Event]:
         """Decode what the socket delivered.
@@ -135,6 +162,9 @@ class MessageDecoder:
             self._finish()
         return events
 
+    def __reduce__(self) -> NoReturn:
+        raise rules.not_copyable(self)
+
     def _decode(self, data: bytes, events: list[Event]) -> None:
         position, end = 0, len(data)
         if self._remaining:
@@ -164,7 +194,7 @@ class MessageDecoder:
                     position = stop
                     continue
 
-            header = read_header(data, position, self._masked, 0, self._opcode != 0)
+            header = read_header(data, position, self._masked, self._rsv, self._opcode != 0)
             if header is None:
                 self._tail = data[position:]
                 return
@@ -187,8 +217,12 @@ class MessageDecoder:
             # The limits hold from the moment on that the length is known.
             if self._max_fragments is not None and self._fragments >= self._max_fragments:
                 raise errors.too_many_fragments(self._max_fragments)
-            if limit is not None and self._size + length > limit:
-                raise errors.message_too_big(limit)
+            if limit is not None:
+                if self._compressed or first & RSV1:
+                    if length > max_compressed(limit):
+                        raise errors.message_too_big(limit)
+                elif self._size + length > limit:
+                    raise errors.message_too_big(limit)
             if key is None:
                 self._tail = data[position:]
                 return
@@ -215,12 +249,14 @@ class MessageDecoder:
         opcode = first & OPCODE_BITS
         if opcode:
             self._opcode = opcode
+            self._compressed = first & RSV1 != 0
             if opcode == Opcode.TEXT:
-                self._utf8 = _Utf8Decoder()
+                self._utf8 = Utf8Validator()
         self._fin = first & FIN != 0
         self._key = key
         self._remaining = length
-        self._size += length
+        if not self._compressed:
+            self._size += length
         self._fragments += 1
 
     def _take_payload(self, data: bytes, position: int, events: list[Event]) -> int:
@@ -232,11 +268,15 @@ class MessageDecoder:
             self._key = rotate(self._key, size)
         self._remaining -= size
         complete = self._fin and not self._remaining
-        if self._utf8 is not None:
-            try:
-                self._utf8.decode(piece, complete)
-            except UnicodeDecodeError:
-                raise errors.text_not_utf8() from None
+        if self._compressed:
+            assert self._inflater is not None
+            piece = self._inflater.inflate(piece, self._room(), complete)
+        if self._utf8 is not None and not self._utf8.feed(piece):
+            raise errors.text_not_utf8()
+        if self._compressed:
+            self._grow(len(piece))
+        if complete and self._utf8 is not None and not self._utf8.complete:
+            raise errors.text_not_utf8()
         if not complete:
             self._buffer += piece
             return position + size
@@ -247,8 +287,21 @@ class MessageDecoder:
         self._reset_message()
         return position + size
 
+    def _grow(self, size: int) -> None:
+        """Count what a compressed message grew by."""
+        room = self._room()
+        if room is not None and size > room:
+            assert self._max_message_size is not None
+            raise errors.message_too_big(self._max_message_size)
+        self._size += size
+
+    def _room(self) -> int | None:
+        """How many bytes the message may still grow by."""
+        return None if self._max_message_size is None else self._max_message_size - self._size
+
     def _reset_message(self) -> None:
         self._opcode = self._size = self._fragments = 0
+        self._compressed = False
         self._utf8 = None
         if self._buffer:
             self._buffer = bytearray()
@@ -389,6 +442,9 @@ class MessageEncoder:
         self._frames.clear()
         self._size = 0
         return taken
+
+    def __reduce__(self) -> NoReturn:
+        raise rules.not_copyable(self)
 
     def _append(self, encoded: bytes) -> None:
         self._frames.append(encoded)

@@ -7,7 +7,7 @@ not know messages: whose bytes they are and what an error costs is decided elsew
 from __future__ import annotations
 
 from codecs import getincrementaldecoder
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from fastws import rules
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Utf8Validator", "decode_utf8", "is_utf8"]
 
-# Fails at the first byte that can neither start nor continue a code point,
-# even if more bytes of it are still to come.
+# Fails at the first byte that can neither start nor continue a code point, even if more
+# bytes of it are still to come; at all but one, see rules.begins_surrogate.
 _Decoder = getincrementaldecoder("utf-8")
 
 
@@ -46,9 +46,13 @@ class Utf8Validator:
         if self._valid:
             try:
                 self._decoder.decode(octets)
+                self._valid = not rules.begins_surrogate(self._decoder.getstate()[0])
             except UnicodeDecodeError:
                 self._valid = False
         return self._valid
+
+    def __reduce__(self) -> NoReturn:
+        raise rules.not_copyable(self)
 
     @property
     def complete(self) -> bool:

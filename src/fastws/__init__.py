@@ -1,0 +1,145 @@
+"""fastws: a fast and strict WebSocket codec (RFC 6455), and asyncio connections on top.
+
+A server, here one that echoes, and a client that talks to it:
+
+    async def echo(ws):
+        async for message in ws:
+            await ws.send(message)
+
+    async with fastws.serve(echo, "localhost", 8080):
+        async with fastws.connect("ws://localhost:8080") as ws:
+            await ws.send("Hello Server!")
+            print(await ws.recv())
+
+Without I/O, for a server of your own: a `Connection` turns bytes into messages and back.
+
+    connection = fastws.Connection(fastws.Role.SERVER)
+    for event in connection.receive_data(data):
+        match event:
+            case str() | bytes():
+                connection.send(event)
+    transport.write(connection.data_to_send())
+
+And the codec alone: `MessageDecoder`, `MessageEncoder`, `FrameDecoder`, `encode_frame`,
+`apply_mask`, `Utf8Validator`, … `fastws.implementation` tells which twin of it runs.
+"""
+
+from typing import TYPE_CHECKING
+
+from .codec import (
+    Frame,
+    FrameDecoder,
+    MessageDecoder,
+    MessageEncoder,
+    Utf8Validator,
+    apply_mask,
+    apply_mask_inplace,
+    decode_utf8,
+    encode_frame,
+    implementation,
+    is_utf8,
+    kernel,
+)
+from .connection import Connection, State
+from .deflate import PerMessageDeflate
+from .events import Close, Event, Ping, Pong
+from .exceptions import (
+    ConnectionClosed,
+    HandshakeError,
+    InvalidPayloadError,
+    InvalidURIError,
+    MessageTooBigError,
+    ProtocolError,
+    RequestError,
+    ResponseError,
+    StateError,
+    WebSocketError,
+)
+from .handshake import ClientHandshake, ServerHandshake
+from .http import Headers, Request, Response
+from .prepared import PreparedMessage, prepare
+from .spec import CloseCode, Opcode, Role
+
+if TYPE_CHECKING:
+    from .aio.client import connect
+    from .aio.protocol import WebSocketProtocol
+    from .aio.server import Server, serve
+    from .aio.websocket import WebSocket
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # asyncio
+    "Server",
+    "WebSocket",
+    "WebSocketProtocol",
+    "connect",
+    "serve",
+    # without I/O
+    "ClientHandshake",
+    "Connection",
+    "Headers",
+    "PerMessageDeflate",
+    "PreparedMessage",
+    "Request",
+    "Response",
+    "ServerHandshake",
+    "State",
+    "prepare",
+    # the codec
+    "Close",
+    "Event",
+    "Frame",
+    "FrameDecoder",
+    "MessageDecoder",
+    "MessageEncoder",
+    "Ping",
+    "Pong",
+    "Utf8Validator",
+    "apply_mask",
+    "apply_mask_inplace",
+    "decode_utf8",
+    "encode_frame",
+    "implementation",
+    "is_utf8",
+    "kernel",
+    # the RFC's names
+    "CloseCode",
+    "Opcode",
+    "Role",
+    # errors
+    "ConnectionClosed",
+    "HandshakeError",
+    "InvalidPayloadError",
+    "InvalidURIError",
+    "MessageTooBigError",
+    "ProtocolError",
+    "RequestError",
+    "ResponseError",
+    "StateError",
+    "WebSocketError",
+]
+
+# asyncio and ssl take longer to import than all the rest, and whoever uses the codec under
+# another server may have no use for them.
+_FROM_AIO = {
+    "Server": "server",
+    "WebSocket": "websocket",
+    "WebSocketProtocol": "protocol",
+    "connect": "client",
+    "serve": "server",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FROM_AIO:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".aio.{_FROM_AIO[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

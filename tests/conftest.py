@@ -1,0 +1,40 @@
+"""The fixtures that every test file may use; first of all `twin`.
+
+FASTWS_IMPL=c   both twins are tested; a missing extension is an error
+FASTWS_IMPL=py  the pure-Python twin alone is tested, and _c need not exist
+unset           both, if the extension is compiled
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from types import SimpleNamespace
+
+import pytest
+
+from fastws import codec
+
+MODULES = ("masking", "utf8", "frames", "messages")
+
+
+def _load(name: str) -> SimpleNamespace:
+    names: dict[str, object] = {"name": name}
+    for module in MODULES:
+        loaded = import_module(f"fastws._{name}.{module}")
+        names |= {public: getattr(loaded, public) for public in loaded.__all__}
+    return SimpleNamespace(**names)
+
+
+if os.environ.get("FASTWS_IMPL") == "py" or codec.implementation == "py":
+    TWINS = [_load("py")]
+    # These files hold the twins against each other.
+    collect_ignore = ["test_differential.py"]
+else:
+    TWINS = [_load("py"), _load("c")]
+
+
+@pytest.fixture(params=TWINS, ids=lambda twin: twin.name, scope="session")
+def twin(request: pytest.FixtureRequest) -> SimpleNamespace:
+    """All public names of one implementation of the codec."""
+    return request.param

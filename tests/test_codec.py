@@ -1,0 +1,142 @@
+"""Holds `codec` to its choice of a twin (DESIGN.md §2), each time in a fresh interpreter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fastws import codec
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+COMPILED = find_spec("fastws._c.messages") is not None
+
+# What a source distribution without its extension looks like.
+HIDE = """
+import sys
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("fastws._c."):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Hide())
+"""
+CHOICE = """
+from fastws import codec
+print(codec.implementation, codec.kernel)
+"""
+
+
+def python(code: str, impl: str | None) -> subprocess.CompletedProcess[str]:
+    environ = {name: value for name, value in os.environ.items() if name != "FASTWS_IMPL"}
+    if impl is not None:
+        environ["FASTWS_IMPL"] = impl
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False
+    )
+
+
+def choice(code: str, impl: str | None) -> str:
+    run = python(code, impl)
+    assert (run.returncode, run.stderr) == (0, "")
+    return run.stdout.strip()
+
+
+def refusal(code: str, impl: str) -> str:
+    run = python(code, impl)
+    assert run.returncode == 1
+    assert run.stdout == ""
+    return run.stderr.strip().splitlines()[-1]
+
+
+def test_twin_that_is_asked_for_is_taken(twin: SimpleNamespace) -> None:
+    assert choice(CHOICE, twin.name).split()[0] == twin.name
+
+
+def test_pure_python_says_that_it_is_the_kernel() -> None:
+    assert choice(CHOICE, "py") == "py python"
+
+
+@pytest.mark.parametrize("impl", [None, ""], ids=["unset", "empty"])
+def test_accelerated_twin_is_taken_if_it_is_there(impl: str | None) -> None:
+    assert choice(CHOICE, impl).split()[0] == ("c" if COMPILED else "py")
+
+
+@pytest.mark.parametrize("impl", [None, "", "py"], ids=["unset", "empty", "py"])
+def test_without_the_extension_pure_python_is_taken(impl: str | None) -> None:
+    assert choice(HIDE + CHOICE, impl) == "py python"
+
+
+def test_extension_that_is_asked_for_and_missing_is_an_error() -> None:
+    words = "ImportError: FASTWS_IMPL=c, but fastws._c is not compiled"
+    assert refusal(HIDE + CHOICE, "c") == words
+
+
+@pytest.mark.parametrize("impl", ["C", "python", "1"])
+def test_unknown_twin_is_an_error(impl: str) -> None:
+    assert refusal(CHOICE, impl) == f"ImportError: FASTWS_IMPL must be c or py, not {impl!r}"
+
+
+def test_all_names_come_from_the_twin_that_was_taken() -> None:
+    names = set(codec.__all__) - {"implementation", "kernel"}
+    modules = [
+        import_module(f"fastws._{codec.implementation}.{name}")
+        for name in ("masking", "utf8", "frames", "messages")
+    ]
+    assert names == {name for module in modules for name in module.__all__}
+    for module in modules:
+        for name in module.__all__:
+            assert getattr(codec, name) is getattr(module, name)
+
+
+@pytest.mark.parametrize("protocol", ["0", "pickle.HIGHEST_PROTOCOL"])
+def test_frame_pickled_under_one_twin_is_loaded_under_the_other(
+    twin: SimpleNamespace, protocol: str
+) -> None:
+    dump = f"""
+import pickle
+from fastws.codec import Frame
+frame = Frame(2, bytes(9), False, rsv2=True)
+print(pickle.dumps(frame, {protocol}).hex())
+"""
+    load = """
+import pickle
+from fastws.codec import Frame, implementation
+frame = pickle.loads(bytes.fromhex("{}"))
+assert type(frame) is Frame and Frame.__module__ == f"fastws._{{implementation}}.frames"
+print(implementation, frame)
+"""
+    for source, target in (("py", twin.name), (twin.name, "py")):
+        loaded = choice(load.format(choice(dump, source)), target)
+        text = f"Frame(Opcode.BINARY, {bytes(9)!r}, fin=False, rsv2=True)"
+        assert loaded == f"{target} {text}"
+
+
+IO_MODULES = ("asyncio", "ssl", "socket", "logging", "random")
+LOADED = f"""
+import sys
+print(*sorted({{*{IO_MODULES}}} & set(sys.modules)))
+"""
+# The package's __init__ imports everything: leave it out to see what a module itself needs.
+PACKAGE_ONLY = """
+import importlib.util, sys
+spec = importlib.util.find_spec("fastws")
+sys.modules["fastws"] = importlib.util.module_from_spec(spec)
+"""
+
+
+def test_importing_the_codec_brings_neither_asyncio_nor_ssl(twin: SimpleNamespace) -> None:
+    loaded = choice("import fastws.codec" + LOADED, twin.name).split()
+    assert not {"asyncio", "ssl"} & set(loaded)
+
+
+def test_codec_by_itself_needs_no_module_that_does_io(twin: SimpleNamespace) -> None:
+    assert choice(PACKAGE_ONLY + "import fastws.codec" + LOADED, twin.name) == ""

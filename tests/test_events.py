@@ -1,0 +1,113 @@
+"""Holds `fastws.events` to what a consumer of events relies on: values, told apart by `match`."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from dataclasses import FrozenInstanceError
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fastws.events import Close, Ping, Pong
+
+if TYPE_CHECKING:
+    from fastws.events import Event
+
+EVENTS = [Ping(), Ping(b"a"), Pong(), Pong(b"a"), Close(), Close(1000), Close(1000, "bye")]
+
+every_event = pytest.mark.parametrize("event", EVENTS, ids=repr)
+
+
+def what(event: Event) -> tuple[object, ...]:
+    match event:
+        case str():
+            return "text", event
+        case bytes():
+            return "binary", event
+        case Ping(data):
+            return "ping", data
+        case Pong(data):
+            return "pong", data
+        case Close(1000):
+            return ("bye",)
+        case Close(code, reason):
+            return "close", code, reason
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        ("a", ("text", "a")),
+        (b"a", ("binary", b"a")),
+        (Ping(b"a"), ("ping", b"a")),
+        (Pong(b"a"), ("pong", b"a")),
+        (Close(1000, "any"), ("bye",)),
+        (Close(1001, "why"), ("close", 1001, "why")),
+    ],
+    ids=repr,
+)
+def test_events_are_told_apart_by_match(event: Event, expected: tuple[object, ...]) -> None:
+    assert what(event) == expected
+
+
+def test_events_are_made_by_keyword() -> None:
+    assert Ping(data=b"a") == Ping(b"a")
+    assert Pong(data=b"a") == Pong(b"a")
+    assert Close(reason="a", code=1000) == Close(1000, "a")
+
+
+def test_defaults_are_those_of_an_empty_frame() -> None:
+    assert Ping().data == Pong().data == b""
+    assert (Close().code, Close().reason) == (1005, "")
+
+
+@every_event
+def test_event_equals_only_what_has_its_class_and_fields(event: Event) -> None:
+    assert [other for other in EVENTS if other == event] == [event]
+    assert event == copy.copy(event)
+    assert event != (getattr(event, "data", None),)
+
+
+def test_equal_events_hash_alike() -> None:
+    assert len({*EVENTS, *map(copy.deepcopy, EVENTS)}) == len(EVENTS)
+
+
+@every_event
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_event_survives_pickling(event: Event, protocol: int) -> None:
+    loaded = pickle.loads(pickle.dumps(event, protocol))
+    assert (type(loaded), loaded) == (type(event), event)
+
+
+@every_event
+def test_repr_is_the_call_that_makes_the_event(event: Event) -> None:
+    assert eval(repr(event)) == event
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (Ping(b"a"), "Ping(data=b'a')"),
+        (Pong(b"a"), "Pong(data=b'a')"),
+        (Close(1000, "bye"), "Close(code=1000, reason='bye')"),
+    ],
+    ids=["ping", "pong", "close"],
+)
+def test_repr(event: Event, text: str) -> None:
+    assert repr(event) == text
+
+
+@every_event
+def test_event_is_immutable(event: Event) -> None:
+    name = event.__match_args__[0]
+    with pytest.raises(FrozenInstanceError):
+        setattr(event, name, None)
+    with pytest.raises(FrozenInstanceError):
+        delattr(event, name)
+    assert event in EVENTS
+
+
+@every_event
+def test_event_carries_no_dict(event: Event) -> None:
+    assert not hasattr(event, "__dict__")

@@ -1,0 +1,192 @@
+"""Holds `fastws.exceptions` to its tree, its close codes, its words, and to pickling."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fastws import exceptions
+from fastws.exceptions import (
+    ConnectionClosed,
+    HandshakeError,
+    InvalidPayloadError,
+    InvalidURIError,
+    MessageTooBigError,
+    ProtocolError,
+    RequestError,
+    ResponseError,
+    StateError,
+    WebSocketError,
+)
+from fastws.http import Response
+from fastws.spec import CloseCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
+    WebSocketError: (Exception,),
+    ProtocolError: (WebSocketError,),
+    InvalidPayloadError: (ProtocolError,),
+    MessageTooBigError: (ProtocolError,),
+    HandshakeError: (WebSocketError,),
+    InvalidURIError: (HandshakeError, ValueError),
+    RequestError: (HandshakeError,),
+    ResponseError: (HandshakeError,),
+    StateError: (WebSocketError,),
+    ConnectionClosed: (WebSocketError,),
+}
+
+SAMPLES = [
+    WebSocketError("a"),
+    ProtocolError("a"),
+    InvalidPayloadError("a"),
+    MessageTooBigError("a"),
+    HandshakeError("a"),
+    InvalidURIError("a"),
+    RequestError("a"),
+    RequestError("a", 426, (("Sec-WebSocket-Version", "13"),)),
+    ResponseError("a"),
+    ResponseError("a", Response(404, [("X-Y", "z")], b"body")),
+    StateError("a"),
+    ConnectionClosed(1006),
+    ConnectionClosed(4000, "why"),
+]
+
+
+def test_the_tree_holds_every_class_and_no_other() -> None:
+    assert set(exceptions.__all__) == {cls.__name__ for cls in TREE}
+    assert {
+        value
+        for value in vars(exceptions).values()
+        if isinstance(value, type) and issubclass(value, Exception)
+    } == set(TREE)
+
+
+@pytest.mark.parametrize(("cls", "bases"), TREE.items(), ids=lambda x: getattr(x, "__name__", ""))
+def test_bases(cls: type[Exception], bases: tuple[type[Exception], ...]) -> None:
+    assert cls.__bases__ == bases
+
+
+@pytest.mark.parametrize(
+    ("cls", "code"),
+    [(ProtocolError, 1002), (InvalidPayloadError, 1007), (MessageTooBigError, 1009)],
+)
+def test_a_protocol_error_knows_its_close_code(cls: type[ProtocolError], code: int) -> None:
+    assert cls.close_code == cls("a").close_code == code
+    assert isinstance(cls.close_code, CloseCode)
+
+
+def test_every_class_has_a_sample() -> None:
+    assert {type(error) for error in SAMPLES} == set(TREE)
+
+
+@pytest.mark.parametrize("error", SAMPLES, ids=repr)
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_error_survives_pickling(error: Exception, protocol: int) -> None:
+    for loaded in (pickle.loads(pickle.dumps(error, protocol)), copy.copy(error)):
+        assert type(loaded) is type(error)
+        assert str(loaded) == str(error)
+        assert loaded.args == error.args
+        assert vars(loaded) == vars(error)
+
+
+# Errors with more than a message ----------------------------------------------------
+
+
+def test_request_error_knows_what_to_answer() -> None:
+    error = RequestError("no", 426, (("Sec-WebSocket-Version", "13"),))
+    assert str(error) == "no"
+    assert (error.status, error.headers) == (426, (("Sec-WebSocket-Version", "13"),))
+
+
+def test_request_error_is_a_400_without_headers_by_default() -> None:
+    assert (RequestError("no").status, RequestError("no").headers) == (400, ())
+
+
+def test_response_error_knows_the_response() -> None:
+    response = Response(404)
+    error = ResponseError("no", response)
+    assert str(error) == "no"
+    assert error.response is response
+    assert ResponseError("no").response is None
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "text"),
+    [
+        (1000, "", "1000 normal_closure"),
+        (1001, "bye", "1001 going_away: bye"),
+        (CloseCode.ABNORMAL_CLOSURE, "lost", "1006 abnormal_closure: lost"),
+        (3000, "", "3000"),
+        (4999, "why", "4999: why"),
+    ],
+)
+def test_connection_closed_says_code_name_and_reason(code: int, reason: str, text: str) -> None:
+    error = ConnectionClosed(code, reason)
+    assert (error.code, error.reason) == (code, reason)
+    assert str(error) == text
+
+
+def test_connection_closed_is_normal_after_1000_1001_and_no_code() -> None:
+    normal = [code for code in range(900, 5001) if ConnectionClosed(code).is_normal]
+    assert normal == [1000, 1001, 1005]
+
+
+# One constructor for each wire error ---------------------------------------------------
+
+WIRE_ERRORS: list[tuple[Callable[..., ProtocolError], tuple[object, ...], int, str]] = [
+    (exceptions.reserved_bits, ("RSV1 RSV3",), 1002, "reserved bit set: RSV1 RSV3"),
+    (exceptions.reserved_opcode, (11,), 1002, "reserved opcode: 0xB"),
+    (exceptions.fragmented_control, (8,), 1002, "fragmented control frame: CLOSE"),
+    (exceptions.control_too_long, (9,), 1002, "control frame over 125 bytes: PING"),
+    (exceptions.unmasked, (), 1002, "frame from a client is not masked"),
+    (exceptions.masked, (), 1002, "frame from a server is masked"),
+    (
+        exceptions.length_not_minimal,
+        (125,),
+        1002,
+        "length 125 is not encoded in the fewest bytes",
+    ),
+    (exceptions.length_top_bit, (), 1002, "64-bit length with its most significant bit set"),
+    (
+        exceptions.nothing_to_continue,
+        (),
+        1002,
+        "continuation frame without a message to continue",
+    ),
+    (exceptions.message_not_finished, (1,), 1002, "new TEXT message inside a fragmented one"),
+    (exceptions.text_not_utf8, (), 1007, "text message is not UTF-8"),
+    (exceptions.reason_not_utf8, (), 1007, "close reason is not UTF-8"),
+    (exceptions.close_payload_of_one_byte, (), 1002, "close frame with a payload of 1 byte"),
+    (
+        exceptions.close_code_may_not_travel,
+        (1005,),
+        1002,
+        "close code 1005 may not be used in a close frame",
+    ),
+    (exceptions.message_too_big, (10,), 1009, "message over 10 bytes"),
+    (exceptions.payload_too_big, (10,), 1009, "frame payload over 10 bytes"),
+    (exceptions.too_many_fragments, (10,), 1009, "message of more than 10 fragments"),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "args", "code", "text"), WIRE_ERRORS, ids=[row[0].__name__ for row in WIRE_ERRORS]
+)
+def test_wire_error(
+    make: Callable[..., ProtocolError], args: tuple[object, ...], code: int, text: str
+) -> None:
+    error = make(*args)
+    assert (error.close_code, str(error)) == (code, text)
+    assert (
+        type(error)
+        is {
+            1002: ProtocolError,
+            1007: InvalidPayloadError,
+            1009: MessageTooBigError,
+        }[code]
+    )

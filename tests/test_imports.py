@@ -1,0 +1,200 @@
+"""Holds the source tree to the import direction of DESIGN.md §1, by reading it.
+
+    spec <- exceptions <- rules <- _py | _c <- codec <- deflate <- connection <- aio <- cli
+    http <- handshake <------------------------------------------------------'
+
+A module that is not there yet is no error; one that is not in the table below is.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import fastws.spec
+
+ROOT = Path(fastws.spec.__file__).parent
+
+TWIN = {"exceptions", "events", "rules", "spec"}
+CODEC = TWIN | {"codec"}
+SANS_IO = CODEC | {"connection", "deflate", "handshake", "http", "prepared"}
+ALL = SANS_IO | {"aio", "cli", "demo", "integrations"}
+
+# What each part may import of fastws when it runs ...
+ALLOWED: dict[str, set[str]] = {
+    "spec": set(),
+    "http": set(),
+    "exceptions": {"spec"},
+    "events": {"spec"},
+    "rules": {"exceptions", "events", "spec"},
+    "_py": TWIN,
+    "_c": TWIN,
+    "codec": set(),  # the twins by import_module only
+    "deflate": CODEC,
+    "handshake": {"http", "exceptions", "spec"},
+    "prepared": CODEC | {"deflate"},
+    "connection": CODEC | {"deflate", "prepared"},
+    "aio": SANS_IO,
+    "integrations": SANS_IO | {"aio"},
+    "demo": set(),
+    "cli": ALL | {"_init_"},
+    "__main__": ALL,
+    "__init__": ALL,
+}
+# ... and what besides for the type checker.
+FOR_TYPES: dict[str, set[str]] = {
+    "exceptions": {"http"},
+    "codec": {"_py"},
+    "deflate": {"handshake"},
+}
+# Twins hold no clock, no randomness, no logging, no I/O.
+NOT_IN_A_TWIN = {"asyncio", "logging", "os", "random", "secrets", "socket", "ssl", "time"}
+
+SOURCES = sorted(
+    path
+    for pattern in ("*.py", "*.pyx", "*.pxd")
+    for path in ROOT.rglob(pattern)
+    if "__pycache__" not in path.parts
+)
+SUBMODULES = {path.stem for path in ROOT.glob("*.py")} | {
+    path.name for path in ROOT.iterdir() if path.is_dir()
+}
+
+
+def part_of(path: Path) -> str:
+    """The module, or the package, right under fastws that a file belongs to."""
+    first = path.relative_to(ROOT).parts[0]
+    return first.removesuffix(".py")
+
+
+def of_python(path: Path) -> set[tuple[str, bool]]:
+    """Absolute names of all that is imported, and whether for the type checker only."""
+    package = ["fastws", *path.relative_to(ROOT).parts[:-1]]
+    found = set()
+
+    def visit(node: ast.AST, typing: bool) -> None:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for child in node.body:
+                visit(child, True)
+            for child in node.orelse:
+                visit(child, typing)
+            return
+        if isinstance(node, ast.Import):
+            found.update((alias.name, typing) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) + 1 - node.level] if node.level else []
+            base = ".".join([*start, *([node.module] if node.module else [])])
+            found.update((f"{base}.{alias.name}", typing) for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            found.add((ast.unparse(node.args[0]), typing))
+        for child in ast.iter_child_nodes(node):
+            visit(child, typing)
+
+    visit(ast.parse(path.read_text("utf-8")), False)
+    return found
+
+
+IMPORT = re.compile(
+    r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+c?import[ \t]+(\(.*?\)|[^\n]*)|c?import[ \t]+([^\n]*))",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def of_cython(path: Path) -> set[tuple[str, bool]]:
+    """The same for a Cython source, import and cimport alike."""
+    found = set()
+    for module, names, modules in IMPORT.findall(path.read_text("utf-8")):
+        for name in re.findall(r"[\w.]+(?: as \w+)?", names or modules):
+            name = name.split(" as ")[0]
+            found.add((f"{module}.{name}" if module else name, False))
+    return found
+
+
+def imports(path: Path) -> set[tuple[str, bool]]:
+    return of_python(path) if path.suffix == ".py" else of_cython(path)
+
+
+def fastws_parts(path: Path, typing: bool) -> set[str]:
+    """Which parts of fastws a file imports; "_init_" for a name of the package itself."""
+    parts = set()
+    for name, for_types in imports(path):
+        if for_types is typing and (name == "fastws" or name.startswith("fastws.")):
+            child = f"{name}.".split(".")[1]
+            parts.add(child if child in SUBMODULES else "_init_")
+    return parts
+
+
+every_source = pytest.mark.parametrize(
+    "path", SOURCES, ids=[str(path.relative_to(ROOT)) for path in SOURCES]
+)
+
+
+@every_source
+def test_imports_run_one_way(path: Path) -> None:
+    part = part_of(path)
+    assert part in ALLOWED, f"say in {Path(__file__).name} what {part} may import"
+    allowed = ALLOWED[part] | ({part} if (ROOT / part).is_dir() else set())
+    assert fastws_parts(path, typing=False) <= allowed
+    assert fastws_parts(path, typing=True) <= allowed | FOR_TYPES.get(part, set())
+
+
+@every_source
+def test_package_itself_is_imported_by_nobody(path: Path) -> None:
+    if part_of(path) not in ("__init__", "cli"):
+        assert "_init_" not in fastws_parts(path, False) | fastws_parts(path, True)
+
+
+@pytest.mark.parametrize("name", ["_py", "_c"])
+def test_twins_know_no_clock_no_chance_no_log_and_no_io(name: str) -> None:
+    sources = [path for path in SOURCES if part_of(path) == name]
+    assert sources
+    for path in sources:
+        assert not NOT_IN_A_TWIN & {imported.split(".")[0] for imported, _ in imports(path)}
+
+
+def test_codec_gets_at_the_twins_by_import_module_alone() -> None:
+    names = {name for name, typing in imports(ROOT / "codec.py") if not typing}
+    assert any(name.startswith("f'{") or "fastws._c" in name for name in names)
+    assert not any(name.startswith(("fastws._c", "fastws._py")) for name in names)
+
+
+# Does this file see what it claims to see? -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("suffix", "source", "expected"),
+    [
+        (".py", "import fastws.aio.server", {("fastws.aio.server", False)}),
+        (".py", "from fastws import rules", {("fastws.rules", False)}),
+        (".py", "def f():\n    from .masking import xor", {("fastws._py.masking.xor", False)}),
+        (".py", "from ..codec import Frame", {("fastws.codec.Frame", False)}),
+        (".py", "from .. import rules", {("fastws.rules", False)}),
+        (
+            ".py",
+            "if TYPE_CHECKING:\n    from fastws.http import Response\nelse:\n    import os",
+            {("fastws.http.Response", True), ("os", False)},
+        ),
+        (".pyx", "from fastws import rules", {("fastws.rules", False)}),
+        (".pyx", "cimport cython\nimport os as o", {("cython", False), ("os", False)}),
+        (
+            ".pyx",
+            "from fastws._c.frames cimport (\n    A, b as c,\n)\nx = 1",
+            {("fastws._c.frames.A", False), ("fastws._c.frames.b", False)},
+        ),
+    ],
+)
+def test_imports_are_found(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+    source: str,
+    expected: set[tuple[str, bool]],
+) -> None:
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path, raising=True)
+    path = tmp_path / "_py" / f"module{suffix}"
+    path.parent.mkdir()
+    path.write_text(source)
+    assert imports(path) == expected
