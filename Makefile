@@ -8,11 +8,11 @@ EXT ?= require
 
 SOURCES := pyproject.toml setup.py $(wildcard src/fastws/_c/*.p[yx][xd] src/fastws/_c/kernels/*.h)
 
-.PHONY: help run test test-c test-py lint format bench wheels clean
+.PHONY: help run test test-c test-py conformance lint format bench wheels clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.built  ## Build, and start the echo server on port 8080
 	$(BIN)/fastws echo --port 8080
@@ -24,6 +24,9 @@ test-c: $(VENV)/.built-test
 
 test-py: $(VENV)/.built-test
 	FASTWS_IMPL=py $(BIN)/python -X dev -m pytest $(PYTEST_ARGS)
+
+conformance: $(VENV)/.built-test  ## Run the Autobahn suite: both roles, both twins, both loops (an hour)
+	$(BIN)/python tests/conformance/run.py $(CONFORMANCE_ARGS)
 
 lint: $(VENV)/.built-dev  ## Check style and types
 	$(BIN)/ruff check .

@@ -1,0 +1,104 @@
+"""What compression costs a connection in memory: the table of the README.
+
+    python bench/deflate_memory.py [--connections N]
+
+Each row runs in a process of its own: N server connections that each received and sent
+compressed messages enough to fill their windows, less what N connections take that did
+the same without compression.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from fastws import Connection, PerMessageDeflate, Role
+
+ROWS = [
+    (True, 15, 8),
+    (True, 12, 8),
+    (True, 12, 5),
+    (True, 10, 4),
+    (True, 9, 1),
+    (False, 15, 8),
+    (False, 12, 5),
+]
+
+
+def rss() -> int:
+    """Resident memory of this process, in bytes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def measure(count: int, config: PerMessageDeflate | None) -> float:
+    """Bytes for each connection that has been used and is idle now."""
+    words = [f"word{i} " for i in range(2000)]
+    rng = random.Random(1)
+    messages = ["".join(rng.choices(words, k=1000)) for _ in range(10)]
+    client_agreed = server_agreed = None
+    if config is not None:
+        accepted = config.accept_offer(config.offers()[0])
+        assert accepted is not None
+        params, server_agreed = accepted
+        client_agreed = config.accept_response(params)
+    client = Connection(Role.CLIENT, deflate=client_agreed)
+    for message in messages:
+        client.send(message)
+    stream = client.data_to_send()
+
+    def use() -> Connection:
+        server = Connection(Role.SERVER, deflate=server_agreed)
+        assert server.receive_data(stream) == messages
+        for message in messages:
+            server.send(message)
+        server.data_to_send()
+        return server
+
+    use()
+    gc.collect()
+    before = rss()
+    connections = [use() for _ in range(count)]
+    gc.collect()
+    return (rss() - before) / len(connections)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--connections", type=int, default=500)
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.row is not None:
+        takeover, bits, level = json.loads(args.row)
+        config = None
+        if bits:
+            config = PerMessageDeflate(
+                context_takeover=takeover,
+                peer_context_takeover=takeover,
+                max_window_bits=bits,
+                peer_max_window_bits=bits,
+                mem_level=level,
+            )
+        print(measure(args.connections, config))
+        return
+
+    def row(*values: object) -> float:
+        command = [sys.executable, __file__, "--connections", str(args.connections)]
+        return float(subprocess.check_output([*command, "--row", json.dumps(values)]))
+
+    plain = row(False, 0, 0)
+    print("| context takeover | window bits | mem_level | KiB for each connection |")
+    print("|---|---|---|---|")
+    for takeover, bits, level in ROWS:
+        extra = (row(takeover, bits, level) - plain) / 1024
+        print(f"| {'yes' if takeover else 'no'} | {bits} | {level} | {extra:.1f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,875 @@
+"""The command line: `fastws echo`, `connect`, `probe` and `info`.
+
+This module knows arguments, terminals, processes and exit statuses. It does not know the
+protocol: everything that it tells a peer goes through `serve` and `connect`.
+
+Exit statuses: 0 if all went well, 1 if not, 2 if the command line makes no sense.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import json
+import multiprocessing
+import os
+import platform
+import re
+import select
+import signal
+import socket
+import ssl
+import sys
+import threading
+from base64 import b64encode
+from contextlib import suppress
+from functools import partial
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from multiprocessing import connection as pipes
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import __version__
+from .aio.client import connect
+from .aio.probe import probe
+from .aio.protocol import WebSocketProtocol
+from .aio.server import serve
+from .codec import implementation, kernel
+from .exceptions import ConnectionClosed, HandshakeError, InvalidURIError
+from .http import Response
+from .spec import DEFAULT_MAX_MESSAGE_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from multiprocessing.process import BaseProcess
+
+    from .aio.probe import Result
+    from .aio.server import Server
+    from .aio.websocket import WebSocket
+    from .http import Request
+
+__all__ = ["main"]
+
+
+class CommandError(Exception):
+    """What to tell the user in one line, and the exit status that goes with it."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: the arguments after the program's name; by default those of this process.
+
+    Returns:
+        the exit status.
+
+    Raises:
+        SystemExit: if the arguments are wrong, or ask for help or the version.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+    except CommandError as exc:
+        _say(f"fastws {args.command}: {exc}")
+        status = exc.status
+    except BrokenPipeError:
+        status = 1
+    except KeyboardInterrupt:
+        status = 130
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        # Whoever read our output is gone. Python would try again, and complain, at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = status or 1
+    return status
+
+
+# The command line ----------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastws",
+        description="A WebSocket echo server, an interactive client, a test of servers.",
+        epilog="fastws COMMAND --help tells more about a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"fastws {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_echo(commands)
+    _add_connect(commands)
+    _add_probe(commands)
+    _add_info(commands)
+    return parser
+
+
+def _add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, epilog: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_echo(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "echo",
+        _run_echo,
+        "a server that sends every message back",
+        """\
+A browser that is pointed at the server gets a page to try it from.
+GET /health is answered with OK. SIGINT (Ctrl-C) and SIGTERM end the server in order.
+
+example:
+  fastws echo --port 8080
+  fastws echo --host 0.0.0.0 --port 8443 --tls-cert cert.pem --tls-key key.pem""",
+    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    add(
+        "--port",
+        type=partial(_number, 0, 65535),
+        default=8080,
+        help="the port to listen on; 0 for any that is free (default: %(default)s)",
+    )
+    add("--uvloop", action="store_true", help="run on uvloop's event loop")
+    add("--tls-cert", metavar="FILE", help="serve wss:// with this certificate chain (PEM)")
+    add("--tls-key", metavar="FILE", help="its private key, if that is in a file of its own")
+    add(
+        "--workers",
+        type=partial(_number, 1, 1024),
+        metavar="N",
+        help="run N processes that share the port; the kernel spreads the clients over them",
+    )
+    add(
+        "--max-message-size",
+        type=partial(_number, 0, sys.maxsize),
+        default=DEFAULT_MAX_MESSAGE_SIZE,
+        metavar="BYTES",
+        help="the largest message taken (default: %(default)s)",
+    )
+    add("--deflate", action="store_true", help="compress messages where the client can")
+
+
+def _add_connect(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "connect",
+        _run_connect,
+        "an interactive client: a line in is a message out",
+        """\
+Type a line and it is sent as a text message. What arrives is printed: text as it is,
+binary messages as a number of bytes and the first of them in hexadecimal.
+
+  /ping                   measure how long the server takes to answer
+  /close [CODE [REASON]]  close the connection
+  //...                   send a line that begins with one slash less
+
+The end of the input (Ctrl-D) closes the connection when all answers are there;
+Ctrl-C closes it at once.
+
+example:
+  fastws connect ws://localhost:8080
+  echo hi | fastws connect wss://example.com/chat --header 'Cookie: id=1'""",
+    )
+    add = parser.add_argument
+    add("uri", metavar="URI", help="where to connect: ws://... or wss://...")
+    add(
+        "--header",
+        type=_header,
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="a header field for the request; may be repeated",
+    )
+    add(
+        "--subprotocol",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a subprotocol to ask for, the preferred one first; may be repeated",
+    )
+    add("--origin", help="what to say in the Origin header field")
+    _add_trust(parser)
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    trust = parser.add_mutually_exclusive_group()
+    trust.add_argument("--ca", metavar="FILE", help="trust the certificates in this file (PEM)")
+    trust.add_argument(
+        "--insecure", action="store_true", help="take any certificate, from anyone at all"
+    )
+
+
+def _add_probe(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "probe",
+        _run_probe,
+        "what a server answers to input that breaks the rules",
+        """\
+Each check has a connection of its own, and is made twice: with everything sent at once,
+and byte by byte. The exit status is 1 if an answer is not what RFC 6455 or RFC 7692 ask for.
+
+example:
+  fastws probe ws://localhost:8080
+  fastws probe wss://staging.example.com/chat --json""",
+    )
+    add = parser.add_argument
+    add("uri", metavar="URI", help="the server to probe, yours: ws://... or wss://...")
+    add("--json", action="store_true", help="print all results as JSON")
+    add("--all", action="store_true", help="list what is right, too")
+    add(
+        "--timeout",
+        type=partial(_number, 1, 3600),
+        default=5,
+        metavar="SECONDS",
+        help="how long to wait for an answer (default: %(default)s)",
+    )
+    _add_trust(parser)
+
+
+def _add_info(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "info",
+        _run_info,
+        "what runs here: version, twin, kernel, Python",
+        """\
+example:
+  fastws info --json""",
+    )
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _number(least: int, most: int, text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not a number: {text!r}") from None
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"not in the range {least}-{most}: {text}")
+    return number
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"not of the form 'Name: value': {text!r}")
+    return name, value
+
+
+# fastws info ----------------------------------------------------------------------------
+
+
+def _run_info(args: argparse.Namespace) -> int:
+    info = {
+        "fastws": __version__,
+        "twin": implementation,
+        "kernel": kernel,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": platform.platform(),
+        "h11": _version_of("h11"),
+        "uvloop": _version_of("uvloop"),
+    }
+    if args.json:
+        print(json.dumps(info, indent=2))
+    else:
+        for name, value in info.items():
+            print(f"{name:<9} {value or 'not installed'}")
+    return 0
+
+
+def _version_of(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+# fastws echo ----------------------------------------------------------------------------
+
+
+class _Echo(WebSocketProtocol):
+    __slots__ = ()
+
+    def on_message(self, message: str | bytes) -> None:
+        self.send(message)
+
+
+def _run_echo(args: argparse.Namespace) -> int:
+    if args.tls_key is not None and args.tls_cert is None:
+        raise CommandError("--tls-key goes with --tls-cert", 2)
+    # All that can be found wrong before there is a server is found here, once.
+    _tls_context(args)
+    _loop_factory(args)
+    if args.workers is not None:
+        return _run_workers(args)
+
+    def announce(server: Server) -> None:
+        with suppress(BrokenPipeError):
+            for sock in server.sockets:
+                print(_announcement(args, sock.getsockname()), flush=True)
+
+    try:
+        _echo(args, announce)
+    except KeyboardInterrupt:
+        pass  # where the event loop knows no signals, on Windows
+    except (OSError, ValueError) as exc:
+        raise CommandError(_cannot_listen(args, exc)) from exc
+    return 0
+
+
+def _echo(
+    args: argparse.Namespace, announce: Callable[[Server], None], *, parent: int | None = None
+) -> None:
+    """Run an echo server in this process until a signal ends it.
+
+    Args:
+        announce: called when the server listens and heeds signals.
+        parent: in a worker, what gets readable when the parent process dies.
+    """
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+
+        async with serve(
+            _Echo,
+            args.host,
+            args.port,
+            ssl=_tls_context(args),
+            process_request=_Pages(),
+            max_message_size=args.max_message_size,
+            deflate=args.deflate,
+            reuse_port=True if args.workers is not None else None,
+        ) as server:
+            # Whoever reads the announcement may send a signal right away. This runs when
+            # serve_forever waits, and that is when it has installed its handlers.
+            loop.call_soon(announce, server)
+            if parent is None:
+                await server.serve_forever()
+            else:
+
+                def orphaned() -> None:
+                    loop.remove_reader(parent)
+                    signal.raise_signal(signal.SIGTERM)
+
+                loop.add_reader(parent, orphaned)
+                # The terminal's Ctrl-C reaches every process; workers await the parent's word.
+                await server.serve_forever(signals=[signal.SIGTERM])
+                loop.remove_reader(parent)
+
+    with asyncio.Runner(loop_factory=_loop_factory(args)) as runner:
+        runner.run(run())
+
+
+def _announcement(args: argparse.Namespace, address: tuple[Any, ...]) -> str:
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    secure = "" if args.tls_cert is None else "s"
+    line = (
+        f"fastws echo: ws{secure}://{host}:{address[1]} "
+        f"(and http{secure}://{host}:{address[1]} in a browser), "
+        f"twin {implementation}, kernel {kernel}"
+    )
+    return line if args.workers is None else f"{line}, workers {args.workers}"
+
+
+def _tls_context(args: argparse.Namespace) -> ssl.SSLContext | None:
+    if args.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    paths = [path for path in (args.tls_cert, args.tls_key) if path is not None]
+    try:
+        context.load_cert_chain(*paths)
+    except ssl.SSLError as exc:
+        message = f"not a certificate and its private key in PEM: {' '.join(paths)}"
+        raise CommandError(f"{message} ({_describe(exc)})") from exc
+    except OSError as exc:
+        # The exception does not say which.
+        unreadable = [path for path in paths if not os.access(path, os.R_OK)] or paths
+        raise CommandError(f"cannot read {unreadable[0]}: {_describe(exc)}") from exc
+    return context
+
+
+def _loop_factory(args: argparse.Namespace) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if not args.uvloop:
+        return None
+    try:
+        import uvloop
+    except ImportError as exc:
+        message = "uvloop is not installed; pip install fastws[uvloop] does it"
+        raise CommandError(message) from exc
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _cannot_listen(args: argparse.Namespace, exc: Exception) -> str:
+    where = f"{args.host} port {args.port}"
+    if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE:
+        return f"cannot listen on {where}: another program does"
+    return f"cannot listen on {where}: {_describe(exc)}"
+
+
+class _Pages:
+    """What the echo server answers to plain HTTP: a page to try it from, and a health check."""
+
+    def __init__(self) -> None:
+        # Line ends as an HTML parser sees them, for the hashes below.
+        html = files("fastws").joinpath("demo", "index.html").read_text("utf-8")
+        # The page may run what it is made of and nothing else, load nothing, and connect to
+        # any WebSocket server that is typed into it.
+        policy = [
+            "default-src 'none'",
+            *(
+                f"{kind}-src {' '.join(map(_csp_hash, re.findall(pattern, html, re.DOTALL)))}"
+                for kind, pattern in (
+                    ("script", "<script>(.*?)</script>"),
+                    ("style", "<style>(.*?)</style>"),
+                )
+            ),
+            "connect-src 'self' ws: wss:",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        ]
+        headers = {
+            "Cache-Control": "no-store",
+            "Content-Security-Policy": "; ".join(policy),
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+        }
+        self._page = Response.html(html, 200, headers)
+        self._health = Response.text("OK\n", 200, {"Cache-Control": "no-store"})
+
+    def __call__(self, request: Request) -> Response | None:
+        if request.is_websocket:
+            return None
+        if request.method not in ("GET", "HEAD"):
+            return Response.text("GET or HEAD\n", 405, {"Allow": "GET, HEAD"})
+        if request.path == "/":
+            return self._page
+        if request.path == "/health":
+            return self._health
+        return Response.text("nothing here but / and /health\n", 404)
+
+
+def _csp_hash(text: str) -> str:
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+# fastws echo --workers --------------------------------------------------------------------
+
+
+class _Worker(NamedTuple):
+    process: BaseProcess
+    ready: pipes.Connection  # yields the addresses it listens on, or why it does not
+
+
+def _run_workers(args: argparse.Namespace) -> int:
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise CommandError("--workers needs SO_REUSEPORT, which this platform does not have")
+    if args.port == 0:
+        raise CommandError("--workers needs a --port: with 0 each would listen elsewhere", 2)
+    try:
+        _check_free(args.host, args.port)
+    except (OSError, ValueError) as exc:
+        raise CommandError(_cannot_listen(args, exc)) from exc
+
+    # Signals arrive as bytes on a socket, so that there is one place where this process
+    # waits, and nothing to be interrupted.
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    workers: list[_Worker] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    wakeup = signal.set_wakeup_fd(sender.fileno())
+    try:
+        signal.signal(signal.SIGTERM, _no_action)
+        # A child inherits that a signal is ignored: a Ctrl-C is for the parent to act upon.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        context = multiprocessing.get_context("spawn")
+        for _ in range(args.workers):
+            ready, child_end = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(args, child_end), daemon=True)
+            process.start()
+            child_end.close()
+            workers.append(_Worker(process, ready))
+        signal.signal(signal.SIGINT, _no_action)
+        return _watch(workers, receiver, partial(_announcement, args))
+    finally:
+        for worker in workers:
+            worker.process.kill()
+            worker.process.join()
+            worker.ready.close()
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        receiver.close()
+        sender.close()
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raise OSError if another server listens there.
+
+    With SO_REUSEPORT a server of the same user would get some of our clients, silently.
+    """
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    ):
+        try:
+            with socket.socket(family, kind, protocol) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind(address)
+        except OSError as exc:
+            # Other trouble is the workers' to meet: asyncio passes over some of it.
+            if exc.errno == errno.EADDRINUSE:
+                raise
+
+
+def _watch(workers: list[_Worker], signals: socket.socket, announce: Callable[[Any], str]) -> int:
+    """Wait until all workers are gone, and see that none outlives the others for long."""
+    status = 0
+    stopping = False
+    starting: dict[Any, _Worker] = {worker.ready: worker for worker in workers}
+    running: dict[Any, _Worker] = {worker.process.sentinel: worker for worker in workers}
+
+    def stop() -> None:
+        nonlocal stopping
+        stopping = True
+        for worker in running.values():
+            worker.process.terminate()
+
+    def fail(message: str) -> None:
+        nonlocal status
+        if status == 0:
+            _say(f"fastws echo: {message}")
+        status = 1
+        stop()
+
+    while running:
+        # What a worker has to say comes before the news that it is gone.
+        waited = [signals, *starting, *running]
+        for ready in sorted(pipes.wait(waited), key=waited.index):
+            if ready is signals:
+                signals.recv(64)
+                stop()
+            elif ready in starting:
+                worker = starting.pop(ready)
+                with suppress(EOFError):
+                    message = worker.ready.recv()
+                    if isinstance(message, str):
+                        fail(message)
+                    elif not starting and not stopping:
+                        with suppress(BrokenPipeError):
+                            print(*map(announce, message), sep="\n", flush=True)
+            else:
+                process = running.pop(ready).process
+                process.join()
+                if not stopping:
+                    fail(f"worker {process.pid} ended unexpectedly, {_fate(process)}")
+    return status
+
+
+def _fate(process: BaseProcess) -> str:
+    code = process.exitcode or 0
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit status {code}"
+
+
+def _no_action(*_: object) -> None:
+    pass
+
+
+def _work(args: argparse.Namespace, ready: pipes.Connection) -> None:
+    """Be a worker process."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def announce(server: Server) -> None:
+        ready.send([sock.getsockname() for sock in server.sockets])
+
+    try:
+        _echo(args, announce, parent=parent.sentinel)
+    except (OSError, ValueError) as exc:
+        with suppress(OSError):
+            ready.send(_cannot_listen(args, exc))
+        sys.exit(1)
+
+
+# fastws connect ---------------------------------------------------------------------------
+
+
+def _run_connect(args: argparse.Namespace) -> int:
+    try:
+        connecting = connect(
+            args.uri,
+            ssl=_trust(args),
+            origin=args.origin,
+            subprotocols=args.subprotocol,
+            headers=args.header,
+        )
+    except (HandshakeError, ValueError) as exc:
+        raise CommandError(str(exc), 2) from exc
+    # What the terminal cannot show must not end the conversation.
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+    return asyncio.run(_Conversation().hold(connecting))
+
+
+def _trust(args: argparse.Namespace) -> ssl.SSLContext | None:
+    if args.insecure:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    if args.ca is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=args.ca)
+    except ssl.SSLError as exc:
+        raise CommandError(f"no certificates in PEM in {args.ca} ({_describe(exc)})") from exc
+    except OSError as exc:
+        raise CommandError(f"cannot read {args.ca}: {_describe(exc)}") from exc
+
+
+class _Conversation:
+    """One run of `fastws connect`."""
+
+    def __init__(self) -> None:
+        self._is_tty = _is_tty(sys.stdin)
+        self._prefix = "< " if _is_tty(sys.stdout) else ""
+        self._failed = False
+        self._closed_by_user: int | None = None
+
+    async def hold(self, connecting: connect[WebSocket]) -> int:
+        """Connect, talk until the connection is closed, and return the exit status."""
+        try:
+            ws = await connecting
+        except (OSError, HandshakeError) as exc:
+            raise CommandError(f"cannot connect: {_describe(exc)}") from exc
+        if self._is_tty:
+            agreed = f" ({ws.subprotocol})" if ws.subprotocol else ""
+            _say(f"connected{agreed}; a line is a message, Ctrl-D ends, /ping, /close, // for /")
+        sender = asyncio.create_task(self._send_lines(ws))
+        try:
+            with suppress(ConnectionClosed):
+                while True:
+                    self._show(await ws.recv())
+        except asyncio.CancelledError:  # Ctrl-C
+            await ws.close()
+        except BrokenPipeError:  # nobody reads what is printed
+            self._failed = True
+            await ws.close()
+        finally:
+            sender.cancel()
+            await asyncio.wait([sender])
+        await ws.wait_closed()
+        if not sender.cancelled():
+            sender.result()
+        return self._report(ws)
+
+    def _show(self, message: str | bytes) -> None:
+        if isinstance(message, bytes):
+            rest = " ..." if len(message) > 32 else ""
+            message = f"binary, {len(message)} bytes: {message[:32].hex(' ')}{rest}"
+        print(f"{self._prefix}{message}", flush=True)
+
+    def _report(self, ws: WebSocket) -> int:
+        assert ws.close_code is not None
+        closed = ConnectionClosed(ws.close_code, _printable(ws.close_reason))
+        _say(f"closed: {closed}")
+        normal = closed.is_normal or closed.code == self._closed_by_user
+        return 0 if normal and not self._failed else 1
+
+    async def _send_lines(self, ws: WebSocket) -> None:
+        with suppress(ConnectionClosed):
+            try:
+                async for line in _lines_of_stdin():
+                    if line.startswith("/") and not line.startswith("//"):
+                        await self._obey(ws, line)
+                    else:
+                        await ws.send(line[1:] if line.startswith("//") else line)
+            except (OSError, UnicodeError) as exc:
+                self._complain(f"standard input: {_describe(exc)}")
+            # A server that learns that we are done may answer no more, not even what it has
+            # yet to read. Its pong says that it has read everything.
+            await ws.ping()
+            await ws.close()
+
+    async def _obey(self, ws: WebSocket, line: str) -> None:
+        command, *words = line.split(maxsplit=2)
+        if command == "/ping" and not words:
+            _say(f"pong after {await ws.ping() * 1000:.1f} ms")
+        elif command == "/close":
+            code = words[0] if words else "1000"
+            if not code.isdecimal():
+                self._complain(f"not a close code: {code}")
+                return
+            self._closed_by_user = int(code)
+            try:
+                await ws.close(int(code), *words[1:])
+            except ValueError as exc:
+                self._closed_by_user = None
+                self._complain(str(exc))
+        else:
+            self._complain(f"no such command: {line}; // sends a line that begins with a slash")
+
+    def _complain(self, message: str) -> None:
+        _say(f"fastws connect: {message}")
+        # Who types can try again; a pipe cannot.
+        self._failed = self._failed or not self._is_tty
+
+
+async def _lines_of_stdin() -> AsyncIterator[str]:
+    """Read standard input line by line, no faster than the lines are taken.
+
+    Raises:
+        OSError: if it cannot be read.
+        UnicodeError: if it is not text.
+    """
+    loop = asyncio.get_running_loop()
+    arrived: asyncio.Queue[list[bytes] | Exception | None] = asyncio.Queue()
+    wanted = threading.Semaphore(1)
+
+    def read() -> None:
+        chunks = _read_stdin()
+        while True:
+            wanted.acquire()
+            item: list[bytes] | Exception | None
+            try:
+                item = next(chunks, None)
+            except Exception as exc:
+                item = exc
+            try:
+                loop.call_soon_threadsafe(arrived.put_nowait, item)
+            except RuntimeError:
+                return  # the loop is closed: nobody wants to know any more
+            if item is None or isinstance(item, Exception):
+                return
+
+    # Nothing else waits for a terminal, a pipe and a file on every platform. It cannot be
+    # interrupted either, so it must not keep the process alive.
+    threading.Thread(target=read, name="stdin", daemon=True).start()
+    while True:
+        item = await arrived.get()
+        if item is None:
+            return
+        if isinstance(item, Exception):
+            raise item
+        for line in item:
+            yield line.removesuffix(b"\r").decode(sys.stdin.encoding)
+        wanted.release()
+
+
+def _read_stdin() -> Iterator[list[bytes]]:
+    """Yield the lines that each read of standard input brings."""
+    if sys.stdin is None:
+        return
+    parts: list[bytes] = []
+    # Without a buffer, for its lock would be held while we wait, and the interpreter wants
+    # it when it exits.
+    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stdin:
+        while (data := stdin.read(64 << 10)) != b"":
+            if data is None:  # somebody made it non-blocking
+                select.select([stdin], [], [])
+                continue
+            first, *lines = data.split(b"\n")
+            parts.append(first)
+            if lines:
+                lines.insert(0, b"".join(parts))
+                parts = [lines.pop()]
+                yield lines
+    if last := b"".join(parts):
+        yield [last]
+
+
+# fastws probe -----------------------------------------------------------------------------
+
+
+def _run_probe(args: argparse.Namespace) -> int:
+    counts = dict.fromkeys(("ok", "wrong", "skipped"), 0)
+
+    def show(result: Result) -> None:
+        counts[result.verdict] += 1
+        if args.json or not (args.all or result.verdict == "wrong"):
+            return
+        check = result.check
+        print(f"{result.verdict:7} {check.name}, {result.manner}: {_printable(result.answer)}")
+        if result.verdict == "wrong":
+            expected = " or ".join(check.expected)
+            print(f"        expected {expected}: {check.rule} (RFC {check.section})", flush=True)
+
+    probing = probe(args.uri, ssl=_trust(args), timeout=args.timeout, on_result=show)
+    try:
+        results = asyncio.run(probing)
+    except InvalidURIError as exc:
+        raise CommandError(str(exc), 2) from exc
+    except (OSError, HandshakeError) as exc:
+        raise CommandError(f"cannot connect: {_describe(exc)}") from exc
+    if args.json:
+        rows = [
+            {
+                "check": result.check.name,
+                "manner": result.manner,
+                "verdict": result.verdict,
+                "answer": result.answer,
+                "expected": result.check.expected,
+                "rule": result.check.rule,
+                "rfc": result.check.section,
+            }
+            for result in results
+        ]
+        print(json.dumps(rows, indent=2))
+    else:
+        print(", ".join(f"{number} {verdict}" for verdict, number in counts.items()))
+    return 1 if counts["wrong"] else 0
+
+
+# Helpers ----------------------------------------------------------------------------------
+
+
+def _is_tty(stream: Any) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def _say(message: str) -> None:
+    with suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
+
+
+def _describe(exc: Exception) -> str:
+    """Say in a few words what is wrong."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not trusted: {exc.verify_message}"
+    if isinstance(exc, ssl.SSLError):
+        return re.sub(r" \(_ssl\.c:\d+\)$", "", exc.strerror or str(exc))
+    if isinstance(exc, socket.gaierror):
+        return exc.strerror or str(exc)
+    if isinstance(exc, OSError) and exc.errno is not None:
+        # asyncio's own text repeats what was typed.
+        return os.strerror(exc.errno)
+    return _printable(str(exc)) or type(exc).__name__
+
+
+def _printable(text: str) -> str:
+    """A stranger's words may hold what makes a terminal do things."""
+    return text if text.isprintable() else repr(text)[1:-1]

@@ -1,0 +1,446 @@
+"""Chromium against our servers: its own WebSocket, and the echo server's page."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import socket
+
+import pytest
+import trustme
+
+import fastws
+
+from ..tools import TIMEOUT, Background, Echo
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="programs are stopped POSIX's way")
+
+# Does what `talk` says when the connection is open, or when a message arrives; ends when it is
+# closed, and returns all that happened.
+CONVERSE = """
+    const seen = [];
+    const show = (data) =>
+        typeof data === 'string' ? data : [...new Uint8Array(data)];
+    await new Promise((resolve) => {
+        const ws = new WebSocket(url, protocols);
+        ws.binaryType = 'arraybuffer';
+        ws.onopen = () => { seen.push(['open', ws.protocol, ws.extensions]); talk(ws); };
+        ws.onmessage = (event) => {
+            seen.push(['message', show(event.data)]);
+            talk(ws, event.data);
+        };
+        ws.onerror = () => seen.push(['error']);
+        ws.onclose = (event) => {
+            seen.push(['close', event.code, event.reason, event.wasClean]);
+            resolve();
+        };
+    });
+    return seen;
+"""
+
+
+def converse(page, url: str, talk: str = "() => {}", protocols: tuple[str, ...] = ()):
+    return page.run(f"const talk = {talk};" + CONVERSE, url=url, protocols=protocols)
+
+
+def localhost(server) -> str:
+    return server.url.replace("127.0.0.1", "localhost")
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return sock.getsockname()[1]
+
+
+# The seed conversation ------------------------------------------------------------------
+
+
+def test_conversation(page, echo):
+    """As README.md has it."""
+    seen = page.run(
+        """
+        const seen = [];
+        const note = (...words) => seen.push(words);
+        const console = { log: note, error: note };
+        await new Promise((resolve) => {
+            const ws = new WebSocket('ws://localhost:PORT');
+            ws.onopen = () => ws.send('Hello Server!');
+            ws.onmessage = (event) => { console.log('Server:', event.data); ws.close(); };
+            ws.onclose = (event) => { console.log('closed with', event.code); resolve(); };
+            ws.onerror = () => console.error('that did not work');
+        });
+        return seen;
+        """.replace("PORT", str(echo.port))
+    )
+    assert seen == [["Server:", "Hello Server!"], ["closed with", 1005]]
+
+
+def test_close_with_a_code(page, echo):
+    talk = "(ws, data) => data ? ws.close(1000, 'bye') : ws.send('Hello Server!')"
+    assert converse(page, localhost(echo), talk) == [
+        ["open", "", ""],
+        ["message", "Hello Server!"],
+        ["close", 1000, "bye", True],
+    ]
+
+
+def test_refused_connection(page, closed_port):
+    assert converse(page, f"ws://localhost:{closed_port}") == [
+        ["error"],
+        ["close", 1006, "", False],
+    ]
+
+
+# Messages ---------------------------------------------------------------------------------
+
+
+def test_binary(page, echo):
+    talk = "(ws, data) => data ? ws.close(4000) : ws.send(new Uint8Array([0, 1, 254, 255]))"
+    assert converse(page, localhost(echo), talk) == [
+        ["open", "", ""],
+        ["message", [0, 1, 254, 255]],
+        ["close", 4000, "", True],
+    ]
+
+
+def test_blob(page, echo):
+    seen = page.run(
+        """
+        const ws = new WebSocket(url);
+        await new Promise((resolve) => { ws.onopen = resolve; });
+        ws.send(new Blob(['zażółć']));
+        const event = await new Promise((resolve) => { ws.onmessage = resolve; });
+        ws.close();
+        return [event.data instanceof Blob, await event.data.text()];
+        """,
+        url=localhost(echo),
+    )
+    assert seen == [True, "zażółć"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536, 1 << 20])
+def test_sizes(page, echo, size):
+    """Chromium fragments what is large."""
+    seen = page.run(
+        """
+        const ws = new WebSocket(url);
+        ws.binaryType = 'arraybuffer';
+        const next = (name) => new Promise((resolve) => { ws['on' + name] = resolve; });
+        await next('open');
+        const text = 'x'.repeat(size);
+        ws.send(text);
+        const sameText = (await next('message')).data === text;
+        const octets = Uint8Array.from({ length: size }, (_, i) => i * 7);
+        ws.send(octets);
+        const answer = new Uint8Array((await next('message')).data);
+        const sameOctets =
+            answer.length === size && answer.every((octet, i) => octet === octets[i]);
+        ws.close(1000);
+        return [sameText, sameOctets, (await next('close')).code];
+        """,
+        url=localhost(echo),
+        size=size,
+    )
+    assert seen == [True, True, 1000]
+
+
+def test_text_beyond_ascii(page, echo):
+    text = "\x00 é ł 漢字 🎈 " * 10_000
+    seen = page.run(
+        """
+        const ws = new WebSocket(url);
+        await new Promise((resolve) => { ws.onopen = resolve; });
+        ws.send(text);
+        const event = await new Promise((resolve) => { ws.onmessage = resolve; });
+        ws.close();
+        return event.data === text;
+        """,
+        url=localhost(echo),
+        text=text,
+    )
+    assert seen is True
+
+
+def test_many_messages(page, echo):
+    seen = page.run(
+        """
+        const ws = new WebSocket(url);
+        await new Promise((resolve) => { ws.onopen = resolve; });
+        const seen = [];
+        const all = new Promise((resolve) => {
+            ws.onmessage = (event) => { if (seen.push(event.data) === 1000) resolve(); };
+        });
+        for (let i = 0; i < 1000; i++) ws.send(String(i));
+        await all;
+        ws.close();
+        return seen;
+        """,
+        url=localhost(echo),
+    )
+    assert seen == [str(number) for number in range(1000)]
+
+
+# What a server can do -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1002, 1007, 1008, 1009, 1011, 3000, 4999])
+def test_close_codes(page, code):
+    async def close(ws):
+        await ws.close(code, "zażółć")
+
+    with Background(close) as server:
+        assert converse(page, localhost(server)) == [
+            ["open", "", ""],
+            ["close", code, "zażółć", True],
+        ]
+
+
+def test_message_too_big(page):
+    with Echo("--max-message-size", "10") as server:
+        seen = converse(page, localhost(server), "(ws) => ws.send('0123456789a')")
+    assert seen[1][:2] == ["close", 1009]
+    assert seen[1][3] is True
+
+
+@pytest.mark.parametrize("messages", [2, 1000])
+def test_message_too_big_with_more_on_its_way(page, messages):
+    # No reset may overtake our close frame.
+    with Echo("--max-message-size", "1000") as server:
+        talk = f"(ws) => {{ for (let i = 0; i < {messages}; i++) ws.send('x'.repeat(2000)); }}"
+        seen = converse(page, localhost(server), talk)
+    # Chromium does not call it clean if it has messages left to send.
+    assert seen[-1][:2] == ["close", 1009]
+
+
+def test_failed_handler(page, caplog):
+    async def fail(ws):
+        raise RuntimeError("on purpose")
+
+    with Background(fail) as server:
+        seen = converse(page, localhost(server))
+    assert seen == [["open", "", ""], ["close", 1011, "", True]]
+    assert "handler failed" in caplog.text
+
+
+def test_shutdown_of_the_server(page):
+    with Echo() as server:
+        page.run(
+            """
+            window.ending = new Promise((resolve) => {
+                const ws = new WebSocket(url);
+                window.opened = new Promise((opened) => { ws.onopen = opened; });
+                ws.onclose = (event) => resolve([event.code, event.wasClean]);
+            });
+            await window.opened;
+            """,
+            url=localhost(server),
+        )
+        assert server.stop() == 0
+        assert page.run("return await window.ending;") == [1001, True]
+
+
+def test_closing_the_tab(page):
+    codes: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+
+    async def wait(ws):
+        await ws.wait_closed()
+        codes.put(ws.close_code)
+
+    with Background(wait) as server:
+        page.run(
+            """
+            const ws = new WebSocket(url);
+            await new Promise((resolve) => { ws.onopen = resolve; });
+            """,
+            url=localhost(server),
+        )
+        page.close()
+        assert codes.get(timeout=TIMEOUT) == 1001
+
+
+def test_ping(page):
+    latencies: queue.SimpleQueue[float] = queue.SimpleQueue()
+
+    async def ping(ws):
+        latencies.put(await asyncio.wait_for(ws.ping(b"are you there"), TIMEOUT))
+
+    with Background(ping) as server:
+        assert converse(page, localhost(server))[-1] == ["close", 1000, "", True]
+        assert latencies.get(timeout=TIMEOUT) > 0
+
+
+def test_subprotocol(page):
+    async def end(ws):
+        await ws.close()
+
+    with Background(end, subprotocols=["two", "one"]) as server:
+        url = localhost(server)
+        assert converse(page, url, protocols=("one", "two"))[0] == ["open", "two", ""]
+        # A browser that asked for some does without: the server agreed to none.
+        seen = converse(page, url, protocols=("three",))
+        assert seen[-1][0] == "close"
+
+
+def test_refused_handshake(page, base):
+    async def never(ws):
+        """Nobody gets here."""
+
+    origin = base.url.replace("ws://127.0.0.1", "http://localhost")
+    refused = [["error"], ["close", 1006, "", False]]
+    with Background(never, origins=["http://example.com"]) as server:
+        assert converse(page, localhost(server)) == refused
+    with Background(never, process_request=lambda _: fastws.Response.text("no", 403)) as server:
+        assert converse(page, localhost(server)) == refused
+    with Background(never, origins=[origin]) as server:
+        assert converse(page, localhost(server))[0] == ["open", "", ""]
+
+
+@pytest.fixture
+def certificate(tmp_path) -> str:
+    path = tmp_path / "localhost.pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(path)
+    return str(path)
+
+
+def test_wss(page, certificate):
+    with Echo("--tls-cert", certificate) as server:
+        url = f"wss://localhost:{server.port}/"
+        page.navigate(url.replace("wss", "https"))
+        wait_for_state(page, "open")
+        assert page.run("return socket.url;") == url
+        talk = "(ws, data) => data ? ws.close(1000) : ws.send('x'.repeat(100000))"
+        assert converse(page, url, talk) == [
+            ["open", "", ""],
+            ["message", "x" * 100_000],
+            ["close", 1000, "", True],
+        ]
+
+
+def test_message_too_big_over_tls(page, certificate):
+    with Echo("--tls-cert", certificate, "--max-message-size", "1000") as server:
+        page.navigate(f"https://localhost:{server.port}/health")
+        talk = "(ws) => ws.send('x'.repeat(2000))"
+        seen = converse(page, f"wss://localhost:{server.port}", talk)
+    assert seen[-1][:2] == ["close", 1009]
+    assert seen[-1][3] is True
+
+
+# The page that the echo server shows --------------------------------------------------------
+
+
+ENTRIES = "[...document.querySelectorAll('#log .text')].map((entry) => entry.textContent)"
+
+
+def entries(page) -> list[str]:
+    return page.run(f"return {ENTRIES};")
+
+
+def wait_for_entry(page, start: str) -> None:
+    page.wait_until(f"{ENTRIES}.some((text) => text.startsWith({start!r}))")
+
+
+def wait_for_state(page, state: str) -> None:
+    page.wait_until(f"document.getElementById('state').textContent === {state!r}")
+
+
+@pytest.fixture
+def demo(page, echo):
+    page.navigate(echo.http)
+    wait_for_state(page, "open")
+    return page
+
+
+def click(page, button: str) -> None:
+    page.run(f"document.getElementById({button!r}).click();")
+
+
+def focus(page, field: str) -> None:
+    page.run(f"document.getElementById({field!r}).focus();")
+
+
+def test_page(demo, echo):
+    url = f"{echo.url}/"
+    focus(demo, "text")
+    demo.type("Hello Server!\n")
+    demo.wait_until(f"{ENTRIES}.length === 4")
+    click(demo, "close")
+    wait_for_state(demo, "closed")
+    assert entries(demo) == [
+        f"connecting to {url}",
+        f"connected to {url}",
+        "Hello Server!",
+        "Hello Server!",
+        'closed with code 1000, reason "closed by the user" (clean)',
+    ]
+    kinds = "[...document.querySelectorAll('#log .text')].map((entry) => entry.classList[0])"
+    assert demo.run(f"return {kinds};") == ["note", "note", "sent", "received", "note"]
+    times = demo.run("return [...document.querySelectorAll('#log time')].map((t) => t.textContent)")
+    assert len(times) == 5
+    assert all(len(text) == len("12:34:56.789") for text in times)
+    assert demo.complaints == []
+
+
+def test_page_reconnects(demo):
+    click(demo, "close")
+    wait_for_state(demo, "closed")
+    assert demo.run("return [send.disabled, binary.disabled, byId('close').disabled];") == [
+        True,
+        True,
+        True,
+    ]
+    click(demo, "connect")
+    wait_for_state(demo, "open")
+    click(demo, "connect")  # while it is open: the old connection is closed
+    wait_for_entry(demo, "closed with code 1000 (clean)")
+    wait_for_state(demo, "open")
+    assert demo.complaints == []
+
+
+def test_page_sends_binary(demo):
+    click(demo, "binary")
+    demo.wait_until(f"{ENTRIES}.length === 4")
+    sent, received = entries(demo)[2:]
+    assert sent.startswith("binary, 4 bytes: ")
+    assert received == sent
+
+
+def test_page_shows_text_as_text(demo):
+    focus(demo, "text")
+    demo.type("<img src=x onerror=alert(1)>\n")
+    demo.wait_until(f"{ENTRIES}.length === 4")
+    assert entries(demo)[3] == "<img src=x onerror=alert(1)>"
+    assert demo.run("return document.images.length;") == 0
+
+
+def test_page_shows_errors(demo, closed_port):
+    for url, entry in (
+        (f"ws://127.0.0.1:{closed_port}/", "closed with code 1006 (not clean)"),
+        ("nonsense://localhost", "Failed to construct 'WebSocket'"),
+    ):
+        demo.run("byId('url').value = ''; byId('url').focus();")
+        demo.type(f"{url}\n")
+        wait_for_entry(demo, entry)
+        wait_for_state(demo, "closed")
+    assert f"connection failed: ws://127.0.0.1:{closed_port}/" in entries(demo)
+
+
+def test_page_keeps_a_limited_log(demo):
+    demo.run("for (let i = 0; i < 700; i++) log('note', 'x'.repeat(3000));")
+    assert demo.run("return byId('log').children.length;") == 500
+    assert demo.run("return byId('log').lastChild.textContent.length;") < 2100
+    click(demo, "clear")
+    assert entries(demo) == []
+
+
+def test_page_can_be_used_without_a_mouse(demo):
+    """Every control has a name and can be reached."""
+    assert demo.run(
+        """
+        return [...document.querySelectorAll('input, button')].every((control) =>
+            control.labels.length === 1 || control.textContent.trim() !== '');
+        """
+    )
+    assert demo.run("return document.documentElement.lang;") == "en"
+    assert demo.run("return byId('log').getAttribute('role');") == "log"

@@ -1,0 +1,838 @@
+"""The command line: real processes, real terminals, real signals."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import re
+import select
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from base64 import b64encode
+from contextlib import ExitStack
+from hashlib import sha256
+from http.client import HTTPConnection, HTTPSConnection
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import trustme
+import websockets
+from websockets.sync.client import connect as websockets_connect
+
+import fastws
+from fastws.cli import main
+
+from .tools import FASTWS, TIMEOUT, Background, Echo, Fastws, needs_uvloop, run, run_fastws
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals, terminals and fork are POSIX's")
+BOTH_LOOPS = [[], pytest.param(["--uvloop"], marks=needs_uvloop)]
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+def connect(url: str, **options):
+    # `proxy`: whatever the environment says, nothing here leaves the machine.
+    return websockets_connect(url, proxy=None, open_timeout=TIMEOUT, **options)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return sock.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def certificate(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """The files of a certificate for localhost and its key."""
+    folder = tmp_path_factory.mktemp("certificate")
+    issued = ca.issue_cert("localhost", "127.0.0.1")
+    issued.private_key_pem.write_to_path(folder / "key.pem")
+    for pem in issued.cert_chain_pems:
+        pem.write_to_path(folder / "cert.pem", append=True)
+    return str(folder / "cert.pem"), str(folder / "key.pem")
+
+
+@pytest.fixture
+def ca_file(ca: trustme.CA, tmp_path: Path) -> str:
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return str(tmp_path / "ca.pem")
+
+
+# What all commands share ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("args", [("--version",), ("echo", "--help"), ("connect", "--help")])
+def test_both_ways_to_run_it_are_the_same(args):
+    script = Path(sys.executable).with_name("fastws")
+    code = "import sys; from fastws.cli import main; sys.exit(main())"
+    command = [str(script)] if script.exists() else [sys.executable, "-c", code]
+    by_script = run(*command, *args)
+    by_module = run_fastws(*args)
+    assert (by_script.returncode, by_script.stderr) == (0, "")
+    assert by_module.stdout == by_script.stdout
+    assert by_module.stderr == by_script.stderr
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main(["--version"])
+    assert exit_info.value.code == 0
+    assert capsys.readouterr().out == f"fastws {fastws.__version__}\n"
+
+
+def test_help_names_the_commands(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE) == [
+        "echo",
+        "connect",
+        "probe",
+        "info",
+    ]
+
+
+@pytest.mark.parametrize("command", ["echo", "connect", "info"])
+def test_help_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main([command, "--help"])
+    assert exit_info.value.code == 0
+    assert f"\nexample:\n  fastws {command} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["talk"],
+        ["echo", "--port", "http"],
+        ["echo", "--port", "-1"],
+        ["echo", "--port", "65536"],
+        ["echo", "--workers", "0"],
+        ["echo", "--max-message-size", "-1"],
+        ["connect"],
+        ["connect", "ws://localhost", "--header", "no colon"],
+        ["connect", "ws://localhost", "--ca", "ca.pem", "--insecure"],
+    ],
+    ids=" ".join,
+)
+def test_usage_errors(args, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main(args)
+    assert exit_info.value.code == 2
+    assert "usage: fastws" in capsys.readouterr().err
+
+
+@pytest.fixture
+def closed_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+@posix
+def test_printing_to_nobody(closed_pipe):
+    result = run_fastws("info", stdout=closed_pipe)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+# fastws info ------------------------------------------------------------------------------
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    info = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert info == {
+        "fastws": fastws.__version__,
+        "twin": fastws.implementation,
+        "kernel": fastws.kernel,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": platform.platform(),
+        "h11": version("h11"),
+        "uvloop": version("uvloop") if find_spec("uvloop") else "not installed",
+    }
+
+
+def test_info_in_json(capsys, monkeypatch):
+    monkeypatch.setattr("fastws.cli._version_of", {"h11": "0.16.0"}.get)
+    assert main(["info", "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["twin"], info["h11"], info["uvloop"]) == (fastws.implementation, "0.16.0", None)
+    assert main(["info"]) == 0
+    assert "\nuvloop    not installed\n" in capsys.readouterr().out
+
+
+# fastws echo ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", BOTH_LOOPS, ids=["asyncio", "uvloop"])
+def test_echo(options):
+    with Echo(*options) as server:
+        assert re.fullmatch(
+            r"fastws echo: ws://127\.0\.0\.1:(\d+) "
+            r"\(and http://127\.0\.0\.1:\1 in a browser\), "
+            f"twin {fastws.implementation}, kernel {fastws.kernel}",
+            server.announcement,
+        )
+        assert server.port != 0
+        with connect(server.url) as ws:
+            for message in ("Hello Server!", "", b"\x00\xff", "é" * 70_000, bytes(1 << 20)):
+                ws.send(message)
+                assert ws.recv(TIMEOUT) == message
+        assert ws.close_code == 1000
+        assert server.stop() == 0
+        assert server.errors == ""
+        assert server.output.count("\n") == 1
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it_in_order(number):
+    with Echo() as server, connect(server.url) as ws:
+        assert server.stop(number) == 0
+        assert server.errors == ""
+        with pytest.raises(websockets.ConnectionClosedOK):
+            ws.recv(TIMEOUT)
+        assert ws.close_code == 1001
+
+
+@posix
+def test_a_signal_right_after_the_announcement():
+    for _ in range(3):
+        with Echo() as server:
+            assert server.stop() == 0
+            assert server.errors == ""
+
+
+def test_max_message_size():
+    with Echo("--max-message-size", "10") as server, connect(server.url) as ws:
+        ws.send("0123456789")
+        assert ws.recv(TIMEOUT) == "0123456789"
+        ws.send("0123456789a")
+        with pytest.raises(websockets.ConnectionClosedError):
+            ws.recv(TIMEOUT)
+        assert ws.close_code == 1009
+
+
+@pytest.fixture
+def _ipv6() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+
+
+@pytest.mark.usefixtures("_ipv6")
+def test_every_address_is_announced():
+    hosts = {info[4][0] for info in socket.getaddrinfo("localhost", 0)}
+    with Echo("--host", "localhost") as server:
+        urls = [server.url]
+        while len(urls) < len(hosts):
+            urls.append(server.line().split()[2])
+        assert len(set(urls)) == len(hosts)
+        for url in urls:
+            with connect(url) as ws:
+                ws.send(url)
+                assert ws.recv(TIMEOUT) == url
+        assert server.stop() == 0
+
+
+@pytest.mark.usefixtures("_ipv6")
+def test_ipv6():
+    with Echo("--host", "::1") as server:
+        assert server.url.startswith("ws://[::1]:")
+        with connect(server.url) as ws:
+            ws.send("six")
+            assert ws.recv(TIMEOUT) == "six"
+
+
+# What a browser gets ----------------------------------------------------------------------
+
+
+def request(server: Echo, method: str, target: str, **options):
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)
+    try:
+        connection.request(method, target, **options)
+        response = connection.getresponse()
+        return response, response.read().decode()
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Echo() as server:
+        yield server
+
+
+def test_page(server):
+    response, page = request(server, "GET", "/")
+    assert response.status == 200
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert "new WebSocket(" in page
+    assert "innerHTML" not in page
+    assert not re.findall(r"(?:src|href)=.https?:", page)
+    # The policy lets run what the page is made of, and nothing else.
+    policy = dict(
+        directive.split(" ", 1)
+        for directive in response.headers["Content-Security-Policy"].split("; ")
+    )
+    assert policy["default-src"] == "'none'"
+    for directive, tag in (("script-src", "script"), ("style-src", "style")):
+        (inline,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = b64encode(sha256(inline.encode()).digest()).decode()
+        assert policy[directive] == f"'sha256-{digest}'"
+    assert policy["connect-src"] == "'self' ws: wss:"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status", "body"),
+    [
+        ("GET", "/?query", 200, None),
+        ("HEAD", "/", 200, ""),
+        ("GET", "/health", 200, "OK\n"),
+        ("HEAD", "/health", 200, ""),
+        ("GET", "/favicon.ico", 404, None),
+        ("GET", "/health/", 404, None),
+        ("POST", "/", 405, None),
+    ],
+)
+def test_plain_http(server, method, target, status, body):
+    response, content = request(server, method, target)
+    assert response.status == status
+    assert response.headers["Connection"] == "close"
+    assert int(response.headers["Content-Length"]) > 0
+    if body is not None:
+        assert content == body
+    if status == 405:
+        assert response.headers["Allow"] == "GET, HEAD"
+
+
+def test_bad_handshake_is_refused(server):
+    response, _ = request(
+        server, "GET", "/", headers={"Connection": "Upgrade", "Upgrade": "websocket"}
+    )
+    assert response.status == 400
+
+
+def test_tls(certificate, ca):
+    cert, key = certificate
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    with Echo("--tls-cert", cert, "--tls-key", key) as server:
+        assert server.url.startswith("wss://127.0.0.1:")
+        assert server.http.startswith("https://127.0.0.1:")
+        with connect(server.url, ssl=context) as ws:
+            ws.send("secret")
+            assert ws.recv(TIMEOUT) == "secret"
+        page = HTTPSConnection("127.0.0.1", server.port, timeout=TIMEOUT, context=context)
+        page.request("GET", "/health")
+        assert page.getresponse().read() == b"OK\n"
+        page.close()
+        assert server.stop() == 0
+        assert server.errors == ""
+
+
+def test_tls_with_all_in_one_file(certificate, tmp_path):
+    both = tmp_path / "both.pem"
+    both.write_text("".join(Path(name).read_text() for name in certificate))
+    with Echo("--tls-cert", str(both)) as server:
+        assert server.url.startswith("wss://")
+
+
+# What keeps it from starting ----------------------------------------------------------------
+
+
+def failure(capsys, *args: str) -> tuple[int, str]:
+    """Run a command that fails; return its status and its one line."""
+    status = main(list(args))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return status, captured.err
+
+
+def test_port_in_use(server):
+    result = run_fastws("echo", "--port", str(server.port))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"fastws echo: cannot listen on 127.0.0.1 port {server.port}: another program does\n"
+    )
+
+
+@pytest.mark.parametrize("options", [*BOTH_LOOPS, ["--workers", "2"]], ids=" ".join)
+def test_address_of_another_machine(options, port):
+    result = run_fastws("echo", "--host", "192.0.2.1", "--port", str(port), *options)
+    assert (result.returncode, result.stdout) == (1, "")
+    # Then, in asyncio's words or the system's, why.
+    assert result.stderr.startswith(f"fastws echo: cannot listen on 192.0.2.1 port {port}: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("host", ["x" * 70 + ".example", "a..b"])
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=" ".join)
+def test_no_such_host(host, options, capsys):
+    status, line = failure(capsys, "echo", "--host", host, *options)
+    assert status == 1
+    assert line.startswith(f"fastws echo: cannot listen on {host} port 8080: ")
+
+
+def test_no_certificate_file(capsys, tmp_path, certificate):
+    missing = str(tmp_path / "missing.pem")
+    for cert, key in ((missing, certificate[1]), (certificate[0], missing)):
+        assert failure(capsys, "echo", "--tls-cert", cert, "--tls-key", key) == (
+            1,
+            f"fastws echo: cannot read {missing}: {os.strerror(errno.ENOENT)}\n",
+        )
+
+
+def test_bad_certificate_files(capsys, tmp_path, certificate):
+    cert, key = certificate
+    nonsense = tmp_path / "nonsense.pem"
+    nonsense.write_text("nonsense")
+    other = tmp_path / "other.pem"
+    trustme.CA().private_key_pem.write_to_path(other)
+    for args in ((str(nonsense), key), (cert, str(nonsense)), (cert, str(other))):
+        status, line = failure(capsys, "echo", "--tls-cert", args[0], "--tls-key", args[1])
+        assert status == 1
+        assert line.startswith(
+            f"fastws echo: not a certificate and its private key in PEM: {args[0]} {args[1]} ("
+        )
+        assert "_ssl.c" not in line
+
+
+def test_key_without_certificate(capsys, certificate):
+    assert failure(capsys, "echo", "--tls-key", certificate[1]) == (
+        2,
+        "fastws echo: --tls-key goes with --tls-cert\n",
+    )
+
+
+def test_no_uvloop(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert failure(capsys, "echo", "--uvloop") == (
+        1,
+        "fastws echo: uvloop is not installed; pip install fastws[uvloop] does it\n",
+    )
+
+
+# fastws echo --workers ------------------------------------------------------------------------
+
+
+def workers_of(server: Echo) -> list[int]:
+    """The worker processes: the children that run our code; one is multiprocessing's tracker."""
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    return [
+        int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    for pid in pids:
+        while True:
+            try:
+                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            except (FileNotFoundError, ProcessLookupError):
+                break
+            if state == "Z":
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+@posix
+@pytest.mark.parametrize("options", BOTH_LOOPS, ids=["asyncio", "uvloop"])
+def test_workers(options, port):
+    with ExitStack() as stack:
+        server = stack.enter_context(Echo("--workers", "2", *options, port=port))
+        assert server.announcement.endswith(", workers 2")
+        clients = [stack.enter_context(connect(server.url)) for _ in range(16)]
+        for number, ws in enumerate(clients):
+            ws.send(str(number))
+            assert ws.recv(TIMEOUT) == str(number)
+        assert server.stop() == 0
+        assert server.errors == ""
+        assert server.output.count("\n") == 1
+        for ws in clients:
+            with pytest.raises(websockets.ConnectionClosedOK):
+                ws.recv(TIMEOUT)
+            assert ws.close_code == 1001
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_ends_workers_in_order(number, port):
+    # What a terminal's Ctrl-C does; the workers must not take it for two.
+    with Echo("--workers", "2", port=port) as server, connect(server.url) as ws:
+        os.killpg(server.pid, number)
+        status = server.wait()
+        if number == signal.SIGINT:
+            assert (status, server.errors) == (0, "")
+        with pytest.raises(websockets.ConnectionClosed):
+            ws.recv(TIMEOUT)
+        assert ws.close_code in ([1001] if number == signal.SIGINT else [1001, 1006])
+
+
+@linux
+def test_one_worker_dies(port):
+    with Echo("--workers", "3", port=port) as server:
+        workers = workers_of(server)
+        assert len(workers) == 3
+        os.kill(workers[1], signal.SIGKILL)
+        assert server.wait() == 1
+        assert server.errors == (
+            f"fastws echo: worker {workers[1]} ended unexpectedly, killed by SIGKILL\n"
+        )
+        wait_until_gone(workers)
+
+
+@linux
+def test_workers_do_not_outlive_their_parent(port):
+    with Echo("--workers", "2", port=port) as server, connect(server.url) as ws:
+        workers = workers_of(server)
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+        wait_until_gone(workers)
+        with pytest.raises(websockets.ConnectionClosedOK):
+            ws.recv(TIMEOUT)
+        assert ws.close_code == 1001
+
+
+@posix
+def test_workers_do_not_share_the_port_with_others(port):
+    expected = f"fastws echo: cannot listen on 127.0.0.1 port {port}: another program does\n"
+    with Echo("--workers", "2", port=port):
+        for options in ([], ["--workers", "2"]):
+            result = run_fastws("echo", "--port", str(port), *options)
+            assert (result.returncode, result.stdout, result.stderr) == (1, "", expected)
+
+
+def test_workers_need_a_port(capsys):
+    status, line = failure(capsys, "echo", "--workers", "2", "--port", "0")
+    assert (status, "--port" in line) == (2, True)
+
+
+def test_workers_need_reuse_port(capsys, monkeypatch):
+    monkeypatch.delattr(socket, "SO_REUSEPORT", raising=False)
+    status, line = failure(capsys, "echo", "--workers", "2")
+    assert (status, "SO_REUSEPORT" in line) == (1, True)
+
+
+# fastws connect ---------------------------------------------------------------------------------
+
+
+def test_piped_line(server):
+    result = run_fastws("connect", server.url, input="hi\n")
+    assert (result.returncode, result.stdout) == (0, "hi\n")
+    assert result.stderr == "closed: 1000 normal_closure\n"
+
+
+def test_last_line_without_its_end(server):
+    result = run_fastws("connect", server.url, input="one\r\n\ntwo é")
+    assert (result.returncode, result.stdout) == (0, "one\n\ntwo é\n")
+
+
+def test_no_input(server):
+    result = run_fastws("connect", server.url, input="")
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_slash_lines(server):
+    result = run_fastws("connect", server.url, input="//\n///x\n//ping\n/ping\n")
+    assert (result.returncode, result.stdout) == (0, "/\n//x\n/ping\n")
+    assert re.fullmatch(r"pong after \d+\.\d ms\nclosed: 1000 normal_closure\n", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("/pong", "no such command: /pong; // sends a line that begins with a slash"),
+        ("/ping x", "no such command: /ping x; // sends a line that begins with a slash"),
+        ("/close now", "not a close code: now"),
+        ("/close 1005", "close code 1005 may not be used in a close frame"),
+        (f"/close 1000 {'x' * 124}", "close reason over 123 bytes"),
+    ],
+)
+def test_commands_that_make_no_sense(server, line, complaint):
+    result = run_fastws("connect", server.url, input=f"a\n{line}\nb\n")
+    assert (result.returncode, result.stdout) == (1, "a\nb\n")
+    assert result.stderr == f"fastws connect: {complaint}\nclosed: 1000 normal_closure\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "closed"),
+    [
+        ("/close", "1000 normal_closure"),
+        ("/close 1001", "1001 going_away"),
+        ("/close 4000", "4000"),
+        ("/close 4001 see you  later", "4001: see you  later"),
+    ],
+)
+def test_close_command(server, line, closed):
+    result = run_fastws("connect", server.url, input=f"a\n/ping\n{line}\nb\n")
+    assert (result.returncode, result.stdout) == (0, "a\n")
+    assert result.stderr.endswith(f"\nclosed: {closed}\n")
+
+
+def test_large_input(tmp_path):
+    """More than all buffers on the way hold, so that both directions have to wait."""
+    lines = "".join(f"{number} {'x' * 1000}\n" for number in range(20_000))
+    path = tmp_path / "lines"
+    path.write_text(lines)
+    with Echo() as server, path.open() as stdin:
+        result = run_fastws("connect", server.url, stdin=stdin)
+        assert (result.returncode, result.stderr) == (0, "closed: 1000 normal_closure\n")
+        assert result.stdout == lines
+        assert server.stop() == 0
+
+
+def test_input_that_is_not_text(server):
+    result = run_fastws(
+        "connect",
+        server.url,
+        input=b"a\n\xff\nb\n",
+        encoding=None,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    )
+    assert (result.returncode, result.stdout) == (1, b"a\n")
+    complaint, closed = result.stderr.splitlines()
+    assert complaint.startswith(b"fastws connect: standard input: 'utf-8' codec can't decode")
+    assert closed == b"closed: 1000 normal_closure"
+
+
+async def say_hello(ws):
+    await ws.send("text")
+    await ws.send(b"")
+    await ws.send(bytes(range(4)))
+    await ws.send(bytes(33))
+    await ws.close(1000, "that was all")
+
+
+def test_what_arrives_is_printed():
+    with Background(say_hello) as server, Fastws("connect", server.url) as client:
+        assert client.wait() == 0
+        zeros = " ".join(["00"] * 32)
+        assert client.output.splitlines() == [
+            "text",
+            "binary, 0 bytes: ",
+            "binary, 4 bytes: 00 01 02 03",
+            f"binary, 33 bytes: {zeros} ...",
+        ]
+        assert client.errors == "closed: 1000 normal_closure: that was all\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "status", "said"),
+    [
+        (1000, "", 0, "1000 normal_closure"),
+        (1001, "", 0, "1001 going_away"),
+        (1011, "it broke", 1, "1011 internal_error: it broke"),
+        (4000, "\x1b[31m\n", 1, r"4000: \x1b[31m\n"),
+        (None, "", 0, "1005 no_status_rcvd"),
+    ],
+)
+def test_the_server_closes(code, reason, status, said):
+    async def close(ws):
+        await ws.close(code, reason)
+
+    with Background(close) as server, Fastws("connect", server.url) as client:
+        assert client.wait() == status
+        assert client.errors == f"closed: {said}\n"
+
+
+@posix
+def test_the_server_goes_without_a_word():
+    with Echo() as server, Fastws("connect", server.url) as client:
+        client.write("a\n")
+        assert client.line() == "a"
+        server.stop(signal.SIGKILL)
+        assert client.wait() == 1
+        assert client.errors == "closed: 1006 abnormal_closure\n"
+
+
+def test_what_the_server_is_told():
+    seen = []
+
+    async def note(ws):
+        seen.append(ws)
+
+    with Background(note, subprotocols=["two"]) as server:
+        args = ["--header", "X-One: 1", "--header", "X-Two:2", "--origin", "http://localhost"]
+        result = run_fastws(
+            "connect", server.url, *args, "--subprotocol", "one", "--subprotocol", "two", input=""
+        )
+    assert result.returncode == 0
+    (ws,) = seen
+    assert ws.request.headers["X-One"] == "1"
+    assert ws.request.headers["X-Two"] == "2"
+    assert ws.request.headers["Origin"] == "http://localhost"
+    assert ws.request.headers["Sec-WebSocket-Protocol"] == "one, two"
+    assert ws.subprotocol == "two"
+
+
+def test_tls_trust(certificate, ca_file):
+    cert, key = certificate
+    with Echo("--tls-cert", cert, "--tls-key", key) as server:
+        for trust in (["--ca", ca_file], ["--insecure"]):
+            result = run_fastws("connect", server.url, *trust, input="hi")
+            assert (result.returncode, result.stdout) == (0, "hi\n")
+        result = run_fastws("connect", server.url, input="hi")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.count("\n") == 1
+        assert result.stderr.startswith(
+            "fastws connect: cannot connect: the server's certificate is not trusted: "
+        )
+
+
+def test_bad_ca_file(capsys, tmp_path):
+    nonsense = tmp_path / "nonsense.pem"
+    nonsense.write_text("nonsense")
+    status, line = failure(capsys, "connect", "wss://localhost", "--ca", str(nonsense))
+    assert (status, str(nonsense) in line) == (1, True)
+    missing = tmp_path / "missing.pem"
+    assert failure(capsys, "connect", "wss://localhost", "--ca", str(missing)) == (
+        1,
+        f"fastws connect: cannot read {missing}: {os.strerror(errno.ENOENT)}\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["http://localhost"],
+        ["ws://user:secret@"],
+        ["ws://localhost", "--insecure"],
+        ["ws://localhost", "--header", "a b: c"],
+        ["ws://localhost", "--header", "Upgrade: h2c"],
+        ["ws://localhost", "--subprotocol", "a b"],
+        ["ws://localhost", "--origin", "a\nb"],
+    ],
+    ids=" ".join,
+)
+def test_arguments_that_make_no_sense(args, capsys):
+    status, line = failure(capsys, "connect", *args)
+    assert status == 2
+    assert line.startswith("fastws connect: ")
+    assert "secret" not in line
+
+
+def test_refused_connection(capsys, port):
+    assert failure(capsys, "connect", f"ws://127.0.0.1:{port}") == (
+        1,
+        f"fastws connect: cannot connect: {os.strerror(errno.ECONNREFUSED)}\n",
+    )
+
+
+def test_refused_handshake():
+    with Background(say_hello, process_request=lambda _: fastws.Response.text("no", 403)) as server:
+        result = run_fastws("connect", server.url, input="")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        "fastws connect: cannot connect: server rejected the connection: HTTP 403\n"
+    )
+
+
+@posix
+def test_interrupt():
+    seen = []
+    done = threading.Event()
+
+    async def greet(ws):
+        await ws.send("ready")
+        await ws.wait_closed()
+        seen.append(ws.close_code)
+        done.set()
+
+    with Background(greet) as server, Fastws("connect", server.url) as client:
+        assert client.line() == "ready"
+        # With its standard input open and nothing to read from it.
+        assert client.stop(signal.SIGINT) == 0
+        assert client.errors == "closed: 1000 normal_closure\n"
+        assert done.wait(TIMEOUT)
+        assert seen == [1000]
+
+
+@posix
+def test_answers_come_while_input_is_open(server):
+    with Fastws("connect", server.url) as client:
+        for line in ("one", "two"):
+            client.write(f"{line}\n")
+            assert client.line() == line
+        client.end_input()
+        assert client.wait() == 0
+
+
+@posix
+def test_conversation_that_nobody_reads(server, closed_pipe):
+    result = run_fastws("connect", server.url, input="hi\n", stdout=closed_pipe)
+    assert (result.returncode, result.stderr) == (1, "closed: 1000 normal_closure\n")
+
+
+@posix
+@pytest.mark.parametrize("ending", ["\x04", "\x03"], ids=["Ctrl-D", "Ctrl-C"])
+def test_terminal(server, ending):
+    terminal = Terminal("connect", server.url)
+    try:
+        terminal.expect("connected; a line is a message")
+        terminal.type("hello\n")
+        terminal.expect("< hello")
+        terminal.type("/nonsense\n")
+        terminal.expect("no such command")
+        terminal.type(ending)
+        terminal.expect("closed: 1000 normal_closure")
+        # Who types may mistype.
+        assert terminal.wait() == 0
+    finally:
+        terminal.close()
+
+
+class Terminal:
+    """A `fastws` command on a terminal of its own."""
+
+    def __init__(self, *args: str) -> None:
+        self._seen = ""
+        self._fd, terminal = os.openpty()
+        code = "import os, sys; os.login_tty(0); os.execv(sys.executable, sys.argv[1:])"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code, *FASTWS, *args], stdin=terminal
+        )
+        os.close(terminal)
+
+    def type(self, text: str) -> None:
+        os.write(self._fd, text.encode())
+
+    def expect(self, text: str) -> None:
+        deadline = time.monotonic() + TIMEOUT
+        while text not in self._seen:
+            ready, _, _ = select.select([self._fd], [], [], max(0, deadline - time.monotonic()))
+            assert ready, self._seen
+            try:
+                data = os.read(self._fd, 4096)
+            except OSError:  # Linux: nothing has the terminal open any more
+                data = b""
+            assert data, self._seen
+            self._seen += data.decode()
+        self._seen = self._seen.partition(text)[2]
+
+    def wait(self) -> int:
+        return self._process.wait(TIMEOUT)
+
+    def close(self) -> None:
+        self._process.kill()
+        self.wait()
+        os.close(self._fd)

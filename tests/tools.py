@@ -1,0 +1,242 @@
+"""What tests need to run programs: found or missed aloud, read line by line, always stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import Any, NoReturn, Self
+
+import pytest
+
+import fastws
+
+TIMEOUT = 30.0  # seconds, for what takes far less
+needs_uvloop = pytest.mark.skipif(
+    find_spec("uvloop") is None, reason="no uvloop here: pip install uvloop"
+)
+FASTWS = (sys.executable, "-W", "default", "-m", "fastws")
+
+
+def require(*programs: str, install: str) -> str:
+    """Find one of these programs; without any, skip on a developer's machine and fail in CI."""
+    path = next(filter(None, map(shutil.which, programs)), None)
+    if path is None:
+        missing(f"no {' or '.join(programs)} here: {install}")
+    return path
+
+
+def missing(reason: str) -> NoReturn:
+    """What a test needs is not there."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+class Program:
+    """A program that runs while the test is in the `with` block, and no longer.
+
+    What it writes is kept, and shown by pytest if the test fails.
+    """
+
+    def __init__(self, *argv: str, cwd: Any = None, env: dict[str, str] | None = None) -> None:
+        self._process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="backslashreplace",
+            cwd=cwd,
+            env=os.environ | (env or {}),
+            start_new_session=True,  # of which a terminal's Ctrl-C can be imitated
+        )
+        self._name = " ".join(argv)
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._output: list[str] = []
+        self._errors: list[str] = []
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        # Threads read, so that the program never waits for us.
+        self._threads = [
+            threading.Thread(target=self._read, args=args, daemon=True)
+            for args in (
+                (self._process.stdout, self._output, self._lines),
+                (self._process.stderr, self._errors, None),
+            )
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @staticmethod
+    def _read(stream: Any, lines: list[str], copy: queue.SimpleQueue[str | None] | None) -> None:
+        for line in stream:
+            lines.append(line)
+            if copy is not None:
+                copy.put(line.removesuffix("\n"))
+        if copy is not None:
+            copy.put(None)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    @property
+    def output(self) -> str:
+        """All that it wrote to stdout so far."""
+        return "".join(self._output)
+
+    @property
+    def errors(self) -> str:
+        """All that it wrote to stderr so far."""
+        return "".join(self._errors)
+
+    def line(self) -> str:
+        """Wait for its next line on stdout."""
+        try:
+            line = self._lines.get(timeout=TIMEOUT)
+        except queue.Empty:
+            pytest.fail(f"{self._name} does not go on")
+        if line is None:
+            self._process.wait(TIMEOUT)
+            pytest.fail(f"{self._name} ended with {self._process.returncode}:\n{self.errors}")
+        return line
+
+    def write(self, text: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(text)
+        self._process.stdin.flush()
+
+    def end_input(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, then `wait`."""
+        self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end; return its exit status. `output` and `errors` are complete then."""
+        status = self._process.wait(TIMEOUT)
+        for thread in self._threads:
+            thread.join(TIMEOUT)
+        return status
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # With everything that it started: it has a session of its own.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.end_input()
+        self.wait()
+        for stream in (self._process.stdout, self._process.stderr):
+            assert stream is not None
+            stream.close()
+        print(f"--- {self._name}\n{self.output}", file=sys.stderr)
+        print(f"--- its stderr\n{self.errors}", file=sys.stderr)
+
+
+class Fastws(Program):
+    """A `fastws` command that runs."""
+
+    def __init__(self, *args: str) -> None:
+        super().__init__(*FASTWS, *args)
+
+
+class Echo(Fastws):
+    """A `fastws echo` that listens.
+
+    Attributes:
+        url: its ws:// or wss:// URL.
+        http: its http:// or https:// URL.
+        port: its port.
+    """
+
+    def __init__(self, *args: str, port: int = 0) -> None:
+        super().__init__("echo", "--port", str(port), *args)
+        self.announcement = ""
+
+    def __enter__(self) -> Self:
+        try:
+            self.announcement = self.line()
+        except BaseException:
+            self.__exit__()
+            raise
+        words = self.announcement.split()
+        self.url, self.http = words[2], words[4]
+        self.port = int(self.url.rpartition(":")[2])
+        return self
+
+
+class Background:
+    """A `fastws.serve` in a thread of this process, while the test is in the `with` block.
+
+    Attributes:
+        port: its port on 127.0.0.1.
+        url: its ws:// URL.
+    """
+
+    def __init__(self, handler: Any, **options: Any) -> None:
+        self._handler = handler
+        self._options = options
+        self._started: queue.SimpleQueue[int | BaseException] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as exc:
+            self._started.put(exc)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        async with fastws.serve(self._handler, "127.0.0.1", 0, **self._options) as server:
+            self._started.put(server.sockets[0].getsockname()[1])
+            await self._stop.wait()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        port = self._started.get(timeout=TIMEOUT)
+        if isinstance(port, BaseException):
+            raise port
+        self.port = port
+        scheme = "wss" if self._options.get("ssl") else "ws"
+        self.url = f"{scheme}://127.0.0.1:{port}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(TIMEOUT)
+        assert not self._thread.is_alive()
+
+
+def run(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, with `options` for `subprocess.run`."""
+    defaults = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "encoding": "utf-8",
+        "timeout": TIMEOUT,
+    }
+    return subprocess.run(argv, check=False, **(defaults | options))
+
+
+def run_fastws(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a `fastws` command to its end."""
+    return run(*FASTWS, *args, **options)
