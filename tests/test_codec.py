@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 from importlib import import_module
@@ -14,6 +16,7 @@ import pytest
 from fastws import codec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import SimpleNamespace
 
 COMPILED = find_spec("fastws._c.messages") is not None
@@ -140,3 +143,21 @@ def test_importing_the_codec_brings_neither_asyncio_nor_ssl(twin: SimpleNamespac
 
 def test_codec_by_itself_needs_no_module_that_does_io(twin: SimpleNamespace) -> None:
     assert choice(PACKAGE_ONLY + "import fastws.codec" + LOADED, twin.name) == ""
+
+
+@pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy, pickle.dumps])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda twin: twin.MessageDecoder(masked=True),
+        lambda twin: twin.MessageEncoder(),
+        lambda twin: twin.FrameDecoder(masked=True),
+        lambda twin: twin.Utf8Validator(),
+    ],
+    ids=["MessageDecoder", "MessageEncoder", "FrameDecoder", "Utf8Validator"],
+)
+def test_what_is_in_the_middle_of_a_stream_is_not_copied(
+    twin: SimpleNamespace, make: Callable[[SimpleNamespace], object], copier: Callable[..., object]
+) -> None:
+    with pytest.raises(TypeError, match=r"cannot copy or pickle '\w+' object: it has state"):
+        copier(make(twin))

@@ -1,0 +1,1 @@
+"""WebSocket connections on asyncio: the only place where fastws does I/O."""

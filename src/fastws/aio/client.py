@@ -1,0 +1,261 @@
+"""A WebSocket client: it connects, once or again and again.
+
+This module knows addresses, TLS and when to try again. It does not know what a connection
+does; that is for `Endpoint`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl as ssl_module
+from typing import TYPE_CHECKING, Any, Generic
+
+from fastws.exceptions import ResponseError
+from fastws.handshake import ClientHandshake, parse_uri
+from fastws.http import Headers
+from fastws.spec import (
+    DEFAULT_CLOSE_TIMEOUT,
+    DEFAULT_MAX_FRAGMENTS,
+    DEFAULT_MAX_HEADER_SIZE,
+    DEFAULT_MAX_MESSAGE_SIZE,
+    DEFAULT_OPEN_TIMEOUT,
+    DEFAULT_PING_INTERVAL,
+    DEFAULT_PING_TIMEOUT,
+    CloseCode,
+)
+
+from .opening import ClientOpening
+from .protocol import Endpoint, Settings, deflate_extensions, logger
+from .websocket import WebSocket
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+
+    from typing_extensions import TypeVar
+
+    from fastws.deflate import PerMessageDeflate
+    from fastws.http import HeadersLike
+
+    P = TypeVar("P", bound=Endpoint, default=WebSocket)
+else:
+    from typing import TypeVar
+
+    P = TypeVar("P", bound=Endpoint)
+
+__all__ = ["connect"]
+
+# What a server answers that will be well again (RFC 9110 §15.6).
+_PASSING_STATUSES = frozenset({500, 502, 503, 504})
+
+
+class connect(Generic[P]):  # noqa: N801 - it is called like a function
+    """Connect to a WebSocket server.
+
+        async with connect("ws://localhost:8080") as ws:
+            await ws.send("Hello Server!")
+            print(await ws.recv())
+
+    `await connect(…)` returns the connection too, to be closed by its `close`.
+    `async for ws in connect(…)` connects anew whenever the body of the loop is done or
+    continued, after a growing delay while the server cannot be reached.
+
+    Args:
+        uri: a ws:// or wss:// URI (RFC 6455 §3). User and password, if there are any, are
+            sent by Basic authentication.
+        protocol: the `WebSocketProtocol` subclass, or another function without arguments
+            that makes one, for a connection that calls you; by default there is a
+            `WebSocket` to be awaited.
+        host: where to connect in place of the URI's host.
+        port: where to connect in place of the URI's port.
+        path: the path of a Unix socket to connect to in place of host and port.
+        sock: a connected socket, in place of host and port.
+        ssl: the context for wss://; by default `ssl.create_default_context()`.
+        server_hostname: whose certificate to expect, in place of the URI's host.
+        origin: what the Origin header field says; None leaves it out.
+        subprotocols: the subprotocols to ask for, the preferred one first.
+        deflate: whether to compress messages (RFC 7692) where the peer can, or how.
+        headers: more header fields for the request.
+        max_message_size: the largest message received, in bytes; None for no limit.
+        max_fragments: the largest number of frames of one message; None for no limit.
+        max_header_size: the longest header block of a response, in bytes.
+        open_timeout: how long it may take to connect, in seconds, name lookup, TLS and
+            opening handshake included; None for ever.
+        close_timeout: how long to wait for the peer when closing, in seconds.
+        ping_interval: how often to ping, in seconds; None for never.
+        ping_timeout: how long a peer may be silent after a ping, in seconds, before the
+            connection is closed with 1011; None for ever.
+        **options: passed on to `loop.create_connection` or `loop.create_unix_connection`.
+
+    Raises:
+        InvalidURIError: if `uri` is not a WebSocket URI.
+        TypeError, ValueError: if another argument is wrong.
+        OSError: when awaited, if there is no connection.
+        TimeoutError: when awaited, if it takes too long.
+        ResponseError: when awaited, if the server's answer does not open a connection.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        protocol: Callable[[], P] = WebSocket,  # type: ignore[assignment]
+        host: str | None = None,
+        port: int | None = None,
+        path: str | None = None,
+        sock: socket.socket | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        server_hostname: str | None = None,
+        origin: str | None = None,
+        subprotocols: Sequence[str] = (),
+        deflate: PerMessageDeflate | bool = False,
+        headers: HeadersLike = (),
+        max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
+        max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
+        max_header_size: int = DEFAULT_MAX_HEADER_SIZE,
+        open_timeout: float | None = DEFAULT_OPEN_TIMEOUT,
+        close_timeout: float | None = DEFAULT_CLOSE_TIMEOUT,
+        ping_interval: float | None = DEFAULT_PING_INTERVAL,
+        ping_timeout: float | None = DEFAULT_PING_TIMEOUT,
+        **options: Any,
+    ) -> None:
+        address = parse_uri(uri)
+        if not address.secure and ssl is not None:
+            raise ValueError("a ws:// URI has no use for ssl; wss:// has")
+        if address.secure:
+            options["ssl"] = ssl or ssl_module.create_default_context()
+            options["server_hostname"] = server_hostname or address.host
+        if path is not None:
+            options["path"] = path
+        elif sock is not None:
+            options["sock"] = sock
+        else:
+            options |= {"host": host or address.host, "port": port or address.port}
+        headers = Headers(headers)
+
+        def make_opening() -> ClientOpening:
+            return ClientOpening(
+                ClientHandshake(
+                    address,
+                    origin=origin,
+                    subprotocols=subprotocols,
+                    extensions=deflate_extensions(deflate),
+                    headers=headers,
+                    max_header_size=max_header_size,
+                )
+            )
+
+        make_opening()  # wrong arguments are told now
+        self._make_opening = make_opening
+        self._make_protocol = protocol
+        self._is_unix = path is not None
+        self._options = options
+        self._open_timeout = open_timeout
+        self._settings = Settings(
+            max_message_size=max_message_size,
+            max_fragments=max_fragments,
+            open_timeout=open_timeout,
+            close_timeout=close_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+        )
+        self._endpoint: P | None = None
+
+    def __await__(self) -> Generator[Any, None, P]:
+        return self._connect().__await__()
+
+    async def __aenter__(self) -> P:
+        self._endpoint = await self._connect()
+        return self._endpoint
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        assert self._endpoint is not None
+        code = CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR
+        self._endpoint._close(code, "")
+        await self._endpoint._wait_closed()
+
+    async def __aiter__(self) -> AsyncIterator[P]:
+        delays = _delays()
+        while True:
+            try:
+                endpoint = await self._connect()
+            except (OSError, ResponseError) as exc:
+                if not _may_pass(exc):
+                    raise
+                delay = next(delays)
+                logger.info("could not connect, next try in %.1f s: %s", delay, exc)
+                await asyncio.sleep(delay)
+                continue
+            delays = _delays()
+            try:
+                yield endpoint
+            finally:
+                endpoint._close(CloseCode.NORMAL_CLOSURE, "")
+                await endpoint._wait_closed()
+
+    async def _connect(self) -> P:
+        loop = asyncio.get_running_loop()
+        attempt = _Attempt(loop)
+        endpoint = self._make_protocol()
+        endpoint._configure(self._settings, self._make_opening, attempt)
+        create = loop.create_unix_connection if self._is_unix else loop.create_connection
+        try:
+            async with asyncio.timeout(self._open_timeout):
+                await create(lambda: endpoint, **self._options)
+                await attempt.opened
+        except BaseException as exc:
+            if isinstance(exc, TimeoutError) and not exc.args:
+                exc = TimeoutError("the opening handshake took too long")
+            endpoint._discard()
+            if isinstance(exc, Exception) and not attempt.reported:
+                endpoint._failed(exc)
+            raise exc from None
+        finally:
+            attempt.forget()
+        return endpoint
+
+
+class _Attempt:
+    """One attempt to connect: the owner of an endpoint until it is open."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.opened: asyncio.Future[None] = loop.create_future()
+        self.reported = False
+
+    def forget(self) -> None:
+        """Nobody will ask any more, not even after an exception."""
+        if not self.opened.cancel() and not self.opened.cancelled():
+            self.opened.exception()
+
+    def endpoint_made(self, endpoint: Endpoint) -> None:
+        pass
+
+    def endpoint_opened(self, endpoint: Endpoint) -> None:
+        if not self.opened.done():
+            self.opened.set_result(None)
+
+    def endpoint_failed(self, endpoint: Endpoint, exc: Exception) -> None:
+        self.reported = True
+        if not self.opened.done():
+            self.opened.set_exception(exc)
+
+    def endpoint_lost(self, endpoint: Endpoint) -> None:
+        pass
+
+
+def _may_pass(exc: OSError | ResponseError) -> bool:
+    """Whether a later attempt may succeed where this one failed."""
+    if isinstance(exc, ResponseError):
+        return exc.response is None or exc.response.status in _PASSING_STATUSES
+    # A certificate does not get better by waiting.
+    return not isinstance(exc, ssl_module.SSLCertVerificationError)
+
+
+def _delays() -> Iterator[float]:
+    """How long to wait before each further attempt, in seconds: 0.5 to 60, growing, and
+    never the same for all clients of a server that went down."""
+    delay = 1.0
+    while True:
+        yield delay * random.uniform(0.5, 1.0)
+        delay = min(delay * 1.6, 60.0)

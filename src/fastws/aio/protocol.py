@@ -1,0 +1,808 @@
+"""One WebSocket connection on an asyncio transport.
+
+`Endpoint` knows the transport, the timers and back pressure, and leads a connection from
+its opening to its end. It does not know what becomes of the messages: that is for its two
+subclasses, `WebSocketProtocol` here, which calls hooks, and `WebSocket`, which is awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol, cast
+from weakref import WeakKeyDictionary
+
+from fastws.connection import Connection, State
+from fastws.deflate import PerMessageDeflate
+from fastws.events import Pong
+from fastws.exceptions import ConnectionClosed, HandshakeError
+from fastws.spec import (
+    DEFAULT_CLOSE_TIMEOUT,
+    DEFAULT_MAX_FRAGMENTS,
+    DEFAULT_MAX_MESSAGE_SIZE,
+    DEFAULT_OPEN_TIMEOUT,
+    DEFAULT_PING_INTERVAL,
+    DEFAULT_PING_TIMEOUT,
+    CloseCode,
+    Role,
+)
+
+from .opening import ServerOpening
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Buffer
+
+    from fastws.deflate import Agreement
+    from fastws.events import Event
+    from fastws.http import Request, Response
+    from fastws.prepared import PreparedMessage
+
+    from .opening import Opening
+
+__all__ = ["WebSocketProtocol"]
+
+logger = logging.getLogger("fastws")
+
+
+# What all connections of a server share ----------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Limits and times; `serve` and `connect` document them."""
+
+    max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE
+    max_fragments: int | None = DEFAULT_MAX_FRAGMENTS
+    open_timeout: float | None = DEFAULT_OPEN_TIMEOUT
+    close_timeout: float | None = DEFAULT_CLOSE_TIMEOUT
+    ping_interval: float | None = DEFAULT_PING_INTERVAL
+    ping_timeout: float | None = DEFAULT_PING_TIMEOUT
+
+    def __post_init__(self) -> None:
+        for name in ("open_timeout", "close_timeout", "ping_interval", "ping_timeout"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, or None for never")
+        # The limits are checked where they are used; here, so that serve() raises.
+        Connection(
+            Role.SERVER, max_message_size=self.max_message_size, max_fragments=self.max_fragments
+        )
+
+
+def deflate_extensions(deflate: PerMessageDeflate | bool) -> tuple[PerMessageDeflate, ...]:
+    """Read the argument of that name of `serve` and `connect`."""
+    if isinstance(deflate, PerMessageDeflate):
+        return (deflate,)
+    return (PerMessageDeflate(),) if deflate else ()
+
+
+class Owner(Protocol):
+    """Who made an endpoint and wants to know how it fares: a server or a connector."""
+
+    def endpoint_made(self, endpoint: Endpoint) -> None:
+        """There is a transport."""
+
+    def endpoint_opened(self, endpoint: Endpoint) -> None:
+        """The opening handshake succeeded."""
+
+    def endpoint_failed(self, endpoint: Endpoint, exc: Exception) -> None:
+        """The opening handshake failed."""
+
+    def endpoint_lost(self, endpoint: Endpoint) -> None:
+        """The transport is gone."""
+
+
+# One read buffer for all connections of a loop: a transport calls get_buffer and
+# buffer_updated back to back, so an idle connection needs no buffer of its own.
+_READ_BUFFER_SIZE = 256 << 10
+_read_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
+
+
+def _read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
+    buffer = _read_buffers.get(loop)
+    if buffer is None:
+        buffer = _read_buffers[loop] = memoryview(bytearray(_READ_BUFFER_SIZE))
+    return buffer
+
+
+# How much may wait for the end of a turn of the event loop, to leave in one write, in bytes.
+_CORK_LIMIT = 64 << 10
+
+# A TLS transport cannot shut down its writing side alone. There the peer has had
+# its say when it was silent for this long, in seconds.
+_TLS_LINGER = 1.0
+
+
+class Endpoint(asyncio.BufferedProtocol):
+    """What both styles of connection have in common."""
+
+    __slots__ = (
+        "__weakref__",
+        "_buffer",
+        "_close_waiter",
+        "_connection",
+        "_corked",
+        "_deadline",
+        "_drain_waiters",
+        "_ended",
+        "_gone",
+        "_heard",
+        "_held",
+        "_loop",
+        "_make_opening",
+        "_next_ping",
+        "_opening",
+        "_owner",
+        "_pings",
+        "_reading_paused",
+        "_settings",
+        "_timer",
+        "_transport",
+        "_unsent",
+        "_write_paused",
+        "request",
+        "response",
+        "subprotocol",
+    )
+
+    _loop: asyncio.AbstractEventLoop
+    _buffer: memoryview
+
+    def __init__(self) -> None:
+        self.request: Request | None = None
+        self.response: Response | None = None
+        self.subprotocol: str | None = None
+        # There is none before connection_made; nothing of ours is called by then.
+        self._transport = cast("asyncio.Transport", None)
+        self._settings = _DEFAULT_SETTINGS
+        self._make_opening: Callable[[], Opening] = ServerOpening
+        self._owner: Owner | None = None
+        self._opening: Opening | None = None
+        self._connection: Connection | None = None
+        self._ended = False  # nothing more is received
+        self._gone = False  # nor is there a transport
+        self._timer: asyncio.TimerHandle | None = None
+        # Keepalive.
+        self._heard = False
+        self._next_ping = 0.0
+        self._deadline: float | None = None
+        self._pings: dict[bytes, tuple[float, asyncio.Future[float]]] | None = None
+        # Back pressure.
+        self._corked = False
+        self._write_paused = False
+        self._held = False
+        self._reading_paused = False
+        self._unsent = 0
+        self._drain_waiters: list[asyncio.Future[None]] | None = None
+        self._close_waiter: asyncio.Future[None] | None = None
+
+    def _configure(
+        self, settings: Settings, make_opening: Callable[[], Opening], owner: Owner
+    ) -> None:
+        self._settings = settings
+        self._make_opening = make_opening
+        self._owner = owner
+
+    # For both styles --------------------------------------------------------------
+
+    @property
+    def remote_address(self) -> Any:
+        """The peer's address, as its socket family has it; None if there is none."""
+        return self.get_extra_info("peername")
+
+    @property
+    def local_address(self) -> Any:
+        """Our address, as its socket family has it; None if there is none."""
+        return self.get_extra_info("sockname")
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """What the transport knows: "ssl_object", "socket", … (see asyncio's docs)."""
+        if self._transport is None:
+            return default
+        return self._transport.get_extra_info(name, default)
+
+    @property
+    def state(self) -> State | None:
+        """What can still happen; None before the connection is open."""
+        return None if self._connection is None else self._connection.state
+
+    @property
+    def close_code(self) -> int | None:
+        """How the connection ended (see `Connection.close_code`); None while it has not."""
+        return None if self._connection is None else self._connection.close_code
+
+    @property
+    def close_reason(self) -> str:
+        """The reason that came with the close code."""
+        return "" if self._connection is None else self._connection.close_reason
+
+    # For the subclasses to fill in -----------------------------------------------------
+
+    def _opened(self) -> None:
+        """The connection is open."""
+
+    def _received(self, events: list[Event]) -> None:
+        """Messages and control frames arrived; must not raise."""
+
+    def _failed(self, exc: Exception) -> None:
+        """The connection ends, or did not come about, because of an error."""
+
+    def _finished(self) -> None:
+        """Nothing more will be received on a connection that was open."""
+
+    def _lost(self) -> None:
+        """The transport of a connection that was open is gone."""
+
+    # asyncio.BaseProtocol ------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._gone:  # discarded already
+            cast("asyncio.Transport", transport).abort()
+            return
+        self._transport = cast("asyncio.Transport", transport)
+        self._loop = asyncio.get_running_loop()
+        self._buffer = _read_buffer(self._loop)
+        if self._owner is not None:
+            self._owner.endpoint_made(self)
+        self._opening = self._make_opening()
+        self._set_timer(self._settings.open_timeout, self._open_timed_out)
+        self._opening.begin(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone = True
+        self._set_timer(None, None)
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
+            self._report(exc or HandshakeError("connection closed during the opening handshake"))
+        elif self._connection is not None:
+            self._flush()
+            self._connection.receive_eof()
+            if exc is not None and not self._ended:
+                self._failed(exc)
+            self._finish()
+            self._lost()
+        self._write_paused = False
+        self._wake_drain_waiters()
+        if self._close_waiter is not None and not self._close_waiter.done():
+            self._close_waiter.set_result(None)
+        if self._owner is not None:
+            self._owner.endpoint_lost(self)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        self._unsent = self._transport.get_write_buffer_size()
+        self._update_reading()
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._update_reading()
+        self._wake_drain_waiters()
+
+    # asyncio.BufferedProtocol ----------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._heard = True
+        if self._ended:
+            return
+        if self._connection is not None:
+            self._receive(self._buffer[:nbytes])
+        elif self._opening is not None:
+            self._opening.receive_data(self, bytes(self._buffer[:nbytes]))
+
+    def eof_received(self) -> None:
+        if self._opening is not None:
+            self._opening.receive_eof(self)
+        elif self._connection is not None and not self._ended:
+            self._flush()
+            self._connection.receive_eof()
+            self._finish()
+        # Returning None makes the transport send what it holds, then close; a peer that takes
+        # none of it must not hold it for ever.
+        self._set_timer(self._settings.close_timeout, self._transport.abort)
+
+    # Opening ---------------------------------------------------------------------------
+
+    def _open(self, octets: bytes, trailing: bytes, deflate: Agreement | None) -> None:
+        """The handshake succeeded: send its last word and go on."""
+        opening, self._opening = self._opening, None
+        assert opening is not None
+        if octets:
+            self._transport.write(octets)
+        settings = self._settings
+        self._connection = Connection(
+            opening.role,
+            max_message_size=settings.max_message_size,
+            max_fragments=settings.max_fragments,
+            deflate=deflate,
+        )
+        self._next_ping = self._loop.time()
+        self._keep_alive_from_now()
+        self._corked = True
+        try:
+            self._opened()
+            if self._owner is not None:
+                self._owner.endpoint_opened(self)
+        finally:
+            self._corked = False
+            self._flush()
+        if trailing:
+            self._receive(trailing)
+
+    def _refuse(self, octets: bytes, exc: Exception | None) -> None:
+        """A server answers the handshake with plain HTTP, and that is all."""
+        self._opening = None
+        self._ended = True
+        self._transport.write(octets)
+        if exc is not None:
+            self._report(exc)
+        self._linger()
+
+    def _abandon(self, exc: Exception) -> None:
+        """A client gives up the handshake."""
+        self._discard()
+        self._report(exc)
+
+    def _discard(self) -> None:
+        """Drop the connection, wherever it is."""
+        if self._connection is None:
+            self._opening = None
+            self._ended = True
+        if self._transport is not None:
+            self._transport.abort()
+        else:
+            self._gone = True
+
+    def _report(self, exc: Exception) -> None:
+        self._failed(exc)
+        if self._owner is not None:
+            self._owner.endpoint_failed(self, exc)
+
+    def _open_timed_out(self) -> None:
+        if self._opening is not None:
+            self._opening.time_out(self)
+
+    # Receiving ------------------------------------------------------------------------
+
+    def _receive(self, data: Buffer) -> None:
+        connection = self._connection
+        assert connection is not None
+        # What is sent in answer leaves in one write.
+        self._corked = True
+        try:
+            events = connection.receive_data(data)
+            if self._pings:
+                self._resolve_pings(events)
+            if events:
+                self._received(events)
+        finally:
+            if connection.close_code is None:
+                self._corked = False
+                self._flush()
+            else:
+                # Our close frame comes next. A task that a message has just woken has its
+                # turn before, and may answer.
+                self._cork()
+
+    def _finish(self) -> None:
+        """Nothing more will be received."""
+        if self._ended:
+            return
+        self._ended = True
+        assert self._connection is not None
+        if self._connection.error is not None:
+            self._failed(self._connection.error)
+        for _, waiter in (self._pings or {}).values():
+            if not waiter.done():
+                waiter.set_exception(self._closed_error())
+                waiter.exception()  # nobody has to await it
+        self._pings = None
+        self._finished()
+
+    def _closed_error(self) -> ConnectionClosed:
+        connection = self._connection
+        assert connection is not None
+        code = connection.close_code
+        error = ConnectionClosed(
+            CloseCode.ABNORMAL_CLOSURE.value if code is None else code, connection.close_reason
+        )
+        error.__cause__ = connection.error
+        return error
+
+    # Sending ----------------------------------------------------------------------------
+
+    def _sendable(self) -> Connection:
+        if self._connection is None:
+            raise ConnectionClosed(
+                CloseCode.ABNORMAL_CLOSURE.value, "the connection was never open"
+            )
+        return self._connection
+
+    def _sent(self) -> None:
+        """Something was queued: see that it leaves.
+
+        The first write of a turn of the event loop is not delayed; what follows in the same
+        turn leaves together at its end, or when it becomes much: a task that sends and sends
+        must come to feel the back pressure.
+        """
+        if not self._corked:
+            self._flush()
+            self._cork()
+            return
+        connection = self._connection
+        assert connection is not None
+        # (The last flush adds our close frame; it must not come in the middle.)
+        if connection.bytes_queued > _CORK_LIMIT and connection.close_code is None:
+            self._flush()
+
+    def _cork(self) -> None:
+        self._corked = True
+        self._loop.call_soon(self._uncork)
+
+    def _uncork(self) -> None:
+        self._corked = False
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what is queued; if it ends with our last word, so does the connection."""
+        connection = self._connection
+        assert connection is not None
+        data = connection.data_to_send()
+        if data and not self._gone:
+            self._transport.write(data)
+        if connection.state is State.CLOSED and not self._ended:
+            self._finish()
+            self._end_transport()
+
+    async def _drain(self) -> None:
+        """Wait until the peer took enough of what was sent."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        if self._drain_waiters is None:
+            self._drain_waiters = []
+        self._drain_waiters.append(waiter)
+        await waiter
+
+    def _wake_drain_waiters(self) -> None:
+        waiters, self._drain_waiters = self._drain_waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _ping(self, data: Buffer | None) -> asyncio.Future[float]:
+        connection = self._sendable()
+        if self._pings is None:
+            self._pings = {}
+        if data is not None:
+            octets = bytes(memoryview(data))
+            if octets in self._pings:
+                raise ValueError("a ping with the same data is on its way")
+        else:
+            number = len(self._pings)
+            while (octets := number.to_bytes(4, "big")) in self._pings:
+                number += 1
+        connection.ping(octets)
+        waiter: asyncio.Future[float] = self._loop.create_future()
+        self._pings[octets] = (perf_counter(), waiter)
+        self._sent()
+        return waiter
+
+    def _resolve_pings(self, events: list[Event]) -> None:
+        assert self._pings is not None
+        for event in events:
+            if isinstance(event, Pong) and event.data in self._pings:
+                now = perf_counter()  # finer than a loop's time
+                # §5.5.3: a pong may answer the last of several pings only.
+                for data in list(self._pings):
+                    sent, waiter = self._pings.pop(data)
+                    if not waiter.done():
+                        waiter.set_result(now - sent)
+                    if data == event.data:
+                        break
+
+    # Back pressure -------------------------------------------------------------------------
+
+    def _hold_reading(self, held: bool) -> None:
+        """Hold reading because what was read is not wanted yet."""
+        self._held = held
+        self._update_reading()
+
+    def _update_reading(self) -> None:
+        connection = self._connection
+        # A client that does not take our answers gets no further questions in. A client itself
+        # always reads: if neither side did, both would wait for the other for ever.
+        # Once our close frame is on its way, the peer's must not be kept from us.
+        overfull = (
+            self._write_paused
+            and connection is not None
+            and connection.role is Role.SERVER
+            and connection.state is State.OPEN
+        )
+        pause = (self._held or overfull) and not self._ended
+        if pause == self._reading_paused or self._transport.is_closing():
+            return
+        self._reading_paused = pause
+        if pause:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    # Keepalive ------------------------------------------------------------------------------
+
+    def _keep_alive_from_now(self) -> None:
+        interval = self._settings.ping_interval
+        if interval is None:
+            self._set_timer(None, None)
+        else:
+            self._next_ping = self._loop.time() + interval
+            self._set_timer(interval, self._keep_alive)
+
+    def _keep_alive(self) -> None:
+        """Ping the peer, or give it up.
+
+        Whatever arrives is a sign of life: behind a large message the pong may be long in
+        coming. While reading is held on our side none can arrive; and while the peer is slow
+        to take what we send, it is one that it takes some.
+        """
+        connection = self._connection
+        settings = self._settings
+        if connection is None or connection.state is not State.OPEN:
+            return
+        now = self._loop.time()
+        unsent = self._transport.get_write_buffer_size()
+        taken = self._write_paused and unsent < self._unsent
+        alive = taken or self._heard or self._held
+        self._unsent = unsent
+        if alive:
+            self._deadline = None
+        elif self._deadline is not None and now >= self._deadline:
+            self._fail_with(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+            return
+        if now >= self._next_ping:
+            assert settings.ping_interval is not None
+            self._next_ping = now + settings.ping_interval
+            if not self._write_paused:
+                connection.ping()
+                self._sent()
+            self._heard = False
+            if self._deadline is None and settings.ping_timeout is not None:
+                self._deadline = now + settings.ping_timeout
+        due = self._next_ping if self._deadline is None else min(self._next_ping, self._deadline)
+        self._set_timer(max(due - now, 0.001), self._keep_alive)
+
+    # Closing -----------------------------------------------------------------------------------
+
+    def _close(self, code: int | None, reason: str) -> None:
+        """Begin the close handshake (RFC 6455 §7.1.2)."""
+        connection = self._connection
+        if connection is None:
+            # Never open: there is nobody to say goodbye to.
+            if self._transport is not None and not self._ended:
+                self._transport.close()
+            return
+        if connection.state is State.OPEN and connection.close_code is None:
+            connection.close(code, reason)
+            self._flush()
+            self._update_reading()
+            self._set_timer(self._settings.close_timeout, self._transport.abort)
+
+    def _fail_with(self, code: int, reason: str) -> None:
+        """End the connection without waiting for the peer's close frame."""
+        assert self._connection is not None
+        self._connection.fail(code, reason)
+        self._flush()
+
+    def _end_transport(self) -> None:
+        """The close frames are exchanged, or ours is the last word: end the TCP connection.
+
+        §7.1.1: the server closes first, so that the client does not have to wait.
+        """
+        connection = self._connection
+        assert connection is not None
+        if connection.role is Role.SERVER or connection.error is not None:
+            self._linger()
+        else:
+            self._update_reading()
+            self._set_timer(self._settings.close_timeout, self._transport.abort)
+
+    def _linger(self) -> None:
+        """Close the TCP connection such that no reset overtakes what we sent last.
+
+        A socket closed while the peer still sends makes the peer's kernel drop what it has
+        not read yet. So only our side is shut down, and what arrives is dropped until the
+        peer closes its side.
+        """
+        self._update_reading()
+        if self._transport.is_closing():
+            return
+        timeout = self._settings.close_timeout
+        if self._transport.can_write_eof():
+            self._set_timer(timeout, self._transport.abort)
+            try:
+                self._transport.write_eof()
+            except OSError:  # the peer answered our last write with a reset
+                self._transport.abort()
+        elif self._connection is not None and self._connection.error is None:
+            self._shut()  # the peer sent its close frame, thus nothing after it
+        else:
+            self._deadline = None if timeout is None else self._loop.time() + timeout
+            self._linger_over_tls()
+
+    def _linger_over_tls(self) -> None:
+        if self._deadline is not None and self._loop.time() >= self._deadline:
+            self._transport.abort()
+        elif self._heard or self._transport.get_write_buffer_size():
+            self._heard = False
+            self._set_timer(_TLS_LINGER, self._linger_over_tls)
+        else:
+            self._shut()
+
+    def _shut(self) -> None:
+        """Have the transport send what it holds, then close, but not wait for ever."""
+        self._set_timer(self._settings.close_timeout, self._transport.abort)
+        self._transport.close()
+
+    async def _wait_closed(self) -> None:
+        """Wait until the transport is gone."""
+        if self._gone:
+            return
+        if self._close_waiter is None:
+            self._close_waiter = self._loop.create_future()
+        # Shielded: whoever is cancelled must not cancel it for the others.
+        await asyncio.shield(self._close_waiter)
+
+    # Helpers -------------------------------------------------------------------------------------
+
+    def _set_timer(self, delay: float | None, callback: Callable[[], None] | None) -> None:
+        """Replace the one timer of this connection; there is none without a delay."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if delay is not None and callback is not None and not self._gone:
+            self._timer = self._loop.call_later(delay, callback)
+
+    def _log_error(self, message: str, exc: BaseException) -> None:
+        logger.error("%s (%s)", message, self.remote_address, exc_info=exc)
+
+
+_DEFAULT_SETTINGS = Settings()
+
+
+class WebSocketProtocol(Endpoint):
+    """A connection that calls you: override the hooks that you need.
+
+    The hooks are called in the event loop, one at a time. An exception that one of them
+    lets out is logged and closes the connection with 1011.
+
+    The class is a protocol factory for `loop.create_server`; `fastws.serve` and
+    `fastws.connect` take it too and add what a bare transport has not.
+
+    Attributes:
+        request: the client's request; None on a client.
+        response: the server's response; None on a server.
+        subprotocol: the subprotocol agreed on; None if there is none.
+    """
+
+    __slots__ = ()
+
+    # Hooks ----------------------------------------------------------------------------
+
+    def on_open(self) -> None:
+        """The connection is open."""
+
+    def on_message(self, message: str | bytes) -> None:
+        """A message arrived: a `str` if it is text, `bytes` if it is binary."""
+
+    def on_close(self, code: int, reason: str) -> None:
+        """The connection is gone; called once for each `on_open`.
+
+        Args:
+            code: the close code that the peer sent (1005 if it sent none), that we sent when
+                it broke the protocol, or 1006 if the connection was lost without.
+            reason: the reason that came with the code.
+        """
+
+    def on_error(self, exc: Exception) -> None:
+        """The connection did not come about, or ends, because of an error.
+
+        Args:
+            exc: HandshakeError, ProtocolError, OSError or TimeoutError.
+        """
+
+    # Methods ----------------------------------------------------------------------------
+
+    def send(
+        self, message: str | Buffer | PreparedMessage, *, compress: bool | None = None
+    ) -> None:
+        """Send a text (str) or binary (bytes-like) message, or one that `prepare` made; what
+        the peer does not take yet is buffered.
+
+        Args:
+            message: the message.
+            compress: whether to compress it, where that was agreed on; None to decide by
+                its size. It is done at once: a large message takes its time.
+
+        Raises:
+            TypeError: if `message` is none of these.
+            ValueError: if `message` has lone surrogates.
+            ConnectionClosed: if the connection is closed or closing.
+        """
+        self._sendable().send(message, compress=compress)
+        self._sent()
+
+    def ping(self, data: Buffer | None = None) -> asyncio.Future[float]:
+        """Send a ping (RFC 6455 §5.5.2).
+
+        Args:
+            data: at most 125 bytes, which no other ping on its way has; by default ours.
+
+        Returns:
+            a future, which need not be awaited: the time until the pong, in seconds, or
+            ConnectionClosed.
+
+        Raises:
+            TypeError: if `data` is not bytes-like.
+            ValueError: if `data` is too long or that of another ping on its way.
+            ConnectionClosed: if the connection is closed or closing.
+        """
+        return self._ping(data)
+
+    def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close the connection; `on_close` follows. Does nothing if it is closing already.
+
+        Args:
+            code: a close code that may travel (RFC 6455 §7.4); None to send none.
+            reason: at most 123 bytes in UTF-8; none without a code.
+
+        Raises:
+            ValueError: if the code may not travel or the reason is too long.
+        """
+        self._close(code, reason)
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone."""
+        await self._wait_closed()
+
+    # Endpoint's ---------------------------------------------------------------------------
+
+    def _opened(self) -> None:
+        self._call(self.on_open)
+
+    def _received(self, events: list[Event]) -> None:
+        on_message = self.on_message
+        for event in events:
+            if isinstance(event, (str, bytes)):
+                try:
+                    on_message(event)
+                except Exception as exc:
+                    self._hook_failed(exc)
+                    if not isinstance(exc, ConnectionClosed):
+                        return
+
+    def _failed(self, exc: Exception) -> None:
+        self._call(self.on_error, exc)
+
+    def _lost(self) -> None:
+        code = self.close_code
+        assert code is not None
+        self._call(self.on_close, code, self.close_reason)
+
+    def _call(self, hook: Callable[..., None], *args: Any) -> None:
+        try:
+            hook(*args)
+        except Exception as exc:
+            self._hook_failed(exc)
+
+    def _hook_failed(self, exc: Exception) -> None:
+        # To send on a connection that began to close meanwhile is nobody's mistake.
+        if isinstance(exc, ConnectionClosed) and self.state is not State.OPEN:
+            return
+        self._log_error(f"a hook of {type(self).__name__} failed", exc)
+        if self.state is State.OPEN:
+            self._close(CloseCode.INTERNAL_ERROR, "")

@@ -1,0 +1,335 @@
+"""A WebSocket server: it listens, runs a handler for each connection, and stops in order.
+
+This module knows listening sockets, handler tasks and signals. It does not know what a
+connection does; that is for `Endpoint`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from fastws import rules
+from fastws.connection import State
+from fastws.exceptions import ConnectionClosed
+from fastws.handshake import ServerHandshake
+from fastws.http import Headers
+from fastws.spec import (
+    DEFAULT_CLOSE_TIMEOUT,
+    DEFAULT_MAX_FRAGMENTS,
+    DEFAULT_MAX_HEADER_SIZE,
+    DEFAULT_MAX_MESSAGE_SIZE,
+    DEFAULT_OPEN_TIMEOUT,
+    DEFAULT_PING_INTERVAL,
+    DEFAULT_PING_TIMEOUT,
+    CloseCode,
+)
+
+from .opening import ServerOpening
+from .protocol import Endpoint, Settings, WebSocketProtocol, deflate_extensions, logger
+from .websocket import WebSocket
+
+if TYPE_CHECKING:
+    import re
+    import socket
+    import ssl as ssl_module
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+
+    from fastws.deflate import PerMessageDeflate
+    from fastws.http import HeadersLike
+
+    from .opening import ProcessRequest
+
+__all__ = ["Server", "serve"]
+
+SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Server:
+    """A running server, as `serve` returns it.
+
+    Attributes:
+        connections: the connections there are, those still in their handshake included.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[WebSocket], Awaitable[None]] | Callable[[], WebSocketProtocol],
+        settings: Settings,
+        make_opening: Callable[[], ServerOpening],
+        shutdown_timeout: float | None,
+    ) -> None:
+        self.connections: set[Endpoint] = set()
+        self._handler = handler
+        self._settings = settings
+        self._make_opening = make_opening
+        self._shutdown_timeout = shutdown_timeout
+        self._calls_back = _is_protocol_factory(handler)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: asyncio.Server | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """The sockets that the server listens on."""
+        return () if self._listener is None else self._listener.sockets
+
+    async def serve_forever(self, *, signals: Iterable[signal.Signals] = SHUTDOWN_SIGNALS) -> None:
+        """Serve until a signal arrives, `close` is called or the task is cancelled; then
+        shut down as `close` does.
+
+        Args:
+            signals: the signals that mean "stop". A second one does not wait any longer.
+                They are heeded in the main thread, where the platform's event loop can.
+        """
+        loop = asyncio.get_running_loop()
+        installed = []
+        for number in signals:
+            try:
+                loop.add_signal_handler(number, self._on_signal)
+            except (NotImplementedError, RuntimeError, ValueError):
+                continue  # not on Windows, not in this thread
+            installed.append(number)
+        try:
+            await self._stopping.wait()
+            await self.close()
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+        finally:
+            for number in installed:
+                loop.remove_signal_handler(number)
+
+    async def close(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
+        """Stop accepting, close every connection and wait for their handlers; whatever is
+        left after the shutdown timeout is cancelled.
+
+        Args:
+            code: the close code for the clients.
+            reason: at most 123 bytes in UTF-8.
+
+        Raises:
+            ValueError: if the code may not travel or the reason is too long.
+        """
+        rules.close_payload(code, reason)
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close(code, reason))
+            self._stopping.set()
+        await asyncio.shield(self._closing)
+
+    async def wait_closed(self) -> None:
+        """Wait until somebody else's `close` is done."""
+        await self._closed.wait()
+
+    async def _close(self, code: int, reason: str) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        for endpoint in list(self.connections):
+            endpoint._close(code, reason)
+        try:
+            async with asyncio.timeout(self._shutdown_timeout):
+                await self._wait_idle()
+        except TimeoutError:
+            self._abort()
+            await self._wait_idle()
+        self._closed.set()
+
+    async def _wait_idle(self) -> None:
+        # Handlers first: one that has just been cancelled may still use its connection.
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._idle.wait()
+
+    def _abort(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for endpoint in list(self.connections):
+            endpoint._transport.abort()
+
+    def _on_signal(self) -> None:
+        if self._closing is None:
+            self._stopping.set()
+        else:
+            self._abort()
+
+    # Connections: the owner of endpoints --------------------------------------------------
+
+    def _make_endpoint(self) -> Endpoint:
+        endpoint = self._handler() if self._calls_back else WebSocket()  # type: ignore[call-arg]
+        assert isinstance(endpoint, Endpoint)
+        endpoint._configure(self._settings, self._make_opening, self)
+        return endpoint
+
+    def endpoint_made(self, endpoint: Endpoint) -> None:
+        self.connections.add(endpoint)
+        self._idle.clear()
+        if self._closing is not None:
+            endpoint._transport.abort()
+
+    def endpoint_opened(self, endpoint: Endpoint) -> None:
+        if isinstance(endpoint, WebSocket):
+            task = asyncio.get_running_loop().create_task(self._run_handler(endpoint))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def endpoint_failed(self, endpoint: Endpoint, exc: Exception) -> None:
+        logger.debug("opening handshake failed (%s): %s", endpoint.remote_address, exc)
+
+    def endpoint_lost(self, endpoint: Endpoint) -> None:
+        self.connections.discard(endpoint)
+        if not self.connections:
+            self._idle.set()
+
+    async def _run_handler(self, ws: WebSocket) -> None:
+        code = CloseCode.INTERNAL_ERROR
+        try:
+            await self._handler(ws)  # type: ignore[call-arg, misc]
+            code = CloseCode.NORMAL_CLOSURE
+        except asyncio.CancelledError:
+            code = CloseCode.GOING_AWAY
+            raise
+        except Exception as exc:
+            # That the client is gone is no error of the handler's.
+            if not isinstance(exc, ConnectionClosed) or ws.state is State.OPEN:
+                ws._log_error("handler failed", exc)
+        finally:
+            ws._close(code, "")
+
+
+class serve:  # noqa: N801 - it is called like a function
+    """Start a WebSocket server.
+
+        async with serve(handler, "localhost", 8080) as server:
+            await server.serve_forever()
+
+    `await serve(…)` returns the server too, to be closed by its `close`.
+
+    Args:
+        handler: a coroutine function, called with a `WebSocket` for each connection, which
+            is closed when it returns; or a `WebSocketProtocol` subclass (or a
+            functools.partial of one), of which an instance is made for each.
+        host: what to listen on, as for `loop.create_server`; None for all interfaces.
+        port: the TCP port; 0 lets the operating system choose one.
+        path: the path of a Unix socket, in place of host and port.
+        sock: a bound socket, in place of host and port.
+        ssl: the context that makes this a wss:// server.
+        origins: the origins that may connect (RFC 6455 §10.2): strings, compiled patterns,
+            None for a client that sends none. None in place of a list lets in all; browsers
+            then connect from any page.
+        subprotocols: the subprotocols spoken, the preferred one first.
+        deflate: whether to compress messages (RFC 7692) where the peer can, or how.
+        headers: more header fields for each response.
+        process_request: a function, or coroutine function, that sees each HTTP request
+            before it is answered: it returns a `Response` to be sent in place of the
+            handshake's, for a health check or to refuse; or None to go on.
+        max_message_size: the largest message received, in bytes; None for no limit.
+        max_fragments: the largest number of frames of one message; None for no limit.
+        max_header_size: the longest header block of a request, in bytes.
+        open_timeout: how long an opening handshake may take, in seconds; None for ever.
+        close_timeout: how long to wait for the peer when closing, in seconds.
+        ping_interval: how often to ping, in seconds; None for never.
+        ping_timeout: how long a peer may be silent after a ping, in seconds, before the
+            connection is closed with 1011; None for ever.
+        shutdown_timeout: how long `Server.close` waits for clients and handlers, in seconds.
+        **options: passed on to `loop.create_server` or `loop.create_unix_server`: backlog,
+            reuse_port, …
+
+    Raises:
+        TypeError, ValueError: if an argument is wrong.
+        OSError: when awaited, if the server cannot listen there.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[WebSocket], Awaitable[None]] | Callable[[], WebSocketProtocol],
+        host: str | Sequence[str] | None = None,
+        port: int | None = None,
+        *,
+        path: str | None = None,
+        sock: socket.socket | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        origins: Sequence[str | re.Pattern[str] | None] | None = None,
+        subprotocols: Sequence[str] = (),
+        deflate: PerMessageDeflate | bool = False,
+        headers: HeadersLike = (),
+        process_request: ProcessRequest | None = None,
+        max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
+        max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
+        max_header_size: int = DEFAULT_MAX_HEADER_SIZE,
+        open_timeout: float | None = DEFAULT_OPEN_TIMEOUT,
+        close_timeout: float | None = DEFAULT_CLOSE_TIMEOUT,
+        ping_interval: float | None = DEFAULT_PING_INTERVAL,
+        ping_timeout: float | None = DEFAULT_PING_TIMEOUT,
+        shutdown_timeout: float | None = 10.0,
+        **options: Any,
+    ) -> None:
+        if not callable(handler):
+            raise TypeError(f"handler must be callable, not {type(handler).__name__!r}")
+        if (path is not None or sock is not None) and (host is not None or port is not None):
+            raise ValueError("a path or a sock takes the place of host and port")
+        settings = Settings(
+            max_message_size=max_message_size,
+            max_fragments=max_fragments,
+            open_timeout=open_timeout,
+            close_timeout=close_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+        )
+        make_handshake = partial(
+            ServerHandshake,
+            origins=origins,
+            subprotocols=subprotocols,
+            extensions=deflate_extensions(deflate),
+            headers=Headers(headers),
+            max_header_size=max_header_size,
+        )
+        make_handshake()  # wrong arguments are told now, not to the first client
+        self._start = partial(
+            self._listen,
+            handler,
+            settings,
+            lambda: ServerOpening(make_handshake(), process_request),
+            shutdown_timeout,
+        )
+        if ssl is not None:
+            options["ssl"] = ssl
+            options.setdefault("ssl_handshake_timeout", open_timeout)
+        if sock is not None:
+            options["sock"] = sock
+        if path is None:
+            options |= {"host": host, "port": port} if sock is None else {}
+        else:
+            options["path"] = path
+        self._is_unix = path is not None
+        self._options = options
+        self._server: Server | None = None
+
+    async def _listen(self, *args: Any) -> Server:
+        loop = asyncio.get_running_loop()
+        server = Server(*args)
+        create = loop.create_unix_server if self._is_unix else loop.create_server
+        server._listener = await create(server._make_endpoint, **self._options)
+        self._server = server
+        return server
+
+    def __await__(self) -> Generator[Any, None, Server]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> Server:
+        return await self._start()
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        await self._server.close()
+
+
+def _is_protocol_factory(handler: object) -> bool:
+    while isinstance(handler, partial):
+        handler = handler.func
+    return isinstance(handler, type) and issubclass(handler, WebSocketProtocol)

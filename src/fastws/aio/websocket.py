@@ -1,0 +1,343 @@
+"""A connection that is awaited: `recv`, `send`, `async for`.
+
+This module knows tasks: who waits for what, and that a task may be cancelled. It does not
+know bytes; they are the business of `Endpoint`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from fastws import rules
+from fastws.connection import State
+from fastws.exceptions import ConnectionClosed, StateError
+from fastws.prepared import PreparedMessage, prepare
+from fastws.spec import CloseCode
+
+from .protocol import Endpoint, logger
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from typing import TypeAlias, TypeGuard
+
+    from typing_extensions import Buffer
+
+    from fastws.deflate import CompressorParameters
+    from fastws.events import Event
+
+    Message: TypeAlias = (
+        str
+        | Buffer
+        | PreparedMessage
+        | Iterable[str]
+        | Iterable[Buffer]
+        | AsyncIterable[str]
+        | AsyncIterable[Buffer]
+    )
+
+    _Kind: TypeAlias = Literal["text", "binary"]
+
+__all__ = ["WebSocket"]
+
+
+# From this size on, in bytes, a message takes milliseconds to compress.
+_LARGE = 256 << 10
+
+
+# Whoever closes the connection may go on to receive what still arrives. If nobody took a
+# message for this long, in seconds, the rest is dropped.
+_PATIENCE = 0.1
+
+
+class WebSocket(Endpoint):
+    """A connection, as `serve` hands it to a handler and `connect` returns it.
+
+    `async for message in ws` yields messages until the connection is closed.
+
+    Reading stops while messages wait to be received, so that a slow handler slows its peer
+    down; at most two reads of the socket are held for it.
+
+    Attributes:
+        request: the client's request; None on a client.
+        response: the server's response; None on a server.
+        subprotocol: the subprotocol agreed on; None if there is none.
+    """
+
+    __slots__ = ("_discarding", "_fragmented", "_messages", "_waiter")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._messages: deque[str | bytes] | None = None
+        self._discarding = False
+        self._waiter: asyncio.Future[None] | None = None  # of the one task in recv()
+        self._fragmented: asyncio.Future[None] | None = None  # a message sent in fragments
+
+    # Receiving -----------------------------------------------------------------------
+
+    async def recv(self) -> str | bytes:
+        """Wait for the next message: a `str` if it is text, `bytes` if it is binary.
+
+        To cancel it loses no message.
+
+        Raises:
+            ConnectionClosed: if the connection is closed and all messages were received.
+            StateError: if another task is waiting for a message.
+        """
+        if not self._messages:
+            await self._wait_for_message()
+        assert self._messages is not None
+        message = self._messages.popleft()
+        if not self._messages:
+            self._messages = None
+            if self._held:
+                self._hold_reading(False)
+        return message
+
+    def __aiter__(self) -> AsyncIterator[str | bytes]:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        """Return the next message.
+
+        Raises:
+            StopAsyncIteration: if the connection was closed with 1000, 1001 or 1005.
+            ConnectionClosed: if it ended in any other way.
+            StateError: if another task is waiting for a message.
+        """
+        try:
+            return await self.recv()
+        except ConnectionClosed as exc:
+            if exc.is_normal:
+                raise StopAsyncIteration from None
+            raise
+
+    async def _wait_for_message(self) -> None:
+        while not self._messages:
+            if self._ended:
+                raise self._closed_error()
+            if self._waiter is not None:
+                raise StateError("another task is waiting for a message")
+            # Whoever waits has said all there was to say.
+            self._flush()
+            if self._ended:
+                continue
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    # Sending ----------------------------------------------------------------------------
+
+    async def send(self, message: Message, *, compress: bool | None = None) -> None:
+        """Send a message: text if it is a `str`, binary if it is bytes-like.
+
+        An iterable or asynchronous iterable, all of one kind, is sent as the fragments of
+        one message; other messages wait until it is finished. An empty one sends nothing.
+
+        Waits while the peer takes too little of what was sent before.
+
+        Args:
+            message: the message, or what `prepare` made of one.
+            compress: whether to compress it, where that was agreed on; None to decide by
+                its size. A large message is compressed in another thread.
+
+        Raises:
+            TypeError: if `message` is none of these.
+            ValueError: if a text has lone surrogates.
+            ConnectionClosed: if the connection is closed, closing or lost meanwhile.
+        """
+        if isinstance(message, (str, bytes, PreparedMessage)) or _is_buffer(message):
+            connection = self._sendable()
+            if connection.compressor is not None and compress is not False:
+                message = await self._compressed(message, connection.compressor)
+            if self._fragmented is not None:
+                await self._wait_for_turn()
+            connection.send(message, compress=compress)
+            self._sent()
+        elif isinstance(message, Mapping):  # an iterable by accident
+            raise rules.message_required(message)
+        elif isinstance(message, (Iterable, AsyncIterable)):
+            await self._wait_for_turn()
+            await self._send_fragments(message, compress)
+        else:
+            raise rules.message_required(message)
+        if self._write_paused:
+            await self._drain()
+            if self._gone:
+                raise self._closed_error()
+
+    async def _wait_for_turn(self) -> None:
+        """Wait until no message is being sent in fragments."""
+        while self._fragmented is not None:
+            self._sendable().check_open()
+            await asyncio.shield(self._fragmented)
+
+    async def _compressed(
+        self, message: str | Buffer | PreparedMessage, parameters: CompressorParameters
+    ) -> str | Buffer | PreparedMessage:
+        """Compress a message that would hold up the event loop, elsewhere."""
+        if isinstance(message, PreparedMessage):
+            return message
+        size = len(message) if isinstance(message, (str, bytes)) else memoryview(message).nbytes
+        if size < _LARGE:
+            return message
+        prepared = prepare(message)
+        await self._loop.run_in_executor(None, prepared.compressed, parameters)
+        return prepared
+
+    async def _send_fragments(
+        self, fragments: Iterable[Any] | AsyncIterable[Any], compress: bool | None
+    ) -> None:
+        connection = self._sendable()
+        connection.check_open()
+        self._fragmented = self._loop.create_future()
+        kind: _Kind | None = None
+        try:
+            async with aclosing(_iterate(fragments)) as iterator:
+                async for fragment in iterator:
+                    this: _Kind = "text" if isinstance(fragment, str) else "binary"
+                    if kind is None:
+                        connection.send(fragment, fin=False, compress=compress)
+                        kind = this
+                    elif kind == this:
+                        connection.continuation(fragment, fin=False)
+                    else:
+                        raise rules.fragment_of_other_kind(kind, fragment)
+                    self._sent()
+                    if self._write_paused:
+                        await self._drain()
+            if kind is not None:
+                connection.continuation(b"", fin=True)
+                self._sent()
+        except BaseException:
+            # A message that was begun cannot be taken back.
+            if kind is not None:
+                self._close(CloseCode.INTERNAL_ERROR, "")
+            raise
+        finally:
+            _set(self._fragmented)
+            self._fragmented = None
+
+    async def ping(self, data: Buffer | None = None) -> float:
+        """Send a ping and wait for the pong (RFC 6455 §5.5.2).
+
+        Args:
+            data: at most 125 bytes, which no other ping on its way has; by default ours.
+
+        Returns:
+            the time until the pong, in seconds.
+
+        Raises:
+            TypeError: if `data` is not bytes-like.
+            ValueError: if `data` is too long or that of another ping on its way.
+            ConnectionClosed: if the connection is closed, or before the pong.
+        """
+        return await self._ping(data)
+
+    # Closing --------------------------------------------------------------------------
+
+    async def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close the connection and wait until it is gone.
+
+        Messages that arrived before can still be received. Does no more than wait if the
+        connection is closing already.
+
+        Args:
+            code: a close code that may travel (RFC 6455 §7.4); None to send none.
+            reason: at most 123 bytes in UTF-8; none without a code.
+
+        Raises:
+            ValueError: if the code may not travel or the reason is too long.
+        """
+        self._close(code, reason)
+        await self._wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone."""
+        await self._wait_closed()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        await self.close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR)
+
+    def __repr__(self) -> str:
+        state = "opening" if self.state is None else self.state.name.lower()
+        return f"<{type(self).__name__} {self.remote_address} {state}>"
+
+    # Endpoint's ---------------------------------------------------------------------------
+
+    def _received(self, events: list[Event]) -> None:
+        messages = [event for event in events if isinstance(event, (str, bytes))]
+        if not messages:
+            return
+        if self._messages:
+            # What an earlier read brought is still here: the handler is slow.
+            if self._discarding:
+                return
+            self._messages.extend(messages)
+            if not self._held:
+                self._hold_reading(True)
+                self._look_after_reader()
+        else:
+            self._messages = deque(messages)
+        _set(self._waiter)
+
+    def _close(self, code: int | None, reason: str) -> None:
+        super()._close(code, reason)
+        self._look_after_reader()
+
+    def _look_after_reader(self) -> None:
+        """See that messages which nobody takes do not keep the peer's close frame from us."""
+        if self._held and self._messages and self.state is State.CLOSING:
+            unread = len(self._messages)
+            self._loop.call_later(_PATIENCE, self._give_up_reader, unread)
+
+    def _give_up_reader(self, unread: int) -> None:
+        if self._messages and len(self._messages) >= unread and self.state is State.CLOSING:
+            self._discarding = True
+            self._hold_reading(False)
+        else:
+            self._look_after_reader()
+
+    def _sent(self) -> None:
+        # While there are messages to answer, more answers are to come.
+        if self._messages and not self._corked:
+            self._cork()
+        else:
+            super()._sent()
+
+    def _failed(self, exc: Exception) -> None:
+        logger.debug("connection failed (%s): %s", self.remote_address, exc)
+
+    def _finished(self) -> None:
+        _set(self._waiter)
+        _set(self._fragmented)
+
+
+def _set(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
+def _is_buffer(message: Message) -> TypeGuard[Buffer]:
+    try:
+        memoryview(message).release()  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
+
+
+async def _iterate(fragments: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]:
+    if isinstance(fragments, AsyncIterable):
+        async for fragment in fragments:
+            yield fragment
+    else:
+        for fragment in fragments:
+            yield fragment

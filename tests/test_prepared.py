@@ -1,0 +1,247 @@
+"""Compression on a connection, and messages prepared once for many connections."""
+
+from __future__ import annotations
+
+import os
+import random
+from array import array
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastws import (
+    Connection,
+    Opcode,
+    PerMessageDeflate,
+    PreparedMessage,
+    Role,
+    StateError,
+    prepare,
+)
+from fastws.codec import FrameDecoder
+from fastws.deflate import Agreement
+
+if TYPE_CHECKING:
+    from fastws.codec import Frame
+
+TEXT = "the same words, the same words, the same words " * 20
+NOISE = random.Random(1).randbytes(2000)
+
+
+def agree(
+    client: PerMessageDeflate, server: PerMessageDeflate | None = None
+) -> tuple[Agreement, Agreement]:
+    """Negotiate; return what the client and the server agreed on."""
+    accepted = (server or client).accept_offer(client.offers()[-1])
+    assert accepted is not None
+    params, agreement = accepted
+    return client.accept_response(params), agreement
+
+
+def pair(**options: object) -> tuple[Connection, Connection]:
+    client, server = agree(PerMessageDeflate(**options))
+    return Connection(Role.CLIENT, deflate=client), Connection(Role.SERVER, deflate=server)
+
+
+def frames_of(server: Connection) -> list[Frame]:
+    """Look at what a server has to send."""
+    return FrameDecoder(masked=False, rsv1=True).feed(server.data_to_send())
+
+
+# Compressing, or not -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "compress", "compressed"),
+    [
+        (TEXT, None, True),
+        (TEXT.encode(), None, True),
+        (array("I", range(300)), None, True),
+        (TEXT, True, True),
+        (TEXT, False, False),
+        ("short", None, False),
+        ("short", True, True),
+        ("", True, True),
+        (NOISE, None, False),  # it does not pay
+        (NOISE, True, True),
+    ],
+    ids=str,
+)
+def test_a_message_is_compressed_when_it_pays_or_is_wished(
+    message: str | bytes, compress: bool | None, compressed: bool
+) -> None:
+    client, server = pair()
+    server.send(message, compress=compress)
+    (frame,) = frames_of(server)
+    assert frame.rsv1 is compressed
+    client.send(message, compress=compress)
+    expected = message if isinstance(message, str) else bytes(message)
+    assert server.receive_data(client.data_to_send()) == [expected]
+
+
+def test_without_an_agreement_nothing_is_compressed() -> None:
+    server = Connection(Role.SERVER)
+    assert server.compressor is None
+    server.send(TEXT, compress=True)
+    server.send(prepare(TEXT), compress=True)
+    assert [frame.rsv1 for frame in frames_of(server)] == [False, False]
+
+
+def test_a_window_that_no_library_can_write_means_plain_messages() -> None:
+    client, _ = agree(PerMessageDeflate())
+    small = Agreement(
+        role=client.role,
+        config=client.config,
+        context_takeover=True,
+        peer_context_takeover=True,
+        max_window_bits=8,
+        peer_max_window_bits=15,
+    )
+    server = Connection(Role.SERVER, deflate=small)
+    assert server.compressor is None
+    server.send(TEXT, compress=True)
+    server.send(prepare(TEXT), compress=True)
+    assert [frame.rsv1 for frame in frames_of(server)] == [False, False]
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+def test_fragments_of_a_compressed_message(takeover: bool) -> None:
+    client, server = pair(context_takeover=takeover, peer_context_takeover=takeover)
+    for _ in range(3):
+        server.send("a", fin=False)
+        server.continuation(TEXT, fin=False)
+        server.ping(b"between")
+        server.continuation("")
+        server.send(TEXT, fin=False, compress=False)
+        server.continuation(b"!")
+        data = server.data_to_send()
+        assert [event for event in client.receive_data(data) if isinstance(event, str)] == [
+            "a" + TEXT,
+            TEXT + "!",
+        ]
+    server.send("a", fin=False)
+    server.continuation("b")
+    assert [(frame.rsv1, frame.fin) for frame in frames_of(server)] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_what_was_refused_does_not_spoil_what_follows() -> None:
+    client, server = pair(threshold=0)
+    server.send(TEXT)
+    server.send("begin", fin=False)
+    with pytest.raises(StateError):
+        server.send(TEXT)
+    with pytest.raises(StateError):
+        server.send(prepare(TEXT))
+    with pytest.raises(TypeError):
+        server.send(5)
+    with pytest.raises(TypeError):
+        server.continuation(5)
+    server.continuation("end")
+    server.send(TEXT)
+    assert client.receive_data(server.data_to_send()) == [TEXT, "beginend", TEXT]
+
+
+# Prepared messages -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "opcode", "payload"),
+    [
+        ("é", Opcode.TEXT, "é".encode()),
+        (b"\x00", Opcode.BINARY, b"\x00"),
+        (bytearray(b"ab"), Opcode.BINARY, b"ab"),
+        (memoryview(b"abcd")[::2], Opcode.BINARY, b"ac"),
+    ],
+)
+def test_prepare_takes_what_send_takes(message: object, opcode: Opcode, payload: bytes) -> None:
+    prepared = prepare(message)
+    assert isinstance(prepared, PreparedMessage)
+    assert (prepared.opcode, prepared.payload) == (opcode, payload)
+
+
+@pytest.mark.parametrize("message", [5, None, ["a"], {}])
+def test_prepare_refuses_what_is_no_message(message: object) -> None:
+    with pytest.raises(TypeError, match="a bytes-like object is required"):
+        prepare(message)
+
+
+def test_prepare_refuses_lone_surrogates() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        prepare("\ud800")
+
+
+def test_a_prepared_message_is_compressed_once_for_all_that_compress_alike() -> None:
+    prepared = prepare(TEXT)
+    alike = [pair() for _ in range(5)]
+    other = pair(max_window_bits=9)
+    for client, server in (*alike, other):
+        server.send(prepared)
+        assert client.receive_data(server.data_to_send()) == [TEXT]
+    parameters = {server.compressor for _, server in (*alike, other)}
+    assert len(parameters) == 2
+    first = alike[0][1].compressor
+    assert first is not None
+    assert prepared.compressed(first) is prepared.compressed(first)
+
+
+def test_clients_mask_a_prepared_message_each_time_anew() -> None:
+    client, server = Connection(Role.CLIENT), Connection(Role.SERVER)
+    prepared = prepare(os.urandom(64))
+    client.send(prepared)
+    one = client.data_to_send()
+    client.send(prepared)
+    assert client.bytes_queued == len(one)
+    two = client.data_to_send()
+    assert one != two
+    assert server.receive_data(one + two) == [prepared.payload] * 2
+
+
+def test_a_prepared_message_can_be_the_first_fragment() -> None:
+    client, server = pair()
+    server.send(prepare(TEXT), fin=False)
+    server.continuation(" and more")
+    assert client.receive_data(server.data_to_send()) == [TEXT + " and more"]
+
+
+DEFLATES = st.builds(
+    PerMessageDeflate,
+    context_takeover=st.booleans(),
+    peer_context_takeover=st.booleans(),
+    max_window_bits=st.integers(9, 15),
+    peer_max_window_bits=st.integers(9, 15),
+    threshold=st.sampled_from([0, 20, 200]),
+)
+MESSAGES = st.one_of(
+    st.text(max_size=40), st.binary(max_size=40), st.sampled_from([TEXT, TEXT.encode(), NOISE])
+)
+
+
+@given(
+    client=DEFLATES,
+    server=DEFLATES,
+    messages=st.lists(
+        st.tuples(MESSAGES, st.sampled_from([None, True, False]), st.sampled_from("sfp")),
+        max_size=12,
+    ),
+)
+def test_whatever_is_sent_in_whatever_manner_arrives(
+    client: PerMessageDeflate,
+    server: PerMessageDeflate,
+    messages: list[tuple[str | bytes, bool | None, str]],
+) -> None:
+    ours, theirs = agree(client, server)
+    ends = Connection(Role.CLIENT, deflate=ours), Connection(Role.SERVER, deflate=theirs)
+    for sender, receiver in (ends, ends[::-1]):
+        for message, compress, manner in messages:
+            if manner == "f":
+                half = len(message) // 2
+                sender.send(message[:half], fin=False, compress=compress)
+                sender.continuation(message[half:])
+            else:
+                sender.send(prepare(message) if manner == "p" else message, compress=compress)
+        assert receiver.receive_data(sender.data_to_send()) == [message for message, *_ in messages]
