@@ -327,7 +327,11 @@ VIOLATIONS = [
     (lambda c: from_peer(c, Opcode.CONTINUATION), ProtocolError, 1002),
     (lambda c: from_peer(c, Opcode.TEXT, rsv1=True), ProtocolError, 1002),
     (lambda c: from_peer(c, Opcode.CLOSE, b"\x03\xed"), ProtocolError, 1002),
-    (lambda c: encode_frame(Opcode.TEXT, key=None if c.role is SERVER else KEY), ProtocolError, 1002),
+    (
+        lambda c: encode_frame(Opcode.TEXT, key=None if c.role is SERVER else KEY),
+        ProtocolError,
+        1002,
+    ),
     (
         lambda c: b"".join(
             from_peer(c, opcode, fin=False)
