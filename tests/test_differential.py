@@ -336,8 +336,8 @@ strange = st.one_of(
     of(st.sampled_from([0.0, 1.0, 8.0, 1000.0, 3000.5]), float),
 )
 # A flag has a truth value, at least: which of two wrong arguments is complained about is
-# not settled where asking for it is one of the errors.
-flags = st.one_of(just(lambda: True, lambda: False), buffers, texts, numbers, strange)
+# not settled where asking for it is one of the errors (as with a memoryview of no dimension).
+flags = st.one_of(just(lambda: True, lambda: False), texts, numbers, strange)
 anything = st.one_of(buffers, texts, numbers, strange, just(released))
 opcodes = st.one_of(of(st.sampled_from([0, 1, 2, 8, 9, 10]), Opcode), numbers, strange)
 FLAGS = ("fin", "rsv1", "rsv2", "rsv3")

@@ -194,9 +194,9 @@ def encode_frame(
     try:
         if first & CONTROL_BIT:
             rules.check_control(first, octets.size, fin)
+        first |= rsv_bits(rsv1, rsv2, rsv3) | (FIN if fin else 0)
         if masked:
             read_key(key, &word)
-        first |= rsv_bits(rsv1, rsv2, rsv3) | (FIN if fin else 0)
         head = header_size(octets.size, masked)
         encoded = PyBytes_FromStringAndSize(NULL, head + octets.size)
         p = <uint8_t*> PyBytes_AS_STRING(encoded)

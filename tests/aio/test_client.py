@@ -1,0 +1,413 @@
+"""Tests of `connect`: where it goes, what it makes of the answer, when it tries again, and
+how it compresses."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+from itertools import islice, repeat
+
+import pytest
+import websockets
+
+import fastws
+from fastws import ConnectionClosed, PerMessageDeflate, Response, ResponseError, connect, serve
+from fastws.aio import client
+
+HOST = "127.0.0.1"
+
+
+class Recorder(fastws.WebSocketProtocol):
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def on_open(self):
+        self.calls.append("open")
+
+    def on_error(self, exc):
+        self.calls.append(exc)
+
+    def on_close(self, code, reason):
+        self.calls.append(code)
+
+
+@pytest.fixture
+def handler():
+    """A handler that echoes and keeps its connections."""
+
+    async def echo(ws):
+        echo.seen.append(ws)
+        async for message in ws:
+            await ws.send(message)
+
+    echo.seen = []
+    return echo
+
+
+@pytest.fixture
+def swift(monkeypatch):
+    """Try again without delay."""
+    monkeypatch.setattr(client, "_delays", lambda: repeat(0.01))
+
+
+# The three ways to connect --------------------------------------------------------------
+
+
+async def test_awaited(handler, url):
+    async with serve(handler, HOST, 0) as server:
+        ws = await connect(url(server))
+        await ws.send("Hello Server!")
+        assert await ws.recv() == "Hello Server!"
+        await ws.close(4000, "bye")
+        assert (ws.close_code, ws.close_reason) == (4000, "bye")
+
+
+@pytest.mark.parametrize("code", [1000, 1011])
+async def test_async_with_closes(code, handler, url, until):
+    async with serve(handler, HOST, 0) as server:
+        try:
+            async with connect(url(server), protocol=Recorder) as protocol:
+                assert protocol.calls == ["open"]
+                if code == 1011:
+                    raise LookupError
+        except LookupError:
+            assert code == 1011
+        assert protocol.calls == ["open", code]
+        await until(lambda: not server.connections)
+    assert handler.seen[0].close_code == code
+
+
+async def test_async_for_connects_anew_and_closes_on_break(handler, url, until):
+    async with serve(handler, HOST, 0) as server:
+        async for ws in connect(url(server)):
+            await ws.send("hi")
+            assert await ws.recv() == "hi"
+            if len(handler.seen) == 3:
+                break
+        await until(lambda: not server.connections)
+    assert [ws.close_code for ws in handler.seen] == [1000] * 3
+
+
+# Trying again ------------------------------------------------------------------------------
+
+
+async def test_a_server_that_comes_back_is_found_again(swift, handler, url):
+    server = await serve(handler, HOST, 0)
+    again = None
+
+    async def restart(port):
+        await asyncio.sleep(0.1)
+        return await serve(handler, HOST, port)
+
+    heard = []
+    async for ws in connect(url(server)):
+        await ws.send(f"round {len(heard)}")
+        heard.append(await ws.recv())
+        if again is not None:
+            break
+        port = server.sockets[0].getsockname()[1]
+        await server.close()
+        again = asyncio.create_task(restart(port))
+        with pytest.raises(ConnectionClosed, match="1001"):
+            await ws.recv()
+    assert heard == ["round 0", "round 1"]
+    await ws.close()
+    await (await again).close()
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+async def test_a_status_that_passes_is_tried_again(status, swift, handler, url):
+    answers = [Response.text("later", status), Response.text("later", status), None]
+    async with serve(handler, HOST, 0, process_request=lambda _: answers.pop(0)) as server:
+        async for ws in connect(url(server)):
+            await ws.close()
+            break
+    assert answers == []
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 404])
+async def test_other_statuses_are_raised_at_once(status, swift, handler, url):
+    asked = []
+
+    def refuse(request):
+        asked.append(request)
+        return Response.text("go away", status)
+
+    async def run():
+        async for _ in connect(url(server), protocol=lambda: protocol):
+            pytest.fail("connected")
+
+    protocol = Recorder()
+    async with serve(handler, HOST, 0, process_request=refuse) as server:
+        with pytest.raises(ResponseError, match=str(status)) as caught:
+            await run()
+    assert (caught.value.response.status, caught.value.response.body) == (status, b"go away")
+    assert len(asked) == 1
+    assert protocol.calls == [caught.value]
+
+
+def test_delays_grow_up_to_a_bound_and_differ():
+    for _ in range(20):
+        expected = 1.0
+        for delay in islice(client._delays(), 30):
+            assert 0.5 * expected <= delay <= expected
+            expected = min(expected * 1.6, 60.0)
+        assert 30.0 <= delay <= 60.0
+    assert len({next(client._delays()) for _ in range(20)}) > 10
+
+
+# No connection -------------------------------------------------------------------------------
+
+
+async def test_refused(handler, url):
+    async with serve(handler, HOST, 0) as server:
+        uri = url(server)
+    protocol = Recorder()
+    with pytest.raises(ConnectionRefusedError) as caught:
+        await connect(uri, protocol=lambda: protocol)
+    assert protocol.calls == [caught.value]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["", "localhost:80", "http://localhost", "ws://", "ws://localhost:99999", "ws://localhost/#a"],
+)
+def test_a_bad_uri_is_told_at_once(uri):
+    with pytest.raises(fastws.InvalidURIError):
+        connect(uri)
+
+
+def test_bad_arguments_are_told_at_once(tls):
+    limits = {"open_timeout": 0, "max_message_size": -1, "headers": {"Upgrade": "h2c"}}
+    for name, value in {"ssl": tls.client, **limits}.items():
+        with pytest.raises(ValueError, match="Upgrade" if name == "headers" else name):
+            connect("ws://localhost", **{name: value})
+    with pytest.raises(TypeError):
+        connect("ws://localhost", subprotocols="chat")
+
+
+WRONG_ACCEPT = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", None, id="not HTTP"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine", 200, id="200"),
+        pytest.param(WRONG_ACCEPT, 101, id="wrong accept"),
+        pytest.param(b"", None, id="nothing"),
+        pytest.param(WRONG_ACCEPT[:60], None, id="half a header"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 40_000, None, id="long header"),
+    ],
+)
+async def test_a_wrong_answer(answer, status, raw_server, url):
+    async def play(peer):
+        await peer.reader.readuntil(b"\r\n\r\n")
+        await peer.send(answer)
+
+    protocol = Recorder()
+    async with raw_server(play, handshake=False) as server:
+        with pytest.raises(fastws.HandshakeError) as caught:
+            await connect(url(server), protocol=lambda: protocol)
+    assert protocol.calls == [caught.value]
+    if status is not None:
+        assert caught.value.response.status == status
+        assert caught.value.response.body == answer.partition(b"\r\n\r\n")[2]
+
+
+@pytest.fixture
+def silent(raw_server):
+    """A server that does not finish its answer; events for when it was asked and left."""
+
+    @asynccontextmanager
+    async def listen(answer=b""):
+        asked, left = asyncio.Event(), asyncio.Event()
+
+        async def play(peer):
+            await peer.reader.readuntil(b"\r\n\r\n")
+            await peer.send(answer)
+            asked.set()
+            try:
+                await peer.rest()
+            finally:
+                left.set()
+
+        async with raw_server(play, handshake=False) as server:
+            yield server, asked, left
+
+    return listen
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 101 Swi", b"HTTP/1.1 403 No\r\n\r\nbec"])
+async def test_silence(answer, silent, url):
+    protocol = Recorder()
+    async with silent(answer) as (server, _, left):
+        with pytest.raises(TimeoutError, match="too long"):
+            await connect(url(server), protocol=lambda: protocol, open_timeout=0.1)
+        await asyncio.wait_for(left.wait(), 5)
+    assert [type(call) for call in protocol.calls] == [TimeoutError]
+
+
+async def test_a_cancelled_connect_leaves_nothing(silent, url):
+    async def run(uri):
+        await connect(uri, protocol=lambda: protocol)
+
+    protocol = Recorder()
+    async with silent() as (server, asked, left):
+        task = asyncio.create_task(run(url(server)))
+        await asyncio.wait_for(asked.wait(), 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(left.wait(), 5)
+    with socket.create_server((HOST, 0)) as listener:  # nor before there is a connection
+        for turns in range(5):
+            task = asyncio.create_task(run(f"ws://{HOST}:{listener.getsockname()[1]}"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert protocol.calls == []
+
+
+# Where to, and with what ----------------------------------------------------------------
+
+
+async def test_what_the_server_sees(handler, url):
+    async with serve(handler, HOST, 0, subprotocols=["b", "a"]) as server:
+        ws = await connect(
+            url(server, "/path?query").replace("//", "//us%20er:pass@"),
+            origin="https://example.com",
+            subprotocols=["a", "b"],
+            headers={"X-One": "1", "Cookie": "a=b"},
+        )
+        await ws.close()
+        assert ws.subprotocol == handler.seen[0].subprotocol == "b"
+        assert handler.seen[0].request.target == "/path?query"
+        headers = handler.seen[0].request.headers
+    assert headers["Authorization"] == "Basic dXMgZXI6cGFzcw=="
+    assert headers["Origin"] == "https://example.com"
+    assert (headers["X-One"], headers["Cookie"]) == ("1", "a=b")
+
+
+@pytest.mark.parametrize("by", ["host", "sock", "path"])
+async def test_elsewhere_than_the_uri_says(by, handler, tmp_path):
+    if by == "path" and not hasattr(socket, "AF_UNIX"):
+        pytest.skip("no Unix sockets")
+    path = str(tmp_path / "s")
+    where = {"path": path} if by == "path" else {"host": HOST, "port": 0}
+    async with serve(handler, **where) as server:
+        address = server.sockets[0].getsockname()
+        if by == "host":
+            where = {"host": HOST, "port": address[1]}
+        elif by == "sock":
+            where = {"sock": socket.create_connection(address)}
+        async with connect("ws://example.invalid:1/", **where) as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+    assert handler.seen[0].request.headers["Host"] == "example.invalid:1"
+
+
+async def test_a_limit_on_what_a_client_receives(pair):
+    async with pair(client={"max_message_size": 1000}) as (ws, peer):
+        await peer.send(b"x" * 1000)
+        await peer.send(b"x" * 1001)
+        assert await ws.recv() == b"x" * 1000
+        with pytest.raises(ConnectionClosed, match="1009"):
+            await ws.recv()
+        await peer.wait_closed()
+    assert ws.close_code == peer.close_code == 1009
+
+
+# Compression ----------------------------------------------------------------------------
+
+PROSE = "It was a bright cold day in April, and the clocks were striking thirteen. " * 20
+
+
+def is_deflated(ws):
+    return "permessage-deflate" in (ws.response.headers.get("Sec-WebSocket-Extensions") or "")
+
+
+@pytest.mark.parametrize("peer", ["deflate", "plain", "websockets"])
+@pytest.mark.parametrize("ours", [True, False])
+async def test_compression_is_agreed_on(ours, peer, handler, url):
+    if peer == "websockets":
+        listen = websockets.serve(handler, HOST, 0, compression="deflate")
+    else:
+        listen = serve(handler, HOST, 0, deflate=peer == "deflate")
+    async with listen as server, connect(url(server), deflate=ours) as ws:
+        assert is_deflated(ws) is (ours and peer != "plain")
+        for message in (PROSE, PROSE.encode(), "", b"", "short", b"x" * 500_000):
+            for compress in (None, True, False):
+                await ws.send(message, compress=compress)
+                assert await ws.recv() == message
+
+
+async def test_which_messages_are_compressed(raw, frame):
+    async def handler(ws):
+        await ws.recv()
+        for compress in (None, True, False):
+            await ws.send(PROSE, compress=compress)
+            await ws.send("short", compress=compress)
+        await ws.wait_closed()
+
+    request = (
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+    )
+    options = {"deflate": True}
+    async with serve(handler, HOST, 0, **options) as server, raw(server, handshake=False) as peer:
+        assert (await peer.request(request))[0] == 101
+        await peer.send(frame(1, b"go"))
+        frames = [await peer.frame() for _ in range(6)]
+        await peer.send(frame(8, b"\x03\xe8"))
+        await peer.close_frame()
+    compressed = [first == 0xC1 for first, _ in frames]
+    assert compressed == [True, False, True, True, False, False]
+    assert len(frames[0][1]) < len(PROSE) // 4
+    assert frames[4:] == [(0x81, PROSE.encode()), (0x81, b"short")]
+
+
+async def test_a_prepared_message_for_clients_of_every_kind(handler, url, until):
+    alone = PerMessageDeflate(context_takeover=False)
+    peer_alone = PerMessageDeflate(peer_context_takeover=False)
+    wide = PerMessageDeflate(max_window_bits=15, peer_max_window_bits=9, threshold=0)
+    settings = [False, True, alone, peer_alone, wide]
+    texts = [PROSE, PROSE.encode() * 3, PROSE, "short"]
+    messages = [message for text in texts for message in (fastws.prepare(text), text)]
+
+    async def receive(ws):
+        return [await ws.recv() for _ in messages]
+
+    async with serve(handler, HOST, 0, deflate=True) as server:
+        clients = [await connect(url(server), deflate=settings[i % 5]) for i in range(20)]
+        await until(lambda: len(handler.seen) == 20)
+        for ws in handler.seen:
+            for message in messages:
+                await ws.send(message)
+        expected = [text for text in texts for _ in range(2)]
+        assert await asyncio.gather(*map(receive, clients)) == [expected] * 20
+        await asyncio.gather(*[ws.close() for ws in clients])
+
+
+async def test_a_large_message_stays_in_its_place(pair):
+    large = bytes(range(256)) * (8 << 10)
+    messages = ["before", large, "after", b"small" * 100, large.hex(), "end"]
+    options = {"deflate": True, "max_message_size": None}
+    async with pair(client=options, server=options) as ends:
+        for sender, receiver in (ends, ends[::-1]):
+
+            async def send(ws=sender):
+                for message in messages:
+                    await ws.send(message)
+
+            sending = asyncio.create_task(send())
+            assert [await receiver.recv() for _ in messages] == messages
+            await sending

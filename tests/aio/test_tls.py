@@ -1,0 +1,227 @@
+"""Tests over TLS, where a transport closes and reads in ways of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import ssl
+from contextlib import suppress
+
+import pytest
+
+from fastws import ConnectionClosed, HandshakeError, WebSocketProtocol, connect, serve
+
+KIB, MIB = 1 << 10, 1 << 20
+HOST = "127.0.0.1"
+
+
+class Recorder(WebSocketProtocol):
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def on_message(self, message):
+        self.calls.append(message)
+
+    def on_error(self, exc):
+        self.calls.append(type(exc))
+
+    def on_close(self, code, reason):
+        self.calls.append((code, reason))
+
+
+@pytest.fixture
+def broken_off():
+    """Pass over what asyncio tells, in debug mode, of clients that break off a TLS handshake."""
+
+    def hush():
+        def handle(loop, context):
+            if "transport creation" not in context["message"]:
+                previous(loop, context)
+
+        loop = asyncio.get_running_loop()
+        previous = loop.get_exception_handler()
+        loop.set_exception_handler(handle)
+
+    return hush
+
+
+# Conversations ------------------------------------------------------------------------
+
+
+async def test_echo(echo, tls, url):
+    async with serve(echo, HOST, 0, ssl=tls.server) as server:
+        async with connect(url(server, secure=True), ssl=tls.client) as ws:
+            assert ws.get_extra_info("ssl_object") is not None
+            for message in ("Hello Server!", b"\0\1", "", b"", "\U0001f600" * 20_000):
+                await ws.send(message)
+                assert await ws.recv() == message
+            assert 0 < await ws.ping() < 5
+        assert ws.close_code == 1000
+
+
+async def test_callback_client(echo, tls, url, until):
+    async with serve(echo, HOST, 0, ssl=tls.server) as server:
+        client = await connect(url(server, secure=True), ssl=tls.client, protocol=Recorder)
+        client.send("text")
+        client.send(b"binary")
+        await until(lambda: len(client.calls) == 2)
+        client.close(4000, "bye")
+        await client.wait_closed()
+    assert client.calls == ["text", b"binary", (4000, "bye")]
+
+
+async def test_large_messages(echo, tls, url):
+    messages = [random.Random(3).randbytes(3 * MIB), "é" * (3 * MIB // 2)]
+    limit = {"max_message_size": 3 * MIB}
+    async with (
+        serve(echo, HOST, 0, ssl=tls.server, **limit) as server,
+        connect(url(server, secure=True), ssl=tls.client, **limit) as ws,
+    ):
+        for message in messages:
+            await ws.send(message)
+            assert await ws.recv() == message
+
+
+async def test_many_connections_share_the_read_buffer(echo, tls, url):
+    """Each gets its own messages, whatever the others read in between."""
+
+    async def talk(number):
+        rng = random.Random(number)
+        sizes = [1, 125, 126, 16 * KIB, 70_000, *(rng.randint(1, 70_000) for _ in range(25))]
+        rng.shuffle(sizes)
+        messages = [rng.randbytes(size) for size in sizes]
+        async with connect(url(server, secure=True), ssl=tls.client) as ws:
+
+            async def send():
+                for message in messages:
+                    await ws.send(message)
+
+            sending = asyncio.create_task(send())
+            assert [await ws.recv() for _ in messages] == messages
+            await sending
+
+    async with serve(echo, HOST, 0, ssl=tls.server) as server:
+        await asyncio.gather(*map(talk, range(30)))
+
+
+# Trust ----------------------------------------------------------------------------------
+
+
+async def test_an_unknown_authority(echo, tls, url, broken_off):
+    broken_off()
+    async with serve(echo, HOST, 0, ssl=tls.server) as server:
+        uri = url(server, secure=True)
+        for options in ({"ssl": tls.stranger}, {}):
+            client = Recorder()
+            with pytest.raises(ssl.SSLCertVerificationError, match="verify failed"):
+                await connect(uri, protocol=lambda client=client: client, **options)
+            assert client.calls == [ssl.SSLCertVerificationError]
+        with pytest.raises(ssl.SSLCertVerificationError):  # nor does waiting help
+            await anext(aiter(connect(uri, ssl=tls.stranger)))
+
+
+async def test_server_hostname(echo, tls, url, broken_off):
+    broken_off()
+    async with serve(echo, HOST, 0, ssl=tls.server) as server:
+        port = server.sockets[0].getsockname()[1]
+        elsewhere = f"wss://example.invalid:{port}"
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"example\.invalid"):
+            await connect(elsewhere, ssl=tls.client, host=HOST)
+        async with connect(elsewhere, ssl=tls.client, host=HOST, server_hostname="localhost") as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+
+
+async def test_a_client_without_tls(echo, tls, url, broken_off):
+    broken_off()
+    async with serve(echo, HOST, 0, ssl=tls.server) as server:
+        with pytest.raises((OSError, HandshakeError)):
+            await connect(url(server), open_timeout=5)
+
+
+async def test_a_server_without_tls(echo, tls, url):
+    async with serve(echo, HOST, 0) as server:
+        with pytest.raises(ssl.SSLError):
+            await connect(url(server, secure=True), ssl=tls.client, open_timeout=5)
+
+
+async def test_a_client_that_never_begins_tls(echo, tls, url, broken_off):
+    broken_off()
+    loop = asyncio.get_running_loop()
+    async with serve(echo, HOST, 0, ssl=tls.server, open_timeout=0.2) as server:
+        with socket.create_connection(server.sockets[0].getsockname()) as sock:
+            sock.setblocking(False)
+            with suppress(ConnectionError):
+                assert await asyncio.wait_for(loop.sock_recv(sock, 1), 5) == b""
+        assert not server.connections
+
+
+async def test_a_server_that_never_answers_tls(tls):
+    with socket.create_server((HOST, 0)) as listener:
+        uri = f"wss://{HOST}:{listener.getsockname()[1]}"
+        client = Recorder()
+        with pytest.raises(TimeoutError):
+            await connect(uri, ssl=tls.client, open_timeout=0.2, protocol=lambda: client)
+    assert client.calls == [TimeoutError]
+
+
+# Ends -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closer", ["client", "server"])
+@pytest.mark.parametrize(
+    ("code", "reason"), [(1000, ""), (1001, "away"), (4999, "ü" * 61), (None, "")]
+)
+async def test_close_codes(closer, code, reason, tls, url):
+    accepted = asyncio.get_running_loop().create_future()
+
+    async def handler(ws):
+        accepted.set_result(ws)
+        await ws.wait_closed()
+
+    async with serve(handler, HOST, 0, ssl=tls.server) as listener:
+        client = await connect(url(listener, secure=True), ssl=tls.client)
+        server = await accepted
+        this, other = (client, server) if closer == "client" else (server, client)
+        await this.send(b"x" * 200_000)
+        await asyncio.wait_for(this.close(code, reason), 5)
+        await asyncio.wait_for(other.wait_closed(), 5)
+        for ws in (this, other):
+            assert (ws.close_code, ws.close_reason) == (code or 1005, reason)
+        assert await other.recv() == b"x" * 200_000
+
+
+async def test_the_close_frame_reaches_a_client_that_still_sends(echo, tls, raw, frame):
+    header = b"\x82\xff" + (4 * MIB).to_bytes(8, "big") + b"\0\0\0\0"
+    options = {"ssl": tls.client, "server_hostname": "localhost"}
+    async with serve(echo, HOST, 0, ssl=tls.server) as server, raw(server, **options) as peer:
+        await peer.send(frame(1, b"before") + header)
+        for _ in range(20):
+            await peer.send(b"\0" * 32 * KIB)
+            await asyncio.sleep(0.05)
+        assert await peer.frame() == (0x81, b"before")
+        assert (await peer.close_frame())[0] == 1009
+        assert await peer.rest() == b""
+
+
+async def test_a_server_that_closes(echo, tls, url):
+    server = await serve(echo, HOST, 0, ssl=tls.server)
+    clients = [await connect(url(server, secure=True), ssl=tls.client) for _ in range(5)]
+    await clients[0].send("busy" * 10_000)
+    await asyncio.wait_for(server.close(), 5)
+    for ws in clients:
+        await asyncio.wait_for(ws.wait_closed(), 5)
+    assert [ws.close_code for ws in clients] == [1001] * 5
+
+
+async def test_a_connection_cut_off(echo, tls, url):
+    async with serve(echo, HOST, 0, ssl=tls.server) as server:
+        ws = await connect(url(server, secure=True), ssl=tls.client)
+        (peer,) = server.connections
+        peer._transport.abort()
+        with pytest.raises(ConnectionClosed) as caught:
+            await ws.recv()
+        await ws.wait_closed()
+    assert caught.value.code == 1006
