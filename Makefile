@@ -5,14 +5,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXT ?= require
+PYTEST_ARGS ?= -n auto --dist loadfile
 
 SOURCES := pyproject.toml setup.py $(wildcard src/fastws/_c/*.p[yx][xd] src/fastws/_c/kernels/*.h)
 
-.PHONY: help run test test-c test-py conformance lint format bench wheels clean
+.PHONY: help run test test-c test-py conformance conformance-quick coverage lint format bench \
+	wheels clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.built  ## Build, and start the echo server on port 8080
 	$(BIN)/fastws echo --port 8080
@@ -25,8 +27,15 @@ test-c: $(VENV)/.built-test
 test-py: $(VENV)/.built-test
 	FASTWS_IMPL=py $(BIN)/python -X dev -m pytest $(PYTEST_ARGS)
 
-conformance: $(VENV)/.built-test  ## Run the Autobahn suite: both roles, both twins, both loops (an hour)
-	$(BIN)/python tests/conformance/run.py $(CONFORMANCE_ARGS)
+conformance: $(VENV)/.built-test  ## Run the Autobahn suite in every combination: takes hours
+	$(BIN)/python tests/conformance/run.py
+
+conformance-quick: $(VENV)/.built-test  ## The same without limits and compression, for the C twin
+	$(BIN)/python tests/conformance/run.py --quick --impl c
+
+coverage: $(VENV)/.built-test  ## Measure the lines and branches that the suite covers
+	FASTWS_IMPL=py $(BIN)/python -m pytest $(PYTEST_ARGS) --ignore=tests/test_packaging.py \
+		--cov=fastws --cov-branch --cov-report=term-missing:skip-covered
 
 lint: $(VENV)/.built-dev  ## Check style and types
 	$(BIN)/ruff check .
@@ -39,14 +48,14 @@ format: $(VENV)/.built-dev  ## Format the Python code
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.built-bench  ## Measure the codec against its peers
-	$(BIN)/python -m pytest bench --benchmark-group-by=group --benchmark-columns=min,median,ops $(PYTEST_ARGS)
+	$(BIN)/python -m pytest bench --benchmark-group-by=group --benchmark-columns=min,median,ops
 
 wheels: $(VENV)/.built-dev  ## Build an sdist, and from it a wheel for this machine
 	rm -rf dist
 	FASTWS_EXT=require $(BIN)/python -m build
 
 clean:  ## Remove what was built, and the virtual environments
-	rm -rf .venv* build dist wheelhouse src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv* .cache build dist wheelhouse src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find src -name '*.so' -delete
 	find src tests bench -name __pycache__ -prune -exec rm -rf {} +
 

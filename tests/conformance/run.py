@@ -5,7 +5,7 @@
 
 Each option may be given several times; without any, all combinations run. Every case has to be
 OK or INFORMATIONAL in its behaviour and in how it closes; anything else is printed, and the exit
-status is 1.
+status is 1. It is 3 if the suite cannot be had here.
 
 The suite runs on Python 2.7. It is looked for in this order: the environment variable WSTEST (a
 path), `wstest` on PATH, a virtual environment under .cache/ made with a Python 2.7 from PATH or
@@ -33,6 +33,7 @@ CACHE = ROOT / ".cache" / "autobahn"
 IMAGE = "crossbario/autobahn-testsuite"
 
 GOOD = {"OK", "INFORMATIONAL"}
+MISSING = 3  # the exit status if there is no suite to run
 # Limits and compression take minutes; the rest takes seconds.
 SLOW = ["9.*", "12.*", "13.*"]
 
@@ -62,10 +63,11 @@ def find_wstest() -> list[str]:
         and subprocess.run(["docker", "info"], capture_output=True).returncode == 0
     ):
         return ["docker", "run", "--rm", "--network=host", "-v", "/tmp:/tmp", IMAGE, "wstest"]
-    sys.exit(
+    print(
         "The Autobahn test suite needs Python 2.7 (python2.7 on PATH, or pyenv install 2.7.18), "
         f"or docker for the image {IMAGE}; neither is here."
     )
+    sys.exit(MISSING)
 
 
 def find_python2() -> str | None:
@@ -157,8 +159,11 @@ def main() -> int:
     parser.add_argument("--cases", default="*", help="patterns of cases, with commas between")
     parser.add_argument("--quick", action="store_true", help=f"leave out {', '.join(SLOW)}")
     parser.add_argument("--keep", type=Path, help="keep the reports in this directory")
+    parser.add_argument("--find", action="store_true", help="only tell whether there is a suite")
     args = parser.parse_args()
     wstest = find_wstest()
+    if args.find:
+        return 0
     failed = 0
     with tempfile.TemporaryDirectory() as directory:
         out = args.keep.resolve() if args.keep else Path(directory)
