@@ -22,6 +22,7 @@ from fastws.spec import (
     DEFAULT_OPEN_TIMEOUT,
     DEFAULT_PING_INTERVAL,
     DEFAULT_PING_TIMEOUT,
+    DEFAULT_WRITE_LIMIT,
     CloseCode,
 )
 
@@ -86,6 +87,11 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         ping_interval: how often to ping, in seconds; None for never.
         ping_timeout: how long a peer may be silent after a ping, in seconds, before the
             connection is closed with 1011; None for ever.
+        write_limit: how many bytes a connection holds that the peer did not take yet, before
+            `send` waits.
+        max_unsent_size: how many it holds at most before the peer is dropped as too slow;
+            None to wait for it. Of use where `send` does not wait: to connections that call
+            you, and where many tasks send.
         **options: passed on to `loop.create_connection` or `loop.create_unix_connection`.
 
     Raises:
@@ -118,6 +124,8 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         close_timeout: float | None = DEFAULT_CLOSE_TIMEOUT,
         ping_interval: float | None = DEFAULT_PING_INTERVAL,
         ping_timeout: float | None = DEFAULT_PING_TIMEOUT,
+        write_limit: int = DEFAULT_WRITE_LIMIT,
+        max_unsent_size: int | None = None,
         **options: Any,
     ) -> None:
         address = parse_uri(uri)
@@ -159,6 +167,8 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
             close_timeout=close_timeout,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
+            write_limit=write_limit,
+            max_unsent_size=max_unsent_size,
         )
         self._endpoint: P | None = None
 

@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import WeakKeyDictionary
 
+from fastws import rules
 from fastws.connection import Connection, State
 from fastws.deflate import PerMessageDeflate
 from fastws.events import Pong
@@ -25,6 +26,7 @@ from fastws.spec import (
     DEFAULT_OPEN_TIMEOUT,
     DEFAULT_PING_INTERVAL,
     DEFAULT_PING_TIMEOUT,
+    DEFAULT_WRITE_LIMIT,
     CloseCode,
     Role,
 )
@@ -61,8 +63,12 @@ class Settings:
     close_timeout: float | None = DEFAULT_CLOSE_TIMEOUT
     ping_interval: float | None = DEFAULT_PING_INTERVAL
     ping_timeout: float | None = DEFAULT_PING_TIMEOUT
+    write_limit: int = DEFAULT_WRITE_LIMIT
+    max_unsent_size: int | None = None
 
     def __post_init__(self) -> None:
+        rules.check_limit("write_limit", self.write_limit, 0)
+        rules.check_limit("max_unsent_size", self.max_unsent_size, self.write_limit)
         for name in ("open_timeout", "close_timeout", "ping_interval", "ping_timeout"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -246,6 +252,8 @@ class Endpoint(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
         self._loop = asyncio.get_running_loop()
         self._buffer = _read_buffer(self._loop)
+        if self._settings.write_limit != DEFAULT_WRITE_LIMIT:  # which is asyncio's, too
+            self._transport.set_write_buffer_limits(self._settings.write_limit)
         if self._owner is not None:
             self._owner.endpoint_made(self)
         self._opening = self._make_opening()
@@ -457,9 +465,17 @@ class Endpoint(asyncio.BufferedProtocol):
         data = connection.data_to_send()
         if data and not self._gone:
             self._transport.write(data)
+            if self._write_paused and self._settings.max_unsent_size is not None:
+                self._drop_slow_peer(connection, self._settings.max_unsent_size)
         if connection.state is State.CLOSED and not self._ended:
             self._finish()
             self._end_transport()
+
+    def _drop_slow_peer(self, connection: Connection, limit: int) -> None:
+        if self._transport.get_write_buffer_size() > limit and not self._ended:
+            connection.fail(CloseCode.POLICY_VIOLATION, f"more than {limit} bytes unsent")
+            self._finish()
+            self._transport.abort()
 
     async def _drain(self) -> None:
         """Wait until the peer took enough of what was sent."""

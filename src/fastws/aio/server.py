@@ -24,6 +24,7 @@ from fastws.spec import (
     DEFAULT_OPEN_TIMEOUT,
     DEFAULT_PING_INTERVAL,
     DEFAULT_PING_TIMEOUT,
+    DEFAULT_WRITE_LIMIT,
     CloseCode,
 )
 
@@ -236,6 +237,11 @@ class serve:  # noqa: N801 - it is called like a function
         ping_interval: how often to ping, in seconds; None for never.
         ping_timeout: how long a peer may be silent after a ping, in seconds, before the
             connection is closed with 1011; None for ever.
+        write_limit: how many bytes a connection holds that the peer did not take yet, before
+            `send` waits and reading pauses.
+        max_unsent_size: how many it holds at most before the peer is dropped as too slow;
+            None to wait for it. Of use where `send` does not wait: to connections that call
+            you, and where many tasks send.
         shutdown_timeout: how long `Server.close` waits for clients and handlers, in seconds.
         **options: passed on to `loop.create_server` or `loop.create_unix_server`: backlog,
             reuse_port, …
@@ -266,6 +272,8 @@ class serve:  # noqa: N801 - it is called like a function
         close_timeout: float | None = DEFAULT_CLOSE_TIMEOUT,
         ping_interval: float | None = DEFAULT_PING_INTERVAL,
         ping_timeout: float | None = DEFAULT_PING_TIMEOUT,
+        write_limit: int = DEFAULT_WRITE_LIMIT,
+        max_unsent_size: int | None = None,
         shutdown_timeout: float | None = 10.0,
         **options: Any,
     ) -> None:
@@ -280,6 +288,8 @@ class serve:  # noqa: N801 - it is called like a function
             close_timeout=close_timeout,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
+            write_limit=write_limit,
+            max_unsent_size=max_unsent_size,
         )
         make_handshake = partial(
             ServerHandshake,
