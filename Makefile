@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n auto --dist loadfile
 
 SOURCES := pyproject.toml setup.py $(wildcard src/fastws/_c/*.p[yx][xd] src/fastws/_c/kernels/*.h)
 
-.PHONY: help run test test-c test-py conformance conformance-quick coverage lint format bench \
+.PHONY: help run test test-c test-py conformance conformance-quick fuzz leaks asan coverage lint format bench \
 	wheels clean
 .DEFAULT_GOAL := help
 
@@ -32,6 +32,15 @@ conformance: $(VENV)/.built-test  ## Run the Autobahn suite in every combination
 
 conformance-quick: $(VENV)/.built-test  ## The same without limits and compression, for the C twin
 	$(BIN)/python tests/conformance/run.py --quick --impl c
+
+fuzz: $(VENV)/.built-fuzz  ## Fuzz the decoders, the handshake and the kernels for FUZZ_SECONDS (600)
+	$(BIN)/python fuzz/run.py
+
+leaks: $(VENV)/.built-test  ## Show that memory stays flat over a million connections, and in floods
+	$(BIN)/python fuzz/leaks.py
+
+asan:  ## Run the codec's tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	PYTHON=$(PYTHON) fuzz/asan.sh
 
 coverage: $(VENV)/.built-test  ## Measure the lines and branches that the suite covers
 	FASTWS_IMPL=py $(BIN)/python -m pytest $(PYTEST_ARGS) --ignore=tests/test_packaging.py \
@@ -75,6 +84,10 @@ $(VENV)/.built-test: $(BIN)/python $(SOURCES)
 
 $(VENV)/.built-bench: $(BIN)/python $(SOURCES)
 	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e '.[bench]'
+	touch $@
+
+$(VENV)/.built-fuzz: $(BIN)/python $(SOURCES)
+	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e '.[fuzz]'
 	touch $@
 
 $(VENV)/.built-dev: $(BIN)/python $(SOURCES)

@@ -103,7 +103,7 @@ cdef class MessageDecoder:
         cdef int mask = MASK if self.masked else 0
         cdef Py_ssize_t limit = <Py_ssize_t> min(self.size_limit, <uint64_t> 0xFFFF)
 
-        if self.tail_size:
+        if self.tail_size and size:  # no data may have no address, which memcpy must not get
             # A header or control frame was cut: complete it where it is.
             used = min(MAX_TAIL - self.tail_size, size)
             memcpy(&self.tail[self.tail_size], data, used)

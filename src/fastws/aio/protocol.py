@@ -302,7 +302,8 @@ class Endpoint(asyncio.BufferedProtocol):
             return
         if self._connection is not None:
             self._receive(self._buffer[:nbytes])
-        elif self._opening is not None:
+        else:
+            assert self._opening is not None
             self._opening.receive_data(self, bytes(self._buffer[:nbytes]))
 
     def eof_received(self) -> None:
@@ -515,12 +516,13 @@ class Endpoint(asyncio.BufferedProtocol):
             if isinstance(event, Pong) and event.data in self._pings:
                 now = perf_counter()  # finer than a loop's time
                 # §5.5.3: a pong may answer the last of several pings only.
-                for data in list(self._pings):
+                answered = False
+                while not answered:
+                    data = next(iter(self._pings))
                     sent, waiter = self._pings.pop(data)
                     if not waiter.done():
                         waiter.set_result(now - sent)
-                    if data == event.data:
-                        break
+                    answered = data == event.data
 
     # Back pressure -------------------------------------------------------------------------
 

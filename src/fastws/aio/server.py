@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastws import rules
 from fastws.connection import State
@@ -55,6 +55,8 @@ class Server:
         connections: the connections there are, those still in their handshake included.
     """
 
+    _listener: asyncio.Server
+
     def __init__(
         self,
         handler: Callable[[WebSocket], Awaitable[None]] | Callable[[], WebSocketProtocol],
@@ -69,7 +71,6 @@ class Server:
         self._shutdown_timeout = shutdown_timeout
         self._calls_back = _is_protocol_factory(handler)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listener: asyncio.Server | None = None
         self._closing: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._closed = asyncio.Event()
@@ -79,7 +80,7 @@ class Server:
     @property
     def sockets(self) -> Sequence[socket.socket]:
         """The sockets that the server listens on."""
-        return () if self._listener is None else self._listener.sockets
+        return self._listener.sockets
 
     async def serve_forever(self, *, signals: Iterable[signal.Signals] = SHUTDOWN_SIGNALS) -> None:
         """Serve until a signal arrives, `close` is called or the task is cancelled; then
@@ -90,13 +91,14 @@ class Server:
                 They are heeded in the main thread, where the platform's event loop can.
         """
         loop = asyncio.get_running_loop()
-        installed = []
+        replaced = {}
         for number in signals:
+            previous = signal.getsignal(number)
             try:
                 loop.add_signal_handler(number, self._on_signal)
             except (NotImplementedError, RuntimeError, ValueError):
                 continue  # not on Windows, not in this thread
-            installed.append(number)
+            replaced[number] = previous
         try:
             await self._stopping.wait()
             await self.close()
@@ -104,12 +106,14 @@ class Server:
             await self.close()
             raise
         finally:
-            for number in installed:
+            for number, previous in replaced.items():
                 loop.remove_signal_handler(number)
+                signal.signal(number, previous)
 
     async def close(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
         """Stop accepting, close every connection and wait for their handlers; whatever is
-        left after the shutdown timeout is cancelled.
+        left after the shutdown timeout is cancelled. A handler that calls this does not
+        wait for itself.
 
         Args:
             code: the close code for the clients.
@@ -122,6 +126,7 @@ class Server:
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._close(code, reason))
             self._stopping.set()
+        self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
         await asyncio.shield(self._closing)
 
     async def wait_closed(self) -> None:
@@ -129,8 +134,7 @@ class Server:
         await self._closed.wait()
 
     async def _close(self, code: int, reason: str) -> None:
-        if self._listener is not None:
-            self._listener.close()
+        self._listener.close()
         for endpoint in list(self.connections):
             endpoint._close(code, reason)
         try:
@@ -161,8 +165,13 @@ class Server:
 
     # Connections: the owner of endpoints --------------------------------------------------
 
-    def _make_endpoint(self) -> Endpoint:
-        endpoint = self._handler() if self._calls_back else WebSocket()  # type: ignore[call-arg]
+    def _make_endpoint(self) -> asyncio.BaseProtocol:
+        try:
+            endpoint = self._handler() if self._calls_back else WebSocket()  # type: ignore[call-arg]
+        except Exception:
+            # asyncio would say nothing, and let the client wait.
+            logger.exception("could not make a protocol")
+            return _Nobody()
         assert isinstance(endpoint, Endpoint)
         endpoint._configure(self._settings, self._make_opening, self)
         return endpoint
@@ -201,6 +210,13 @@ class Server:
                 ws._log_error("handler failed", exc)
         finally:
             ws._close(code, "")
+
+
+class _Nobody(asyncio.Protocol):
+    """For a client that nobody can talk to."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).abort()
 
 
 class serve:  # noqa: N801 - it is called like a function

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# The codec's tests, with the extension under AddressSanitizer and UndefinedBehaviorSanitizer.
+#
+#   fuzz/asan.sh [pytest's options]
+#
+# PYTHON chooses the interpreter, CC the gcc. All that is made, a virtual environment included,
+# is in .cache/asan; the extension in src/ is left alone.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+cc=${CC:-gcc}
+work=$PWD/.cache/asan
+paths=(tests/test_{masking,utf8,frames,messages,differential,deflate}.py)
+
+say() { printf '\n=== %s\n' "$*"; }
+
+# The interpreter is not built with the sanitizers: it has to load them first.
+preload=
+for library in libasan.so libubsan.so; do
+    path=$("$cc" -print-file-name="$library")
+    # Without one, gcc gives the bare name back.
+    [ -e "$path" ] || { echo "$cc has no $library (Debian: apt install gcc)" >&2; exit 1; }
+    preload+="${preload:+ }$(readlink -f "$path")"
+done
+
+say "a virtual environment, and a copy of the sources"
+[ -x "$work/venv/bin/python" ] || "$python" -m venv "$work/venv"
+python=$work/venv/bin/python
+"$python" -m pip install -q --disable-pip-version-check \
+    'setuptools>=80' 'cython>=3.2' 'h11>=0.16' 'hypothesis>=6.100' 'pytest>=8.3' \
+    'pytest-timeout>=2.3' zlib-ng isal
+rm -rf "$work/tree"
+mkdir -p "$work/tree"
+cp -R pyproject.toml setup.py README.md LICENSE src tests "$work/tree"
+find "$work/tree" \( -name '*.so' -o -name '*.egg-info' -o -name __pycache__ \) -prune \
+    -exec rm -rf {} +
+cd "$work/tree"
+
+say "the extension, under the sanitizers"
+sanitize="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+CC=$cc CFLAGS="$sanitize -g -O1 -fno-omit-frame-pointer" LDFLAGS="$sanitize" FASTWS_EXT=require \
+    "$python" setup.py -q build_ext --inplace
+
+say "the tests"
+# Python's own allocator would hide most of what there is to see. What it keeps for good when
+# it ends is no leak; fuzz/leaks.py looks for those. What the sanitizers say goes to the file
+# descriptor, which pytest is not to capture.
+export LD_PRELOAD=$preload PYTHONMALLOC=malloc PYTHONPATH=src FASTWS_IMPL=c
+export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1:allocator_may_return_null=1
+export UBSAN_OPTIONS=print_stacktrace=1
+exec "$python" -m pytest --capture=sys -p no:faulthandler -p no:cacheprovider -o timeout=600 \
+    "${paths[@]}" "$@"

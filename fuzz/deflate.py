@@ -1,0 +1,95 @@
+"""Fuzzes permessage-deflate: what comes out is right, and never more than there is room for.
+
+python fuzz/deflate.py [libFuzzer's options] [corpus]
+"""
+
+from __future__ import annotations
+
+import zlib
+from importlib.util import find_spec
+
+from common import Input, agreement, fuzz, instrumented
+
+with instrumented():
+    from fastws.deflate import Deflater, Inflater
+    from fastws.exceptions import InvalidPayloadError
+
+BACKENDS = ["zlib"] + [
+    name for name in ("zlib-ng", "isal") if find_spec(name.replace("-", "_")) is not None
+]
+MOST = 1 << 18
+FLUSHED = b"\x00\x00\xff\xff"
+
+
+def inflate(inflater: Inflater, pieces: list[bytes], room: int | None) -> bytes | None:
+    """Inflate a message; None if it is not DEFLATE."""
+    result = b""
+    for number, piece in enumerate(pieces, 1):
+        left = None if room is None else room - len(result)
+        try:
+            result += inflater.inflate(piece, left, number == len(pieces))
+        except InvalidPayloadError as exc:
+            assert exc.__context__ is None
+            return None
+        if room is not None and len(result) > room:
+            assert len(result) == room + 1
+            break
+    return result
+
+
+def expected(payload: bytes) -> bytes | None:
+    """What RFC 7692 §7.2.2 makes of a message, as long as it is not too large; None if it is
+    not DEFLATE. This is slow where there are many final blocks, and keeps everything."""
+    data, result = payload + FLUSHED, b""
+    while data and len(result) <= MOST:
+        stream = zlib.decompressobj(-15)
+        try:
+            result += stream.decompress(data, MOST + 1 - len(result))
+            if not stream.eof and len(result) <= MOST:
+                stream.decompress(b"\x03\x00", 1)
+                return result if stream.eof else None
+        except zlib.error:
+            return None
+        if stream.unused_data == FLUSHED:
+            return result  # a final block, and nothing after it
+        data = stream.unused_data
+    return result
+
+
+def check(data: bytes) -> None:
+    source = Input(data)
+    flags = source.byte()
+    backend = source.choice(BACKENDS)
+    room = source.choice((MOST, 0, 1, 100, 5000))
+    cut = source.cut()
+    payload = source.rest()
+    agreed = agreement(bool(flags & 1), backend=backend)
+
+    # What a peer sends
+    inflater = Inflater(agreed)
+    result = inflate(inflater, cut(payload), room)
+    right = expected(payload) if payload else None
+    if right is None:
+        # isal sees what a message lacks at its end when the next one comes.
+        assert result is None or len(result) > room or (backend == "isal" and flags & 1)
+    elif len(right) > room:
+        # What follows the byte too many may be looked at, and not be DEFLATE.
+        assert result is None or result == right[: room + 1]
+    else:
+        assert result == right, (result, right)
+        # Nothing is kept that makes a difference to what starts afresh.
+        assert inflate(inflater, [b"\xf2\x48\xcd\xc9\xc9\x07\x00"], 5) == b"Hello"
+
+    # What we send
+    agreed = agreement(bool(flags & 1), 9 + (flags >> 1) % 7, backend)
+    deflater, inflater = Deflater(agreed), Inflater(agreed)
+    pieces = cut(payload)
+    for _ in range(2):
+        fragments = [
+            deflater.deflate(piece, number == len(pieces)) for number, piece in enumerate(pieces, 1)
+        ]
+        assert inflate(inflater, fragments, len(payload)) == payload
+
+
+if __name__ == "__main__":
+    fuzz(check)

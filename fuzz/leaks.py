@@ -1,0 +1,376 @@
+"""Shows that nothing is kept of what is gone, and not much of a flood, in either twin.
+
+    python fuzz/leaks.py
+
+Decoders and connections, a million in all, are fed streams that are good, bad, half-finished
+or compressed, and dropped, while the garbage collector is off: RSS stays flat. Then each flood
+of tiny frames goes to one connection in a process of its own, where no memory that was freed
+before could hide what it takes: RSS stays flat too, and twice as many take twice as long.
+
+LEAKS_COUNT    how many decoders and connections (default 1000000)
+FLOOD_COUNT    how many frames in a flood (default 1000000)
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastws.codec import MessageDecoder, encode_frame, implementation
+from fastws.connection import Connection, State
+from fastws.deflate import Agreement, Inflater, PerMessageDeflate
+from fastws.events import Ping
+from fastws.spec import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+COUNT = int(os.environ.get("LEAKS_COUNT", "1000000"))
+FLOOD = int(os.environ.get("FLOOD_COUNT", "1000000"))
+
+KIB, MIB = 1 << 10, 1 << 20
+DROPPED_MAY_GROW = 2 * MIB
+FLOOD_MAY_GROW = 1 * MIB
+# Timings are noisy; a cost that grows with what came before would make this 4 and more.
+MOST_FOR_TWICE = 3.0
+READ = 64 * KIB
+
+KEY = b"\x37\xfa\x21\x3d"
+STATM = Path("/proc/self/statm")
+PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+
+failures: list[str] = []
+
+
+def rss() -> int:
+    """The memory that this process has of its own now, in bytes."""
+    return int(STATM.read_bytes().split()[1]) * PAGE
+
+
+def say(text: str) -> None:
+    print(f"{implementation:>2}: {text}", flush=True)
+
+
+def verify(condition: bool, text: str) -> None:
+    if not condition:
+        failures.append(text)
+        say(f"FAILED: {text}")
+
+
+# Dropped decoders and connections ----------------------------------------------------------
+
+
+def frame(opcode: int, payload: bytes = b"", fin: bool = True, rsv1: bool = False) -> bytes:
+    return encode_frame(opcode, payload, fin=fin, rsv1=rsv1, key=KEY)
+
+
+def deflated(payload: bytes) -> bytes:
+    stream = zlib.compressobj(6, zlib.DEFLATED, -15)
+    return (stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+TEXT = "aé€😀 and so on " * 20
+STREAMS = {
+    "good": frame(1, b"Hello") + frame(2, b"\x00\xff" * 100) + frame(9, b"?") + frame(10),
+    "fragments": frame(1, TEXT.encode(), False) + frame(9) + frame(0, b"a", False) + frame(0, b"b"),
+    "closed": frame(1, b"Hello") + frame(8, b"\x03\xe8bye") + frame(1, b"late"),
+    "large": frame(2, bytes(100_000)),
+    "cut in a header": frame(2, bytes(300))[:3],
+    "cut in a payload": frame(2, bytes(5000))[:4000],
+    "cut in a message": frame(1, TEXT.encode(), False) + frame(0, b"\xe2\x82", False),
+    "cut in a ping": frame(9, bytes(100))[:50],
+    "cut in a large frame": frame(2, bytes(900_000))[:2000],
+    "reserved bit": frame(1, b"Hello", False) + frame(0, b"", rsv1=True),
+    "bad text": frame(1, b"Hello", False) + frame(0, b"\xed\xa0\x80"),
+    "bad reason": frame(8, b"\x03\xe8\xff"),
+    "unmasked": frame(1, b"Hello") + encode_frame(1, b"Hello"),
+    "too big": frame(2, b"a" * 10, False) + frame(0, bytes(2 * MIB))[:100],
+    "too many": frame(2, b"", False) + frame(0, b"", False) * 70,
+}
+COMPRESSED = {
+    "compressed": frame(1, deflated(TEXT.encode()), rsv1=True) * 2 + frame(1, b"plain"),
+    "compressed fragments": frame(2, deflated(bytes(9000))[:9], False, True) + frame(0, b""),
+    "final blocks": frame(1, b"\x03\x00" * 50, rsv1=True),
+    "cut in compression": frame(1, deflated(TEXT.encode())[:30], False, True),
+    "corrupt": frame(1, b"\x07", rsv1=True),
+    "bad inflated text": frame(1, deflated(b"\xff" * 500), rsv1=True),
+    "bomb": frame(2, deflated(bytes(3 * MIB)), rsv1=True),
+}
+
+
+def agreement(takeover: bool) -> Agreement:
+    return Agreement(
+        role=Role.SERVER,
+        config=PerMessageDeflate(),
+        context_takeover=takeover,
+        peer_context_takeover=takeover,
+        max_window_bits=12,
+        peer_max_window_bits=15,
+    )
+
+
+AGREEMENTS = agreement(True), agreement(False)
+
+
+def cuts(stream: bytes, number: int) -> list[bytes]:
+    """Whole; or in two, three or more pieces, anywhere."""
+    if number % 4 == 0 or len(stream) > 10_000:
+        return [stream]
+    size = 1 + number % (len(stream) // (number % 4) + 1)
+    size = max(size, len(stream) // 20)
+    return [stream[start : start + size] for start in range(0, len(stream), size)]
+
+
+def use_decoder(stream: bytes, number: int) -> None:
+    inflater = Inflater(AGREEMENTS[number % 2]) if number % 3 else None
+    decoder = MessageDecoder(masked=True, max_fragments=64, inflater=inflater)
+    for piece in cuts(stream, number):
+        decoder.feed(piece)
+    decoder.feed(b"")
+
+
+def use_connection(stream: bytes, number: int) -> None:
+    deflate = AGREEMENTS[number % 2] if number % 3 else None
+    connection = Connection(Role.SERVER, max_fragments=64, deflate=deflate)
+    for piece in cuts(stream, number):
+        events = connection.receive_data(piece)
+        if connection.state is State.OPEN and connection.close_code is None:
+            for event in events:
+                if isinstance(event, (str, bytes)) and len(event) < 1000:
+                    connection.send(event)
+    if number % 5 == 0:
+        connection.close(1001)
+    if number % 7:
+        connection.data_to_send()
+    if number % 2:
+        connection.receive_eof()
+
+
+def drop(count: int) -> None:
+    """Make, feed and drop them; see that RSS stays where it was after a tenth of them."""
+    # Large ones cost their time in copying zeros.
+    streams = [
+        stream
+        for name, stream in (STREAMS | COMPRESSED).items()
+        for _ in range(1 if name in ("large", "bomb") else 8)
+    ]
+    uses = (use_decoder, use_connection)
+    step = count // 10
+    before = first = rss()
+    gc.collect()
+    objects = len(gc.get_objects())
+    gc.disable()
+    for number in range(count):
+        uses[number % 2](streams[number // 2 % len(streams)], number)
+        if (number + 1) % step == 0:
+            now = rss()
+            say(f"{number + 1:>9,} dropped: RSS {before // KIB:,} -> {now // KIB:,} KiB")
+            before = now
+            if number + 1 == step:
+                first = now
+    gc.enable()
+    garbage = gc.collect()
+    objects = len(gc.get_objects()) - objects
+    growth = before - first
+    say(f"growth after the first tenth {growth // KIB:,} KiB; {objects} objects, {garbage} cyclic")
+    verify(growth <= DROPPED_MAY_GROW, f"{count:,} dropped: RSS grew by {growth // KIB:,} KiB")
+    verify(garbage == 0, f"{garbage} objects could be freed by the garbage collector only")
+    verify(objects < 100, f"{objects} objects were left")
+
+
+# Floods --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Flood:
+    """Frames of one kind for one connection.
+
+    Attributes:
+        name: what it is a flood of.
+        start: what comes before it.
+        unit: a frame of it, or some.
+        frames: how many there are in a unit.
+        end: what comes after it, and makes a message whole.
+        judge: sees whether it got what it should, given the connection, the number of units
+            and of messages and their size, of pings, and of bytes sent.
+        limits: the connection's.
+        pinned: how many bytes of each unit may be in memory at the end.
+    """
+
+    name: str
+    start: bytes
+    unit: bytes
+    frames: int
+    end: bytes
+    judge: Callable[[Connection, int, dict[str, int]], bool]
+    limits: dict[str, Any]
+    pinned: int = 0
+
+
+def refused(connection: Connection, units: int, seen: dict[str, int]) -> bool:
+    return (
+        connection.close_code == 1009
+        and connection.close_reason == "message of more than 4096 fragments"
+        and seen["messages"] == 0
+    )
+
+
+def whole(size: int, pings: int = 0) -> Callable[[Connection, int, dict[str, int]], bool]:
+    """One message of `size` bytes a unit, and pings that were all answered."""
+
+    def judge(connection: Connection, units: int, seen: dict[str, int]) -> bool:
+        return seen == {
+            "messages": 1,
+            "size": size * units,
+            "pings": pings * units,
+            "sent": pings * units * (2 + 4),
+        }
+
+    return judge
+
+
+def answered(connection: Connection, units: int, seen: dict[str, int]) -> bool:
+    return seen["pings"] == units and seen["sent"] == units * (2 + 4)
+
+
+UNLIMITED = {"max_fragments": None, "max_message_size": 64 * MIB}
+PING = frame(9, b"ping")
+FLOODS = [
+    Flood("empty fragments", frame(1, b"", False), frame(0, b"", False), 1, b"", refused, {}),
+    Flood("1-byte fragments", frame(1, b"", False), frame(0, b"a", False), 1, b"", refused, {}),
+    Flood(
+        "empty fragments, as many as they like",
+        frame(1, b"", False),
+        frame(0, b"", False),
+        1,
+        frame(0),
+        whole(0),
+        UNLIMITED,
+    ),
+    Flood(
+        "1-byte fragments, as many as they like",
+        frame(1, b"", False),
+        frame(0, b"a", False),
+        1,
+        frame(0),
+        whole(1),
+        UNLIMITED,
+        pinned=4,  # the buffer, which doubles, and what it is copied to at the end
+    ),
+    Flood("pings", b"", PING, 1, b"", answered, {}),
+    Flood(
+        "pings inside a message",
+        frame(1, b"", False),
+        PING,
+        1,
+        frame(0),
+        whole(0, 1),
+        {},
+    ),
+    Flood(
+        "pings inside fragments",
+        frame(1, b"", False),
+        PING + frame(0, b"", False),
+        2,
+        frame(0),
+        whole(0, 1),
+        UNLIMITED,
+    ),
+    Flood(
+        "empty compressed fragments",
+        frame(1, b"\x00", False, True),
+        frame(0, b"", False),
+        1,
+        frame(0),
+        whole(0),
+        UNLIMITED,
+    ),
+    Flood(
+        "final blocks in compressed fragments",
+        frame(1, b"\x03\x00", False, True),
+        frame(0, b"\x03\x00", False),
+        1,
+        frame(0),
+        whole(0),
+        UNLIMITED,
+    ),
+]
+
+
+def reads(flood: Flood, units: int) -> Iterator[bytes]:
+    """The flood as a socket delivers it; the same bytes, over and over."""
+    per_read = max(1, READ // len(flood.unit))
+    yield flood.start
+    read = flood.unit * per_read
+    for _ in range(units // per_read):
+        yield read
+    yield flood.unit * (units % per_read)
+    yield flood.end
+
+
+def run(flood: Flood, units: int) -> tuple[float, int, bool]:
+    """Send a flood; return the seconds of CPU, by how much RSS grew at most, and whether it
+    got what it should."""
+    connection = Connection(Role.SERVER, deflate=AGREEMENTS[0], **flood.limits)
+    seen = {"messages": 0, "size": 0, "pings": 0, "sent": 0}
+    most = before = rss()
+    start = time.process_time()
+    for data in reads(flood, units):
+        for event in connection.receive_data(data):
+            if isinstance(event, Ping):
+                seen["pings"] += 1
+            elif isinstance(event, (str, bytes)):
+                seen["messages"] += 1
+                seen["size"] += len(event)
+        if connection.close_code is None:
+            seen["sent"] += len(connection.data_to_send())
+        most = max(most, rss())
+    return time.process_time() - start, most - before, flood.judge(connection, units, seen)
+
+
+def flood_with(flood: Flood, frames: int) -> None:
+    units = frames // flood.frames
+    run(flood, 100)  # what every flood needs once
+    full, growth, good = run(flood, units)
+    half, _, _ = run(flood, units // 2)
+    say(
+        f"{frames:,} frames, {flood.name}: RSS +{growth // KIB:,} KiB; CPU {half:.2f} s for half,"
+        f" {full:.2f} s for all"
+    )
+    verify(good, f"{flood.name}: not answered as it should be")
+    limit = FLOOD_MAY_GROW + flood.pinned * units
+    verify(growth <= limit, f"{flood.name}: RSS grew by {growth // KIB:,} KiB")
+    # What is refused costs next to nothing, however much of it there is.
+    verify(full < 0.05 or full <= MOST_FOR_TWICE * half, f"{flood.name}: CPU is not linear")
+
+
+def main() -> int:
+    if not STATM.exists():
+        sys.exit("this reads RSS from /proc/self/statm, which there is on Linux only")
+    if len(sys.argv) == 2:
+        what = sys.argv[1]
+        if what == "drop":
+            drop(COUNT // 2)
+        else:
+            flood_with(FLOODS[int(what)], FLOOD)
+        return 1 if failures else 0
+    # The twin is chosen at import.
+    failed = 0
+    for twin in ("c", "py"):
+        environment = os.environ | {"FASTWS_IMPL": twin}
+        for what in ("drop", *map(str, range(len(FLOODS)))):
+            argv = [sys.executable, __file__, what]
+            failed += subprocess.run(argv, env=environment, check=False).returncode != 0
+    print(f"FAILED: {failed} of these" if failed else "all is flat")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
