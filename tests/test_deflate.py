@@ -579,6 +579,8 @@ BROKEN = {
     "what should have been left out": "f2 48 cd c9 c9 07 00 00 00 ff ff",
     "end of a final block in what was left out": "f3 48 cd c9 c9 07",
     "final block, then another without its end": "f3 48 cd c9 c9 07 00 f2 48",
+    "final block that lacks a byte of what was left out": "01 05 00 fa ff",
+    "final block that lacks two": "01 06 00 f9 ff",
     "zlib's format": "78 9c f3 48 cd c9 c9 07 00 05 8c 01 f5",
 }
 

@@ -28,7 +28,7 @@ def fuzz_on_path() -> Iterator[None]:
     sys.path.insert(0, str(FUZZ))
     yield
     sys.path.remove(str(FUZZ))
-    for name in ("common", "make_corpus", *TARGETS):
+    for name in ("common", "make_corpus", "reference", *TARGETS):
         sys.modules.pop(name, None)
 
 

@@ -349,9 +349,10 @@ class Inflater:
             stream = stream.copy()
         else:
             return True  # isal's streams cannot be copied; there the next message will show it
-        # An empty last block ends the stream only in front of a block.
-        stream.decompress(_LAST_BLOCK, 1)
-        return stream.eof is True
+        # In front of a block, an empty last block ends the stream and adds nothing; inside one
+        # it is taken for something else.
+        more: bytes = stream.decompress(_LAST_BLOCK, 1)
+        return not more and stream.eof and not stream.unused_data
 
 
 # Sending (RFC 7692 §7.2.1) ------------------------------------------------------------------

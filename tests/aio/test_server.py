@@ -597,7 +597,8 @@ async def test_a_handshake_in_progress_is_dropped(echo, raw, until, sent):
         await peer.send(sent)
         await until(lambda: server.connections)
         await asyncio.wait_for(server.close(), 5)
-        assert await peer.rest() == b""
+        with suppress(ConnectionResetError):  # what it did not read yet
+            assert await peer.rest() == b""
 
 
 async def test_a_process_request_in_progress_is_cancelled(echo, raw):

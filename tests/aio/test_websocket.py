@@ -206,8 +206,9 @@ async def test_who_closed_and_does_not_receive_keeps_two_reads_at_most(raw, fram
         assert "z" not in messages  # what is dropped leaves no gap
 
 
-async def test_who_closes_may_take_its_time_to_receive(raw, frame):
+async def test_who_closes_may_take_its_time_to_receive(raw, frame, settled, monkeypatch):
     """As long as it goes on receiving, nothing is dropped."""
+    monkeypatch.setattr("fastws.aio.websocket._PATIENCE", 30)
     got = asyncio.get_running_loop().create_future()
 
     async def handler(ws):
@@ -215,8 +216,9 @@ async def test_who_closes_may_take_its_time_to_receive(raw, frame):
         messages = []
         async for message in aiter_all(ws):
             messages.append(message)
-            if len(messages) in (1, 2):
-                await asyncio.sleep(0.06)  # longer than one look, shorter than patience
+            if len(messages) == 1:
+                await settled(lambda: len(ws._messages or ()))
+                ws._give_up_reader(len(ws._messages or ()) + 1)  # one was taken meanwhile
         await closing
         got.set_result(messages)
 
