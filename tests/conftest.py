@@ -8,6 +8,8 @@ unset           both, if the extension is compiled
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -16,6 +18,14 @@ import pytest
 from fastws import codec
 
 MODULES = ("masking", "utf8", "frames", "messages")
+
+# A shell that runs the tests in the background ignores SIGINT for them, and their child
+# processes would inherit that; some of the tests are about Ctrl-C.
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    and threading.current_thread() is threading.main_thread()
+):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _load(name: str) -> SimpleNamespace:
