@@ -3,27 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
-
-import pytest
-import uvloop
 
 import fastws
 
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 COUNT, SIZE = 200, 20_000
-
-
-@pytest.fixture(params=FACTORIES)
-def run(request: pytest.FixtureRequest):
-    def run(main: Coroutine[None, None, None]) -> None:
-        with asyncio.Runner(loop_factory=FACTORIES[request.param]) as runner:
-            runner.run(asyncio.wait_for(main, 20))
-
-    return run
 
 
 class Many(fastws.WebSocketProtocol):
@@ -34,66 +17,55 @@ class Many(fastws.WebSocketProtocol):
             self.send(bytes(SIZE))
 
 
-def test_a_reader_receives_all_that_was_sent_before_the_peers_close_frame(run) -> None:
-    async def main() -> None:
-        async with fastws.serve(Many, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            for _ in range(5):
-                ws = await fastws.connect(f"ws://127.0.0.1:{port}")
-                await ws.send("go")
-                await ws.recv()
-                closing = asyncio.create_task(ws.close())
-                received = 1 + len([message async for message in ws])
-                await closing
-                assert (received, ws.close_code) == (COUNT, 1000)
-
-    run(main())
-
-
-def test_messages_that_nobody_receives_do_not_hold_up_the_close_handshake(run) -> None:
-    async def main() -> None:
-        async with fastws.serve(Many, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            # Without a timeout: were the server's close frame not read, this would hang.
-            ws = await fastws.connect(f"ws://127.0.0.1:{port}", close_timeout=None)
+async def test_a_reader_receives_all_that_was_sent_before_the_peers_close_frame() -> None:
+    async with fastws.serve(Many, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        for _ in range(5):
+            ws = await fastws.connect(f"ws://127.0.0.1:{port}")
             await ws.send("go")
             await ws.recv()
-            await ws.close()
-            assert ws.close_code == 1000
-            # What was held is there to be received; the rest was dropped.
+            closing = asyncio.create_task(ws.close())
             received = 1 + len([message async for message in ws])
-            assert 1 < received < COUNT
+            await closing
+            assert (received, ws.close_code) == (COUNT, 1000)
 
-    run(main())
+
+async def test_messages_that_nobody_receives_do_not_hold_up_the_close_handshake() -> None:
+    async with fastws.serve(Many, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        # Without a timeout: were the server's close frame not read, this would hang.
+        ws = await fastws.connect(f"ws://127.0.0.1:{port}", close_timeout=None)
+        await ws.send("go")
+        await ws.recv()
+        await ws.close()
+        assert ws.close_code == 1000
+        # What was held is there to be received; the rest was dropped.
+        received = 1 + len([message async for message in ws])
+        assert 1 < received < COUNT
 
 
-def test_a_message_compressed_in_a_thread_waits_for_one_in_fragments(run) -> None:
+async def test_a_message_compressed_in_a_thread_waits_for_one_in_fragments() -> None:
     big = "compress me " * 50_000
-    received: asyncio.Future[list[str | bytes]]
+    received: asyncio.Future[list[str | bytes]] = asyncio.get_running_loop().create_future()
 
     async def collect(ws: fastws.WebSocket) -> None:
         received.set_result([await ws.recv(), await ws.recv()])
 
-    async def main() -> None:
-        nonlocal received
-        received = asyncio.get_running_loop().create_future()
-        async with fastws.serve(collect, "127.0.0.1", 0, deflate=True) as server:
-            port = server.sockets[0].getsockname()[1]
-            async with fastws.connect(f"ws://127.0.0.1:{port}", deflate=True) as ws:
-                go_on = asyncio.Event()
+    async with fastws.serve(collect, "127.0.0.1", 0, deflate=True) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with fastws.connect(f"ws://127.0.0.1:{port}", deflate=True) as ws:
+            go_on = asyncio.Event()
 
-                async def fragments():
-                    yield "one"
-                    await go_on.wait()
-                    yield " message"
+            async def fragments():
+                yield "one"
+                await go_on.wait()
+                yield " message"
 
-                sending = asyncio.create_task(ws.send(big))
-                await asyncio.sleep(0)  # it is in its thread now
-                fragmented = asyncio.create_task(ws.send(fragments()))
-                await asyncio.sleep(0.3)
-                go_on.set()
-                await asyncio.gather(sending, fragmented)
-                messages = await received
-        assert sorted(messages, key=len) == ["one message", big]
-
-    run(main())
+            sending = asyncio.create_task(ws.send(big))
+            await asyncio.sleep(0)  # it is in its thread now
+            fragmented = asyncio.create_task(ws.send(fragments()))
+            await asyncio.sleep(0.3)
+            go_on.set()
+            await asyncio.gather(sending, fragmented)
+            messages = await received
+    assert sorted(messages, key=len) == ["one message", big]

@@ -4,26 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
 
 import pytest
-import uvloop
 
 import fastws
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
-@pytest.fixture(params=FACTORIES)
-def run(request: pytest.FixtureRequest):
-    def run(main: Coroutine[None, None, None]) -> None:
-        with asyncio.Runner(loop_factory=FACTORIES[request.param]) as runner:
-            runner.run(asyncio.wait_for(main, 20))
-
-    return run
 
 
 async def deaf_client(port: int) -> socket.socket:
@@ -40,8 +24,8 @@ async def deaf_client(port: int) -> socket.socket:
     return sock
 
 
-def test_a_peer_that_takes_nothing_is_dropped_at_the_limit(run) -> None:
-    closed: asyncio.Future[tuple[int, str, int]]
+async def test_a_peer_that_takes_nothing_is_dropped_at_the_limit() -> None:
+    closed: asyncio.Future[tuple[int, str, int]] = asyncio.get_running_loop().create_future()
 
     class Flood(fastws.WebSocketProtocol):
         def on_open(self) -> None:
@@ -60,22 +44,17 @@ def test_a_peer_that_takes_nothing_is_dropped_at_the_limit(run) -> None:
         def on_close(self, code: int, reason: str) -> None:
             closed.set_result((code, reason, self.sent))
 
-    async def main() -> None:
-        nonlocal closed
-        closed = asyncio.get_running_loop().create_future()
-        limits = {"write_limit": 50_000, "max_unsent_size": 500_000}
-        async with fastws.serve(Flood, "127.0.0.1", 0, ping_interval=None, **limits) as server:
-            client = await deaf_client(server.sockets[0].getsockname()[1])
-            code, reason, sent = await closed
-            client.close()
-        assert (code, reason) == (1008, "more than 500000 bytes unsent")
-        # The sockets' own buffers took some more.
-        assert 500_000 < sent < 20_000_000
-
-    run(main())
+    limits = {"write_limit": 50_000, "max_unsent_size": 500_000}
+    async with fastws.serve(Flood, "127.0.0.1", 0, ping_interval=None, **limits) as server:
+        client = await deaf_client(server.sockets[0].getsockname()[1])
+        code, reason, sent = await closed
+        client.close()
+    assert (code, reason) == (1008, "more than 500000 bytes unsent")
+    # The sockets' own buffers took some more.
+    assert 500_000 < sent < 20_000_000
 
 
-def test_send_waits_from_the_write_limit_on_and_nobody_is_dropped(run) -> None:
+async def test_send_waits_from_the_write_limit_on_and_nobody_is_dropped() -> None:
     sizes = []
 
     async def flood(ws: fastws.WebSocket) -> None:
@@ -83,22 +62,19 @@ def test_send_waits_from_the_write_limit_on_and_nobody_is_dropped(run) -> None:
             await ws.send(bytes(10_000))
             sizes.append(ws._transport.get_write_buffer_size())
 
-    async def main() -> None:
-        limits = {"write_limit": 30_000, "max_unsent_size": 200_000}
-        async with fastws.serve(
-            flood, "127.0.0.1", 0, close_timeout=0.2, shutdown_timeout=0.2, **limits
-        ) as server:
-            client = await deaf_client(server.sockets[0].getsockname()[1])
-            count = -1
-            while count != len(sizes) or not sizes:
-                count = len(sizes)
-                await asyncio.sleep(0.2)
-            (ws,) = server.connections
-            assert ws.state is fastws.State.OPEN
-            assert max(sizes) < 150_000
-            client.close()
-
-    run(main())
+    limits = {"write_limit": 30_000, "max_unsent_size": 200_000}
+    async with fastws.serve(
+        flood, "127.0.0.1", 0, close_timeout=0.2, shutdown_timeout=0.2, **limits
+    ) as server:
+        client = await deaf_client(server.sockets[0].getsockname()[1])
+        count = -1
+        while count != len(sizes) or not sizes:
+            count = len(sizes)
+            await asyncio.sleep(0.2)
+        (ws,) = server.connections
+        assert ws.state is fastws.State.OPEN
+        assert max(sizes) < 150_000
+        client.close()
 
 
 @pytest.mark.parametrize(
