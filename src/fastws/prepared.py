@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .deflate import deflate_alone
-from .rules import bytes_like_required
+from .rules import as_bytes
 from .spec import Opcode
 
 if TYPE_CHECKING:
@@ -61,9 +61,4 @@ def prepare(message: str | Buffer) -> PreparedMessage:
     """
     if isinstance(message, str):
         return PreparedMessage(Opcode.TEXT, message.encode())
-    if type(message) is not bytes:
-        try:
-            message = memoryview(message).tobytes()
-        except TypeError:
-            raise bytes_like_required(message) from None
-    return PreparedMessage(Opcode.BINARY, message)
+    return PreparedMessage(Opcode.BINARY, as_bytes(message))

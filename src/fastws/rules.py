@@ -32,6 +32,8 @@ from .spec import (
 )
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from .exceptions import ProtocolError
 
 _OPCODES = frozenset(Opcode)
@@ -195,6 +197,22 @@ def frame_repr(
     for name, bit in (("rsv1", rsv1), ("rsv2", rsv2), ("rsv3", rsv3)):
         flags += f", {name}=True" if bit else ""
     return f"Frame(Opcode.{opcode.name}, {payload!r}{flags})"
+
+
+def as_bytes(data: Buffer) -> bytes:
+    """Return `data` as bytes, in whatever shape, format or order it holds them.
+
+    Raises:
+        TypeError: if `data` is not bytes-like.
+    """
+    if type(data) is bytes:
+        return data
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise bytes_like_required(data) from None
+    with view:
+        return view.tobytes()
 
 
 def bytes_like_required(value: object) -> TypeError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastws import exceptions as errors
 from fastws import rules
+from fastws.rules import as_bytes
 from fastws.spec import (
     CONTROL_BIT,
     DEFAULT_MAX_MESSAGE_SIZE,
@@ -29,7 +30,7 @@ from fastws.spec import (
     Opcode,
 )
 
-from .masking import as_bytes, rotate, xor
+from .masking import rotate, xor
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from fastws import rules
+from fastws.rules import as_bytes
 from fastws.spec import MASK_KEY_SIZE
 
 if TYPE_CHECKING:
@@ -66,18 +67,6 @@ def apply_mask_inplace(buffer: Buffer, key: Buffer, offset: int = 0) -> None:
 
 
 # Shared by the modules of this twin ---------------------------------------------
-
-
-def as_bytes(data: Buffer) -> bytes:
-    """Return `data` as bytes, in whatever shape, format or order it holds them."""
-    if type(data) is bytes:
-        return data
-    try:
-        view = memoryview(data)
-    except TypeError:
-        raise rules.bytes_like_required(data) from None
-    with view:
-        return view.tobytes()
 
 
 def rotate(key: bytes, offset: int) -> bytes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 from fastws import exceptions as errors
 from fastws import rules
 from fastws.events import Ping, Pong
+from fastws.rules import as_bytes
 from fastws.spec import (
     CONTROL_BIT,
     DEFAULT_MAX_FRAGMENTS,
@@ -27,7 +28,7 @@ from fastws.spec import (
 )
 
 from .frames import encode_frame, read_header
-from .masking import as_bytes, rotate, xor
+from .masking import rotate, xor
 from .utf8 import Utf8Validator
 
 if TYPE_CHECKING:

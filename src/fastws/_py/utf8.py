@@ -10,8 +10,9 @@ from codecs import getincrementaldecoder
 from typing import TYPE_CHECKING, NoReturn
 
 from fastws import rules
+from fastws.rules import as_bytes
 
-from .masking import as_bytes, rotate, xor
+from .masking import rotate, xor
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
