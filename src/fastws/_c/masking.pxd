@@ -8,5 +8,10 @@ cdef extern from "kernels/mask.h" nogil:
     uint32_t fastws_load32(const uint8_t* p)
 
 
+cdef enum:
+    # From this size on, letting other threads run costs less than it gives.
+    WORTH_RELEASING_THE_GIL = 65536
+
+
 cdef int read_key(object key, uint32_t* value) except -1
 cdef int read_key_at(object key, object offset, uint32_t* value) except -1

@@ -12,10 +12,6 @@ from fastws import rules
 
 __all__ = ["apply_mask", "apply_mask_inplace"]
 
-# From this size on, letting other threads run costs less than it gives.
-cdef enum:
-    WORTH_RELEASING_THE_GIL = 65536
-
 
 def apply_mask(data, key, offset=0):
     """Mask or unmask part of a payload (RFC 6455 §5.3; the two are the same)."""

@@ -7,7 +7,9 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint32_t
 
 from fastws._c.buffers cimport Octets, acquire, release
-from fastws._c.masking cimport FASTWS_HIGH_BITS, fastws_mask, read_key_at
+from fastws._c.masking cimport (
+    FASTWS_HIGH_BITS, WORTH_RELEASING_THE_GIL, fastws_mask, read_key_at,
+)
 
 from fastws import rules
 
@@ -16,10 +18,6 @@ cdef extern from "Python.h":
     void* PyUnicode_DATA(object)
 
 __all__ = ["Utf8Validator", "decode_utf8", "is_utf8"]
-
-# From this size on, letting other threads run costs less than it gives.
-cdef enum:
-    WORTH_RELEASING_THE_GIL = 65536
 
 
 cdef class Utf8Validator:
