@@ -332,7 +332,6 @@ class Endpoint(asyncio.BufferedProtocol):
             max_fragments=settings.max_fragments,
             deflate=deflate,
         )
-        self._next_ping = self._loop.time()
         self._keep_alive_from_now()
         self._corked = True
         try:
