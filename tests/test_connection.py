@@ -401,6 +401,33 @@ def test_fail_while_closing_sends_nothing_more(role):
 # Mask keys ----------------------------------------------------------------------------
 
 
+@roles
+def test_while_pongs_are_held_the_last_ping_is_answered(role):
+    connection = Connection(role)
+    pings = b"".join(from_peer(connection, Opcode.PING, b"%d" % i) for i in range(3))
+    connection.receive_data(pings)
+    assert [frame.payload for frame in frames_of(connection)] == [b"0", b"1", b"2"]
+    connection.hold_pongs(True)
+    assert connection.receive_data(pings) == [Ping(b"0"), Ping(b"1"), Ping(b"2")]
+    connection.hold_pongs(True)
+    assert connection.bytes_queued == 0
+    connection.send(b"meanwhile")
+    connection.hold_pongs(False)
+    assert [frame.payload for frame in frames_of(connection)] == [b"meanwhile", b"2"]
+    connection.hold_pongs(False)
+    assert connection.bytes_queued == 0
+
+
+@roles
+def test_a_pong_that_was_held_is_not_sent_after_a_close_frame(role):
+    connection = Connection(role)
+    connection.hold_pongs(True)
+    connection.receive_data(from_peer(connection, Opcode.PING, b"late"))
+    connection.close()
+    connection.hold_pongs(False)
+    assert [frame.opcode for frame in frames_of(connection)] == [Opcode.CLOSE]
+
+
 def sent_keys(connection: Connection, count: int) -> list[bytes]:
     for _ in range(count):
         connection.send(b"\0" * 4)  # masked, these are the key

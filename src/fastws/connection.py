@@ -73,6 +73,8 @@ class Connection:
         "_deflater",
         "_encoder",
         "_is_client",
+        "_pong_owed",
+        "_pongs_held",
         "_sent",
         "close_code",
         "close_reason",
@@ -110,6 +112,8 @@ class Connection:
         self._encoder = MessageEncoder()
         self._deflater = None if deflate is None else Deflater(deflate)
         self._compressing = False  # a message that is sent in fragments
+        self._pongs_held = False
+        self._pong_owed: bytes | None = None
         self._sent: tuple[int, str] | None = None  # our close frame's code and reason
 
     # Receiving -------------------------------------------------------------------
@@ -139,7 +143,11 @@ class Connection:
             if isinstance(event, Ping):
                 # §5.5.2: answer "unless it already received a Close frame"; having sent
                 # one ourselves, there is nothing left to keep alive.
-                if self.state is State.OPEN:
+                if self.state is not State.OPEN:
+                    continue
+                if self._pongs_held:
+                    self._pong_owed = event.data
+                else:
                     self._encoder.pong(event.data, self._key())
             elif isinstance(event, Close):
                 self._end(event.code, event.reason)
@@ -228,6 +236,20 @@ class Connection:
         """
         self.check_open()
         self._encoder.pong(data, self._key())
+
+    def hold_pongs(self, held: bool) -> None:
+        """Say whether the peer takes too little of what is sent.
+
+        While it does, its pings are not answered one by one, which would let it fill our
+        memory: the last of them is, afterwards (RFC 6455 §5.5.3).
+        """
+        self._pongs_held = held
+        owed, self._pong_owed = self._pong_owed, None
+        if owed is not None:
+            if held:
+                self._pong_owed = owed
+            elif self.state is State.OPEN:
+                self._encoder.pong(owed, self._key())
 
     def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Queue a close frame; nothing, if there was one already or the peer's is to be

@@ -607,7 +607,7 @@ ALERT = {"ping_interval": 0.1, "ping_timeout": 0.2}
 async def test_a_silent_peer_is_ended_by_the_ping_timeout(echo, raw, until):
     async with serve(echo, "127.0.0.1", 0, **ALERT) as server, raw(server) as peer:
         (ws,) = server.connections
-        assert await peer.frame() == (0x89, b"")
+        assert await peer.frame() == (0x89, b"keepalive")
         assert await peer.close_frame() == (1011, "keepalive ping timeout")
         assert (ws.close_code, ws.close_reason) == (1011, "keepalive ping timeout")
         assert await peer.rest() == b""
@@ -641,7 +641,7 @@ async def test_a_peer_that_gives_signs_of_life_is_kept(echo, raw, frame, sign):
 async def test_a_timeout_shorter_than_the_interval(echo, raw, until):
     settings = {"ping_interval": 0.2, "ping_timeout": 0.05}
     async with serve(echo, "127.0.0.1", 0, **settings) as server, raw(server) as peer:
-        assert await peer.frame() == (0x89, b"")
+        assert await peer.frame() == (0x89, b"keepalive")
         assert await peer.close_frame() == (1011, "keepalive ping timeout")
 
 
@@ -651,10 +651,27 @@ async def test_pings_without_a_timeout_end_nobody(echo, raw, frame):
         raw(server) as peer,
     ):
         for _ in range(5):
-            assert await peer.frame() == (0x89, b"")
+            assert await peer.frame() == (0x89, b"keepalive")
         await peer.send(frame(1, b"still here"))
         while await peer.frame() != (0x81, b"still here"):
             pass
+
+
+async def test_a_pong_for_keepalive_answers_no_ping_of_the_application(raw_server, url, frame):
+    async def play(peer):
+        while (await peer.frame())[1] != b"keepalive":
+            pass
+        await peer.send(frame(10, b"keepalive", key=b""))
+        await peer.close_frame()
+
+    options = {"ping_interval": 0.1, "ping_timeout": None}
+    async with raw_server(play) as server, connect(url(server), **options) as ws:
+        pings = [asyncio.ensure_future(ws.ping(data)) for data in (b"", None, b"mine")]
+        assert (await asyncio.wait(pings, timeout=0.5))[0] == set()
+        await ws.close()
+        for ping in pings:
+            with pytest.raises(ConnectionClosed):
+                await ping
 
 
 async def test_a_peer_that_never_reads_is_ended_by_keepalive(raw, until):

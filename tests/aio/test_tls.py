@@ -206,6 +206,20 @@ async def test_the_close_frame_reaches_a_client_that_still_sends(echo, tls, raw,
         assert await peer.rest() == b""
 
 
+async def test_a_close_timeout_that_is_short(echo, tls, raw, frame, until):
+    """A client that goes on to send is dropped then, and no later."""
+    options = {"ssl": tls.client, "server_hostname": "localhost"}
+    async with (
+        serve(echo, HOST, 0, ssl=tls.server, close_timeout=0.1) as server,
+        raw(server, **options) as peer,
+    ):
+        (ws,) = server.connections
+        await peer.send(frame(3))
+        await until(lambda: ws.close_code == 1002)
+        assert ws._timer.when() <= ws._loop.time() + 0.1
+        await until(lambda: not server.connections)
+
+
 async def test_a_server_that_closes(echo, tls, url):
     server = await serve(echo, HOST, 0, ssl=tls.server)
     clients = [await connect(url(server, secure=True), ssl=tls.client) for _ in range(5)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,44 @@ async def test_send_waits_from_the_write_limit_on_and_nobody_is_dropped() -> Non
         assert ws.state is fastws.State.OPEN
         assert max(sizes) < 150_000
         client.close()
+
+
+async def test_a_server_that_pings_and_never_reads_does_not_fill_its_client(
+    raw_server: Any, url: Any, frame: Any
+) -> None:
+    """A client goes on to read; it owes an answer to the last ping only (RFC 6455 §5.5.3)."""
+    most = 0
+    loop = asyncio.get_running_loop()
+    client, pongs = loop.create_future(), loop.create_future()
+
+    async def play(peer: Any) -> None:
+        nonlocal most
+        ws = await client
+        # What the sockets hold is not ours to limit; let it be little.
+        peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        ws.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        pings = frame(9, bytes(125), key=b"") * 100
+        for _ in range(200):
+            await peer.send(pings)
+            await asyncio.sleep(0)  # drain() need not let the client run
+            most = max(most, ws._transport.get_write_buffer_size())
+        await peer.send(frame(9, b"last", key=b""))
+        decoder = fastws.FrameDecoder(masked=True)
+        frames: list[fastws.Frame] = []
+        while not frames or frames[-1].payload != b"last":
+            frames += decoder.feed(await peer.reader.read(65536))
+        pongs.set_result(len(frames))
+        await peer.close_frame()
+
+    async with (
+        raw_server(play) as server,
+        fastws.connect(url(server), write_limit=10_000, ping_interval=None) as ws,
+    ):
+        client.set_result(ws)
+        assert 100 < await pongs < 15_000
+        await ws.close()
+    # The limit, and what one read of pings brings before anybody knows.
+    assert 10_000 < most < 400_000
 
 
 @pytest.mark.parametrize(

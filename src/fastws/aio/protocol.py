@@ -118,6 +118,9 @@ def _read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
 # How much may wait for the end of a turn of the event loop, to leave in one write, in bytes.
 _CORK_LIMIT = 64 << 10
 
+# What our own pings carry: a pong must not seem to answer one of the application's.
+_KEEPALIVE = b"keepalive"
+
 # A TLS transport cannot shut down its writing side alone. There the peer has had
 # its say when it was silent for this long, in seconds.
 _TLS_LINGER = 1.0
@@ -284,10 +287,16 @@ class Endpoint(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         self._write_paused = True
         self._unsent = self._transport.get_write_buffer_size()
+        if self._connection is not None:
+            self._connection.hold_pongs(True)
         self._update_reading()
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        if self._connection is not None:
+            self._connection.hold_pongs(False)
+            if self._connection.bytes_queued:
+                self._sent()
         self._update_reading()
         self._wake_drain_waiters()
 
@@ -585,7 +594,7 @@ class Endpoint(asyncio.BufferedProtocol):
             assert settings.ping_interval is not None
             self._next_ping = now + settings.ping_interval
             if not self._write_paused:
-                connection.ping()
+                connection.ping(_KEEPALIVE)
                 self._sent()
             self._heard = False
             if self._deadline is None and settings.ping_timeout is not None:
@@ -656,7 +665,8 @@ class Endpoint(asyncio.BufferedProtocol):
             self._transport.abort()
         elif self._heard or self._transport.get_write_buffer_size():
             self._heard = False
-            self._set_timer(_TLS_LINGER, self._linger_over_tls)
+            left = _TLS_LINGER if self._deadline is None else self._deadline - self._loop.time()
+            self._set_timer(min(_TLS_LINGER, left), self._linger_over_tls)
         else:
             self._shut()
 
