@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import islice, repeat
 
 import pytest
@@ -88,6 +88,32 @@ async def test_async_for_connects_anew_and_closes_on_break(handler, url, until):
                 break
         await until(lambda: not server.connections)
     assert [ws.close_code for ws in handler.seen] == [1000] * 3
+
+
+async def test_async_for_waits_for_a_server_that_hangs_up_at_once(monkeypatch, url):
+    waited = []
+
+    def delays():
+        for number in range(3):
+            waited.append(number)
+            yield 0.01
+
+    async def hang_up(ws):
+        await ws.close(1013)
+
+    monkeypatch.setattr(client, "_delays", delays)
+    async with serve(hang_up, HOST, 0) as server:
+        rounds = 0
+        async for ws in connect(url(server)):
+            with suppress(ConnectionClosed):
+                await ws.recv()
+            rounds += 1
+            if rounds == 3:
+                # It was open long enough to begin anew.
+                monkeypatch.setattr(client, "_SHORT", 0.0)
+            if rounds == 4:
+                break
+    assert waited == [0, 1]
 
 
 # Trying again ------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl as ssl_module
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic
 
 from fastws.exceptions import ResponseError
@@ -50,6 +51,9 @@ __all__ = ["connect"]
 # What a server answers that will be well again (RFC 9110 §15.6).
 _PASSING_STATUSES = frozenset({500, 502, 503, 504})
 
+# A connection that the server ends sooner, in seconds, was none.
+_SHORT = 1.0
+
 
 class connect(Generic[P]):  # noqa: N801 - it is called like a function
     """Connect to a WebSocket server.
@@ -60,7 +64,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
 
     `await connect(…)` returns the connection too, to be closed by its `close`.
     `async for ws in connect(…)` connects anew whenever the body of the loop is done or
-    continued, after a growing delay while the server cannot be reached.
+    continued, after a growing delay while the server cannot be reached or hangs up at once.
 
     Args:
         uri: a ws:// or wss:// URI (RFC 6455 §3). User and password, if there are any, are
@@ -197,12 +201,19 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
                 logger.info("could not connect, next try in %.1f s: %s", delay, exc)
                 await asyncio.sleep(delay)
                 continue
-            delays = _delays()
+            connected = monotonic()
             try:
                 yield endpoint
             finally:
+                dropped = endpoint.close_code is not None
                 endpoint._close(CloseCode.NORMAL_CLOSURE, "")
                 await endpoint._wait_closed()
+            if dropped and monotonic() - connected < _SHORT:
+                delay = next(delays)
+                logger.info("the server hung up at once, next try in %.1f s", delay)
+                await asyncio.sleep(delay)
+            else:
+                delays = _delays()
 
     async def _connect(self) -> P:
         loop = asyncio.get_running_loop()
