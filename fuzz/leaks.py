@@ -6,23 +6,34 @@ Decoders and connections, a million in all, are fed streams that are good, bad, 
 or compressed, and dropped, while the garbage collector is off: RSS stays flat. Then each flood
 of tiny frames goes to one connection in a process of its own, where no memory that was freed
 before could hide what it takes: RSS stays flat too, and twice as many take twice as long.
+Last, a server of each style on each event loop serves 10,000 clients that end in every way
+there is, hundreds at a time: afterwards nothing of theirs is left.
 
 LEAKS_COUNT    how many decoders and connections (default 1000000)
+CLIENTS_COUNT  how many clients of a server (default 10000)
 FLOOD_COUNT    how many frames in a flood (default 1000000)
 """
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import gc
+import importlib
 import os
+import socket
+import struct
 import subprocess
 import sys
 import time
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastws import WebSocketProtocol, serve
 from fastws.codec import MessageDecoder, encode_frame, implementation
 from fastws.connection import Connection, State
 from fastws.deflate import Agreement, Inflater, PerMessageDeflate
@@ -32,12 +43,16 @@ from fastws.spec import Role
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from fastws import WebSocket
+
 COUNT = int(os.environ.get("LEAKS_COUNT", "1000000"))
 FLOOD = int(os.environ.get("FLOOD_COUNT", "1000000"))
+CLIENTS_COUNT = int(os.environ.get("CLIENTS_COUNT", "10000"))
 
 KIB, MIB = 1 << 10, 1 << 20
 DROPPED_MAY_GROW = 2 * MIB
 FLOOD_MAY_GROW = 1 * MIB
+SERVED_MAY_GROW = 1 * MIB
 # Timings are noisy; a cost that grows with what came before would make this 4 and more.
 MOST_FOR_TWICE = 3.0
 READ = 64 * KIB
@@ -351,13 +366,142 @@ def flood_with(flood: Flood, frames: int) -> None:
     verify(full < 0.05 or full <= MOST_FOR_TWICE * half, f"{flood.name}: CPU is not linear")
 
 
+# Clients of a server ----------------------------------------------------------------------------
+
+BATCH = 500  # how many are connected at the same time
+REQUEST = (
+    b"GET /leaks HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+)
+HELLO = frame(1, b"Hello")
+CLOSE = frame(8, b"\x03\xe8")
+# What a client sends, and how it goes: it waits for the server to hang up ("wait"), closes its
+# socket ("drop"), or lets it be reset ("reset").
+CLIENTS = {
+    "a conversation": (REQUEST + HELLO * 3 + frame(9, b"?") + CLOSE, "wait"),
+    "an end without a close frame": (REQUEST + HELLO, "drop"),
+    "a reset": (REQUEST + HELLO, "reset"),
+    "a reset in a message": (REQUEST + frame(2, bytes(50_000))[:40_000], "reset"),
+    "a compressed conversation": (REQUEST + STREAMS["good"] + COMPRESSED["compressed"], "drop"),
+    "a violation": (REQUEST + STREAMS["unmasked"], "wait"),
+    "a bad text": (REQUEST + STREAMS["bad text"], "wait"),
+    "a corrupt compressed message": (REQUEST + COMPRESSED["corrupt"], "wait"),
+    "answers that nobody reads": (REQUEST + frame(2, bytes(60_000)) * 20, "reset"),
+    "silence": (REQUEST, "wait"),  # until keepalive gives up
+    "half a request": (REQUEST[:60], "wait"),
+    "half a request and no more": (REQUEST[:60], "drop"),
+    "a bad request": (REQUEST.replace(b"13", b"12"), "wait"),
+}
+
+
+def play_clients(port: int, count: int) -> None:
+    """Connect in batches, in a process of their own; a line on stdin asks for the next."""
+    for first in range(0, count, BATCH):
+        sys.stdin.readline()
+        batch: list[tuple[socket.socket, str]] = []
+        for number in range(first, first + BATCH):
+            sends, end = list(CLIENTS.values())[number % len(CLIENTS)]
+            sock = socket.create_connection(("127.0.0.1", port))
+            if end == "reset":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.setblocking(False)
+            with suppress(BlockingIOError):
+                sock.send(sends)
+            sock.setblocking(True)
+            batch.append((sock, end))
+        for sock, end in batch:
+            if end == "wait":
+                with suppress(ConnectionError):
+                    while sock.recv(65536):
+                        pass
+            sock.close()
+        print(first, flush=True)
+
+
+def ours() -> int:
+    """How many objects are alive that are fastws' own, or that it has of asyncio's."""
+    gc.collect()
+    kinds = (WebSocketProtocol, asyncio.Transport)
+    return sum(
+        isinstance(o, kinds) or str(type(o).__module__).startswith("fastws.")
+        for o in gc.get_objects()
+    )
+
+
+async def serve_clients(handler: Any, count: int) -> None:
+    """Serve them; see that after each batch nothing of it is left."""
+    limits = {"open_timeout": 0.3, "close_timeout": 0.3, "ping_interval": 0.1, "ping_timeout": 0.2}
+    async with serve(handler, "127.0.0.1", 0, deflate=True, backlog=BATCH, **limits) as server:
+        clients = await asyncio.create_subprocess_exec(
+            sys.executable, __file__, "clients", str(server.sockets[0].getsockname()[1]),
+            str(count), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert clients.stdin is not None
+        assert clients.stdout is not None
+        objects = ours()
+        tasks = len(asyncio.all_tasks())
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", id)  # glibc has it
+        first = 0
+        for number in range(BATCH, count + 1, BATCH):
+            clients.stdin.write(b"\n")
+            async with asyncio.timeout(60):
+                await clients.stdout.readline()
+                while server.connections or len(asyncio.all_tasks()) > tasks:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            left = ours() - objects
+            verify(left == 0, f"{left} objects were left of {number:,} clients")
+            # The allocator keeps free what a busy moment took, as long as it likes.
+            trim(0)
+            if number == count // 5:
+                first = rss()
+        growth = rss() - first
+        clients.stdin.close()
+        await clients.wait()
+    style = getattr(handler, "__name__", "")
+    loop = type(asyncio.get_running_loop()).__module__.split(".")[0]
+    say(
+        f"{count:,} clients, {style}, {loop}: {left} objects left; growth after the first fifth "
+        f"{growth // KIB:,} KiB of {rss() // KIB:,}"
+    )
+    verify(growth <= SERVED_MAY_GROW, f"{count:,} clients: RSS grew by {growth // KIB:,} KiB")
+
+
+async def coroutine_style(ws: WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+class CallbackStyle(WebSocketProtocol):
+    def on_message(self, message: str | bytes) -> None:
+        self.send(message)
+
+
+def have_clients(loop: str, handler: Any) -> None:
+    factory = importlib.import_module(loop).new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(serve_clients(handler, CLIENTS_COUNT))
+
+
+SERVERS = {
+    f"{loop} {handler.__name__}": partial(have_clients, loop, handler)
+    for loop in ("asyncio", "uvloop")
+    for handler in (coroutine_style, CallbackStyle)
+}
+
+
 def main() -> int:
     if not STATM.exists():
         sys.exit("this reads RSS from /proc/self/statm, which there is on Linux only")
+    if len(sys.argv) == 4:
+        play_clients(int(sys.argv[2]), int(sys.argv[3]))
+        return 0
     if len(sys.argv) == 2:
         what = sys.argv[1]
         if what == "drop":
             drop(COUNT // 2)
+        elif what in SERVERS:
+            SERVERS[what]()
         else:
             flood_with(FLOODS[int(what)], FLOOD)
         return 1 if failures else 0
@@ -365,7 +509,7 @@ def main() -> int:
     failed = 0
     for twin in ("c", "py"):
         environment = os.environ | {"FASTWS_IMPL": twin}
-        for what in ("drop", *map(str, range(len(FLOODS)))):
+        for what in ("drop", *map(str, range(len(FLOODS))), *SERVERS):
             argv = [sys.executable, __file__, what]
             failed += subprocess.run(argv, env=environment, check=False).returncode != 0
     print(f"FAILED: {failed} of these" if failed else "all is flat")
