@@ -208,6 +208,16 @@ def test_a_prepared_message_can_be_the_first_fragment() -> None:
     assert client.receive_data(server.data_to_send()) == [TEXT + " and more"]
 
 
+def test_a_prepared_message_out_of_turn_is_refused_without_compression_too() -> None:
+    client, server = Connection(Role.CLIENT), Connection(Role.SERVER)
+    server.send("begin", fin=False)
+    with pytest.raises(StateError):
+        server.send(prepare(TEXT))
+    server.continuation("end")
+    server.send(prepare(TEXT))
+    assert client.receive_data(server.data_to_send()) == ["beginend", TEXT]
+
+
 DEFLATES = st.builds(
     PerMessageDeflate,
     context_takeover=st.booleans(),

@@ -394,5 +394,5 @@ def _next_mask_key() -> bytes:
         return octets[:4]
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows, which cannot fork, has none
     os.register_at_fork(after_in_child=_pool.clear)
