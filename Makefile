@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 EXT ?= require
 PYTEST_ARGS ?= -n auto --dist loadfile
 
+CODEC_TESTS := $(patsubst %,tests/test_%.py,masking utf8 frames messages differential)
 SOURCES := pyproject.toml setup.py $(wildcard src/fastws/_c/*.p[yx][xd] src/fastws/_c/kernels/*.h)
 # Of these, tests have to take every line and branch.
 COVERED := src/fastws/_py/*,src/fastws/connection.py,src/fastws/deflate.py,src/fastws/handshake.py
 
-.PHONY: help run test test-c test-py conformance conformance-quick fuzz leaks asan coverage lint format bench \
-	wheels clean
+.PHONY: help run test test-c test-py test-kernels conformance conformance-quick fuzz leaks asan \
+	coverage lint format bench wheels clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -28,6 +29,12 @@ test-c: $(VENV)/.built-test
 
 test-py: $(VENV)/.built-test
 	FASTWS_IMPL=py $(BIN)/python -X dev -m pytest $(PYTEST_ARGS)
+
+test-kernels: $(VENV)/.built-test  ## Test the codec with the kernels that are not this CPU's best
+	for kernel in $$($(BIN)/python -c "from fastws._c import kernel; print(*kernel.available()[1:])"); do \
+		FASTWS_IMPL=c FASTWS_KERNEL=$$kernel $(BIN)/python -X dev -m pytest $(PYTEST_ARGS) \
+			$(CODEC_TESTS) || exit 1; \
+	done
 
 conformance: $(VENV)/.built-test  ## Run the Autobahn suite in every combination: takes hours
 	$(BIN)/python tests/conformance/run.py

@@ -15,7 +15,7 @@ WANTED = os.environ.get("FASTWS_EXT", "auto")
 if WANTED not in ("auto", "require", "no"):
     sys.exit(f"FASTWS_EXT must be auto, require or no, not {WANTED!r}")
 
-HEADERS = ["mask.h", "utf8.h"]
+HEADERS = ["cpu.h", "kernels.h", "mask.h", "scalar.h", "sets.h", "simd.h", "utf8.h"]
 
 
 class BuildExt(build_ext):
@@ -43,7 +43,7 @@ extensions = [
         depends=[f"src/fastws/_c/kernels/{header}" for header in HEADERS],
         optional=WANTED == "auto",
     )
-    for name in ("masking", "utf8", "frames", "messages")
+    for name in ("kernel", "masking", "utf8", "frames", "messages")
 ]
 
 setup(

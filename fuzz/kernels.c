@@ -8,8 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "mask.h"
-#include "utf8.h"
+#include "sets.h"
+
+/* The set that is tested. */
+static const fastws_kernels *kernels;
 
 #define MAX_SHIFT 31
 /* All cuts are tried in data up to this size, so many of them in larger data. */
@@ -60,12 +62,12 @@ check_mask(const uint8_t *data, size_t size, uint32_t key, size_t shift)
         expected.data[i] = (uint8_t)(data[i] ^ octets[i % 4]);
         expected_high |= expected.data[i] & 0x80;
     }
-    seen = fastws_mask(target.data, source.data, size, key);
+    seen = fastws_mask(kernels, target.data, source.data, size, key);
     CHECK(size == 0 || memcmp(target.data, expected.data, size) == 0);
     CHECK(size == 0 || memcmp(source.data, data, size) == 0);
     CHECK(((seen & FASTWS_HIGH_BITS) != 0) == (expected_high != 0));
     /* In place */
-    seen = fastws_mask(source.data, source.data, size, key);
+    seen = fastws_mask(kernels, source.data, source.data, size, key);
     CHECK(size == 0 || memcmp(source.data, expected.data, size) == 0);
     CHECK(((seen & FASTWS_HIGH_BITS) != 0) == (expected_high != 0));
     free(source.memory);
@@ -81,9 +83,9 @@ check_mask_cut(const uint8_t *data, size_t size, uint32_t key, size_t cut)
     Copy first = copy_of(data, cut, 0);
     Copy second = copy_of(data + cut, size - cut, 0);
 
-    fastws_mask(whole.data, whole.data, size, key);
-    fastws_mask(first.data, first.data, cut, key);
-    fastws_mask(second.data, second.data, size - cut, fastws_rotate_key(key, cut));
+    fastws_mask(kernels, whole.data, whole.data, size, key);
+    fastws_mask(kernels, first.data, first.data, cut, key);
+    fastws_mask(kernels, second.data, second.data, size - cut, fastws_rotate_key(key, cut));
     CHECK(cut == 0 || memcmp(first.data, whole.data, cut) == 0);
     CHECK(cut == size || memcmp(second.data, whole.data + cut, size - cut) == 0);
     free(whole.memory);
@@ -144,11 +146,11 @@ check_utf8_cut(
     fastws_utf8 state = {0, 0, 0};
     Copy first = copy_of(data, cut, shift);
     Copy second = copy_of(data + cut, size - cut, shift);
-    int valid = fastws_utf8_feed(&state, first.data, cut);
+    int valid = fastws_utf8_feed(kernels, &state, first.data, cut);
 
     CHECK((valid != 0) == (good >= cut));
     if (valid) {
-        valid = fastws_utf8_feed(&state, second.data, size - cut);
+        valid = fastws_utf8_feed(kernels, &state, second.data, size - cut);
         CHECK((valid != 0) == (good == size));
     }
     if (valid) {
@@ -167,16 +169,75 @@ check_utf8_prefix(const uint8_t *data, size_t size, size_t shift)
     check_utf8_cut(data, size, size, shift, good, missing);
 }
 
-int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* Read a code point, which is valid. */
+static uint32_t
+code_point(const uint8_t **p)
+{
+    uint8_t lead = *(*p)++;
+    unsigned left = lead < 0x80 ? 0 : lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : 3;
+    uint32_t value = left ? lead & (0x3Fu >> left) : lead;
+    while (left--) {
+        value = value << 6 | (*(*p)++ & 0x3F);
+    }
+    return value;
+}
+
+static void
+check_transcoding(const uint8_t *data, size_t size, size_t shift)
+{
+    Copy source = copy_of(data, size, shift);
+    uint8_t largest, expected_largest = 0;
+    size_t count = 0, expected_count = 0, width, i;
+    uint32_t most = 0;
+    const uint8_t *p = data;
+    Copy target;
+
+    if (kernels->utf8_count == NULL) {
+        free(source.memory);
+        return;
+    }
+    count = kernels->utf8_count(source.data, size, &largest);
+    while (p < data + size) {
+        uint32_t value = code_point(&p);
+        most = value > most ? value : most;
+        expected_count++;
+    }
+    for (i = 0; i < size; i++) {
+        expected_largest = data[i] > expected_largest ? data[i] : expected_largest;
+    }
+    CHECK(count == expected_count && largest == expected_largest);
+    /* The narrowest that they fit in, and all that are wider. */
+    for (width = most < 0x100 ? 1 : most < 0x10000 ? 2 : 4; width <= 4; width *= 2) {
+        uint32_t value;
+        target = copy_of(NULL, 0, count * width);
+        if (width == 1) {
+            kernels->utf8_to_1(source.data, size, target.memory);
+        }
+        else if (width == 2) {
+            kernels->utf8_to_2(source.data, size, (uint16_t *)target.memory);
+        }
+        else {
+            kernels->utf8_to_4(source.data, size, (uint32_t *)target.memory);
+        }
+        p = data;
+        for (i = 0; i < count; i++) {
+            value = width == 1   ? target.memory[i]
+                    : width == 2 ? ((uint16_t *)target.memory)[i]
+                                 : ((uint32_t *)target.memory)[i];
+            CHECK(value == code_point(&p));
+        }
+        free(target.memory);
+    }
+    free(source.memory);
+}
+
+static void
+check(const uint8_t *data, size_t size)
 {
     uint32_t key;
-    size_t shift, seed, good, i, cuts;
-    unsigned missing;
+    size_t shift, seed, good, whole, i, cuts;
+    unsigned missing, unfinished;
 
-    if (size < 6) {
-        return 0;
-    }
     memcpy(&key, data, 4);
     shift = data[4] % (MAX_SHIFT + 1);
     seed = data[5];
@@ -185,12 +246,35 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     check_mask(data, size, key, shift);
     good = utf8_prefix(data, size, &missing);
+    for (whole = good; whole; whole--) {
+        /* Without the character that is wrong or not complete. */
+        if (utf8_prefix(data, whole, &unfinished) == whole && !unfinished) {
+            break;
+        }
+    }
+    check_transcoding(data, whole, shift);
     cuts = size <= ALL_CUTS ? size + 1 : ALL_CUTS;
     for (i = 0; i < cuts; i++) {
         size_t cut = size <= ALL_CUTS ? i : (seed * 131 + i * 257) % (size + 1);
         check_mask_cut(data, size, key, cut);
         check_utf8_cut(data, size, cut, shift, good, missing);
         check_utf8_prefix(data, cut, shift);
+    }
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static int ready = 0;
+    int rank;
+    if (!ready) {
+        fastws_make_tables();
+        ready = 1;
+    }
+    if (size >= 6) {
+        for (rank = 0; (kernels = fastws_kernels_by_rank(rank)) != NULL; rank++) {
+            check(data, size);
+        }
     }
     return 0;
 }

@@ -38,8 +38,8 @@ def _load(name: str) -> SimpleNamespace:
 
 if os.environ.get("FASTWS_IMPL") == "py" or codec.implementation == "py":
     TWINS = [_load("py")]
-    # These files hold the twins against each other.
-    collect_ignore = ["test_differential.py"]
+    # These files need both.
+    collect_ignore = ["test_differential.py", "test_kernels.py"]
 else:
     TWINS = [_load("py"), _load("c")]
 

@@ -38,23 +38,27 @@ print(codec.implementation, codec.kernel)
 """
 
 
-def python(code: str, impl: str | None) -> subprocess.CompletedProcess[str]:
-    environ = {name: value for name, value in os.environ.items() if name != "FASTWS_IMPL"}
-    if impl is not None:
-        environ["FASTWS_IMPL"] = impl
+def python(
+    code: str, impl: str | None, kernel: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    environ = dict(os.environ)
+    for name, value in (("FASTWS_IMPL", impl), ("FASTWS_KERNEL", kernel)):
+        environ.pop(name, None)
+        if value is not None:
+            environ[name] = value
     return subprocess.run(
         [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False
     )
 
 
-def choice(code: str, impl: str | None) -> str:
-    run = python(code, impl)
+def choice(code: str, impl: str | None, kernel: str | None = None) -> str:
+    run = python(code, impl, kernel)
     assert (run.returncode, run.stderr) == (0, "")
     return run.stdout.strip()
 
 
-def refusal(code: str, impl: str) -> str:
-    run = python(code, impl)
+def refusal(code: str, impl: str, kernel: str | None = None) -> str:
+    run = python(code, impl, kernel)
     assert run.returncode == 1
     assert run.stdout == ""
     return run.stderr.strip().splitlines()[-1]
@@ -81,6 +85,25 @@ def test_without_the_extension_pure_python_is_taken(impl: str | None) -> None:
 def test_extension_that_is_asked_for_and_missing_is_an_error() -> None:
     words = "ImportError: FASTWS_IMPL=c, but fastws._c is not compiled"
     assert refusal(HIDE + CHOICE, "c") == words
+
+
+def test_kernel_that_is_asked_for_is_taken() -> None:
+    assert choice(CHOICE, "py", "python") == "py python"
+    if COMPILED:
+        names = import_module("fastws._c.kernel").available()
+        assert names[-1] == "scalar"
+        assert choice(CHOICE, "c", "") == choice(CHOICE, "c", None) == f"c {names[0]}"
+        for name in names:
+            assert choice(CHOICE, "c", name) == choice(CHOICE, None, name) == f"c {name}"
+
+
+def test_kernel_that_is_not_there_is_an_error() -> None:
+    words = "ImportError: FASTWS_KERNEL='avx2', but this is the pure-Python twin"
+    assert refusal(CHOICE, "py", "avx2") == words
+    if COMPILED:
+        names = ", ".join(import_module("fastws._c.kernel").available())
+        words = f"ImportError: FASTWS_KERNEL: kernel must be one of {names}, not 'mmx'"
+        assert refusal(CHOICE, "c", "mmx") == words
 
 
 @pytest.mark.parametrize("impl", ["C", "python", "1"])

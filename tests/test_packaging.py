@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = ("masking", "utf8", "frames", "messages")
+MODULES = ("kernel", "masking", "utf8", "frames", "messages")
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 SOURCES = (
     *(f"src/fastws/_c/{module}.{kind}" for module in MODULES for kind in ("pyx", "pxd", "pyi")),
     "src/fastws/_c/buffers.pxd",
-    "src/fastws/_c/kernels/mask.h",
-    "src/fastws/_c/kernels/utf8.h",
+    *(
+        f"src/fastws/_c/kernels/{header}.h"
+        for header in ("cpu", "kernels", "mask", "scalar", "sets", "simd", "utf8")
+    ),
     "src/fastws/py.typed",
     "src/fastws/demo/index.html",
     "LICENSE",

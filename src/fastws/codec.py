@@ -2,11 +2,12 @@
 
 This module knows that there are two and which one was taken. It does not know what they
 do. `FASTWS_IMPL=c` demands the accelerated twin, `FASTWS_IMPL=py` the pure-Python one;
-without it the accelerated one is taken where it can be imported.
+without it the accelerated one is taken where it can be imported. That has kernels for several
+instruction sets and takes the best that the CPU can run; `FASTWS_KERNEL` demands others.
 
 Attributes:
     implementation: "c" or "py".
-    kernel: the kernels in use: "portable" C, or "python".
+    kernel: the kernels in use: "avx2", "sse", "neon" or "scalar"; "python" if there are none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import copyreg
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 __all__ = [
     "Frame",
@@ -47,8 +48,23 @@ def _choose() -> str:
     return "c"
 
 
+def _choose_kernel() -> str:
+    wanted = os.environ.get("FASTWS_KERNEL", "")
+    if implementation == "py":
+        if wanted not in ("", "python"):
+            raise ImportError(f"FASTWS_KERNEL={wanted!r}, but this is the pure-Python twin")
+        return "python"
+    kernels = import_module("fastws._c.kernel")
+    if wanted:
+        try:
+            kernels.use(wanted)
+        except ValueError as exc:
+            raise ImportError(f"FASTWS_KERNEL: {exc}") from None
+    return cast("str", kernels.current())
+
+
 implementation: Final = _choose()
-kernel: Final = {"c": "portable", "py": "python"}[implementation]
+kernel: Final = _choose_kernel()
 
 if TYPE_CHECKING:
     from ._py.frames import Frame, FrameDecoder, encode_frame

@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastws._c.buffers cimport Growing
-from fastws._c.masking cimport fastws_load32
+from fastws._c.kernel cimport fastws_load32
 
 
 cdef enum:

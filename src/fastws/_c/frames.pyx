@@ -10,7 +10,8 @@ from libc.string cimport memcpy
 from fastws._c.buffers cimport (
     Octets, acquire, growing_clear, growing_extend, growing_take, release,
 )
-from fastws._c.masking cimport fastws_mask, fastws_rotate_key, read_key
+from fastws._c.kernel cimport fastws_rotate_key, mask_octets
+from fastws._c.masking cimport read_key
 
 from functools import cache
 
@@ -128,7 +129,7 @@ cdef class FrameDecoder:
                 if <uint64_t> taken > self.remaining:
                     taken = <Py_ssize_t> self.remaining
                 if taken:
-                    fastws_mask(
+                    mask_octets(
                         growing_extend(&self.payload, taken, self.remaining),
                         data + position, taken, self.header.key,
                     )
@@ -203,7 +204,7 @@ def encode_frame(
         write_header(p, first, octets.size, masked)
         if masked:
             memcpy(p + head - 4, &word, 4)
-            fastws_mask(p + head, octets.data, octets.size, word)
+            mask_octets(p + head, octets.data, octets.size, word)
         elif octets.size:
             memcpy(p + head, octets.data, octets.size)
         return encoded

@@ -1,11 +1,4 @@
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-
-
-cdef extern from "kernels/mask.h" nogil:
-    const uint64_t FASTWS_HIGH_BITS
-    uint64_t fastws_mask(uint8_t* dst, const uint8_t* src, size_t n, uint32_t key)
-    uint32_t fastws_rotate_key(uint32_t key, size_t offset)
-    uint32_t fastws_load32(const uint8_t* p)
+from libc.stdint cimport uint32_t
 
 
 cdef enum:

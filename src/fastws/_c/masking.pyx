@@ -7,6 +7,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t
 
 from fastws._c.buffers cimport Octets, acquire, release
+from fastws._c.kernel cimport fastws_load32, fastws_rotate_key, mask_octets
 
 from fastws import rules
 
@@ -25,9 +26,9 @@ def apply_mask(data, key, offset=0):
         target = <uint8_t*> PyBytes_AS_STRING(result)
         if octets.size >= WORTH_RELEASING_THE_GIL:
             with nogil:
-                fastws_mask(target, octets.data, octets.size, word)
+                mask_octets(target, octets.data, octets.size, word)
         elif octets.size:
-            fastws_mask(target, octets.data, octets.size, word)
+            mask_octets(target, octets.data, octets.size, word)
         return result
     finally:
         release(&octets)
@@ -51,9 +52,9 @@ def apply_mask_inplace(buffer, key, offset=0):
         read_key_at(key, offset, &word)
         if view.len >= WORTH_RELEASING_THE_GIL:
             with nogil:
-                fastws_mask(<uint8_t*> view.buf, <const uint8_t*> view.buf, view.len, word)
+                mask_octets(<uint8_t*> view.buf, <const uint8_t*> view.buf, view.len, word)
         else:
-            fastws_mask(<uint8_t*> view.buf, <const uint8_t*> view.buf, view.len, word)
+            mask_octets(<uint8_t*> view.buf, <const uint8_t*> view.buf, view.len, word)
     finally:
         PyBuffer_Release(&view)
 

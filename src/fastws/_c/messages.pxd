@@ -2,7 +2,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastws._c.buffers cimport Growing
 from fastws._c.frames cimport Header
-from fastws._c.utf8 cimport fastws_utf8
+from fastws._c.kernel cimport fastws_utf8
 
 
 cdef enum:

@@ -4,7 +4,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_AsUTF8String, PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -16,8 +16,9 @@ from fastws._c.frames cimport (
     OPCODE_CLOSE, Progress, good_first_bytes, header_error, header_size, read_header, read_opcode,
     rsv_bits, write_header,
 )
-from fastws._c.masking cimport fastws_load32, fastws_mask, fastws_rotate_key, read_key
-from fastws._c.utf8 cimport decode as decode_text, fastws_utf8_feed
+from fastws._c.kernel cimport fastws_load32, fastws_rotate_key, mask_octets, utf8_feed
+from fastws._c.masking cimport read_key
+from fastws._c.utf8 cimport decode as decode_text, transcode
 
 from fastws import exceptions as errors
 from fastws import rules
@@ -218,7 +219,7 @@ cdef class MessageDecoder:
             return 0
         payload = PyBytes_FromStringAndSize(NULL, n)
         if n:
-            fastws_mask(<uint8_t*> PyBytes_AS_STRING(payload), p, n, self.header.key)
+            mask_octets(<uint8_t*> PyBytes_AS_STRING(payload), p, n, self.header.key)
         if opcode == OPCODE_PING:
             events.append(Ping(payload))
         elif opcode == OPCODE_PONG:
@@ -255,8 +256,8 @@ cdef class MessageDecoder:
             return n
         elif n:
             target = growing_extend(&self.buffer, n, self.remaining)
-            fastws_mask(target, p, n, self.header.key)
-            if self.opcode == OPCODE_TEXT and not fastws_utf8_feed(&self.utf8, target, n):
+            mask_octets(target, p, n, self.header.key)
+            if self.opcode == OPCODE_TEXT and not utf8_feed(&self.utf8, target, n):
                 self.fail(errors.text_not_utf8())
                 return n
         self.header.key = fastws_rotate_key(self.header.key, n)
@@ -272,7 +273,7 @@ cdef class MessageDecoder:
         message = growing_take(&self.buffer)
         if self.opcode == OPCODE_TEXT:
             events.append(
-                PyUnicode_DecodeUTF8(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), NULL)
+                transcode(<const uint8_t*> PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
             )
         else:
             events.append(message)
@@ -288,7 +289,7 @@ cdef class MessageDecoder:
         cdef bint valid = True
         piece = PyBytes_FromStringAndSize(NULL, n)
         if n:
-            fastws_mask(<uint8_t*> PyBytes_AS_STRING(piece), p, n, self.header.key)
+            mask_octets(<uint8_t*> PyBytes_AS_STRING(piece), p, n, self.header.key)
         room = None if self.max_message_size is None else self.max_message_size - self.size
         try:
             inflated = self.inflater.inflate(piece, room, last)
@@ -302,7 +303,7 @@ cdef class MessageDecoder:
                 target = growing_extend(&self.buffer, octets.size, octets.size)
                 memcpy(target, octets.data, octets.size)
                 if self.opcode == OPCODE_TEXT:
-                    valid = fastws_utf8_feed(&self.utf8, target, octets.size)
+                    valid = utf8_feed(&self.utf8, target, octets.size)
         finally:
             release(&octets)
         if not valid:
@@ -328,7 +329,7 @@ cdef class MessageDecoder:
         else:
             message = PyBytes_FromStringAndSize(NULL, n)
             if n:
-                fastws_mask(<uint8_t*> PyBytes_AS_STRING(message), p, n, key)
+                mask_octets(<uint8_t*> PyBytes_AS_STRING(message), p, n, key)
             events.append(message)
         return 0
 
@@ -461,7 +462,7 @@ cdef class MessageEncoder:
         write_header(p, first, size, masked)
         if masked:
             memcpy(p + head - 4, &word, 4)
-            fastws_mask(p + head, payload, size, word)
+            mask_octets(p + head, payload, size, word)
         elif size:
             memcpy(p + head, payload, size)
         return 0

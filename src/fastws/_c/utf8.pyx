@@ -4,12 +4,13 @@
 
 cimport cython
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from fastws._c.buffers cimport Octets, acquire, release
-from fastws._c.masking cimport (
-    FASTWS_HIGH_BITS, WORTH_RELEASING_THE_GIL, fastws_mask, read_key_at,
+from fastws._c.kernel cimport (
+    FASTWS_HIGH_BITS, FASTWS_SMALL, fastws_utf8, kernels, mask_octets, utf8_feed,
 )
+from fastws._c.masking cimport WORTH_RELEASING_THE_GIL, read_key_at
 
 from fastws import rules
 
@@ -24,7 +25,7 @@ cdef class Utf8Validator:
     """Validates UTF-8 that arrives in pieces."""
 
     def __init__(self):
-        self.state = fastws_utf8(0, 0, 0)
+        self.state = fastws_utf8(0)
         self.valid = True
 
     @cython.critical_section
@@ -34,7 +35,7 @@ cdef class Utf8Validator:
         acquire(data, &octets)
         try:
             if self.valid:
-                self.valid = fastws_utf8_feed(&self.state, octets.data, octets.size)
+                self.valid = utf8_feed(&self.state, octets.data, octets.size)
             return self.valid
         finally:
             release(&octets)
@@ -51,15 +52,15 @@ cdef class Utf8Validator:
 def is_utf8(data):
     """Tell whether `data` is valid UTF-8, whole."""
     cdef Octets octets
-    cdef fastws_utf8 state = fastws_utf8(0, 0, 0)
+    cdef fastws_utf8 state = fastws_utf8(0)
     cdef bint valid
     acquire(data, &octets)
     try:
         if octets.size >= WORTH_RELEASING_THE_GIL:
             with nogil:
-                valid = fastws_utf8_feed(&state, octets.data, octets.size)
+                valid = utf8_feed(&state, octets.data, octets.size)
         else:
-            valid = fastws_utf8_feed(&state, octets.data, octets.size)
+            valid = utf8_feed(&state, octets.data, octets.size)
         return valid and not state.needed
     finally:
         release(&octets)
@@ -89,6 +90,31 @@ cdef object decode(const uint8_t* data, Py_ssize_t size, uint32_t key):
     # stands there is not a str yet, but the unmasked bytes to decode.
     text = PyUnicode_New(size, 127)
     target = <uint8_t*> PyUnicode_DATA(text)
-    if fastws_mask(target, data, size, key) & FASTWS_HIGH_BITS:
+    if not mask_octets(target, data, size, key) & FASTWS_HIGH_BITS:
+        return text
+    if size < FASTWS_SMALL or not kernels.utf8_valid(target, size):
         return PyUnicode_DecodeUTF8(<const char*> target, size, NULL)
+    return transcode(target, size)
+
+
+cdef object transcode(const uint8_t* p, Py_ssize_t size):
+    """Make a str of valid UTF-8."""
+    cdef uint8_t largest
+    cdef Py_ssize_t count
+    if kernels.utf8_count is NULL:
+        return PyUnicode_DecodeUTF8(<const char*> p, size, NULL)
+    count = kernels.utf8_count(p, size, &largest)
+    # A str must be as narrow as its largest character allows.
+    if largest < 0x80:
+        text = PyUnicode_New(count, 0x7F)
+        kernels.utf8_to_1(p, size, <uint8_t*> PyUnicode_DATA(text))
+    elif largest < 0xC4:
+        text = PyUnicode_New(count, 0xFF)
+        kernels.utf8_to_1(p, size, <uint8_t*> PyUnicode_DATA(text))
+    elif largest < 0xF0:
+        text = PyUnicode_New(count, 0xFFFF)
+        kernels.utf8_to_2(p, size, <uint16_t*> PyUnicode_DATA(text))
+    else:
+        text = PyUnicode_New(count, 0x10FFFF)
+        kernels.utf8_to_4(p, size, <uint32_t*> PyUnicode_DATA(text))
     return text

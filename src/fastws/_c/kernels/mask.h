@@ -57,7 +57,7 @@ fastws_double_key(uint32_t key)
  * The last word overlaps the one before instead of a loop over single bytes. It is loaded
  * first and stored last, so that this works in place. */
 static inline uint64_t
-fastws_mask(uint8_t *dst, const uint8_t *src, size_t n, uint32_t key)
+fastws_mask_words(uint8_t *dst, const uint8_t *src, size_t n, uint32_t key)
 {
     uint64_t seen = 0;
     if (n >= 8) {

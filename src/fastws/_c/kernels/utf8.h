@@ -1,13 +1,14 @@
-/* UTF-8 validation (RFC 3629), in pieces, failing at the first impossible byte.
+/* UTF-8 (RFC 3629; the Unicode Standard, table 3-7): validation that can stop anywhere.
  *
- * This file knows bytes and code points. It does not know Python or messages.
+ * This file knows bytes and code points, one at a time; simd.h knows many at a time. It does
+ * not know Python, frames or masks.
  */
 #ifndef FASTWS_UTF8_H
 #define FASTWS_UTF8_H
 
 #include "mask.h"
 
-/* Where in a code point we are: how many bytes it still needs, and the bounds of the next.
+/* Where in a character we are: how many bytes it still needs, and the bounds of the next.
  * All bounds but those of a second byte are 80..BF. */
 typedef struct {
     uint8_t needed;
@@ -15,65 +16,80 @@ typedef struct {
     uint8_t high;
 } fastws_utf8;
 
-/* Validate the next n bytes. Returns 0 at the first byte that cannot follow; the state is
- * of no use then. */
+/* Read the first byte of a character that is not ASCII. Returns 0 if it cannot be one. */
 static inline int
-fastws_utf8_feed(fastws_utf8 *state, const uint8_t *p, size_t n)
+fastws_utf8_begin(fastws_utf8 *state, uint8_t octet)
 {
-    const uint8_t *end = p + n;
-    while (p < end) {
-        uint8_t octet;
-        if (state->needed) {
-            octet = *p++;
-            if (octet < state->low || octet > state->high) {
-                return 0;
-            }
-            state->needed--;
-            state->low = 0x80;
-            state->high = 0xBF;
-            continue;
+    state->low = 0x80;
+    state->high = 0xBF;
+    if (octet < 0xC2) { /* a continuation byte, or an overlong form of ASCII */
+        return 0;
+    }
+    else if (octet < 0xE0) {
+        state->needed = 1;
+    }
+    else if (octet < 0xF0) {
+        state->needed = 2;
+        if (octet == 0xE0) { /* overlong */
+            state->low = 0xA0;
         }
-        while (end - p >= 8 && !(fastws_load64(p) & FASTWS_HIGH_BITS)) {
-            p += 8;
-        }
-        if (p == end) {
-            break;
-        }
-        octet = *p++;
-        if (octet < 0x80) {
-            continue;
-        }
-        state->low = 0x80;
-        state->high = 0xBF;
-        if (octet < 0xC2) { /* a continuation byte, or an overlong form of ASCII */
-            return 0;
-        }
-        else if (octet < 0xE0) {
-            state->needed = 1;
-        }
-        else if (octet < 0xF0) {
-            state->needed = 2;
-            if (octet == 0xE0) { /* overlong */
-                state->low = 0xA0;
-            }
-            else if (octet == 0xED) { /* surrogates */
-                state->high = 0x9F;
-            }
-        }
-        else if (octet < 0xF5) {
-            state->needed = 3;
-            if (octet == 0xF0) { /* overlong */
-                state->low = 0x90;
-            }
-            else if (octet == 0xF4) { /* beyond U+10FFFF */
-                state->high = 0x8F;
-            }
-        }
-        else {
-            return 0;
+        else if (octet == 0xED) { /* surrogates */
+            state->high = 0x9F;
         }
     }
+    else if (octet < 0xF5) {
+        state->needed = 3;
+        if (octet == 0xF0) { /* overlong */
+            state->low = 0x90;
+        }
+        else if (octet == 0xF4) { /* beyond U+10FFFF */
+            state->high = 0x8F;
+        }
+    }
+    else {
+        return 0;
+    }
     return 1;
+}
+
+/* Read bytes until the character is complete, or there are no more. Returns how many that
+ * were, or -1 if one cannot follow. */
+static inline int
+fastws_utf8_continue(fastws_utf8 *state, const uint8_t *p, size_t n)
+{
+    int used = 0;
+    while (state->needed && (size_t)used < n) {
+        uint8_t octet = p[used++];
+        if (octet < state->low || octet > state->high) {
+            return -1;
+        }
+        state->needed--;
+        state->low = 0x80;
+        state->high = 0xBF;
+    }
+    return used;
+}
+
+static inline int
+fastws_is_continuation(uint8_t octet)
+{
+    return (octet & 0xC0) == 0x80;
+}
+
+/* How many bytes at the end begin a character that is longer. Assumes that what is before
+ * them is valid. */
+static inline size_t
+fastws_utf8_unfinished(const uint8_t *p, size_t n)
+{
+    size_t back;
+    for (back = 1; back <= 3 && back <= n; back++) {
+        uint8_t octet = p[n - back];
+        if (!fastws_is_continuation(octet)) {
+            size_t size = octet < 0xC0 ? 1 : octet < 0xE0 ? 2 : octet < 0xF0 ? 3 : 4;
+            return size > back ? back : 0;
+        }
+    }
+    return 0;
 }
 
 #endif

@@ -1,0 +1,44 @@
+# cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
+# cython: autotestdict=False
+"""Which of the kernels are in use: this module chooses, once, and the others call them.
+
+`FASTWS_KERNEL` names the ones to use; by default they are the best that the CPU can run.
+"""
+
+cdef extern from "kernels/sets.h" nogil:
+    const fastws_kernels* fastws_kernels_by_rank(int rank)
+    void fastws_make_tables()
+
+__all__ = ["available", "current", "use"]
+
+
+def available():
+    """Return the names of the kernels that this CPU can run, the best one first."""
+    cdef int rank = 0
+    names = []
+    while fastws_kernels_by_rank(rank) is not NULL:
+        names.append(fastws_kernels_by_rank(rank).name.decode())
+        rank += 1
+    return tuple(names)
+
+
+def current():
+    """Return the name of the kernels in use."""
+    return kernels.name.decode()
+
+
+def use(name):
+    """Use other kernels from now on; no other thread may be decoding meanwhile.
+
+    Raises:
+        ValueError: if there are none of this name that this CPU can run.
+    """
+    global kernels
+    names = available()
+    if name not in names:
+        raise ValueError(f"kernel must be one of {', '.join(names)}, not {name!r}")
+    kernels = fastws_kernels_by_rank(names.index(name))
+
+
+fastws_make_tables()
+kernels = fastws_kernels_by_rank(0)

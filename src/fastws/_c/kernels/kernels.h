@@ -1,0 +1,66 @@
+/* What a set of kernels is: functions for one instruction set; and how they are used.
+ *
+ * sets.h knows which sets there are.
+ */
+#ifndef FASTWS_KERNELS_H
+#define FASTWS_KERNELS_H
+
+#include "mask.h"
+#include "utf8.h"
+
+typedef struct {
+    const char *name;
+    /* As fastws_mask_words. */
+    uint64_t (*mask)(uint8_t *dst, const uint8_t *src, size_t n, uint32_t key);
+    /* Whether n bytes are valid UTF-8, whole. */
+    int (*utf8_valid)(const uint8_t *p, size_t n);
+    /* The number of characters of valid UTF-8, and its largest byte. NULL where the
+     * interpreter's own decoder is to be used. */
+    size_t (*utf8_count)(const uint8_t *p, size_t n, uint8_t *largest);
+    /* Valid UTF-8 to characters of 1, 2 or 4 bytes, which all have to fit. */
+    void (*utf8_to_1)(const uint8_t *p, size_t n, uint8_t *out);
+    void (*utf8_to_2)(const uint8_t *p, size_t n, uint16_t *out);
+    void (*utf8_to_4)(const uint8_t *p, size_t n, uint32_t *out);
+} fastws_kernels;
+
+/* Below this size, in bytes, a call of a kernel costs more than it saves. */
+#define FASTWS_SMALL 64
+
+/* As fastws_mask_words. */
+static inline uint64_t
+fastws_mask(
+    const fastws_kernels *kernels, uint8_t *dst, const uint8_t *src, size_t n, uint32_t key
+)
+{
+    return n < FASTWS_SMALL ? fastws_mask_words(dst, src, n, key)
+                            : kernels->mask(dst, src, n, key);
+}
+
+/* Validate the next n bytes. Returns 0 if one of them cannot follow; the state is of no use
+ * then. */
+static inline int
+fastws_utf8_feed(const fastws_kernels *kernels, fastws_utf8 *state, const uint8_t *p, size_t n)
+{
+    size_t rest;
+    if (state->needed) {
+        int used = fastws_utf8_continue(state, p, n);
+        if (used < 0) {
+            return 0;
+        }
+        p += used;
+        n -= (size_t)used;
+    }
+    if (!n) {
+        return 1;
+    }
+    rest = fastws_utf8_unfinished(p, n);
+    n -= rest;
+    if (!kernels->utf8_valid(p, n)) {
+        return 0;
+    }
+    return !rest
+           || (fastws_utf8_begin(state, p[n])
+               && fastws_utf8_continue(state, p + n + 1, rest - 1) >= 0);
+}
+
+#endif

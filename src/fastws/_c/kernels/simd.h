@@ -1,0 +1,619 @@
+/* The kernels that read many bytes at a time, written once for all instruction sets.
+ *
+ * sets.h includes this file once for each, with FASTWS_ISA as its name and FASTWS_TARGET
+ * as the attribute of its functions. The first part says what the instruction set calls what
+ * we need, the second part knows masks and UTF-8, and no instruction.
+ *
+ * Nothing is read or written outside the buffers that a kernel is given.
+ */
+#define FASTWS_JOIN_(name, isa) fastws_##name##_##isa
+#define FASTWS_JOIN(name, isa) FASTWS_JOIN_(name, isa)
+#define FN(name) FASTWS_JOIN(name, FASTWS_ISA)
+#define OP static inline FASTWS_TARGET __attribute__((always_inline))
+
+/* What the instruction sets call it --------------------------------------------------
+ *
+ * `narrow` is 16 bytes and `wide` as many as there are in a register. */
+
+#if defined(FASTWS_HAVE_X86)
+
+#define NARROW __m128i
+
+OP NARROW FN(load)(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)p); }
+OP void FN(store)(void *p, NARROW v) { _mm_storeu_si128((__m128i *)p, v); }
+OP void FN(store_half)(void *p, NARROW v) { _mm_storel_epi64((__m128i *)p, v); }
+OP NARROW FN(shuffle)(NARROW v, NARROW from) { return _mm_shuffle_epi8(v, from); }
+OP NARROW FN(fill8)(uint8_t x) { return _mm_set1_epi8((char)x); }
+OP NARROW FN(and)(NARROW a, NARROW b) { return _mm_and_si128(a, b); }
+OP NARROW FN(or)(NARROW a, NARROW b) { return _mm_or_si128(a, b); }
+OP NARROW FN(xor)(NARROW a, NARROW b) { return _mm_xor_si128(a, b); }
+OP NARROW FN(equal)(NARROW a, NARROW b) { return _mm_cmpeq_epi8(a, b); }
+OP NARROW FN(fill16)(uint16_t x) { return _mm_set1_epi16((short)x); }
+OP NARROW FN(fill32)(uint32_t x) { return _mm_set1_epi32((int)x); }
+#define RIGHT16(v, bits) _mm_srli_epi16(v, bits)
+#define RIGHT32(v, bits) _mm_srli_epi32(v, bits)
+/* The low or high half of the elements, twice as wide; and all of them, half as wide. */
+OP NARROW FN(low16)(NARROW v) { return _mm_unpacklo_epi8(v, _mm_setzero_si128()); }
+OP NARROW FN(high16)(NARROW v) { return _mm_unpackhi_epi8(v, _mm_setzero_si128()); }
+OP NARROW FN(low32)(NARROW v) { return _mm_unpacklo_epi16(v, _mm_setzero_si128()); }
+OP NARROW FN(high32)(NARROW v) { return _mm_unpackhi_epi16(v, _mm_setzero_si128()); }
+OP NARROW FN(halve32)(NARROW v) { return _mm_packus_epi32(v, v); }
+/* One bit for each byte that is none of C0..FF, which begin a character of several. */
+OP uint32_t
+FN(no_lead_bits)(NARROW v)
+{
+    return ~(uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_max_epu8(v, FN(fill8)(0xC0)), v))
+           & 0xFFFF;
+}
+
+#if FASTWS_WIDTH == 32
+
+#define WIDE __m256i
+OP WIDE FN(wload)(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+OP void FN(wstore)(uint8_t *p, WIDE v) { _mm256_storeu_si256((__m256i *)p, v); }
+OP WIDE FN(wfill8)(uint8_t x) { return _mm256_set1_epi8((char)x); }
+OP WIDE FN(wfill32)(uint32_t x) { return _mm256_set1_epi32((int)x); }
+OP WIDE FN(wtable)(const uint8_t *p) { return _mm256_broadcastsi128_si256(FN(load)(p)); }
+OP WIDE FN(wlookup)(WIDE table, WIDE from) { return _mm256_shuffle_epi8(table, from); }
+OP WIDE FN(wand)(WIDE a, WIDE b) { return _mm256_and_si256(a, b); }
+OP WIDE FN(wor)(WIDE a, WIDE b) { return _mm256_or_si256(a, b); }
+OP WIDE FN(wxor)(WIDE a, WIDE b) { return _mm256_xor_si256(a, b); }
+OP WIDE FN(wmax)(WIDE a, WIDE b) { return _mm256_max_epu8(a, b); }
+OP WIDE FN(wless)(WIDE a, WIDE b) { return _mm256_subs_epu8(a, b); }
+OP WIDE FN(whigh)(WIDE v) { return FN(wand)(_mm256_srli_epi16(v, 4), FN(wfill8)(0x0F)); }
+OP int FN(wany)(WIDE v) { return !_mm256_testz_si256(v, v); }
+OP int FN(wascii)(WIDE v) { return !_mm256_movemask_epi8(v); }
+#define PREVIOUS(v, before, bytes) \
+    _mm256_alignr_epi8(v, _mm256_permute2x128_si256(before, v, 0x21), 16 - (bytes))
+/* One bit for each byte that begins a character. */
+OP uint64_t
+FN(wstarts)(WIDE v)
+{
+    return (uint32_t)_mm256_movemask_epi8(_mm256_cmpgt_epi8(v, FN(wfill8)(0xBF)));
+}
+
+#else
+
+#define WIDE __m128i
+OP WIDE FN(wload)(const uint8_t *p) { return FN(load)(p); }
+OP void FN(wstore)(uint8_t *p, WIDE v) { FN(store)(p, v); }
+OP WIDE FN(wfill8)(uint8_t x) { return FN(fill8)(x); }
+OP WIDE FN(wfill32)(uint32_t x) { return FN(fill32)(x); }
+OP WIDE FN(wtable)(const uint8_t *p) { return FN(load)(p); }
+OP WIDE FN(wlookup)(WIDE table, WIDE from) { return FN(shuffle)(table, from); }
+OP WIDE FN(wand)(WIDE a, WIDE b) { return FN(and)(a, b); }
+OP WIDE FN(wor)(WIDE a, WIDE b) { return FN(or)(a, b); }
+OP WIDE FN(wxor)(WIDE a, WIDE b) { return FN(xor)(a, b); }
+OP WIDE FN(wmax)(WIDE a, WIDE b) { return _mm_max_epu8(a, b); }
+OP WIDE FN(wless)(WIDE a, WIDE b) { return _mm_subs_epu8(a, b); }
+OP WIDE FN(whigh)(WIDE v) { return FN(and)(_mm_srli_epi16(v, 4), FN(fill8)(0x0F)); }
+OP int FN(wany)(WIDE v) { return !_mm_testz_si128(v, v); }
+OP int FN(wascii)(WIDE v) { return !_mm_movemask_epi8(v); }
+#define PREVIOUS(v, before, bytes) _mm_alignr_epi8(v, before, 16 - (bytes))
+OP uint64_t
+FN(wstarts)(WIDE v)
+{
+    return (uint32_t)_mm_movemask_epi8(_mm_cmpgt_epi8(v, FN(fill8)(0xBF)));
+}
+
+#endif
+#elif defined(FASTWS_HAVE_NEON)
+
+#define NARROW uint8x16_t
+#define WIDE uint8x16_t
+
+OP NARROW FN(load)(const uint8_t *p) { return vld1q_u8(p); }
+OP void FN(store)(void *p, NARROW v) { vst1q_u8(p, v); }
+OP void FN(store_half)(void *p, NARROW v) { vst1_u8(p, vget_low_u8(v)); }
+OP NARROW FN(shuffle)(NARROW v, NARROW from) { return vqtbl1q_u8(v, from); }
+OP NARROW FN(fill8)(uint8_t x) { return vdupq_n_u8(x); }
+OP NARROW FN(and)(NARROW a, NARROW b) { return vandq_u8(a, b); }
+OP NARROW FN(or)(NARROW a, NARROW b) { return vorrq_u8(a, b); }
+OP NARROW FN(xor)(NARROW a, NARROW b) { return veorq_u8(a, b); }
+OP NARROW FN(equal)(NARROW a, NARROW b) { return vceqq_u8(a, b); }
+OP NARROW FN(fill16)(uint16_t x) { return vreinterpretq_u8_u16(vdupq_n_u16(x)); }
+OP NARROW FN(fill32)(uint32_t x) { return vreinterpretq_u8_u32(vdupq_n_u32(x)); }
+#define RIGHT16(v, bits) vreinterpretq_u8_u16(vshrq_n_u16(vreinterpretq_u16_u8(v), bits))
+#define RIGHT32(v, bits) vreinterpretq_u8_u32(vshrq_n_u32(vreinterpretq_u32_u8(v), bits))
+OP NARROW FN(low16)(NARROW v) { return vzip1q_u8(v, vdupq_n_u8(0)); }
+OP NARROW FN(high16)(NARROW v) { return vzip2q_u8(v, vdupq_n_u8(0)); }
+OP NARROW
+FN(low32)(NARROW v)
+{
+    return vreinterpretq_u8_u32(vmovl_u16(vget_low_u16(vreinterpretq_u16_u8(v))));
+}
+OP NARROW
+FN(high32)(NARROW v)
+{
+    return vreinterpretq_u8_u32(vmovl_high_u16(vreinterpretq_u16_u8(v)));
+}
+OP NARROW
+FN(halve32)(NARROW v)
+{
+    uint16x4_t half = vmovn_u32(vreinterpretq_u32_u8(v));
+    return vreinterpretq_u8_u16(vcombine_u16(half, half));
+}
+/* One bit of each byte that is all ones or all zeros. */
+OP uint32_t
+FN(bits)(NARROW truth)
+{
+    static const uint8_t weights[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    uint8x16_t set = vandq_u8(truth, vld1q_u8(weights));
+    return (uint32_t)vaddv_u8(vget_low_u8(set)) | (uint32_t)vaddv_u8(vget_high_u8(set)) << 8;
+}
+OP uint32_t FN(no_lead_bits)(NARROW v) { return FN(bits)(vcltq_u8(v, vdupq_n_u8(0xC0))); }
+
+OP WIDE FN(wload)(const uint8_t *p) { return vld1q_u8(p); }
+OP void FN(wstore)(uint8_t *p, WIDE v) { vst1q_u8(p, v); }
+OP WIDE FN(wfill8)(uint8_t x) { return vdupq_n_u8(x); }
+OP WIDE FN(wfill32)(uint32_t x) { return FN(fill32)(x); }
+OP WIDE FN(wtable)(const uint8_t *p) { return vld1q_u8(p); }
+OP WIDE FN(wlookup)(WIDE table, WIDE from) { return vqtbl1q_u8(table, from); }
+OP WIDE FN(wand)(WIDE a, WIDE b) { return vandq_u8(a, b); }
+OP WIDE FN(wor)(WIDE a, WIDE b) { return vorrq_u8(a, b); }
+OP WIDE FN(wxor)(WIDE a, WIDE b) { return veorq_u8(a, b); }
+OP WIDE FN(wmax)(WIDE a, WIDE b) { return vmaxq_u8(a, b); }
+OP WIDE FN(wless)(WIDE a, WIDE b) { return vqsubq_u8(a, b); }
+OP WIDE FN(whigh)(WIDE v) { return vshrq_n_u8(v, 4); }
+OP int FN(wany)(WIDE v) { return vmaxvq_u8(v) != 0; }
+OP int FN(wascii)(WIDE v) { return vmaxvq_u8(v) < 0x80; }
+#define PREVIOUS(v, before, bytes) vextq_u8(before, v, 16 - (bytes))
+OP uint64_t
+FN(wstarts)(WIDE v)
+{
+    return FN(bits)(vcgtq_s8(vreinterpretq_s8_u8(v), vdupq_n_s8((int8_t)0xBF)));
+}
+
+#endif
+
+/* Masking -------------------------------------------------------------------------- */
+
+/* As fastws_mask_words. */
+static FASTWS_TARGET uint64_t
+FN(mask)(uint8_t *dst, const uint8_t *src, size_t n, uint32_t key)
+{
+    WIDE pad, seen, last;
+    size_t i = 0;
+    if (n < FASTWS_WIDTH) {
+        return fastws_mask_words(dst, src, n, key);
+    }
+    pad = FN(wfill32)(key);
+    last = FN(wxor)(
+        FN(wload)(src + n - FASTWS_WIDTH), FN(wfill32)(fastws_rotate_key(key, n))
+    );
+    seen = last;
+    for (; i + 4 * FASTWS_WIDTH <= n; i += 4 * FASTWS_WIDTH) {
+        WIDE a = FN(wxor)(FN(wload)(src + i), pad);
+        WIDE b = FN(wxor)(FN(wload)(src + i + FASTWS_WIDTH), pad);
+        WIDE c = FN(wxor)(FN(wload)(src + i + 2 * FASTWS_WIDTH), pad);
+        WIDE d = FN(wxor)(FN(wload)(src + i + 3 * FASTWS_WIDTH), pad);
+        FN(wstore)(dst + i, a);
+        FN(wstore)(dst + i + FASTWS_WIDTH, b);
+        FN(wstore)(dst + i + 2 * FASTWS_WIDTH, c);
+        FN(wstore)(dst + i + 3 * FASTWS_WIDTH, d);
+        seen = FN(wor)(seen, FN(wor)(FN(wor)(a, b), FN(wor)(c, d)));
+    }
+    for (; i + FASTWS_WIDTH <= n; i += FASTWS_WIDTH) {
+        WIDE a = FN(wxor)(FN(wload)(src + i), pad);
+        FN(wstore)(dst + i, a);
+        seen = FN(wor)(seen, a);
+    }
+    FN(wstore)(dst + n - FASTWS_WIDTH, last);
+    return FN(wascii)(seen) ? 0 : FASTWS_HIGH_BITS;
+}
+
+/* Validation ----------------------------------------------------------------------------
+ *
+ * J. Keiser and D. Lemire, "Validating UTF-8 in less than one instruction per byte" (2020).
+ * What is wrong with two bytes in a row can be told from three nibbles: each of them has the
+ * set of errors that it allows, and what all three allow is an error. The one exception: two
+ * continuation bytes are right if they are the second and third, or third and fourth, of
+ * their character, which the bytes two and three before them tell. */
+
+enum {
+    FN(SHORT) = 1 << 0, /* a character begins before the last is complete */
+    FN(LONG) = 1 << 1, /* a continuation byte after ASCII */
+    FN(OVERLONG_3) = 1 << 2, /* E0 80..9F */
+    FN(TOO_LARGE) = 1 << 3, /* F4 90..BF, F5..FF 80..BF */
+    FN(SURROGATE) = 1 << 4, /* ED A0..BF */
+    FN(OVERLONG_2) = 1 << 5, /* C0, C1 */
+    FN(OVERLONG_4) = 1 << 6, /* F0 80..8F, and F5..FF with these */
+    FN(TWO) = 1 << 7, /* two continuation bytes */
+    /* what the low nibble of the first byte cannot rule out */
+    FN(ANY_LOW) = FN(SHORT) | FN(LONG) | FN(TWO)
+};
+
+/* By the high and the low nibble of a byte, and by the high nibble of the next. */
+static const uint8_t FN(first_high)[16] = {
+    FN(LONG), FN(LONG), FN(LONG), FN(LONG), FN(LONG), FN(LONG), FN(LONG), FN(LONG),
+    FN(TWO), FN(TWO), FN(TWO), FN(TWO),
+    FN(SHORT) | FN(OVERLONG_2),
+    FN(SHORT),
+    FN(SHORT) | FN(OVERLONG_3) | FN(SURROGATE),
+    FN(SHORT) | FN(TOO_LARGE) | FN(OVERLONG_4)
+};
+static const uint8_t FN(first_low)[16] = {
+    FN(ANY_LOW) | FN(OVERLONG_2) | FN(OVERLONG_3) | FN(OVERLONG_4),
+    FN(ANY_LOW) | FN(OVERLONG_2),
+    FN(ANY_LOW), FN(ANY_LOW),
+    FN(ANY_LOW) | FN(TOO_LARGE),
+    FN(ANY_LOW) | FN(TOO_LARGE) | FN(OVERLONG_4), FN(ANY_LOW) | FN(TOO_LARGE) | FN(OVERLONG_4),
+    FN(ANY_LOW) | FN(TOO_LARGE) | FN(OVERLONG_4), FN(ANY_LOW) | FN(TOO_LARGE) | FN(OVERLONG_4),
+    FN(ANY_LOW) | FN(TOO_LARGE) | FN(OVERLONG_4), FN(ANY_LOW) | FN(TOO_LARGE) | FN(OVERLONG_4),
+    FN(ANY_LOW) | FN(TOO_LARGE) | FN(OVERLONG_4), FN(ANY_LOW) | FN(TOO_LARGE) | FN(OVERLONG_4),
+    FN(ANY_LOW) | FN(TOO_LARGE) | FN(OVERLONG_4) | FN(SURROGATE),
+    FN(ANY_LOW) | FN(TOO_LARGE) | FN(OVERLONG_4), FN(ANY_LOW) | FN(TOO_LARGE) | FN(OVERLONG_4)
+};
+static const uint8_t FN(second_high)[16] = {
+    FN(SHORT), FN(SHORT), FN(SHORT), FN(SHORT), FN(SHORT), FN(SHORT), FN(SHORT), FN(SHORT),
+    FN(LONG) | FN(TWO) | FN(OVERLONG_2) | FN(OVERLONG_3) | FN(OVERLONG_4),
+    FN(LONG) | FN(TWO) | FN(OVERLONG_2) | FN(OVERLONG_3) | FN(TOO_LARGE),
+    FN(LONG) | FN(TWO) | FN(OVERLONG_2) | FN(SURROGATE) | FN(TOO_LARGE),
+    FN(LONG) | FN(TWO) | FN(OVERLONG_2) | FN(SURROGATE) | FN(TOO_LARGE),
+    FN(SHORT), FN(SHORT), FN(SHORT), FN(SHORT)
+};
+
+/* Nonzero in each byte that is wrong after those before it. */
+OP WIDE
+FN(wrong)(WIDE v, WIDE before)
+{
+    WIDE previous = PREVIOUS(v, before, 1);
+    WIDE errors = FN(wand)(
+        FN(wand)(
+            FN(wlookup)(FN(wtable)(FN(first_high)), FN(whigh)(previous)),
+            FN(wlookup)(
+                FN(wtable)(FN(first_low)), FN(wand)(previous, FN(wfill8)(0x0F))
+            )
+        ),
+        FN(wlookup)(FN(wtable)(FN(second_high)), FN(whigh)(v))
+    );
+    /* The top bit of a byte that has to be a third or fourth one. */
+    WIDE third = FN(wless)(PREVIOUS(v, before, 2), FN(wfill8)(0xE0 - 0x80));
+    WIDE fourth = FN(wless)(PREVIOUS(v, before, 3), FN(wfill8)(0xF0 - 0x80));
+    WIDE due = FN(wand)(FN(wor)(third, fourth), FN(wfill8)(0x80));
+    return FN(wxor)(due, errors);
+}
+
+/* Nonzero if the last bytes begin a character that is not complete. */
+OP WIDE
+FN(unfinished)(WIDE v)
+{
+    static const uint8_t most[32] = {
+        0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF,
+        0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF,
+        0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xEF, 0xDF, 0xBF
+    };
+    return FN(wless)(v, FN(wload)(most + 32 - FASTWS_WIDTH));
+}
+
+/* As fastws_utf8_valid_scalar. */
+static FASTWS_TARGET int
+FN(utf8_valid)(const uint8_t *p, size_t n)
+{
+    WIDE error = FN(wfill8)(0), before = error, pending = error;
+    uint8_t rest[64];
+    int last = 0;
+    while (!last) {
+        WIDE block[64 / FASTWS_WIDTH];
+        WIDE seen;
+        int i;
+        if (n < 64) {
+            /* Zeros end what is not complete. */
+            memset(rest, 0, 64);
+            if (n) {
+                memcpy(rest, p, n);
+            }
+            p = rest;
+            n = 64;
+            last = 1;
+        }
+        seen = block[0] = FN(wload)(p);
+        for (i = 1; i < 64 / FASTWS_WIDTH; i++) {
+            block[i] = FN(wload)(p + i * FASTWS_WIDTH);
+            seen = FN(wor)(seen, block[i]);
+        }
+        if (FN(wascii)(seen)) {
+            error = FN(wor)(error, pending);
+            pending = FN(wfill8)(0);
+        }
+        else {
+            for (i = 0; i < 64 / FASTWS_WIDTH; i++) {
+                error = FN(wor)(error, FN(wrong)(block[i], before));
+                before = block[i];
+            }
+            pending = FN(unfinished)(before);
+        }
+        before = block[64 / FASTWS_WIDTH - 1];
+        p += 64;
+        n -= 64;
+        /* Whoever sends garbage is not to cost us much. */
+        if ((n & 0xFC0) == 0 && FN(wany)(error)) {
+            return 0;
+        }
+    }
+    return !FN(wany)(FN(wor)(error, pending));
+}
+
+/* Transcoding --------------------------------------------------------------------------
+ *
+ * In the manner of D. Lemire and W. Mula, "Transcoding billions of Unicode characters per
+ * second with SIMD instructions" (2021): from which bytes end a character follows how the
+ * next 12 bytes have to be shuffled so that each character stands in an element of its own,
+ * with its bytes in reverse; then the bits that count are moved together. */
+
+/* One bit for each of 64 bytes that begins a character. */
+OP uint64_t
+FN(starts)(const uint8_t *p)
+{
+    uint64_t starts = 0;
+    int i;
+    for (i = 0; i < 64; i += FASTWS_WIDTH) {
+        starts |= FN(wstarts)(FN(wload)(p + i)) << i;
+    }
+    return starts;
+}
+
+OP int
+FN(ascii)(const uint8_t *p)
+{
+    WIDE seen = FN(wload)(p);
+    int i;
+    for (i = FASTWS_WIDTH; i < 64; i += FASTWS_WIDTH) {
+        seen = FN(wor)(seen, FN(wload)(p + i));
+    }
+    return FN(wascii)(seen);
+}
+
+/* Count the characters of valid UTF-8, and find its largest byte. */
+static FASTWS_TARGET size_t
+FN(utf8_count)(const uint8_t *p, size_t n, uint8_t *largest)
+{
+    WIDE most = FN(wfill8)(0);
+    uint8_t octets[FASTWS_WIDTH];
+    size_t count = 0;
+    int i;
+    for (; n >= 64; p += 64, n -= 64) {
+        for (i = 0; i < 64; i += FASTWS_WIDTH) {
+            most = FN(wmax)(most, FN(wload)(p + i));
+        }
+        count += (size_t)__builtin_popcountll(FN(starts)(p));
+    }
+    FN(wstore)(octets, most);
+    *largest = 0;
+    for (i = 0; i < FASTWS_WIDTH; i++) {
+        *largest = octets[i] > *largest ? octets[i] : *largest;
+    }
+    for (; n; p++, n--) {
+        count += !fastws_is_continuation(*p);
+        *largest = *p > *largest ? *p : *largest;
+    }
+    return count;
+}
+
+/* Characters of one byte, and of two that begin with C2 or C3: these are dropped, after
+ * they told whether the next byte stands for itself or for itself + 40. */
+static FASTWS_TARGET void
+FN(utf8_to_1)(const uint8_t *p, size_t n, uint8_t *out)
+{
+    const uint8_t *end = p + n;
+    if (n && *p < 0x80) { /* so that there is a byte before */
+        *out++ = *p++;
+    }
+    else if (n) {
+        *out++ = (uint8_t)fastws_utf8_read(&p);
+    }
+    /* What is stored beyond what counts is still inside: 32 bytes are 16 characters. */
+    while (end - p >= 32) {
+        NARROW v, lead, low, high;
+        uint32_t keep;
+        if (end - p >= 64 && FN(ascii)(p)) {
+            memcpy(out, p, 64);
+            p += 64;
+            out += 64;
+            continue;
+        }
+        v = FN(load)(p);
+        /* C3 adds 40 to the byte after it. */
+        lead = FN(equal)(FN(load)(p - 1), FN(fill8)(0xC3));
+        keep = FN(no_lead_bits)(v);
+        v = FN(or)(v, FN(and)(lead, FN(fill8)(0x40)));
+        low = FN(load)(fastws_tables.keep[keep & 0xFF]);
+        high = FN(or)(FN(load)(fastws_tables.keep[keep >> 8]), FN(fill8)(8));
+        FN(store_half)(out, FN(shuffle)(v, low));
+        out += __builtin_popcount(keep & 0xFF);
+        FN(store_half)(out, FN(shuffle)(v, high));
+        out += __builtin_popcount(keep >> 8);
+        p += 16;
+    }
+    if (p < end && fastws_is_continuation(*p)) { /* the block before took its lead */
+        *out++ = (uint8_t)(*p | (p[-1] == 0xC3 ? 0x40 : 0));
+        p++;
+    }
+    while (p < end) {
+        *out++ = (uint8_t)fastws_utf8_read(&p);
+    }
+}
+
+/* Six characters of one or two bytes, in elements of 16 bits. */
+OP NARROW
+FN(six)(NARROW v)
+{
+    NARROW low = FN(and)(v, FN(fill16)(0x007F));
+    NARROW high = FN(and)(v, FN(fill16)(0x1F00));
+    return FN(or)(low, RIGHT16(high, 2));
+}
+
+/* Four characters of up to three bytes, in elements of 32 bits. */
+OP NARROW
+FN(four)(NARROW v)
+{
+    NARROW low = FN(and)(v, FN(fill32)(0x0000007F));
+    NARROW middle = FN(and)(v, FN(fill32)(0x00003F00));
+    NARROW high = FN(and)(v, FN(fill32)(0x000F0000));
+    return FN(or)(low, FN(or)(RIGHT32(middle, 2), RIGHT32(high, 4)));
+}
+
+/* Three characters of up to four bytes, in elements of 32 bits. */
+OP NARROW
+FN(three)(NARROW v)
+{
+    NARROW low = FN(and)(v, FN(fill32)(0x0000007F));
+    NARROW middle = FN(and)(v, FN(fill32)(0x00003F00));
+    NARROW high = FN(and)(v, FN(fill32)(0x003F0000));
+    NARROW highest = FN(and)(v, FN(fill32)(0x07000000));
+    /* The first of three bytes, 1110xxxx, has a bit there that does not count. */
+    NARROW first = FN(and)(v, FN(fill32)(0x00400000));
+    high = FN(xor)(high, RIGHT32(first, 1));
+    return FN(or)(
+        FN(or)(low, RIGHT32(middle, 2)), FN(or)(RIGHT32(high, 4), RIGHT32(highest, 6))
+    );
+}
+
+/* A window is 12 bytes, and 12 bits say which of them end a character. The last end of 64
+ * bytes is not known. A window begins at 51 at the latest, and 29 or more bytes follow from
+ * there, which are 8 characters or more: so many may be stored. */
+#define FASTWS_BLOCK 80
+#define FASTWS_LAST_WINDOW 51
+
+static FASTWS_TARGET void
+FN(utf8_to_2)(const uint8_t *p, size_t n, uint16_t *out)
+{
+    const uint8_t *end = p + n;
+    while (end - p >= FASTWS_BLOCK) {
+        uint64_t ends;
+        int at = 0;
+        if (FN(ascii)(p)) {
+            for (; at < 64; at += 16) {
+                NARROW v = FN(load)(p + at);
+                FN(store)(out + at, FN(low16)(v));
+                FN(store)(out + at + 8, FN(high16)(v));
+            }
+            p += 64;
+            out += 64;
+            continue;
+        }
+        ends = FN(starts)(p) >> 1;
+        while (at <= FASTWS_LAST_WINDOW) {
+            NARROW v = FN(load)(p + at);
+            uint32_t window = (uint32_t)(ends >> at);
+            const fastws_window *how;
+            /* Most windows are like the one before: these need no table, so that the next
+             * need not wait for it. */
+            if ((window & 0xFFF) == FASTWS_ENDS_OF_THREES) {
+                v = FN(shuffle)(v, FN(load)(fastws_tables.shuffles[FASTWS_FOUR_OF_THREE]));
+                FN(store_half)(out, FN(halve32)(FN(four)(v)));
+                at += 12;
+                out += 4;
+                continue;
+            }
+            if ((window & 0xFFF) == FASTWS_ENDS_OF_TWOS) {
+                v = FN(shuffle)(v, FN(load)(fastws_tables.shuffles[FASTWS_SIX_OF_TWO]));
+                FN(store)(out, FN(six)(v));
+                at += 12;
+                out += 6;
+                continue;
+            }
+            if ((window & 0xFFFF) == 0xFFFF) {
+                FN(store)(out, FN(low16)(v));
+                FN(store)(out + 8, FN(high16)(v));
+                at += 16;
+                out += 16;
+                continue;
+            }
+            how = &fastws_tables.windows[window & 0xFFF];
+            v = FN(shuffle)(v, FN(load)(fastws_tables.shuffles[how->shuffle]));
+            if (how->shuffle < FASTWS_FOURS) {
+                FN(store)(out, FN(six)(v));
+                out += 6;
+            }
+            else {
+                FN(store_half)(out, FN(halve32)(FN(four)(v)));
+                out += 4;
+            }
+            at += how->bytes;
+        }
+        p += at;
+    }
+    while (p < end) {
+        *out++ = (uint16_t)fastws_utf8_read(&p);
+    }
+}
+
+static FASTWS_TARGET void
+FN(utf8_to_4)(const uint8_t *p, size_t n, uint32_t *out)
+{
+    const uint8_t *end = p + n;
+    while (end - p >= FASTWS_BLOCK) {
+        uint64_t ends;
+        int at = 0;
+        if (FN(ascii)(p)) {
+            for (; at < 64; at += 16) {
+                NARROW v = FN(load)(p + at);
+                NARROW low = FN(low16)(v), high = FN(high16)(v);
+                FN(store)(out + at, FN(low32)(low));
+                FN(store)(out + at + 4, FN(high32)(low));
+                FN(store)(out + at + 8, FN(low32)(high));
+                FN(store)(out + at + 12, FN(high32)(high));
+            }
+            p += 64;
+            out += 64;
+            continue;
+        }
+        ends = FN(starts)(p) >> 1;
+        while (at <= FASTWS_LAST_WINDOW) {
+            NARROW v = FN(load)(p + at);
+            uint32_t window = (uint32_t)(ends >> at);
+            const fastws_window *how;
+            if ((window & 0xFFF) == FASTWS_ENDS_OF_FOURS) {
+                v = FN(shuffle)(v, FN(load)(fastws_tables.shuffles[FASTWS_THREE_OF_FOUR]));
+                FN(store)(out, FN(three)(v));
+                at += 12;
+                out += 3;
+                continue;
+            }
+            if ((window & 0xFFFF) == 0xFFFF) {
+                NARROW low = FN(low16)(v), high = FN(high16)(v);
+                FN(store)(out, FN(low32)(low));
+                FN(store)(out + 4, FN(high32)(low));
+                FN(store)(out + 8, FN(low32)(high));
+                FN(store)(out + 12, FN(high32)(high));
+                at += 16;
+                out += 16;
+                continue;
+            }
+            how = &fastws_tables.windows[window & 0xFFF];
+            v = FN(shuffle)(v, FN(load)(fastws_tables.shuffles[how->shuffle]));
+            if (how->shuffle < FASTWS_FOURS) {
+                v = FN(six)(v);
+                FN(store)(out, FN(low32)(v));
+                FN(store)(out + 4, FN(high32)(v));
+                out += 6;
+            }
+            else if (how->shuffle < FASTWS_THREES) {
+                FN(store)(out, FN(four)(v));
+                out += 4;
+            }
+            else {
+                FN(store)(out, FN(three)(v));
+                out += 3;
+            }
+            at += how->bytes;
+        }
+        p += at;
+    }
+    while (p < end) {
+        *out++ = fastws_utf8_read(&p);
+    }
+}
+
+#undef FASTWS_BLOCK
+#undef FASTWS_LAST_WINDOW
+#undef RIGHT16
+#undef RIGHT32
+#undef PREVIOUS
+#undef NARROW
+#undef WIDE
+#undef OP
+#undef FN
+#undef FASTWS_JOIN
+#undef FASTWS_JOIN_
