@@ -92,7 +92,7 @@ cdef object decode(const uint8_t* data, Py_ssize_t size, uint32_t key):
     target = <uint8_t*> PyUnicode_DATA(text)
     if not mask_octets(target, data, size, key) & FASTWS_HIGH_BITS:
         return text
-    if size < FASTWS_SMALL or not kernels.utf8_valid(target, size):
+    if size < FASTWS_SMALL or kernels.utf8_count is NULL or not kernels.utf8_valid(target, size):
         return PyUnicode_DecodeUTF8(<const char*> target, size, NULL)
     return transcode(target, size)
 

@@ -13,103 +13,37 @@
 
 /* Tables for transcoding --------------------------------------------------------------- */
 
-/* Which shuffle the next window of 12 bytes needs, and how many bytes it takes. There are
- * shuffles for six characters of 1-2 bytes, four of 1-3, and three of 1-4. */
-enum {
-    FASTWS_FOURS = 64, /* 2 ** 6 */
-    FASTWS_THREES = FASTWS_FOURS + 81, /* 3 ** 4 */
-    FASTWS_SHUFFLES = FASTWS_THREES + 64, /* 4 ** 3 */
-    /* Those of equal characters, and which bytes of such a window end one. */
-    FASTWS_SIX_OF_TWO = FASTWS_FOURS - 1,
-    FASTWS_FOUR_OF_THREE = FASTWS_THREES - 1,
-    FASTWS_THREE_OF_FOUR = FASTWS_SHUFFLES - 1,
-    FASTWS_ENDS_OF_TWOS = 0xAAA,
-    FASTWS_ENDS_OF_THREES = 0x924,
-    FASTWS_ENDS_OF_FOURS = 0x888
-};
-
-typedef struct {
-    uint8_t shuffle;
-    uint8_t bytes;
-} fastws_window;
-
+/* The shuffles that move together what is kept: of 8 bytes, of 8 pairs of bytes, and of 4
+ * elements of 4 bytes; by the bits of what is kept. */
 static struct {
-    fastws_window windows[1 << 12];
-    uint8_t shuffles[FASTWS_SHUFFLES][16];
-    /* How to move together those of 8 bytes that are kept. */
-    uint8_t keep[256][16];
+    uint8_t octets[1 << 8][16];
+    uint8_t pairs[1 << 8][16];
+    uint8_t fours[1 << 4][16];
 } fastws_tables;
 
-/* Write the shuffle for `count` characters of these sizes; return how many bytes they are.
- * An element of the shuffled window has the last byte of its character first. */
-static int
-fastws_make_shuffle(uint8_t *shuffle, const int *sizes, int count, int element)
-{
-    int i, j, bytes = 0;
-    memset(shuffle, 0x80, 16); /* which stands for a zero */
-    for (i = 0; i < count; i++) {
-        bytes += sizes[i];
-        for (j = 0; j < sizes[i]; j++) {
-            shuffle[element * i + j] = (uint8_t)(bytes - 1 - j);
-        }
-    }
-    return bytes;
-}
-
-/* Find the shuffle for a window, if there can be one. */
 static void
-fastws_make_window(unsigned int ends, fastws_window *window)
+fastws_make_shuffle(uint8_t *shuffle, unsigned int kept, int count, int size)
 {
-    static const struct {
-        int count, largest, first;
-    } kinds[] = {{6, 2, 0}, {4, 3, FASTWS_FOURS}, {3, 4, FASTWS_THREES}};
-    int sizes[12];
-    int found = 0, size = 0, kind, i;
-    for (i = 0; i < 12; i++) {
-        size++;
-        if (ends >> i & 1) {
-            sizes[found++] = size;
-            size = 0;
+    int from, i, to = 0;
+    memset(shuffle, 0x80, 16); /* which stands for a zero */
+    for (from = 0; from < count; from++) {
+        for (i = 0; kept >> from & 1 && i < size; i++) {
+            shuffle[to++] = (uint8_t)(from * size + i);
         }
     }
-    for (kind = 0; kind < 3; kind++) {
-        int number = 0, bytes = 0, fits = found >= kinds[kind].count;
-        for (i = kinds[kind].count - 1; fits && i >= 0; i--) {
-            fits = sizes[i] <= kinds[kind].largest;
-            number = number * kinds[kind].largest + sizes[i] - 1;
-            bytes += sizes[i];
-        }
-        if (fits) {
-            window->shuffle = (uint8_t)(kinds[kind].first + number);
-            window->bytes = (uint8_t)bytes;
-            fastws_make_shuffle(
-                fastws_tables.shuffles[window->shuffle], sizes, kinds[kind].count,
-                kind == 0 ? 2 : 4
-            );
-            return;
-        }
-    }
-    /* Valid UTF-8 has no such window. */
-    window->shuffle = 0;
-    window->bytes = 12;
 }
 
 /* Must be called before a kernel is. */
 static void
 fastws_make_tables(void)
 {
-    unsigned int i, j;
-    for (i = 0; i < 1 << 12; i++) {
-        fastws_make_window(i, &fastws_tables.windows[i]);
+    unsigned int kept;
+    for (kept = 0; kept < 1 << 8; kept++) {
+        fastws_make_shuffle(fastws_tables.octets[kept], kept, 8, 1);
+        fastws_make_shuffle(fastws_tables.pairs[kept], kept, 8, 2);
     }
-    for (i = 0; i < 256; i++) {
-        int kept = 0;
-        memset(fastws_tables.keep[i], 0x80, 16);
-        for (j = 0; j < 8; j++) {
-            if (i >> j & 1) {
-                fastws_tables.keep[i][kept++] = (uint8_t)j;
-            }
-        }
+    for (kept = 0; kept < 1 << 4; kept++) {
+        fastws_make_shuffle(fastws_tables.fours[kept], kept, 4, 4);
     }
 }
 

@@ -28,23 +28,17 @@ OP NARROW FN(and)(NARROW a, NARROW b) { return _mm_and_si128(a, b); }
 OP NARROW FN(or)(NARROW a, NARROW b) { return _mm_or_si128(a, b); }
 OP NARROW FN(xor)(NARROW a, NARROW b) { return _mm_xor_si128(a, b); }
 OP NARROW FN(equal)(NARROW a, NARROW b) { return _mm_cmpeq_epi8(a, b); }
-OP NARROW FN(fill16)(uint16_t x) { return _mm_set1_epi16((short)x); }
 OP NARROW FN(fill32)(uint32_t x) { return _mm_set1_epi32((int)x); }
-#define RIGHT16(v, bits) _mm_srli_epi16(v, bits)
+#define LEFT16(v, bits) _mm_slli_epi16(v, bits)
 #define RIGHT32(v, bits) _mm_srli_epi32(v, bits)
-/* The low or high half of the elements, twice as wide; and all of them, half as wide. */
+#define LEFT32(v, bits) _mm_slli_epi32(v, bits)
+/* The low or high half of the elements, twice as wide. */
 OP NARROW FN(low16)(NARROW v) { return _mm_unpacklo_epi8(v, _mm_setzero_si128()); }
 OP NARROW FN(high16)(NARROW v) { return _mm_unpackhi_epi8(v, _mm_setzero_si128()); }
 OP NARROW FN(low32)(NARROW v) { return _mm_unpacklo_epi16(v, _mm_setzero_si128()); }
 OP NARROW FN(high32)(NARROW v) { return _mm_unpackhi_epi16(v, _mm_setzero_si128()); }
-OP NARROW FN(halve32)(NARROW v) { return _mm_packus_epi32(v, v); }
-/* One bit for each byte that is none of C0..FF, which begin a character of several. */
-OP uint32_t
-FN(no_lead_bits)(NARROW v)
-{
-    return ~(uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_max_epu8(v, FN(fill8)(0xC0)), v))
-           & 0xFFFF;
-}
+/* The elements of 32 bits of two, half as wide: they have to fit. */
+OP NARROW FN(halve32)(NARROW a, NARROW b) { return _mm_packus_epi32(a, b); }
 
 #if FASTWS_WIDTH == 32
 
@@ -111,10 +105,10 @@ OP NARROW FN(and)(NARROW a, NARROW b) { return vandq_u8(a, b); }
 OP NARROW FN(or)(NARROW a, NARROW b) { return vorrq_u8(a, b); }
 OP NARROW FN(xor)(NARROW a, NARROW b) { return veorq_u8(a, b); }
 OP NARROW FN(equal)(NARROW a, NARROW b) { return vceqq_u8(a, b); }
-OP NARROW FN(fill16)(uint16_t x) { return vreinterpretq_u8_u16(vdupq_n_u16(x)); }
 OP NARROW FN(fill32)(uint32_t x) { return vreinterpretq_u8_u32(vdupq_n_u32(x)); }
-#define RIGHT16(v, bits) vreinterpretq_u8_u16(vshrq_n_u16(vreinterpretq_u16_u8(v), bits))
+#define LEFT16(v, bits) vreinterpretq_u8_u16(vshlq_n_u16(vreinterpretq_u16_u8(v), bits))
 #define RIGHT32(v, bits) vreinterpretq_u8_u32(vshrq_n_u32(vreinterpretq_u32_u8(v), bits))
+#define LEFT32(v, bits) vreinterpretq_u8_u32(vshlq_n_u32(vreinterpretq_u32_u8(v), bits))
 OP NARROW FN(low16)(NARROW v) { return vzip1q_u8(v, vdupq_n_u8(0)); }
 OP NARROW FN(high16)(NARROW v) { return vzip2q_u8(v, vdupq_n_u8(0)); }
 OP NARROW
@@ -128,10 +122,9 @@ FN(high32)(NARROW v)
     return vreinterpretq_u8_u32(vmovl_high_u16(vreinterpretq_u16_u8(v)));
 }
 OP NARROW
-FN(halve32)(NARROW v)
+FN(halve32)(NARROW a, NARROW b)
 {
-    uint16x4_t half = vmovn_u32(vreinterpretq_u32_u8(v));
-    return vreinterpretq_u8_u16(vcombine_u16(half, half));
+    return vreinterpretq_u8_u16(vuzp1q_u16(vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b)));
 }
 /* One bit of each byte that is all ones or all zeros. */
 OP uint32_t
@@ -141,7 +134,6 @@ FN(bits)(NARROW truth)
     uint8x16_t set = vandq_u8(truth, vld1q_u8(weights));
     return (uint32_t)vaddv_u8(vget_low_u8(set)) | (uint32_t)vaddv_u8(vget_high_u8(set)) << 8;
 }
-OP uint32_t FN(no_lead_bits)(NARROW v) { return FN(bits)(vcltq_u8(v, vdupq_n_u8(0xC0))); }
 
 OP WIDE FN(wload)(const uint8_t *p) { return vld1q_u8(p); }
 OP void FN(wstore)(uint8_t *p, WIDE v) { vst1q_u8(p, v); }
@@ -336,10 +328,11 @@ FN(utf8_valid)(const uint8_t *p, size_t n)
 
 /* Transcoding --------------------------------------------------------------------------
  *
- * In the manner of D. Lemire and W. Mula, "Transcoding billions of Unicode characters per
- * second with SIMD instructions" (2021): from which bytes end a character follows how the
- * next 12 bytes have to be shuffled so that each character stands in an element of its own,
- * with its bytes in reverse; then the bits that count are moved together. */
+ * For each byte, take it for the last of its character and put that together from the bytes
+ * before it; then drop those that are not the last, by a shuffle that a table knows. There is
+ * no branch that depends on how long the characters are, which text does not let guess. (The
+ * shuffles are those of D. Lemire and W. Mula, "Transcoding billions of Unicode characters
+ * per second with SIMD instructions", 2021; they find windows of whole characters instead.) */
 
 /* One bit for each of 64 bytes that begins a character. */
 OP uint64_t
@@ -362,6 +355,20 @@ FN(ascii)(const uint8_t *p)
         seen = FN(wor)(seen, FN(wload)(p + i));
     }
     return FN(wascii)(seen);
+}
+
+/* Whether a character of four bytes has its first or fourth in 64 bytes, or may have: one
+ * of the 3 bytes before, or of the 64, begins such a character. */
+OP int
+FN(has_fourth)(const uint8_t *p)
+{
+    WIDE most = FN(wmax)(FN(wload)(p - 3), FN(wload)(p + 64 - FASTWS_WIDTH));
+    int i;
+    for (i = 0; i < 64 - FASTWS_WIDTH; i += FASTWS_WIDTH) {
+        most = FN(wmax)(most, FN(wload)(p + i));
+    }
+    /* Only F0 and more are left with the top bit. */
+    return !FN(wascii)(FN(wless)(most, FN(wfill8)(0xF0 - 0x80)));
 }
 
 /* Count the characters of valid UTF-8, and find its largest byte. */
@@ -390,226 +397,273 @@ FN(utf8_count)(const uint8_t *p, size_t n, uint8_t *largest)
     return count;
 }
 
-/* Characters of one byte, and of two that begin with C2 or C3: these are dropped, after
- * they told whether the next byte stands for itself or for itself + 40. */
+/* Blocks of 64 bytes are read, with 3 bytes before and 1 after them. What is stored beyond
+ * what counts stays inside: each of 8 characters takes at most 4 of the bytes that follow. */
+#define FASTWS_BLOCK (64 + 32)
+
+/* Read characters one at a time: the first, so that there are 3 bytes before; and the last,
+ * of which a block may have taken some bytes. */
+#define FASTWS_READ_FIRST(p, out, type) \
+    while ((p) < end && (p) - (end - n) < 3) { \
+        *(out)++ = (type)fastws_utf8_read(&(p)); \
+    }
+#define FASTWS_READ_LAST(p, out, type) \
+    while ((p) < end && fastws_is_continuation(*(p))) { \
+        (p)--; \
+    } \
+    while ((p) < end) { \
+        *(out)++ = (type)fastws_utf8_read(&(p)); \
+    }
+
+OP NARROW
+FN(continues)(NARROW v)
+{
+    return FN(equal)(FN(and)(v, FN(fill8)(0xC0)), FN(fill8)(0x80));
+}
+
+/* Characters of one byte, and of two that begin with C2 or C3: C3 adds 40 to the byte that
+ * follows it, and neither is kept. */
 static FASTWS_TARGET void
 FN(utf8_to_1)(const uint8_t *p, size_t n, uint8_t *out)
 {
     const uint8_t *end = p + n;
-    if (n && *p < 0x80) { /* so that there is a byte before */
-        *out++ = *p++;
-    }
-    else if (n) {
-        *out++ = (uint8_t)fastws_utf8_read(&p);
-    }
-    /* What is stored beyond what counts is still inside: 32 bytes are 16 characters. */
-    while (end - p >= 32) {
-        NARROW v, lead, low, high;
-        uint32_t keep;
-        if (end - p >= 64 && FN(ascii)(p)) {
+    FASTWS_READ_FIRST(p, out, uint8_t)
+    while (end - p >= FASTWS_BLOCK) {
+        uint64_t ends;
+        int i;
+        if (FN(ascii)(p)) {
             memcpy(out, p, 64);
             p += 64;
             out += 64;
             continue;
         }
-        v = FN(load)(p);
-        /* C3 adds 40 to the byte after it. */
-        lead = FN(equal)(FN(load)(p - 1), FN(fill8)(0xC3));
-        keep = FN(no_lead_bits)(v);
-        v = FN(or)(v, FN(and)(lead, FN(fill8)(0x40)));
-        low = FN(load)(fastws_tables.keep[keep & 0xFF]);
-        high = FN(or)(FN(load)(fastws_tables.keep[keep >> 8]), FN(fill8)(8));
-        FN(store_half)(out, FN(shuffle)(v, low));
-        out += __builtin_popcount(keep & 0xFF);
-        FN(store_half)(out, FN(shuffle)(v, high));
-        out += __builtin_popcount(keep >> 8);
-        p += 16;
+        ends = FN(starts)(p + 1);
+        for (i = 0; i < 64; i += 16, ends >>= 16) {
+            NARROW v = FN(load)(p + i);
+            NARROW is_high = FN(equal)(FN(load)(p + i - 1), FN(fill8)(0xC3));
+            uint32_t low = ends & 0xFF, high = ends >> 8 & 0xFF;
+            v = FN(or)(v, FN(and)(is_high, FN(fill8)(0x40)));
+            FN(store_half)(out, FN(shuffle)(v, FN(load)(fastws_tables.octets[low])));
+            out += __builtin_popcount(low);
+            FN(store_half)(
+                out,
+                FN(shuffle)(v, FN(or)(FN(load)(fastws_tables.octets[high]), FN(fill8)(8)))
+            );
+            out += __builtin_popcount(high);
+        }
+        p += 64;
     }
-    if (p < end && fastws_is_continuation(*p)) { /* the block before took its lead */
-        *out++ = (uint8_t)(*p | (p[-1] == 0xC3 ? 0x40 : 0));
-        p++;
-    }
-    while (p < end) {
-        *out++ = (uint8_t)fastws_utf8_read(&p);
-    }
+    FASTWS_READ_LAST(p, out, uint8_t)
 }
 
-/* Six characters of one or two bytes, in elements of 16 bits. */
+/* Those of eight characters that end in their place, from the lowest 7 bits, the 6 bits above
+ * them, and the others. */
 OP NARROW
-FN(six)(NARROW v)
+FN(eight)(NARROW low, NARROW middle, NARROW top, uint32_t ends)
 {
-    NARROW low = FN(and)(v, FN(fill16)(0x007F));
-    NARROW high = FN(and)(v, FN(fill16)(0x1F00));
-    return FN(or)(low, RIGHT16(high, 2));
+    NARROW v = FN(or)(low, FN(or)(LEFT16(middle, 6), LEFT16(top, 12)));
+    return FN(shuffle)(v, FN(load)(fastws_tables.pairs[ends]));
 }
 
-/* Four characters of up to three bytes, in elements of 32 bits. */
-OP NARROW
-FN(four)(NARROW v)
+/* The characters of 16 bytes, in two halves, where none has more than three bytes. */
+OP void
+FN(sixteen)(const uint8_t *p, uint32_t ends, NARROW *first, NARROW *second)
 {
-    NARROW low = FN(and)(v, FN(fill32)(0x0000007F));
+    NARROW v = FN(load)(p), before = FN(load)(p - 1);
+    NARROW is_next = FN(continues)(v);
+    NARROW is_third = FN(and)(FN(continues)(before), is_next);
+    NARROW top = FN(and)(FN(load)(p - 2), is_third);
+    NARROW middle = FN(and)(FN(and)(before, FN(fill8)(0x3F)), is_next);
+    NARROW low = FN(xor)(v, FN(and)(is_next, FN(fill8)(0x80)));
+    *first = FN(eight)(FN(low16)(low), FN(low16)(middle), FN(low16)(top), ends & 0xFF);
+    *second = FN(eight)(FN(high16)(low), FN(high16)(middle), FN(high16)(top), ends >> 8 & 0xFF);
+}
+
+/* Whether all characters that end in `bits` bytes have this size. */
+OP int
+FN(all_of_size)(uint64_t ends, int size, int bits)
+{
+    uint64_t all = ~UINT64_C(0) >> (64 - bits);
+    return ((ends ^ ends >> size) & all >> size) == 0
+           && __builtin_popcountll(ends & all) == bits / size;
+}
+
+/* Four characters of three bytes. */
+OP NARROW
+FN(four_of_three)(const uint8_t *p)
+{
+    static const uint8_t reverse[16] = {
+        2, 1, 0, 0x80, 5, 4, 3, 0x80, 8, 7, 6, 0x80, 11, 10, 9, 0x80
+    };
+    NARROW v = FN(shuffle)(FN(load)(p), FN(load)(reverse));
+    NARROW low = FN(and)(v, FN(fill32)(0x0000003F));
     NARROW middle = FN(and)(v, FN(fill32)(0x00003F00));
-    NARROW high = FN(and)(v, FN(fill32)(0x000F0000));
-    return FN(or)(low, FN(or)(RIGHT32(middle, 2), RIGHT32(high, 4)));
+    NARROW top = FN(and)(v, FN(fill32)(0x000F0000));
+    return FN(or)(low, FN(or)(RIGHT32(middle, 2), RIGHT32(top, 4)));
 }
 
-/* Three characters of up to four bytes, in elements of 32 bits. */
+/* Four characters of four bytes. */
 OP NARROW
-FN(three)(NARROW v)
+FN(four_of_four)(const uint8_t *p)
 {
-    NARROW low = FN(and)(v, FN(fill32)(0x0000007F));
+    static const uint8_t reverse[16] = {3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12};
+    NARROW v = FN(shuffle)(FN(load)(p), FN(load)(reverse));
+    NARROW low = FN(and)(v, FN(fill32)(0x0000003F));
     NARROW middle = FN(and)(v, FN(fill32)(0x00003F00));
-    NARROW high = FN(and)(v, FN(fill32)(0x003F0000));
-    NARROW highest = FN(and)(v, FN(fill32)(0x07000000));
-    /* The first of three bytes, 1110xxxx, has a bit there that does not count. */
-    NARROW first = FN(and)(v, FN(fill32)(0x00400000));
-    high = FN(xor)(high, RIGHT32(first, 1));
+    NARROW third = FN(and)(v, FN(fill32)(0x003F0000));
+    NARROW top = FN(and)(v, FN(fill32)(0x07000000));
     return FN(or)(
-        FN(or)(low, RIGHT32(middle, 2)), FN(or)(RIGHT32(high, 4), RIGHT32(highest, 6))
+        FN(or)(low, RIGHT32(middle, 2)), FN(or)(RIGHT32(third, 4), RIGHT32(top, 6))
     );
 }
 
-/* A window is 12 bytes, and 12 bits say which of them end a character. The last end of 64
- * bytes is not known. A window begins at 51 at the latest, and 29 or more bytes follow from
- * there, which are 8 characters or more: so many may be stored. */
-#define FASTWS_BLOCK 80
-#define FASTWS_LAST_WINDOW 51
-
+/* Characters of up to three bytes. */
 static FASTWS_TARGET void
 FN(utf8_to_2)(const uint8_t *p, size_t n, uint16_t *out)
 {
     const uint8_t *end = p + n;
+    FASTWS_READ_FIRST(p, out, uint16_t)
     while (end - p >= FASTWS_BLOCK) {
+        NARROW first, second;
         uint64_t ends;
-        int at = 0;
+        int i;
         if (FN(ascii)(p)) {
-            for (; at < 64; at += 16) {
-                NARROW v = FN(load)(p + at);
-                FN(store)(out + at, FN(low16)(v));
-                FN(store)(out + at + 8, FN(high16)(v));
+            for (i = 0; i < 64; i += 16) {
+                NARROW v = FN(load)(p + i);
+                FN(store)(out + i, FN(low16)(v));
+                FN(store)(out + i + 8, FN(high16)(v));
             }
             p += 64;
             out += 64;
             continue;
         }
-        ends = FN(starts)(p) >> 1;
-        while (at <= FASTWS_LAST_WINDOW) {
-            NARROW v = FN(load)(p + at);
-            uint32_t window = (uint32_t)(ends >> at);
-            const fastws_window *how;
-            /* Most windows are like the one before: these need no table, so that the next
-             * need not wait for it. */
-            if ((window & 0xFFF) == FASTWS_ENDS_OF_THREES) {
-                v = FN(shuffle)(v, FN(load)(fastws_tables.shuffles[FASTWS_FOUR_OF_THREE]));
-                FN(store_half)(out, FN(halve32)(FN(four)(v)));
-                at += 12;
-                out += 4;
-                continue;
+        ends = FN(starts)(p + 1);
+        if (FN(all_of_size)(ends, 3, 48)) {
+            /* From where the first that ends here begins; the next block does not depend on
+             * it. */
+            const uint8_t *from = p + __builtin_ctzll(ends) - 2;
+            for (i = 0; i < 48; i += 24) {
+                first = FN(four_of_three)(from + i);
+                second = FN(four_of_three)(from + i + 12);
+                FN(store)(out, FN(halve32)(first, second));
+                out += 8;
             }
-            if ((window & 0xFFF) == FASTWS_ENDS_OF_TWOS) {
-                v = FN(shuffle)(v, FN(load)(fastws_tables.shuffles[FASTWS_SIX_OF_TWO]));
-                FN(store)(out, FN(six)(v));
-                at += 12;
-                out += 6;
-                continue;
-            }
-            if ((window & 0xFFFF) == 0xFFFF) {
-                FN(store)(out, FN(low16)(v));
-                FN(store)(out + 8, FN(high16)(v));
-                at += 16;
-                out += 16;
-                continue;
-            }
-            how = &fastws_tables.windows[window & 0xFFF];
-            v = FN(shuffle)(v, FN(load)(fastws_tables.shuffles[how->shuffle]));
-            if (how->shuffle < FASTWS_FOURS) {
-                FN(store)(out, FN(six)(v));
-                out += 6;
-            }
-            else {
-                FN(store_half)(out, FN(halve32)(FN(four)(v)));
-                out += 4;
-            }
-            at += how->bytes;
+            p += 48;
+            continue;
         }
-        p += at;
+        for (i = 0; i < 64; i += 16, ends >>= 16) {
+            FN(sixteen)(p + i, (uint32_t)ends, &first, &second);
+            FN(store)(out, first);
+            out += __builtin_popcountll(ends & 0xFF);
+            FN(store)(out, second);
+            out += __builtin_popcountll(ends & 0xFF00);
+        }
+        p += 64;
     }
-    while (p < end) {
-        *out++ = (uint16_t)fastws_utf8_read(&p);
-    }
+    FASTWS_READ_LAST(p, out, uint16_t)
+}
+
+/* Store the eight characters of elements of 16 bits. */
+OP void
+FN(store_wider)(uint32_t *out, NARROW v)
+{
+    FN(store)(out, FN(low32)(v));
+    FN(store)(out + 4, FN(high32)(v));
+}
+
+/* Store those of four characters that end in their place, and return where the next go. */
+OP uint32_t *
+FN(store_four)(uint32_t *out, NARROW low, NARROW high, uint64_t ends)
+{
+    NARROW v = FN(or)(low, LEFT32(high, 12));
+    FN(store)(out, FN(shuffle)(v, FN(load)(fastws_tables.fours[ends & 0xF])));
+    return out + __builtin_popcountll(ends & 0xF);
+}
+
+/* Store those of eight, of which there are the lowest 12 bits and the others. */
+OP uint32_t *
+FN(store_eight)(uint32_t *out, NARROW low, NARROW high, uint64_t ends)
+{
+    out = FN(store_four)(out, FN(low32)(low), FN(low32)(high), ends);
+    return FN(store_four)(out, FN(high32)(low), FN(high32)(high), ends >> 4);
 }
 
 static FASTWS_TARGET void
 FN(utf8_to_4)(const uint8_t *p, size_t n, uint32_t *out)
 {
     const uint8_t *end = p + n;
+    FASTWS_READ_FIRST(p, out, uint32_t)
     while (end - p >= FASTWS_BLOCK) {
         uint64_t ends;
-        int at = 0;
+        int i;
         if (FN(ascii)(p)) {
-            for (; at < 64; at += 16) {
-                NARROW v = FN(load)(p + at);
-                NARROW low = FN(low16)(v), high = FN(high16)(v);
-                FN(store)(out + at, FN(low32)(low));
-                FN(store)(out + at + 4, FN(high32)(low));
-                FN(store)(out + at + 8, FN(low32)(high));
-                FN(store)(out + at + 12, FN(high32)(high));
+            for (i = 0; i < 64; i += 16) {
+                NARROW v = FN(load)(p + i);
+                FN(store_wider)(out + i, FN(low16)(v));
+                FN(store_wider)(out + i + 8, FN(high16)(v));
             }
             p += 64;
             out += 64;
             continue;
         }
-        ends = FN(starts)(p) >> 1;
-        while (at <= FASTWS_LAST_WINDOW) {
-            NARROW v = FN(load)(p + at);
-            uint32_t window = (uint32_t)(ends >> at);
-            const fastws_window *how;
-            if ((window & 0xFFF) == FASTWS_ENDS_OF_FOURS) {
-                v = FN(shuffle)(v, FN(load)(fastws_tables.shuffles[FASTWS_THREE_OF_FOUR]));
-                FN(store)(out, FN(three)(v));
-                at += 12;
-                out += 3;
-                continue;
+        ends = FN(starts)(p + 1);
+        if (!FN(has_fourth)(p)) {
+            for (i = 0; i < 64; i += 16, ends >>= 16) {
+                NARROW first, second;
+                FN(sixteen)(p + i, (uint32_t)ends, &first, &second);
+                FN(store_wider)(out, first);
+                out += __builtin_popcountll(ends & 0xFF);
+                FN(store_wider)(out, second);
+                out += __builtin_popcountll(ends & 0xFF00);
             }
-            if ((window & 0xFFFF) == 0xFFFF) {
-                NARROW low = FN(low16)(v), high = FN(high16)(v);
-                FN(store)(out, FN(low32)(low));
-                FN(store)(out + 4, FN(high32)(low));
-                FN(store)(out + 8, FN(low32)(high));
-                FN(store)(out + 12, FN(high32)(high));
-                at += 16;
-                out += 16;
-                continue;
-            }
-            how = &fastws_tables.windows[window & 0xFFF];
-            v = FN(shuffle)(v, FN(load)(fastws_tables.shuffles[how->shuffle]));
-            if (how->shuffle < FASTWS_FOURS) {
-                v = FN(six)(v);
-                FN(store)(out, FN(low32)(v));
-                FN(store)(out + 4, FN(high32)(v));
-                out += 6;
-            }
-            else if (how->shuffle < FASTWS_THREES) {
-                FN(store)(out, FN(four)(v));
+            p += 64;
+            continue;
+        }
+        if (FN(all_of_size)(ends, 4, 64)) {
+            const uint8_t *from = p + __builtin_ctzll(ends) - 3;
+            for (i = 0; i < 64; i += 16) {
+                FN(store)(out, FN(four_of_four)(from + i));
                 out += 4;
             }
-            else {
-                FN(store)(out, FN(three)(v));
-                out += 3;
-            }
-            at += how->bytes;
+            p += 64;
+            continue;
         }
-        p += at;
+        for (i = 0; i < 64; i += 16, ends >>= 16) {
+            NARROW v = FN(load)(p + i);
+            NARROW before = FN(load)(p + i - 1), second = FN(load)(p + i - 2);
+            NARROW is_next = FN(continues)(v);
+            NARROW is_third = FN(and)(FN(continues)(before), is_next);
+            NARROW is_fourth = FN(and)(FN(continues)(second), is_third);
+            NARROW top = FN(and)(FN(and)(FN(load)(p + i - 3), FN(fill8)(0x07)), is_fourth);
+            /* Of the first of three bytes 4 bits count, of the second of four 6. */
+            NARROW counts = FN(or)(FN(and)(is_fourth, FN(fill8)(0x30)), FN(fill8)(0x0F));
+            NARROW middle = FN(and)(FN(and)(before, FN(fill8)(0x3F)), is_next);
+            v = FN(xor)(v, FN(and)(is_next, FN(fill8)(0x80)));
+            second = FN(and)(FN(and)(second, counts), is_third);
+            out = FN(store_eight)(
+                out,
+                FN(or)(FN(low16)(v), LEFT16(FN(low16)(middle), 6)),
+                FN(or)(FN(low16)(second), LEFT16(FN(low16)(top), 6)),
+                ends
+            );
+            out = FN(store_eight)(
+                out,
+                FN(or)(FN(high16)(v), LEFT16(FN(high16)(middle), 6)),
+                FN(or)(FN(high16)(second), LEFT16(FN(high16)(top), 6)),
+                ends >> 8
+            );
+        }
+        p += 64;
     }
-    while (p < end) {
-        *out++ = fastws_utf8_read(&p);
-    }
+    FASTWS_READ_LAST(p, out, uint32_t)
 }
 
 #undef FASTWS_BLOCK
-#undef FASTWS_LAST_WINDOW
-#undef RIGHT16
+#undef FASTWS_READ_FIRST
+#undef FASTWS_READ_LAST
+#undef LEFT16
 #undef RIGHT32
+#undef LEFT32
 #undef PREVIOUS
 #undef NARROW
 #undef WIDE
