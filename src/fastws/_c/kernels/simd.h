@@ -479,13 +479,20 @@ FN(sixteen)(const uint8_t *p, uint32_t ends, NARROW *first, NARROW *second)
     *second = FN(eight)(FN(high16)(low), FN(high16)(middle), FN(high16)(top), ends >> 8 & 0xFF);
 }
 
-/* Whether all characters that end in `bits` bytes have this size. */
-OP int
-FN(all_of_size)(uint64_t ends, int size, int bits)
+/* If all characters that end in the next `bytes` bytes have this size: where the first of
+ * them begins; else NULL. */
+OP const uint8_t *
+FN(all_of_size)(const uint8_t *p, uint64_t ends, int size, int bytes)
 {
-    uint64_t all = ~UINT64_C(0) >> (64 - bits);
-    return ((ends ^ ends >> size) & all >> size) == 0
-           && __builtin_popcountll(ends & all) == bits / size;
+    uint64_t all = ~UINT64_C(0) >> (64 - bytes);
+    const uint8_t *from;
+    if (((ends ^ ends >> size) & all >> size) != 0
+        || __builtin_popcountll(ends & all) != bytes / size) {
+        return NULL;
+    }
+    /* They are as far apart as they are long, but the first may be shorter. */
+    from = p + 1 + __builtin_ctzll(ends) - size;
+    return *from >= (size == 3 ? 0xE0 : 0xF0) ? from : NULL;
 }
 
 /* Four characters of three bytes. */
@@ -525,6 +532,7 @@ FN(utf8_to_2)(const uint8_t *p, size_t n, uint16_t *out)
     FASTWS_READ_FIRST(p, out, uint16_t)
     while (end - p >= FASTWS_BLOCK) {
         NARROW first, second;
+        const uint8_t *from;
         uint64_t ends;
         int i;
         if (FN(ascii)(p)) {
@@ -538,10 +546,8 @@ FN(utf8_to_2)(const uint8_t *p, size_t n, uint16_t *out)
             continue;
         }
         ends = FN(starts)(p + 1);
-        if (FN(all_of_size)(ends, 3, 48)) {
-            /* From where the first that ends here begins; the next block does not depend on
-             * it. */
-            const uint8_t *from = p + __builtin_ctzll(ends) - 2;
+        from = FN(all_of_size)(p, ends, 3, 48);
+        if (from != NULL) {
             for (i = 0; i < 48; i += 24) {
                 first = FN(four_of_three)(from + i);
                 second = FN(four_of_three)(from + i + 12);
@@ -594,6 +600,7 @@ FN(utf8_to_4)(const uint8_t *p, size_t n, uint32_t *out)
     const uint8_t *end = p + n;
     FASTWS_READ_FIRST(p, out, uint32_t)
     while (end - p >= FASTWS_BLOCK) {
+        const uint8_t *from;
         uint64_t ends;
         int i;
         if (FN(ascii)(p)) {
@@ -619,8 +626,8 @@ FN(utf8_to_4)(const uint8_t *p, size_t n, uint32_t *out)
             p += 64;
             continue;
         }
-        if (FN(all_of_size)(ends, 4, 64)) {
-            const uint8_t *from = p + __builtin_ctzll(ends) - 3;
+        from = FN(all_of_size)(p, ends, 4, 64);
+        if (from != NULL) {
             for (i = 0; i < 64; i += 16) {
                 FN(store)(out, FN(four_of_four)(from + i));
                 out += 4;
