@@ -1,4 +1,4 @@
-"""Bytes from anywhere, as one contiguous run; and bytes that grow to their final place."""
+"""Bytes from anywhere, as one contiguous run; and objects that grow while bytes arrive."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -12,6 +12,9 @@ cdef extern from "Python.h":
     PyObject* new_bytes "PyBytes_FromStringAndSize"(const char*, Py_ssize_t) except NULL
     int resize_bytes "_PyBytes_Resize"(PyObject**, Py_ssize_t) except -1
     char* bytes_data "PyBytes_AS_STRING"(PyObject*)
+    PyObject* new_str "PyUnicode_New"(Py_ssize_t, Py_UCS4) except NULL
+    int resize_str "PyUnicode_Resize"(PyObject**, Py_ssize_t) except -1
+    void* str_data "PyUnicode_DATA"(PyObject*)
 
 
 # Any object with the buffer protocol -----------------------------------------------
@@ -49,20 +52,44 @@ cdef inline void release(Octets* octets) noexcept:
         PyBuffer_Release(&octets.view)
 
 
-# A bytes object that is filled bit by bit ---------------------------------------------
+# A bytes object, or an ASCII str, that is filled bit by bit ------------------------------
 #
 # It is nobody else's until it is taken, so it may be written to and moved. Zeroed memory
-# is an empty one.
+# is an empty bytes object. What a str holds meanwhile need not be ASCII, but must be to
+# be taken.
 
 cdef struct Growing:
-    PyObject* octets
+    PyObject* held
     Py_ssize_t size
     Py_ssize_t capacity
+    bint is_str  # may change when it is empty
 
 
 cdef enum:
     # How much memory an announced length is worth before its bytes arrive.
     GOOD_FAITH = 1 << 20
+
+
+cdef inline uint8_t* growing_data(Growing* growing) noexcept:
+    if growing.is_str:
+        return <uint8_t*> str_data(growing.held)
+    return <uint8_t*> bytes_data(growing.held)
+
+
+cdef inline int growing_resize(Growing* growing, Py_ssize_t capacity) except -1:
+    cdef Py_ssize_t size = growing.size
+    if growing.held == NULL:
+        growing.held = new_str(capacity, 127) if growing.is_str else new_bytes(NULL, capacity)
+    else:
+        # On an error it is gone, or of no use any more.
+        growing.size = growing.capacity = 0
+        if growing.is_str:
+            resize_str(&growing.held, capacity)
+        else:
+            resize_bytes(&growing.held, capacity)
+        growing.size = size
+    growing.capacity = capacity
+    return 0
 
 
 cdef inline uint8_t* growing_extend(
@@ -75,45 +102,33 @@ cdef inline uint8_t* growing_extend(
     """
     cdef Py_ssize_t needed = growing.size + extra
     cdef Py_ssize_t capacity = max(needed, 2 * growing.capacity)
-    cdef Py_ssize_t held
     cdef uint8_t* target
-    if needed > growing.capacity or growing.octets == NULL:
+    if needed > growing.capacity or growing.held == NULL:
         if announced > <uint64_t> extra:
             capacity = max(capacity, GOOD_FAITH)
             if announced < <uint64_t> (capacity - growing.size):
                 # All there will be of a large frame; yet small ones may come in many pieces.
                 capacity = growing.size + <Py_ssize_t> announced
                 capacity = max(capacity, growing.capacity + growing.capacity // 4)
-        if growing.octets == NULL:
-            growing.octets = new_bytes(NULL, capacity)
-        else:
-            # On an error the object is gone, and what it held.
-            held = growing.size
-            growing.size = growing.capacity = 0
-            resize_bytes(&growing.octets, capacity)
-            growing.size = held
-        growing.capacity = capacity
-    target = <uint8_t*> bytes_data(growing.octets) + growing.size
+        growing_resize(growing, capacity)
+    target = growing_data(growing) + growing.size
     growing.size = needed
     return target
 
 
 cdef inline object growing_take(Growing* growing):
-    """Hand over the bytes; what is left is empty."""
-    cdef Py_ssize_t size
+    """Hand over the object; what is left is empty."""
     if not growing.size:
         growing_clear(growing)
-        return b""
+        return "" if growing.is_str else b""
     if growing.size != growing.capacity:
-        size = growing.size
-        growing.size = growing.capacity = 0  # on an error the object is gone
-        resize_bytes(&growing.octets, size)
-    taken = <object> growing.octets
+        growing_resize(growing, growing.size)
+    taken = <object> growing.held
     growing_clear(growing)
     return taken
 
 
 cdef inline void growing_clear(Growing* growing) noexcept:
-    Py_XDECREF(growing.octets)
-    growing.octets = NULL
+    Py_XDECREF(growing.held)
+    growing.held = NULL
     growing.size = growing.capacity = 0

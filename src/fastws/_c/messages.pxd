@@ -32,13 +32,15 @@ cdef class MessageDecoder:
     cdef bint compressed
     cdef uint64_t size
     cdef uint64_t fragments
-    cdef Growing buffer
+    cdef Growing buffer  # a str for text
     cdef fastws_utf8 utf8
+    cdef bint is_ascii
 
     cdef int decode(self, const uint8_t* data, Py_ssize_t size, list events) except -1
     cdef Py_ssize_t begin_frame(self, const uint8_t* p, Py_ssize_t n, list events) except -2
     cdef int take_control(self, const uint8_t* p, Py_ssize_t n, list events) except -1
     cdef Py_ssize_t take_payload(self, const uint8_t* p, Py_ssize_t n, list events) except -1
+    cdef bint add(self, uint8_t* target, const uint8_t* p, Py_ssize_t n, uint32_t key) noexcept
     cdef int append_whole(
         self, const uint8_t* p, Py_ssize_t n, uint32_t key, int opcode, list events
     ) except -1

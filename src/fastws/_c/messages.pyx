@@ -3,20 +3,22 @@
 """The accelerated twin of `fastws._py.messages`; the reference documents each name."""
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastws._c.buffers cimport (
-    Octets, acquire, growing_clear, growing_extend, growing_take, release,
+    Octets, acquire, growing_clear, growing_data, growing_extend, growing_take, release,
 )
 from fastws._c.frames cimport (
     CONTROL_BIT, FIN, HEADER, LENGTH, LENGTH_16, MASK, NOTHING, OPCODE_BITS,
     OPCODE_CLOSE, Progress, good_first_bytes, header_error, header_size, read_header, read_opcode,
     rsv_bits, write_header,
 )
-from fastws._c.kernel cimport fastws_load32, fastws_rotate_key, mask_octets, utf8_feed
+from fastws._c.kernel cimport (
+    FASTWS_HIGH_BITS, fastws_load32, fastws_rotate_key, mask_octets, utf8_feed,
+)
 from fastws._c.masking cimport read_key
 from fastws._c.utf8 cimport decode as decode_text, transcode
 
@@ -40,6 +42,8 @@ cdef enum:
     OPCODE_PING = 0x9
     OPCODE_PONG = 0xA
     RSV1 = 0x40
+    # A multiple of a mask key's size.
+    SLICE = 16384
     # The first byte of a whole message in one frame.
     WHOLE_TEXT = 0x81
     WHOLE_BINARY = 0x82
@@ -201,6 +205,8 @@ cdef class MessageDecoder:
         if self.header.first & OPCODE_BITS:
             self.opcode = self.header.first & OPCODE_BITS
             self.compressed = self.header.first & RSV1 != 0
+            self.buffer.is_str = self.opcode == OPCODE_TEXT
+            self.is_ascii = True
         if not self.compressed:
             self.size += self.header.length
         self.fragments += 1
@@ -243,7 +249,6 @@ cdef class MessageDecoder:
         """Add to the message what is there of the frame's payload; return how much."""
         cdef bint last
         cdef uint8_t* target
-        cdef bytes message
         if <uint64_t> n > self.remaining:
             n = <Py_ssize_t> self.remaining
         last = self.header.first & FIN and <uint64_t> n == self.remaining
@@ -256,8 +261,7 @@ cdef class MessageDecoder:
             return n
         elif n:
             target = growing_extend(&self.buffer, n, self.remaining)
-            mask_octets(target, p, n, self.header.key)
-            if self.opcode == OPCODE_TEXT and not utf8_feed(&self.utf8, target, n):
+            if not self.add(target, p, n, self.header.key):
                 self.fail(errors.text_not_utf8())
                 return n
         self.header.key = fastws_rotate_key(self.header.key, n)
@@ -270,13 +274,10 @@ cdef class MessageDecoder:
         if self.utf8.needed:
             self.fail(errors.text_not_utf8())
             return n
-        message = growing_take(&self.buffer)
-        if self.opcode == OPCODE_TEXT:
-            events.append(
-                transcode(<const uint8_t*> PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
-            )
+        if self.opcode == OPCODE_TEXT and not self.is_ascii:
+            events.append(transcode(growing_data(&self.buffer), self.buffer.size))
         else:
-            events.append(message)
+            events.append(growing_take(&self.buffer))
         self.reset_message()
         return n
 
@@ -301,9 +302,7 @@ cdef class MessageDecoder:
         try:
             if octets.size:
                 target = growing_extend(&self.buffer, octets.size, octets.size)
-                memcpy(target, octets.data, octets.size)
-                if self.opcode == OPCODE_TEXT:
-                    valid = utf8_feed(&self.utf8, target, octets.size)
+                valid = self.add(target, octets.data, octets.size, 0)
         finally:
             release(&octets)
         if not valid:
@@ -314,6 +313,27 @@ cdef class MessageDecoder:
             return 1
         self.size += octets.size
         return 0
+
+    cdef bint add(self, uint8_t* target, const uint8_t* p, Py_ssize_t n, uint32_t key) noexcept:
+        """Unmask a piece of the message into its place; return whether it can be part of one.
+
+        Text is validated slice by slice, while the slice is in the cache.
+        """
+        cdef Py_ssize_t size, start = 0
+        if self.opcode != OPCODE_TEXT:
+            mask_octets(target, p, n, key)
+            return True
+        while start < n:
+            size = min(n - start, SLICE)
+            if mask_octets(target + start, p + start, size, key) & FASTWS_HIGH_BITS:
+                self.is_ascii = False
+            elif not self.utf8.needed:
+                start += size
+                continue
+            if not utf8_feed(&self.utf8, target + start, size):
+                return False
+            start += size
+        return True
 
     cdef int append_whole(
         self, const uint8_t* p, Py_ssize_t n, uint32_t key, int opcode, list events
