@@ -74,7 +74,8 @@ def judged(decoder: Any, chunks: list[bytes]) -> list[Any]:
         events = decoder.feed(chunk)
         error = decoder.error
         verdict = error and (type(error), str(error), error.close_code)
-        result.append((shown(events), verdict))
+        only_messages = getattr(decoder, "only_messages", None)
+        result.append((shown(events), verdict, only_messages))
     return result
 
 
@@ -95,8 +96,8 @@ def check_stream(name: str, options: dict[str, Any], data: bytes, sizes: list[in
     assert judged(c(**options), chunks) == expected
     # However it is cut, it is the same in the end.
     for cls in (py, c):
-        [(events, verdict), _] = judged(cls(**options), [data, b""])
-        assert [event for feed, _ in expected for event in feed] == events
+        [(events, verdict, _), _] = judged(cls(**options), [data, b""])
+        assert [event for feed, *_ in expected for event in feed] == events
         assert expected[-1][1] == verdict
 
 

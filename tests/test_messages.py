@@ -12,6 +12,7 @@ import sys
 import tracemalloc
 from array import array
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, pairwise
 from operator import xor
 from typing import TYPE_CHECKING, Any
@@ -103,7 +104,15 @@ WAYS = ["whole", "bytewise", *range(1, 9)]
 
 
 def decode(decoder: Any, data: bytes, how: str | int = "whole") -> list[Any]:
-    return [event for piece in pieces(data, how) for event in decoder.feed(piece)]
+    events = []
+    over = decoder.error is not None
+    for piece in pieces(data, how):
+        new = decoder.feed(piece)
+        events += new
+        over = over or decoder.error is not None or any(isinstance(e, Close) for e in new)
+        only_messages = not over and all(isinstance(e, (str, bytes)) for e in new)
+        assert decoder.only_messages is only_messages
+    return events
 
 
 def check_good(
@@ -1093,6 +1102,26 @@ def test_take_hands_over_everything_at_once(twin: SimpleNamespace) -> None:
     assert (len(encoder), encoder.take()) == (0, b"")
     encoder.ping()
     assert encoder.take() == b"\x89\x00"
+
+
+def test_each_call_tells_how_much_there_is_to_take(twin: SimpleNamespace) -> None:
+    encoder = twin.MessageEncoder()
+    calls = [
+        partial(encoder.text, "é"),
+        partial(encoder.text, "a", KEY, fin=False),
+        partial(encoder.continuation, "b", fin=False),
+        partial(encoder.ping, b"?"),
+        partial(encoder.continuation, b"c"),
+        partial(encoder.binary, bytes(300)),
+        partial(encoder.frame, 2, b"", rsv1=True),
+        partial(encoder.prepared, b"\x81\x00"),
+        partial(encoder.pong),
+        partial(encoder.close, 1000),
+    ]
+    for call in calls * 2:
+        assert call() == len(encoder)
+    encoder.take()
+    assert encoder.text("abc") == 5
 
 
 def test_what_was_taken_does_not_change_any_more(twin: SimpleNamespace) -> None:

@@ -42,6 +42,10 @@ class State(IntEnum):
     CLOSED = 3
 
 
+# The path of each message: an enum's members are slow to get at.
+_OPEN = State.OPEN
+
+
 class Connection:
     """One end of a WebSocket connection.
 
@@ -134,16 +138,17 @@ class Connection:
         Raises:
             TypeError: if `data` is not bytes-like.
         """
-        events = self._decoder.feed(data)
+        decoder = self._decoder
+        events = decoder.feed(data)
         if self.close_code is not None:
             return []
+        if decoder.only_messages:
+            return events
         for event in events:
-            if isinstance(event, (str, bytes)):
-                continue
             if isinstance(event, Ping):
                 # §5.5.2: answer "unless it already received a Close frame"; having sent
                 # one ourselves, there is nothing left to keep alive.
-                if self.state is not State.OPEN:
+                if self.state is not _OPEN:
                     continue
                 if self._pongs_held:
                     self._pong_owed = event.data
@@ -151,8 +156,8 @@ class Connection:
                     self._encoder.pong(event.data, self._key())
             elif isinstance(event, Close):
                 self._end(event.code, event.reason)
-        if self._decoder.error is not None:
-            self.error = self._decoder.error
+        if decoder.error is not None:
+            self.error = decoder.error
             self._end(self.error.close_code.value, str(self.error))
         return events
 
@@ -170,7 +175,7 @@ class Connection:
         *,
         fin: bool = True,
         compress: bool | None = None,
-    ) -> None:
+    ) -> int:
         """Queue a text (str) or binary (bytes-like) message.
 
         Args:
@@ -180,22 +185,32 @@ class Connection:
             compress: whether to compress it, where that was agreed on; None to decide by
                 its size, and send it plain if compression does not pay.
 
+        Returns:
+            how many bytes wait for `data_to_send` now.
+
         Raises:
             TypeError: if `message` is none of these.
             ValueError: if `message` has lone surrogates.
             StateError: if a fragmented message is not finished.
             ConnectionClosed: if we sent or received a close frame.
         """
-        self.check_open()
+        if self.state is not _OPEN:
+            self.check_open()
+        key = _next_mask_key() if self._is_client else None
+        if self._deflater is None and fin:
+            # Most messages are one frame and go as they are.
+            if type(message) is str:
+                return self._encoder.text(message, key)
+            if type(message) is bytes:
+                return self._encoder.binary(message, key)
         deflater = self._deflater
         if isinstance(message, PreparedMessage) or (
             deflater is not None and deflater.able and compress is not False
         ):
-            self._send_prepared(message, fin, compress)
-        elif isinstance(message, str):
-            self._encoder.text(message, self._key(), fin=fin)
-        else:
-            self._encoder.binary(message, self._key(), fin=fin)
+            return self._send_prepared(message, fin, compress, key)
+        if isinstance(message, str):
+            return self._encoder.text(message, key, fin=fin)
+        return self._encoder.binary(message, key, fin=fin)
 
     def continuation(self, fragment: str | Buffer, *, fin: bool = True) -> None:
         """Queue a further fragment of a message, by default its last.
@@ -310,7 +325,7 @@ class Connection:
     def data_to_send(self) -> bytes:
         """Hand over everything queued since the last call, and at the end our close frame if
         that is what is left to say."""
-        if self.close_code is not None and self.state is State.OPEN:
+        if self.close_code is not None and self.state is _OPEN:
             # §5.5.1: "it typically echos the status code it received".
             no_status = self.close_code == CloseCode.NO_STATUS_RCVD
             self._send_close(None if no_status else self.close_code, self.close_reason)
@@ -318,8 +333,12 @@ class Connection:
         return self._encoder.take()
 
     def _send_prepared(
-        self, message: str | Buffer | PreparedMessage, fin: bool, compress: bool | None
-    ) -> None:
+        self,
+        message: str | Buffer | PreparedMessage,
+        fin: bool,
+        compress: bool | None,
+        key: bytes | None,
+    ) -> int:
         """Queue a message that may be compressed."""
         shared = isinstance(message, PreparedMessage)
         prepared = message if isinstance(message, PreparedMessage) else prepare(message)
@@ -327,12 +346,13 @@ class Connection:
         payload = prepared.payload if compressed is None else compressed
         rsv1 = compressed is not None
         try:
-            self._encoder.frame(prepared.opcode, payload, fin=fin, rsv1=rsv1, key=self._key())
+            queued = self._encoder.frame(prepared.opcode, payload, fin=fin, rsv1=rsv1, key=key)
         except BaseException:
             if self._deflater is not None:
                 self._deflater.forget()
             raise
         self._compressing = rsv1 and not fin
+        return queued
 
     def _compressed(
         self, prepared: PreparedMessage, shared: bool, fin: bool, compress: bool | None

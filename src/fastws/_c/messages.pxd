@@ -12,6 +12,7 @@ cdef enum:
 
 cdef class MessageDecoder:
     cdef readonly object error
+    cdef readonly bint only_messages
     cdef object max_message_size
     cdef object max_fragments
     cdef object inflater
@@ -56,7 +57,9 @@ cdef class MessageEncoder:
     cdef Growing buffer
     cdef bint in_message
 
-    cdef int append(self, int first, const uint8_t* payload, Py_ssize_t size, object key) except -1
-    cdef int append_text(self, int opcode, object text, object key, bint fin) except -1
-    cdef int append_bytes(self, int first, object payload, object key) except -1
+    cdef Py_ssize_t append(
+        self, int first, const uint8_t* payload, Py_ssize_t size, object key
+    ) except -1
+    cdef Py_ssize_t append_text(self, int opcode, object text, object key, bint fin) except -1
+    cdef Py_ssize_t append_bytes(self, int first, object payload, object key) except -1
     cdef int take_turn(self, int first) except -1

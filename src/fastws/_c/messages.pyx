@@ -66,6 +66,7 @@ cdef class MessageDecoder:
         max_fragments=DEFAULT_MAX_FRAGMENTS,
         inflater=None,
     ):
+        self.only_messages = True
         self.inflater = inflater
         self.masked = masked
         self.max_message_size = rules.check_limit("max_message_size", max_message_size, 0)
@@ -91,6 +92,7 @@ cdef class MessageDecoder:
         cdef list events = []
         acquire(data, &octets)
         try:
+            self.only_messages = not self.done
             if not self.done:
                 self.decode(octets.data, octets.size, events)
         finally:
@@ -226,10 +228,9 @@ cdef class MessageDecoder:
         payload = PyBytes_FromStringAndSize(NULL, n)
         if n:
             mask_octets(<uint8_t*> PyBytes_AS_STRING(payload), p, n, self.header.key)
-        if opcode == OPCODE_PING:
-            events.append(Ping(payload))
-        elif opcode == OPCODE_PONG:
-            events.append(Pong(payload))
+        if opcode == OPCODE_PING or opcode == OPCODE_PONG:
+            events.append(Ping(payload) if opcode == OPCODE_PING else Pong(payload))
+            self.only_messages = False
         elif not whole:
             error = rules.close_payload_error(payload)
             if error is not None:
@@ -368,6 +369,7 @@ cdef class MessageDecoder:
     cdef void finish(self) noexcept:
         """Decode no more, and let go of what was kept."""
         self.done = True
+        self.only_messages = False
         self.tail_size = 0
         self.reset_message()
 
@@ -390,35 +392,34 @@ cdef class MessageEncoder:
         """Append a text message, or with `fin=False` its first fragment."""
         if not isinstance(message, str):
             raise str_required(message)
-        self.append_text(OPCODE_TEXT, message, key, fin)
+        return self.append_text(OPCODE_TEXT, message, key, fin)
 
     @cython.critical_section
     def binary(self, message, key=None, *, fin=True):
         """Append a binary message, or with `fin=False` its first fragment."""
-        self.append_bytes(OPCODE_BINARY | (FIN if fin else 0), message, key)
+        return self.append_bytes(OPCODE_BINARY | (FIN if fin else 0), message, key)
 
     @cython.critical_section
     def continuation(self, fragment, key=None, *, fin=True):
         """Append a further fragment of a message, by default its last."""
         if isinstance(fragment, str):
-            self.append_text(OPCODE_CONTINUATION, fragment, key, fin)
-        else:
-            self.append_bytes(OPCODE_CONTINUATION | (FIN if fin else 0), fragment, key)
+            return self.append_text(OPCODE_CONTINUATION, fragment, key, fin)
+        return self.append_bytes(OPCODE_CONTINUATION | (FIN if fin else 0), fragment, key)
 
     @cython.critical_section
     def ping(self, data=b"", key=None):
         """Append a ping with at most 125 bytes of data (RFC 6455 §5.5.2)."""
-        self.append_bytes(OPCODE_PING | FIN, data, key)
+        return self.append_bytes(OPCODE_PING | FIN, data, key)
 
     @cython.critical_section
     def pong(self, data=b"", key=None):
         """Append a pong with at most 125 bytes of data (RFC 6455 §5.5.3)."""
-        self.append_bytes(OPCODE_PONG | FIN, data, key)
+        return self.append_bytes(OPCODE_PONG | FIN, data, key)
 
     @cython.critical_section
     def close(self, code=None, reason="", key=None):
         """Append a close frame (RFC 6455 §5.5.1)."""
-        self.append_bytes(OPCODE_CLOSE | FIN, close_payload(code, reason), key)
+        return self.append_bytes(OPCODE_CLOSE | FIN, close_payload(code, reason), key)
 
     @cython.critical_section
     def frame(
@@ -426,7 +427,7 @@ cdef class MessageEncoder:
     ):
         """Append any frame; see `encode_frame` for the arguments and errors."""
         cdef int first = read_opcode(opcode) | rsv_bits(rsv1, rsv2, rsv3) | (FIN if fin else 0)
-        self.append_bytes(first, payload, key)
+        return self.append_bytes(first, payload, key)
 
     @cython.critical_section
     def prepared(self, frames):
@@ -438,6 +439,7 @@ cdef class MessageEncoder:
             if octets.size:
                 p = growing_extend(&self.buffer, octets.size, octets.size)
                 memcpy(p, octets.data, octets.size)
+            return self.buffer.size
         finally:
             release(&octets)
 
@@ -449,7 +451,7 @@ cdef class MessageEncoder:
     def __reduce__(self):
         raise rules.not_copyable(self)
 
-    cdef int append_text(self, int opcode, object text, object key, bint fin) except -1:
+    cdef Py_ssize_t append_text(self, int opcode, object text, object key, bint fin) except -1:
         # ASCII stands in the str as it will in the frame.
         if fin:
             opcode |= FIN
@@ -459,7 +461,7 @@ cdef class MessageEncoder:
             )
         return self.append_bytes(opcode, PyUnicode_AsUTF8String(text), key)
 
-    cdef int append_bytes(self, int first, object payload, object key) except -1:
+    cdef Py_ssize_t append_bytes(self, int first, object payload, object key) except -1:
         cdef Octets octets
         acquire(payload, &octets)
         try:
@@ -467,7 +469,9 @@ cdef class MessageEncoder:
         finally:
             release(&octets)
 
-    cdef int append(self, int first, const uint8_t* payload, Py_ssize_t size, object key) except -1:
+    cdef Py_ssize_t append(
+        self, int first, const uint8_t* payload, Py_ssize_t size, object key
+    ) except -1:
         cdef bint masked = key is not None
         cdef uint32_t word = 0
         cdef int head = header_size(size, masked)
@@ -485,7 +489,7 @@ cdef class MessageEncoder:
             mask_octets(p + head, payload, size, word)
         elif size:
             memcpy(p + head, payload, size)
-        return 0
+        return self.buffer.size
 
     cdef int take_turn(self, int first) except -1:
         if self.in_message and first & OPCODE_BITS:

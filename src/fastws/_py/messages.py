@@ -77,6 +77,8 @@ class MessageDecoder:
     Attributes:
         error: the peer's violation of the protocol, None as long as there is none. A
             decoder with an error decodes no more, and so does one that met a close frame.
+        only_messages: whether the last `feed` met nothing but messages: no control frame
+            and no violation.
 
     Raises:
         TypeError: if a limit is not an int.
@@ -101,9 +103,11 @@ class MessageDecoder:
         "_tail",
         "_utf8",
         "error",
+        "only_messages",
     )
 
     error: errors.ProtocolError | None
+    only_messages: bool
 
     def __init__(
         self,
@@ -114,6 +118,7 @@ class MessageDecoder:
         inflater: Inflater | None = None,
     ) -> None:
         self.error = None
+        self.only_messages = True
         self._inflater = inflater
         self._rsv = 0 if inflater is None else RSV1
         self._masked = bool(masked)
@@ -150,6 +155,7 @@ class MessageDecoder:
         """
         octets = as_bytes(data)
         events: list[Event] = []
+        self.only_messages = not self._done
         if self._done:
             return events
         if self._tail:
@@ -245,6 +251,7 @@ class MessageDecoder:
             self._finish()
         elif len(payload) == length:
             events.append(Ping(payload) if opcode == Opcode.PING else Pong(payload))
+            self.only_messages = False
 
     def _begin_frame(self, first: int, length: int, key: bytes) -> None:
         opcode = first & OPCODE_BITS
@@ -310,6 +317,7 @@ class MessageDecoder:
     def _finish(self) -> None:
         """Decode no more, and let go of what was kept."""
         self._done = True
+        self.only_messages = False
         self._remaining = 0
         self._tail = b""
         self._reset_message()
@@ -318,8 +326,8 @@ class MessageDecoder:
 class MessageEncoder:
     """Encodes messages and control frames into one buffer.
 
-    Each method appends a frame; `take` hands over all of them at once, so that many
-    small messages leave in one write. A client passes a fresh, unpredictable mask key to
+    Each method appends a frame, and returns how many bytes wait for `take`, which hands over
+    all of them at once, so that many small messages leave in one write. A client passes a fresh, unpredictable mask key to
     each call (RFC 6455 §5.3), a server none.
     """
 
@@ -334,7 +342,7 @@ class MessageEncoder:
         """How many bytes `take` would return."""
         return self._size
 
-    def text(self, message: str, key: Buffer | None = None, *, fin: bool = True) -> None:
+    def text(self, message: str, key: Buffer | None = None, *, fin: bool = True) -> int:
         """Append a text message, or with `fin=False` its first fragment.
 
         Raises:
@@ -344,9 +352,9 @@ class MessageEncoder:
         """
         if not isinstance(message, str):
             raise rules.str_required(message)
-        self.frame(Opcode.TEXT, str.encode(message), fin=fin, key=key)
+        return self.frame(Opcode.TEXT, str.encode(message), fin=fin, key=key)
 
-    def binary(self, message: Buffer, key: Buffer | None = None, *, fin: bool = True) -> None:
+    def binary(self, message: Buffer, key: Buffer | None = None, *, fin: bool = True) -> int:
         """Append a binary message, or with `fin=False` its first fragment.
 
         Raises:
@@ -354,11 +362,11 @@ class MessageEncoder:
             ValueError: if `key` has not 4 bytes.
             StateError: if a fragmented message is not finished.
         """
-        self.frame(Opcode.BINARY, message, fin=fin, key=key)
+        return self.frame(Opcode.BINARY, message, fin=fin, key=key)
 
     def continuation(
         self, fragment: str | Buffer, key: Buffer | None = None, *, fin: bool = True
-    ) -> None:
+    ) -> int:
         """Append a further fragment of a message, by default its last.
 
         Raises:
@@ -367,27 +375,27 @@ class MessageEncoder:
             StateError: if there is no fragmented message to continue.
         """
         payload = str.encode(fragment) if isinstance(fragment, str) else fragment
-        self.frame(Opcode.CONTINUATION, payload, fin=fin, key=key)
+        return self.frame(Opcode.CONTINUATION, payload, fin=fin, key=key)
 
-    def ping(self, data: Buffer = b"", key: Buffer | None = None) -> None:
+    def ping(self, data: Buffer = b"", key: Buffer | None = None) -> int:
         """Append a ping with at most 125 bytes of data (RFC 6455 §5.5.2).
 
         Raises:
             TypeError: if `data` or `key` is not bytes-like.
             ValueError: if `data` is too long or `key` has not 4 bytes.
         """
-        self.frame(Opcode.PING, data, key=key)
+        return self.frame(Opcode.PING, data, key=key)
 
-    def pong(self, data: Buffer = b"", key: Buffer | None = None) -> None:
+    def pong(self, data: Buffer = b"", key: Buffer | None = None) -> int:
         """Append a pong with at most 125 bytes of data (RFC 6455 §5.5.3).
 
         Raises:
             TypeError: if `data` or `key` is not bytes-like.
             ValueError: if `data` is too long or `key` has not 4 bytes.
         """
-        self.frame(Opcode.PONG, data, key=key)
+        return self.frame(Opcode.PONG, data, key=key)
 
-    def close(self, code: int | None = None, reason: str = "", key: Buffer | None = None) -> None:
+    def close(self, code: int | None = None, reason: str = "", key: Buffer | None = None) -> int:
         """Append a close frame (RFC 6455 §5.5.1).
 
         Args:
@@ -400,7 +408,7 @@ class MessageEncoder:
             ValueError: if the code may not travel, the reason is too long, has no code or
                 has lone surrogates, or `key` has not 4 bytes.
         """
-        self.frame(Opcode.CLOSE, rules.close_payload(code, reason), key=key)
+        return self.frame(Opcode.CLOSE, rules.close_payload(code, reason), key=key)
 
     def frame(
         self,
@@ -412,7 +420,7 @@ class MessageEncoder:
         rsv2: bool = False,
         rsv3: bool = False,
         key: Buffer | None = None,
-    ) -> None:
+    ) -> int:
         """Append any frame; see `encode_frame` for the arguments and errors.
 
         Raises:
@@ -427,15 +435,15 @@ class MessageEncoder:
             if not self._in_message and continues:
                 raise rules.not_in_message()
             self._in_message = not fin
-        self._append(encoded)
+        return self._append(encoded)
 
-    def prepared(self, frames: Buffer) -> None:
+    def prepared(self, frames: Buffer) -> int:
         """Append what `encode_frame` made earlier: whole messages or control frames.
 
         Raises:
             TypeError: if `frames` is not bytes-like.
         """
-        self._append(as_bytes(frames))
+        return self._append(as_bytes(frames))
 
     def take(self) -> bytes:
         """Hand over everything appended since the last call."""
@@ -447,9 +455,10 @@ class MessageEncoder:
     def __reduce__(self) -> NoReturn:
         raise rules.not_copyable(self)
 
-    def _append(self, encoded: bytes) -> None:
+    def _append(self, encoded: bytes) -> int:
         self._frames.append(encoded)
         self._size += len(encoded)
+        return self._size
 
 
 def _decode_text(payload: bytes) -> str:

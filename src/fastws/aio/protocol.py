@@ -311,8 +311,7 @@ class Endpoint(asyncio.BufferedProtocol):
             return
         if self._connection is not None:
             self._receive(self._buffer[:nbytes])
-        else:
-            assert self._opening is not None
+        elif self._opening is not None:
             self._opening.receive_data(self, bytes(self._buffer[:nbytes]))
 
     def eof_received(self) -> None:
@@ -760,8 +759,12 @@ class WebSocketProtocol(Endpoint):
             ValueError: if `message` has lone surrogates.
             ConnectionClosed: if the connection is closed or closing.
         """
-        self._sendable().send(message, compress=compress)
-        self._sent()
+        connection = self._connection
+        if connection is None:
+            connection = self._sendable()
+        queued = connection.send(message, compress=compress)
+        if queued > _CORK_LIMIT or not self._corked:
+            self._sent()
 
     def ping(self, data: Buffer | None = None) -> asyncio.Future[float]:
         """Send a ping (RFC 6455 §5.5.2).
@@ -804,7 +807,7 @@ class WebSocketProtocol(Endpoint):
     def _received(self, events: list[Event]) -> None:
         on_message = self.on_message
         for event in events:
-            if isinstance(event, (str, bytes)):
+            if type(event) is str or type(event) is bytes:
                 try:
                     on_message(event)
                 except Exception as exc:
