@@ -43,6 +43,9 @@ copy_of(const uint8_t *data, size_t size, size_t shift)
     Copy copy;
     copy.memory = malloc(size + shift);
     CHECK(copy.memory != NULL || size + shift == 0);
+    if (size + shift) {
+        memset(copy.memory, 0xA5, size + shift); /* so that what is not written is wrong */
+    }
     copy.data = copy.memory + shift;
     if (size) {
         memcpy(copy.data, data, size);
