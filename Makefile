@@ -12,8 +12,8 @@ SOURCES := pyproject.toml setup.py $(wildcard src/fastws/_c/*.p[yx][xd] src/fast
 # Of these, tests have to take every line and branch.
 COVERED := src/fastws/_py/*,src/fastws/connection.py,src/fastws/deflate.py,src/fastws/handshake.py
 
-.PHONY: help run test test-c test-py test-kernels conformance conformance-quick fuzz leaks asan \
-	coverage lint format bench wheels clean
+.PHONY: help run test test-c test-py test-kernels test-neon conformance conformance-quick fuzz \
+	leaks asan coverage lint format bench wheels clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -35,6 +35,9 @@ test-kernels: $(VENV)/.built-test  ## Test the codec with the kernels that are n
 		FASTWS_IMPL=c FASTWS_KERNEL=$$kernel $(BIN)/python -X dev -m pytest $(PYTEST_ARGS) \
 			$(CODEC_TESTS) || exit 1; \
 	done
+
+test-neon:  ## Test the kernels for ARM, cross-compiled and emulated
+	fuzz/neon.sh
 
 conformance: $(VENV)/.built-test  ## Run the Autobahn suite in every combination: takes hours
 	$(BIN)/python tests/conformance/run.py

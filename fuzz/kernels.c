@@ -4,6 +4,12 @@
  * written beyond it. fuzz/run.py builds this with clang; the input is a mask key of 4 bytes, a
  * byte that moves the buffer away from where malloc puts it, one that says where to cut, and
  * the data.
+ *
+ * Where there is no libFuzzer, FASTWS_STANDALONE makes this a program that draws its inputs
+ * itself. fuzz/neon.sh builds it for another CPU; for this one:
+ *
+ *     cc -DFASTWS_STANDALONE -g -O1 -fsanitize=address,undefined -Isrc/fastws/_c/kernels \
+ *         fuzz/kernels.c -o kernels && ./kernels [inputs [seed]]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +43,9 @@ copy_of(const uint8_t *data, size_t size, size_t shift)
     Copy copy;
     copy.memory = malloc(size + shift);
     CHECK(copy.memory != NULL || size + shift == 0);
+    if (size + shift) {
+        memset(copy.memory, 0xA5, size + shift); /* so that what is not written is wrong */
+    }
     copy.data = copy.memory + shift;
     if (size) {
         memcpy(copy.data, data, size);
@@ -278,3 +287,106 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     return 0;
 }
+
+/* Without libFuzzer ---------------------------------------------------------------------- */
+
+#ifdef FASTWS_STANDALONE
+#define MAX_DATA 400
+
+static uint64_t drawn;
+
+/* A number below `limit`, by SplitMix64. */
+static uint32_t
+draw(uint32_t limit)
+{
+    uint64_t z = drawn += UINT64_C(0x9E3779B97F4A7C15);
+    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
+    return (uint32_t)((z ^ z >> 31) % limit);
+}
+
+static void
+draw_noise(uint8_t *data, size_t size)
+{
+    size_t i;
+    for (i = 0; i < size; i++) {
+        data[i] = (uint8_t)draw(256);
+    }
+}
+
+/* UTF-8 that may end in the middle of a character, with some sizes of characters and not
+ * others, or all of it Latin-1, and shorter or longer runs of one size. */
+static void
+draw_text(uint8_t *data, size_t size)
+{
+    static const uint32_t least[5] = {0, 0x80, 0x800, 0x10000, 0x110000};
+    uint32_t sizes = 1 + draw(20);
+    uint32_t turn = 1 + draw(24);
+    uint32_t length = 0;
+    int latin = sizes > 15;
+    size_t i = 0;
+    sizes = latin ? 3 : sizes;
+    while (i < size) {
+        uint32_t low, high, value, left;
+        while (length == 0 || draw(turn) == 0) {
+            length = 1 + draw(4);
+            if (sizes >> (length - 1) & 1) {
+                break;
+            }
+            length = 0;
+        }
+        low = least[length - 1];
+        high = latin && length == 2 ? 0xFF : least[length] - 1;
+        switch (draw(8)) {
+        case 0: value = low; break;
+        case 1: value = high; break;
+        default: value = low + draw(high - low + 1);
+        }
+        if (value >= 0xD800 && value <= 0xDFFF) {
+            value ^= 0x1000;
+        }
+        left = length - 1;
+        data[i++] = (uint8_t)(left ? (0xF00u >> length & 0xFF) | value >> 6 * left : value);
+        while (left-- && i < size) {
+            data[i++] = (uint8_t)(0x80 | (value >> 6 * left & 0x3F));
+        }
+    }
+}
+
+int
+main(int argc, char **argv)
+{
+    unsigned long inputs = argc > 1 ? strtoul(argv[1], NULL, 0) : 100000;
+    unsigned long seed = argc > 2 ? strtoul(argv[2], NULL, 0) : 7692;
+    unsigned long i, valid = 0;
+    int rank;
+
+    drawn = (uint64_t)seed << 32;
+    for (i = 0; i < inputs; i++) {
+        uint8_t input[6 + MAX_DATA];
+        uint8_t *data = input + 6;
+        size_t size = draw(MAX_DATA + 1);
+        draw_noise(input, 6);
+        if (i % 2) {
+            draw_noise(data, size);
+        }
+        else {
+            uint32_t damage = draw(3);
+            unsigned missing;
+            draw_text(data, size);
+            CHECK(utf8_prefix(data, size, &missing) == size);
+            while (size && damage--) {
+                data[draw((uint32_t)size)] = (uint8_t)draw(256);
+            }
+            valid += utf8_prefix(data, size, &missing) == size;
+        }
+        LLVMFuzzerTestOneInput(input, 6 + size);
+    }
+    printf("%lu inputs, %lu of them valid text:", inputs, valid);
+    for (rank = 0; (kernels = fastws_kernels_by_rank(rank)) != NULL; rank++) {
+        printf(" %s", kernels->name);
+    }
+    printf("\n");
+    return 0;
+}
+#endif
