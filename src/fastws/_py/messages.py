@@ -327,8 +327,8 @@ class MessageEncoder:
     """Encodes messages and control frames into one buffer.
 
     Each method appends a frame, and returns how many bytes wait for `take`, which hands over
-    all of them at once, so that many small messages leave in one write. A client passes a fresh, unpredictable mask key to
-    each call (RFC 6455 §5.3), a server none.
+    all of them at once, so that many small messages leave in one write. A client passes a
+    fresh, unpredictable mask key to each call (RFC 6455 §5.3), a server none.
     """
 
     __slots__ = ("_frames", "_in_message", "_size")
