@@ -59,7 +59,10 @@ class Connection:
 
     Attributes:
         role: which end we are.
+        deflate: how messages are compressed; None for not at all.
         state: what can still happen.
+        only_messages: whether the last `receive_data` met nothing but messages: no control
+            frame and no violation.
         error: the peer's violation of the protocol, if that is what ended the connection.
         close_code: how the connection ended (RFC 6455 §7.1.5): the code that the peer sent
             (1005 if it sent none), or that we sent when it broke the protocol, or 1006 if it
@@ -82,13 +85,17 @@ class Connection:
         "_sent",
         "close_code",
         "close_reason",
+        "deflate",
         "error",
+        "only_messages",
         "role",
         "state",
     )
 
     role: Role
+    deflate: Agreement | None
     state: State
+    only_messages: bool
     error: ProtocolError | None
     close_code: int | None
     close_reason: str
@@ -102,7 +109,9 @@ class Connection:
         deflate: Agreement | None = None,
     ) -> None:
         self.role = Role(role)
+        self.deflate = deflate
         self.state = State.OPEN
+        self.only_messages = True
         self.error = None
         self.close_code = None
         self.close_reason = ""
@@ -142,7 +151,8 @@ class Connection:
         events = decoder.feed(data)
         if self.close_code is not None:
             return []
-        if decoder.only_messages:
+        self.only_messages = decoder.only_messages
+        if self.only_messages:
             return events
         for event in events:
             if isinstance(event, Ping):

@@ -126,6 +126,10 @@ _KEEPALIVE = b"keepalive"
 _TLS_LINGER = 1.0
 
 
+# The path of each message: an enum's members are slow to get at.
+_CLOSED = State.CLOSED
+
+
 class Endpoint(asyncio.BufferedProtocol):
     """What both styles of connection have in common."""
 
@@ -153,6 +157,7 @@ class Endpoint(asyncio.BufferedProtocol):
         "_transport",
         "_unsent",
         "_write_paused",
+        "_wrote",
         "request",
         "response",
         "subprotocol",
@@ -182,6 +187,7 @@ class Endpoint(asyncio.BufferedProtocol):
         self._pings: dict[bytes, tuple[float, asyncio.Future[float]]] | None = None
         # Back pressure.
         self._corked = False
+        self._wrote = False  # not all that is sent in one turn is corked: the first is not
         self._write_paused = False
         self._held = False
         self._reading_paused = False
@@ -400,8 +406,10 @@ class Endpoint(asyncio.BufferedProtocol):
                 self._received(events)
         finally:
             if connection.close_code is None:
-                self._corked = False
-                self._flush()
+                self._corked = self._wrote = False
+                answer = connection.data_to_send()
+                if answer:
+                    self._write(connection, answer)
             else:
                 # Our close frame comes next. A task that a message has just woken has its
                 # turn before, and may answer.
@@ -441,21 +449,29 @@ class Endpoint(asyncio.BufferedProtocol):
             )
         return self._connection
 
-    def _sent(self) -> None:
+    def _sent(self, queued: int | None = None) -> None:
         """Something was queued: see that it leaves.
 
         The first write of a turn of the event loop is not delayed; what follows in the same
         turn leaves together at its end, or when it becomes much: a task that sends and sends
         must come to feel the back pressure.
+
+        Args:
+            queued: how many bytes wait, where that is known.
         """
-        if not self._corked:
-            self._flush()
-            self._cork()
-            return
         connection = self._connection
         assert connection is not None
+        if not self._corked:
+            if self._wrote:
+                self._cork()
+            else:
+                self._wrote = True
+                self._flush()
+            return
+        if queued is None:
+            queued = connection.bytes_queued
         # (The last flush adds our close frame; it must not come in the middle.)
-        if connection.bytes_queued > _CORK_LIMIT and connection.close_code is None:
+        if queued > _CORK_LIMIT and connection.close_code is None:
             self._flush()
 
     def _cork(self) -> None:
@@ -463,7 +479,7 @@ class Endpoint(asyncio.BufferedProtocol):
         self._loop.call_soon(self._uncork)
 
     def _uncork(self) -> None:
-        self._corked = False
+        self._corked = self._wrote = False
         self._flush()
 
     def _flush(self) -> None:
@@ -471,13 +487,18 @@ class Endpoint(asyncio.BufferedProtocol):
         connection = self._connection
         assert connection is not None
         data = connection.data_to_send()
-        if data and not self._gone:
-            self._transport.write(data)
-            if self._write_paused and self._settings.max_unsent_size is not None:
-                self._drop_slow_peer(connection, self._settings.max_unsent_size)
-        if connection.state is State.CLOSED and not self._ended:
+        if data:
+            self._write(connection, data)
+        if connection.state is _CLOSED and not self._ended:
             self._finish()
             self._end_transport()
+
+    def _write(self, connection: Connection, data: bytes) -> None:
+        if self._gone:
+            return
+        self._transport.write(data)
+        if self._write_paused and self._settings.max_unsent_size is not None:
+            self._drop_slow_peer(connection, self._settings.max_unsent_size)
 
     def _drop_slow_peer(self, connection: Connection, limit: int) -> None:
         if self._transport.get_write_buffer_size() > limit and not self._ended:

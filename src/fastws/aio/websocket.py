@@ -7,10 +7,9 @@ know bytes; they are the business of `Endpoint`.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from fastws import rules
 from fastws.connection import State
@@ -71,7 +70,7 @@ class WebSocket(Endpoint):
 
     def __init__(self) -> None:
         super().__init__()
-        self._messages: deque[str | bytes] | None = None
+        self._messages: list[str | bytes] | None = None  # the next one at the end
         self._discarding = False
         self._waiter: asyncio.Future[None] | None = None  # of the one task in recv()
         self._fragmented: asyncio.Future[None] | None = None  # a message sent in fragments
@@ -89,9 +88,13 @@ class WebSocket(Endpoint):
         """
         if not self._messages:
             await self._wait_for_message()
-        assert self._messages is not None
-        message = self._messages.popleft()
-        if not self._messages:
+        return self._next_message()
+
+    def _next_message(self) -> str | bytes:
+        messages = self._messages
+        assert messages is not None
+        message = messages.pop()
+        if not messages:
             self._messages = None
             if self._held:
                 self._hold_reading(False)
@@ -108,12 +111,14 @@ class WebSocket(Endpoint):
             ConnectionClosed: if it ended in any other way.
             StateError: if another task is waiting for a message.
         """
-        try:
-            return await self.recv()
-        except ConnectionClosed as exc:
-            if exc.is_normal:
-                raise StopAsyncIteration from None
-            raise
+        if not self._messages:
+            try:
+                await self._wait_for_message()
+            except ConnectionClosed as exc:
+                if exc.is_normal:
+                    raise StopAsyncIteration from None
+                raise
+        return self._next_message()
 
     async def _wait_for_message(self) -> None:
         while not self._messages:
@@ -122,9 +127,11 @@ class WebSocket(Endpoint):
             if self._waiter is not None:
                 raise StateError("another task is waiting for a message")
             # Whoever waits has said all there was to say.
-            self._flush()
-            if self._ended:
-                continue
+            self._wrote = False
+            if self._corked:
+                self._flush()
+                if self._ended:
+                    continue
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter
@@ -151,7 +158,16 @@ class WebSocket(Endpoint):
             ValueError: if a text has lone surrogates.
             ConnectionClosed: if the connection is closed, closing or lost meanwhile.
         """
-        if isinstance(message, (str, bytes, PreparedMessage)) or _is_buffer(message):
+        connection = self._connection
+        if (
+            connection is not None
+            and connection.deflate is None
+            and self._fragmented is None
+            and (type(message) is str or type(message) is bytes)
+        ):
+            # Most messages have a short way.
+            self._sent(connection.send(message))
+        elif isinstance(message, (str, bytes, PreparedMessage)) or _is_buffer(message):
             connection = self._sendable()
             if connection.compressor is not None and compress is not False:
                 message = await self._compressed(message, connection.compressor)
@@ -274,19 +290,24 @@ class WebSocket(Endpoint):
     # Endpoint's ---------------------------------------------------------------------------
 
     def _received(self, events: list[Event]) -> None:
-        messages = [event for event in events if isinstance(event, (str, bytes))]
-        if not messages:
-            return
+        connection = self._connection
+        assert connection is not None
+        messages = cast("list[str | bytes]", events)
+        if not connection.only_messages:
+            messages = [event for event in events if isinstance(event, (str, bytes))]
+            if not messages:
+                return
+        messages.reverse()
         if self._messages:
             # What an earlier read brought is still here: the handler is slow.
             if self._discarding:
                 return
-            self._messages.extend(messages)
+            self._messages[:0] = messages
             if not self._held:
                 self._hold_reading(True)
                 self._look_after_reader()
         else:
-            self._messages = deque(messages)
+            self._messages = messages
         _set(self._waiter)
 
     def _close(self, code: int | None, reason: str) -> None:
@@ -306,12 +327,12 @@ class WebSocket(Endpoint):
         else:
             self._look_after_reader()
 
-    def _sent(self) -> None:
+    def _sent(self, queued: int | None = None) -> None:
         # While there are messages to answer, more answers are to come.
         if self._messages and not self._corked:
             self._cork()
         else:
-            super()._sent()
+            super()._sent(queued)
 
     def _failed(self, exc: Exception) -> None:
         logger.debug("connection failed (%s): %s", self.remote_address, exc)
