@@ -428,6 +428,20 @@ def test_a_pong_that_was_held_is_not_sent_after_a_close_frame(role):
     assert [frame.opcode for frame in frames_of(connection)] == [Opcode.CLOSE]
 
 
+def test_large_messages_are_not_copied():
+    server = Connection(SERVER)
+    large = bytes(70_000)
+    server.send("before")
+    server.send(large)
+    server.close()
+    buffers = server.buffers_to_send()
+    assert any(buffer is large for buffer in buffers)
+    client = Connection(CLIENT)
+    events = client.receive_data(b"".join(buffers))
+    assert events == ["before", large, Close(1000, "")]
+    assert server.buffers_to_send() == []
+
+
 def sent_keys(connection: Connection, count: int) -> list[bytes]:
     for _ in range(count):
         connection.send(b"\0" * 4)  # masked, these are the key

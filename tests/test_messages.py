@@ -1124,6 +1124,43 @@ def test_each_call_tells_how_much_there_is_to_take(twin: SimpleNamespace) -> Non
     assert encoder.text("abc") == 5
 
 
+def test_large_payloads_are_not_copied(twin: SimpleNamespace) -> None:
+    encoder, joined = twin.MessageEncoder(), twin.MessageEncoder()
+    large, larger = bytes(65536), bytes(100_000)
+    for e in (encoder, joined):
+        e.text("before")
+        e.binary(large, fin=False)
+        e.continuation(larger, fin=False)
+        e.ping()
+        e.continuation(b"after")
+        e.binary(large, KEY)
+        assert e.frame(2, larger, rsv2=True) == len(e)
+    size = len(encoder)
+    buffers = encoder.take_buffers()
+    assert [b for b in buffers if len(b) >= 65536 and (b is large or b is larger)] == [
+        large,
+        larger,
+        larger,
+    ]
+    assert all(type(b) is bytes and b for b in buffers)
+    assert b"".join(buffers) == joined.take()
+    assert sum(map(len, buffers)) == size
+    assert (len(encoder), encoder.take_buffers(), encoder.take()) == (0, [], b"")
+    encoder.text("a")
+    assert encoder.take_buffers() == [b"\x81\x01a"]
+
+
+@pytest.mark.parametrize("make", [bytearray, memoryview, lambda data: array("B", data)])
+def test_what_can_be_changed_is_copied(
+    twin: SimpleNamespace, make: Callable[[bytearray], Any]
+) -> None:
+    encoder = twin.MessageEncoder()
+    payload = bytearray(70_000)
+    encoder.binary(make(payload))
+    payload[:] = b"x" * 70_000
+    assert encoder.take()[10:] == bytes(70_000)
+
+
 def test_what_was_taken_does_not_change_any_more(twin: SimpleNamespace) -> None:
     encoder = twin.MessageEncoder()
     encoder.text("aaa")
@@ -1393,7 +1430,7 @@ big = bytes(256 << 20)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
 try:
-    encoder.binary(big)
+    encoder.binary(big, b"\\1\\2\\3\\4")
 except MemoryError:
     assert len(encoder) in (0, 1004)
     assert len(encoder.take()) in (0, 1004)

@@ -335,12 +335,20 @@ class Connection:
     def data_to_send(self) -> bytes:
         """Hand over everything queued since the last call, and at the end our close frame if
         that is what is left to say."""
+        return b"".join(self.buffers_to_send())
+
+    def buffers_to_send(self) -> list[bytes]:
+        """As `data_to_send`, but without copying large messages together with the rest.
+
+        Returns:
+            what to send, one after the other; in how many pieces is not said.
+        """
         if self.close_code is not None and self.state is _OPEN:
             # §5.5.1: "it typically echos the status code it received".
             no_status = self.close_code == CloseCode.NO_STATUS_RCVD
             self._send_close(None if no_status else self.close_code, self.close_reason)
             self.state = State.CLOSED
-        return self._encoder.take()
+        return self._encoder.take_buffers()
 
     def _send_prepared(
         self,

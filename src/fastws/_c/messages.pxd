@@ -54,9 +54,13 @@ cdef class MessageDecoder:
 
 
 cdef class MessageEncoder:
-    cdef Growing buffer
+    cdef list buffers  # what is complete, if there is any
+    cdef Py_ssize_t size  # of that
+    cdef Growing buffer  # the next one
     cdef bint in_message
 
+    cdef list take_all(self)
+    cdef Py_ssize_t append_large(self, int first, bytes payload) except -1
     cdef Py_ssize_t append(
         self, int first, const uint8_t* payload, Py_ssize_t size, object key
     ) except -1

@@ -42,6 +42,8 @@ cdef enum:
     OPCODE_PING = 0x9
     OPCODE_PONG = 0xA
     RSV1 = 0x40
+    # From this size on, in bytes, a payload is not copied to what goes before it.
+    NOT_COPIED = 65536
     # A multiple of a mask key's size.
     SLICE = 16384
     # The first byte of a whole message in one frame.
@@ -385,7 +387,7 @@ cdef class MessageEncoder:
 
     def __len__(self):
         """How many bytes `take` would return."""
-        return self.buffer.size
+        return self.size + self.buffer.size
 
     @cython.critical_section
     def text(self, message, key=None, *, fin=True):
@@ -439,17 +441,32 @@ cdef class MessageEncoder:
             if octets.size:
                 p = growing_extend(&self.buffer, octets.size, octets.size)
                 memcpy(p, octets.data, octets.size)
-            return self.buffer.size
+            return self.size + self.buffer.size
         finally:
             release(&octets)
 
     @cython.critical_section
     def take(self):
         """Hand over everything appended since the last call."""
-        return growing_take(&self.buffer)
+        if self.buffers is None:
+            return growing_take(&self.buffer)
+        return b"".join(self.take_all())
+
+    @cython.critical_section
+    def take_buffers(self):
+        """As `take`, but without copying large payloads together with the rest."""
+        return self.take_all()
 
     def __reduce__(self):
         raise rules.not_copyable(self)
+
+    cdef list take_all(self):
+        cdef list buffers = [] if self.buffers is None else self.buffers
+        self.buffers = None
+        self.size = 0
+        if self.buffer.size:
+            buffers.append(growing_take(&self.buffer))
+        return buffers
 
     cdef Py_ssize_t append_text(self, int opcode, object text, object key, bint fin) except -1:
         # ASCII stands in the str as it will in the frame.
@@ -465,9 +482,27 @@ cdef class MessageEncoder:
         cdef Octets octets
         acquire(payload, &octets)
         try:
+            if (
+                octets.borrowed and octets.size >= NOT_COPIED and key is None
+                and not first & CONTROL_BIT
+            ):
+                return self.append_large(first, payload)
             return self.append(first, octets.data, octets.size, key)
         finally:
             release(&octets)
+
+    cdef Py_ssize_t append_large(self, int first, bytes payload) except -1:
+        """Append a payload that nobody can change as it is."""
+        cdef Py_ssize_t size = len(payload)
+        cdef int head = header_size(size, False)
+        self.take_turn(first)
+        write_header(growing_extend(&self.buffer, head, head), first, size, False)
+        if self.buffers is None:
+            self.buffers = []
+        self.size += self.buffer.size + size
+        self.buffers.append(growing_take(&self.buffer))
+        self.buffers.append(payload)
+        return self.size
 
     cdef Py_ssize_t append(
         self, int first, const uint8_t* payload, Py_ssize_t size, object key
@@ -489,7 +524,7 @@ cdef class MessageEncoder:
             mask_octets(p + head, payload, size, word)
         elif size:
             memcpy(p + head, payload, size)
-        return self.buffer.size
+        return self.size + self.buffer.size
 
     cdef int take_turn(self, int first) except -1:
         if self.in_message and first & OPCODE_BITS:

@@ -27,7 +27,7 @@ from fastws.spec import (
     max_compressed,
 )
 
-from .frames import encode_frame, read_header
+from .frames import encode_frame, read_header, rsv_bits, write_header
 from .masking import rotate, xor
 from .utf8 import Utf8Validator
 
@@ -38,9 +38,15 @@ if TYPE_CHECKING:
 
 __all__ = ["MessageDecoder", "MessageEncoder"]
 
-# The first byte of a whole message in one frame. (A plain int: an enum's hash is slow.)
-_WHOLE_TEXT = FIN + Opcode.TEXT.value
-_WHOLE = frozenset({_WHOLE_TEXT, FIN + Opcode.BINARY.value})
+# Plain ints: an enum's members are slow.
+_TEXT = Opcode.TEXT.value
+_BINARY = Opcode.BINARY.value
+# The first byte of a whole message in one frame.
+_WHOLE_TEXT = FIN | _TEXT
+_WHOLE = frozenset({_WHOLE_TEXT, FIN | _BINARY})
+
+# From this size on, in bytes, a payload is not copied to what goes before it.
+_NOT_COPIED = 64 << 10
 
 
 class Inflater(Protocol):
@@ -331,10 +337,11 @@ class MessageEncoder:
     fresh, unpredictable mask key to each call (RFC 6455 §5.3), a server none.
     """
 
-    __slots__ = ("_frames", "_in_message", "_size")
+    __slots__ = ("_buffers", "_in_message", "_parts", "_size")
 
     def __init__(self) -> None:
-        self._frames: list[bytes] = []
+        self._buffers: list[bytes] = []  # what is complete
+        self._parts: list[bytes] = []  # what makes up the next one
         self._size = 0
         self._in_message = False
 
@@ -352,7 +359,7 @@ class MessageEncoder:
         """
         if not isinstance(message, str):
             raise rules.str_required(message)
-        return self.frame(Opcode.TEXT, str.encode(message), fin=fin, key=key)
+        return self._append_data(_TEXT | (FIN if fin else 0), str.encode(message), key)
 
     def binary(self, message: Buffer, key: Buffer | None = None, *, fin: bool = True) -> int:
         """Append a binary message, or with `fin=False` its first fragment.
@@ -362,7 +369,7 @@ class MessageEncoder:
             ValueError: if `key` has not 4 bytes.
             StateError: if a fragmented message is not finished.
         """
-        return self.frame(Opcode.BINARY, message, fin=fin, key=key)
+        return self._append_data(_BINARY | (FIN if fin else 0), as_bytes(message), key)
 
     def continuation(
         self, fragment: str | Buffer, key: Buffer | None = None, *, fin: bool = True
@@ -374,8 +381,8 @@ class MessageEncoder:
             ValueError: if `key` has not 4 bytes or `fragment` has lone surrogates.
             StateError: if there is no fragmented message to continue.
         """
-        payload = str.encode(fragment) if isinstance(fragment, str) else fragment
-        return self.frame(Opcode.CONTINUATION, payload, fin=fin, key=key)
+        octets = str.encode(fragment) if isinstance(fragment, str) else as_bytes(fragment)
+        return self._append_data(FIN if fin else 0, octets, key)
 
     def ping(self, data: Buffer = b"", key: Buffer | None = None) -> int:
         """Append a ping with at most 125 bytes of data (RFC 6455 §5.5.2).
@@ -426,16 +433,14 @@ class MessageEncoder:
         Raises:
             StateError: if a data frame is out of turn (RFC 6455 §5.4).
         """
-        encoded = encode_frame(opcode, payload, fin=fin, rsv1=rsv1, rsv2=rsv2, rsv3=rsv3, key=key)
-        first = encoded[0]
-        if not first & CONTROL_BIT:
-            continues = not first & OPCODE_BITS
-            if self._in_message and not continues:
-                raise rules.in_message()
-            if not self._in_message and continues:
-                raise rules.not_in_message()
-            self._in_message = not fin
-        return self._append(encoded)
+        opcode = Opcode(opcode)
+        octets = as_bytes(payload)
+        if opcode & CONTROL_BIT:
+            return self._append(
+                encode_frame(opcode, octets, fin=fin, rsv1=rsv1, rsv2=rsv2, rsv3=rsv3, key=key)
+            )
+        first = opcode | rsv_bits(rsv1, rsv2, rsv3) | (FIN if fin else 0)
+        return self._append_data(first, octets, key)
 
     def prepared(self, frames: Buffer) -> int:
         """Append what `encode_frame` made earlier: whole messages or control frames.
@@ -447,16 +452,46 @@ class MessageEncoder:
 
     def take(self) -> bytes:
         """Hand over everything appended since the last call."""
-        taken = b"".join(self._frames)
-        self._frames.clear()
+        return b"".join(self.take_buffers())
+
+    def take_buffers(self) -> list[bytes]:
+        """As `take`, but without copying large payloads together with the rest.
+
+        Returns:
+            what to send, one after the other; in how many pieces is not said.
+        """
+        if self._parts:
+            self._buffers.append(b"".join(self._parts))
+            self._parts.clear()
+        buffers, self._buffers = self._buffers, []
         self._size = 0
-        return taken
+        return buffers
 
     def __reduce__(self) -> NoReturn:
         raise rules.not_copyable(self)
 
+    def _append_data(self, first: int, octets: bytes, key: Buffer | None) -> int:
+        """Append a data frame, if it is its turn (RFC 6455 §5.4)."""
+        if key is not None:
+            key = rotate(as_bytes(key), 0)
+        continues = not first & OPCODE_BITS
+        if self._in_message is not continues:
+            raise rules.in_message() if self._in_message else rules.not_in_message()
+        self._in_message = not first & FIN
+        size = len(octets)
+        if key is not None:
+            return self._append(write_header(first, size, MASK) + key + xor(octets, key))
+        header = write_header(first, size, 0)
+        if size < _NOT_COPIED:
+            return self._append(header + octets)
+        self._parts.append(header)
+        self._buffers += b"".join(self._parts), octets
+        self._parts.clear()
+        self._size += len(header) + size
+        return self._size
+
     def _append(self, encoded: bytes) -> int:
-        self._frames.append(encoded)
+        self._parts.append(encoded)
         self._size += len(encoded)
         return self._size
 

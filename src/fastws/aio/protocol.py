@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -117,6 +118,9 @@ def _read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
 
 # How much may wait for the end of a turn of the event loop, to leave in one write, in bytes.
 _CORK_LIMIT = 64 << 10
+
+# Before Python 3.12, asyncio's writelines joins what it gets.
+_WRITELINES_COPIES_NOT = sys.version_info >= (3, 12)
 
 # What our own pings carry: a pong must not seem to answer one of the application's.
 _KEEPALIVE = b"keepalive"
@@ -407,9 +411,9 @@ class Endpoint(asyncio.BufferedProtocol):
         finally:
             if connection.close_code is None:
                 self._corked = self._wrote = False
-                answer = connection.data_to_send()
-                if answer:
-                    self._write(connection, answer)
+                buffers = connection.buffers_to_send()
+                if buffers:
+                    self._write(connection, buffers)
             else:
                 # Our close frame comes next. A task that a message has just woken has its
                 # turn before, and may answer.
@@ -486,17 +490,21 @@ class Endpoint(asyncio.BufferedProtocol):
         """Send what is queued; if it ends with our last word, so does the connection."""
         connection = self._connection
         assert connection is not None
-        data = connection.data_to_send()
-        if data:
-            self._write(connection, data)
+        buffers = connection.buffers_to_send()
+        if buffers:
+            self._write(connection, buffers)
         if connection.state is _CLOSED and not self._ended:
             self._finish()
             self._end_transport()
 
-    def _write(self, connection: Connection, data: bytes) -> None:
+    def _write(self, connection: Connection, buffers: list[bytes]) -> None:
         if self._gone:
             return
-        self._transport.write(data)
+        if len(buffers) == 1 or not _WRITELINES_COPIES_NOT:
+            for buffer in buffers:
+                self._transport.write(buffer)
+        else:
+            self._transport.writelines(buffers)
         if self._write_paused and self._settings.max_unsent_size is not None:
             self._drop_slow_peer(connection, self._settings.max_unsent_size)
 
