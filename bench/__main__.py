@@ -64,9 +64,11 @@ def caption(results: Results) -> str:
     others = ", ".join(
         f"{name} {version}" for name, version in versions.items() if version and name not in own
     )
+    # What follows the numbers tells who built the kernel, which is nobody's business.
+    linux = ".".join(content["kernel"].split(".")[:2])
     text = (
         f"Measured on {content['date'][:10]} on {content['cpu']} ({content['cores']} cores), "
-        f"Linux {content['kernel']}, CPython {versions['python']}, fastws at "
+        f"Linux {linux}, CPython {versions['python']}, fastws at "
         f"{versions.get('commit') or 'an unknown commit'}; {others}. "
         f"{content['method']}"
     )
