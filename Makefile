@@ -13,7 +13,7 @@ SOURCES := pyproject.toml setup.py $(wildcard src/fastws/_c/*.p[yx][xd] src/fast
 COVERED := src/fastws/_py/*,src/fastws/connection.py,src/fastws/deflate.py,src/fastws/handshake.py
 
 .PHONY: help run test test-c test-py test-kernels test-neon conformance conformance-quick fuzz \
-	leaks asan coverage lint format bench wheels clean
+	leaks asan coverage lint format bench bench-quick wheels clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -71,8 +71,11 @@ format: $(VENV)/.built-dev  ## Format the Python code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.built-bench  ## Measure the codec against its peers
-	$(BIN)/python -m pytest bench --benchmark-group-by=group --benchmark-columns=min,median,ops
+bench: $(VENV)/.built-bench  ## Measure the codec, servers and clients against their peers: 15 minutes
+	$(BIN)/python -m bench
+
+bench-quick: $(VENV)/.built-bench  ## The same with fewer cases, without charts: two minutes
+	$(BIN)/python -m bench --quick
 
 wheels: $(VENV)/.built-dev  ## Build an sdist, and from it a wheel for this machine
 	rm -rf dist

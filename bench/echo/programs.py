@@ -294,6 +294,10 @@ PACKAGES = [
     "httptools",
     "wsproto",
     "tornado",
+    "websocket-client",
+    "wsaccel",
+    "autobahn",
+    "numpy",
 ]
 
 

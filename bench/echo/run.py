@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import statistics
 import subprocess
@@ -383,6 +384,10 @@ def report(
 # The command line -----------------------------------------------------------------------
 
 
+def is_numbers(name: str) -> bool:
+    return re.fullmatch(r"[1-9]\d*x[1-9]\d*x[1-9]\d*", name) is not None
+
+
 def parse_arguments() -> argparse.Namespace:
     names = [*servers.NAMES, *REFERENCES]
     workload_names = [workload.name for workload in WORKLOADS]
@@ -393,7 +398,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="one short round, to see it work")
     parser.add_argument("--only", metavar="NAME,…", help="these servers")
-    parser.add_argument("--workloads", metavar="NAME,…", help="these workloads")
+    parser.add_argument(
+        "--workloads", metavar="NAME,…", help="these workloads; CxMxB makes one of such numbers"
+    )
     parser.add_argument("--seconds", type=float, help="for each measurement (3; quick: 0.5)")
     parser.add_argument("--warmup", type=float, help="seconds before it (0.5; quick: 0.2)")
     parser.add_argument("--rounds", type=int, help="the median of so many (3; quick: 1)")
@@ -413,9 +420,11 @@ def parse_arguments() -> argparse.Namespace:
     if unknown := set(args.only or ()) - set(names):
         parser.error(f"unknown servers: {', '.join(sorted(unknown))}")
     chosen = args.workloads.split(",") if args.workloads else workload_names
-    if unknown := set(chosen) - set(workload_names):
+    made = [Workload(name, *map(int, name.split("x"))) for name in chosen if is_numbers(name)]
+    known = [*WORKLOADS, *(workload for workload in made if workload.name not in workload_names)]
+    if unknown := set(chosen) - {workload.name for workload in known}:
         parser.error(f"unknown workloads: {', '.join(sorted(unknown))}")
-    args.workloads = [workload for workload in WORKLOADS if workload.name in chosen]
+    args.workloads = [workload for workload in known if workload.name in chosen]
     if not all("=" in text for text in args.extra):
         parser.error("--extra is NAME=COMMAND")
     args.extra = dict(text.split("=", 1) for text in args.extra)

@@ -1,0 +1,121 @@
+"""Run the measurements, and look at what came out.
+
+python -m bench [--quick] [--no-echo] [--no-codec] [-k WORDS] [--no-charts]
+python -m bench tables RESULTS.json
+python -m bench targets RESULTS.json
+python -m bench compare A.json B.json
+python -m bench charts RESULTS.json [--directory DIRECTORY] [--readme]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import report, targets
+from .results import Results
+
+ROOT = Path(__file__).parent.parent
+CHARTS = ROOT / "bench" / "charts"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- speed -->\n", "<!-- /speed -->\n"
+
+
+def run(args: argparse.Namespace) -> int:
+    from . import run as runs
+
+    results = runs.measure(
+        runs.QUICK if args.quick else runs.FULL,
+        codec=args.codec,
+        echo=args.echo,
+        keyword=args.k,
+    )
+    path = runs.save(results)
+    print(report.describe(results), report.tables(results), sep="\n\n")
+    print(f"\n{targets.report(results)}")
+    complete = not args.quick and args.codec and args.echo and not args.k
+    if complete and args.charts:
+        # What is in the README is from runs that had everything.
+        draw(results, CHARTS, readme=True)
+    print(f"\nwritten to {path.relative_to(ROOT)}")
+    return int(bool(results.content["failed"] or results.content["problems"]))
+
+
+def draw(results: Results, directory: Path, readme: bool) -> None:
+    try:
+        from . import charts
+    except ImportError as exc:
+        print(f"no charts: {exc}", file=sys.stderr)
+        return
+    for path in charts.draw(results, directory):
+        print(f"{path} ({path.stat().st_size / 1024:.0f} KiB)")
+    if readme:
+        before, _, rest = README.read_text().partition(BEGIN)
+        _, _, after = rest.partition(END)
+        README.write_text(f"{before}{BEGIN}{caption(results)}{END}{after}")
+
+
+def caption(results: Results) -> str:
+    """What the README says of the run that its charts are of."""
+    content = results.content
+    versions = content["versions"]
+    own = ("python", "fastws", "commit", "c compiler", "c++ compiler", "node", "ws", "bufferutil")
+    others = ", ".join(
+        f"{name} {version}" for name, version in versions.items() if version and name not in own
+    )
+    # What follows the numbers tells who built the kernel, which is nobody's business.
+    linux = ".".join(content["kernel"].split(".")[:2])
+    text = (
+        f"Measured on {content['date'][:10]} on {content['cpu']} ({content['cores']} cores), "
+        f"Linux {linux}, CPython {versions['python']}, fastws at "
+        f"{versions.get('commit') or 'an unknown commit'}; {others}. "
+        f"{content['method']}"
+    )
+    lines, line = [], ""
+    for word in text.split():
+        if len(line) + len(word) > 105:
+            lines.append(line)
+            line = ""
+        line = f"{line} {word}".lstrip()
+    return "\n".join([*lines, line]) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
+    parser.set_defaults(command=run)
+    parser.add_argument("--quick", action="store_true", help="fewer cases, less time: minutes")
+    parser.add_argument("--no-echo", dest="echo", action="store_false", help="the codec alone")
+    parser.add_argument("--no-codec", dest="codec", action="store_false", help="without the codec")
+    parser.add_argument("--no-charts", dest="charts", action="store_false")
+    parser.add_argument("-k", default="", metavar="WORDS", help="these cases, as pytest's -k")
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    def command(name: str, text: str, *files: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text)
+        for file in files:
+            one.add_argument(file, type=Path)
+        return one
+
+    def of_one(show: object) -> dict[str, object]:
+        return {"command": lambda args: print(show(Results.load(args.results)))}
+
+    command("tables", "print ratios", "results").set_defaults(**of_one(report.tables))
+    command("targets", "print what is reached", "results").set_defaults(**of_one(targets.report))
+    command("compare", "print what changed", "before", "after").set_defaults(
+        command=lambda args: print(
+            report.compare(Results.load(args.before), Results.load(args.after))
+        )
+    )
+    charts = command("charts", "draw them", "results")
+    charts.add_argument("--directory", type=Path, default=CHARTS)
+    charts.add_argument("--readme", action="store_true", help="and say in the README of what")
+    charts.set_defaults(
+        command=lambda args: draw(Results.load(args.results), args.directory, args.readme)
+    )
+    args = parser.parse_args()
+    return args.command(args) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

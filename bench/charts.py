@@ -1,0 +1,260 @@
+"""Results as pictures, in SVG, for the README.
+
+This module knows matplotlib and which lines are worth drawing. Results that are the same give
+the same files; they have no background and colours that can be told apart on white and black.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from .payloads import SIZES, TEXTS, size_name
+from .report import time_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+    from .results import Results
+
+    Series = dict[str, list[tuple[float, float]]]  # name: points
+
+GREY = "#808080"
+COLOURS = {
+    "picows": "#d1743b",
+    "aiohttp": "#3f9d4e",
+    "websockets": "#b05cc6",
+    "websockets-py": "#b05cc6",
+    "wsproto": "#c9a227",
+    "websocket-client": "#d05070",
+    "websocket-client+wsaccel": "#d05070",
+    "wsaccel": "#c9a227",
+    "nvx": "#d1743b",
+    "bytes.decode": "#3f9d4e",
+    "unmask+bytes.decode": "#3f9d4e",
+    "memcpy": GREY,
+    "tornado": "#8a6d3b",
+    "beast": "#20a4a4",
+    "uvicorn-websockets-uvloop": "#d05070",
+}
+OURS = ["#2f81f7", "#5a9bf5", "#86b6f6", "#7f9fd0"]
+DASHED = {"websockets-py", "websocket-client", "fastws-py", "memcpy"}
+
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "fastws",
+    "font.size": 9,
+    "text.color": GREY,
+    "axes.labelcolor": GREY,
+    "axes.edgecolor": GREY,
+    "axes.facecolor": "none",
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "grid.color": GREY,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "savefig.transparent": True,
+}
+
+WORKLOADS = ["50x16x32", "50x1x125", "10x4x16K", "4x2x1M-binary"]
+SERVERS = ["fastws-callback", "fastws-coroutine", "picows", "websockets", "aiohttp", "beast"]
+CONNECTIONS = [1, 10, 100, 1000]
+
+
+def draw(results: Results, directory: Path) -> list[Path]:
+    """Draw what the results are enough for; return the files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    charts = {"decode": _decode, "utf8": _utf8, "echo": _echo, "growth": _growth}
+    written = []
+    with mpl.rc_context(STYLE):
+        for name, chart in charts.items():
+            figure = chart(results)
+            if figure is None:
+                continue
+            figure.text(0.995, 0.005, _footer(results), ha="right", va="bottom", fontsize=7)
+            path = directory / f"{name}.svg"
+            # Of when it was made and by what the file says nothing.
+            figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+            # matplotlib leaves spaces at the ends of lines.
+            path.write_text(re.sub(r"[ \t]+$", "", path.read_text(), flags=re.MULTILINE))
+            written.append(path)
+    return written
+
+
+def _footer(results: Results) -> str:
+    content = results.content
+    versions = content["versions"]
+    when = f"{content['date'][:10]} · {content['cpu']} · CPython {versions['python']}"
+    return f"{when} · fastws {versions.get('commit') or ''}".rstrip()
+
+
+# What is drawn ------------------------------------------------------------------------
+
+
+def _decode(results: Results) -> Figure | None:
+    series = _times(results, "decode", "binary", lambda size, ns: ns)
+    if not series:
+        return None
+    figure, [axes] = _panels(1, 4.6)
+    _lines(results, axes, series)
+    axes.set_title("Decoding masked binary messages: time for each, by size")
+    axes.set_xlabel("payload")
+    _sizes(axes, series)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda ns, _: time_text(ns)))
+    _legend(axes)
+    return figure
+
+
+def _utf8(results: Results) -> Figure | None:
+    size = 64 << 10
+    rates: dict[str, list[float]] = {}
+    for (operation, s, kind, who), case in results.cases.items():
+        if (operation, s) == ("validate", size) and kind in TEXTS:
+            rates.setdefault(who, [0.0] * len(TEXTS))[TEXTS.index(kind)] = size / case["ns"]
+    if not rates:
+        return None
+    figure, [axes] = _panels(1, 3.8)
+    _bars(results, axes, TEXTS, rates)
+    axes.set_title(f"Validating {size_name(size)} of UTF-8, by kind of text")
+    axes.set_ylabel("GB/s, on a logarithmic scale")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
+    _legend(axes)
+    return figure
+
+
+def _echo(results: Results) -> Figure | None:
+    ratios: dict[str, list[float]] = {}
+    workloads = [name for name in WORKLOADS if results.rate(name, "fastws-callback")]
+    if not workloads:
+        return None
+    for server in SERVERS:
+        rates = [results.rate(workload, server) or 0.0 for workload in workloads]
+        if any(rates):
+            unit = [results.rate(workload, "fastws-callback") for workload in workloads]
+            ratios[server] = [rate / one for rate, one in zip(rates, unit, strict=True)]
+    figure, [axes] = _panels(1, 3.8)
+    _bars(results, axes, workloads, ratios)
+    axes.set_yscale("linear")
+    axes.set_title("Echo servers on asyncio's loop: messages per second, fastws-callback being 1")
+    axes.set_xlabel("connections x messages in flight on each x size")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
+    _legend(axes)
+    return figure
+
+
+def _growth(results: Results) -> Figure | None:
+    by_size = _times(results, "decode", "binary", lambda size, ns: ns / size)
+    if not by_size:
+        return None
+    by_connections: Series = {}
+    for server in SERVERS:
+        rates = [(number, results.rate(f"{number}x1x125", server)) for number in CONNECTIONS]
+        points = [(number, 1e9 / rate) for number, rate in rates if rate]
+        if len(points) > 1:
+            by_connections[server] = points
+    figure, panels = _panels(2 if by_connections else 1, 4.4)
+    _lines(results, panels[0], by_size)
+    panels[0].set_title("Decoding: time for a byte, by size")
+    panels[0].set_xlabel("payload")
+    _sizes(panels[0], by_size)
+    panels[0].yaxis.set_major_formatter(FuncFormatter(lambda ns, _: time_text(ns)))
+    _legend(panels[0], columns=2 if by_connections else 5, below=0.34)
+    if by_connections:
+        axes = panels[1]
+        _lines(results, axes, by_connections)
+        axes.set_title("Echo of 125 B: time for each")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.set_xlabel("connections")
+        axes.set_xticks(CONNECTIONS, [str(number) for number in CONNECTIONS])
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda ns, _: time_text(ns)))
+        _legend(axes, columns=2, below=0.34)
+    return figure
+
+
+def _times(results: Results, operation: str, kind: str, value: Any) -> Series:
+    """By contender; of ours only the best kernels and pure Python."""
+    series: Series = {}
+    for (o, size, k, who), case in results.cases.items():
+        if (o, k) != (operation, kind) or who in _other_kernels(results):
+            continue
+        # Of a small message what is copied is nothing next to the call that copies it.
+        if who == "memcpy" and size < 1 << 10:
+            continue
+        series.setdefault(who, []).append((size, value(size, case["ns"])))
+    return {who: sorted(points) for who, points in series.items()}
+
+
+def _other_kernels(results: Results) -> set[str]:
+    return {f"fastws-{name}" for name in results.content["kernels"][1:]}
+
+
+# How ------------------------------------------------------------------------------------
+
+
+def _panels(number: int, height: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(8.2, height), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0.04, 1, 0.96))
+    axes = figure.subplots(1, number, squeeze=False)[0]
+    for one in axes:
+        one.grid(visible=True)
+        one.set_yscale("log")
+        one.yaxis.set_minor_locator(NullLocator())
+    return figure, list(axes)
+
+
+def _colour(results: Results, who: str) -> str:
+    if who in COLOURS:
+        return COLOURS[who]
+    ranked = [results.best, *(f"fastws-{name}" for name in results.content["kernels"][1:])]
+    ranked += ["fastws-py"]
+    if who in ranked:
+        return OURS[min(ranked.index(who), len(OURS) - 1)]
+    return OURS[0] if who == "fastws-callback" else OURS[2]
+
+
+def _lines(results: Results, axes: Axes, series: Series) -> None:
+    for who, points in series.items():
+        first = who in (results.best, "fastws-callback")
+        axes.plot(
+            *zip(*points, strict=True),
+            label=who,
+            color=_colour(results, who),
+            linestyle="--" if who in DASHED else "-",
+            linewidth=2.4 if first else 1.3,
+            marker="o",
+            markersize=4 if first else 2.5,
+            zorder=3 if first else 2,
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _sizes(axes: Axes, series: Series) -> None:
+    present = {size for points in series.values() for size, _ in points}
+    sizes = [size for size in SIZES if size in present and size != SIZES[1]]
+    axes.set_xticks(sizes, [size_name(size).replace(" ", "\N{NO-BREAK SPACE}") for size in sizes])
+    axes.tick_params(axis="x", labelrotation=30)
+
+
+def _bars(results: Results, axes: Axes, names: list[str], heights: dict[str, list[float]]) -> None:
+    width = 0.86 / len(heights)
+    for place, (who, values) in enumerate(heights.items()):
+        at = [i + (place - (len(heights) - 1) / 2) * width for i in range(len(names))]
+        axes.bar(at, values, width * 0.92, label=who, color=_colour(results, who), zorder=2)
+    axes.set_xticks(range(len(names)), names)
+    axes.grid(visible=False, axis="x")
+
+
+def _legend(axes: Axes, columns: int = 5, below: float = 0.22) -> None:
+    """Below the axes, by so much of their height."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -below), ncols=columns)

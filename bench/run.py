@@ -1,0 +1,297 @@
+"""All measurements, one after the other, into one file.
+
+This module knows what a run consists of, how thorough its parts are, and how to show that it
+goes on. What is measured is in the cases of the codec (`test_*.py`) and in `bench.echo`; they
+run in processes of their own, and this one sleeps meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from .contenders import BY_OPERATION, KERNELS
+from .echo import client, programs
+from .results import Results, read_cases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.progress import TaskID
+
+ROOT = programs.ROOT
+RESULTS = ROOT / "bench" / "results"
+
+METHOD = """\
+Codec: each case runs by pytest-benchmark for some tenths of a second, several messages at a \
+time; the figure is the time of the fastest round, divided by the messages. A case that takes \
+longer than its share is measured once. Payloads are from fixed seeds, and are decoded from \
+reads of 64 KiB as a socket brings them. The copy into the buffer of picows, which the system \
+makes for it, is not counted. Echo servers and clients: whole programs over the loopback \
+interface, the server on one core, the load on another; medians of rounds (bench/echo/README.md)."""
+
+
+# Plans ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Echo:
+    """One call of bench.echo."""
+
+    servers: Sequence[str]
+    workloads: Sequence[str]
+    seconds: float
+    rounds: int = 1
+    quick: bool = False
+
+    @property
+    def steps(self) -> int:
+        return len(self.servers) * len(self.workloads) * self.rounds
+
+    def arguments(self) -> list[str]:
+        return [
+            *("-m", "bench.echo", *(["--quick"] if self.quick else [])),
+            *("--only", ",".join(self.servers), "--workloads", ",".join(self.workloads)),
+            *("--seconds", str(self.seconds), "--warmup", "0.2", "--rounds", str(self.rounds)),
+        ]
+
+
+@dataclass(frozen=True)
+class Clients:
+    """One call of bench.echo.client."""
+
+    clients: Sequence[str]
+    seconds: float
+    rounds: int
+
+    @property
+    def steps(self) -> int:
+        return len(self.clients) * len(client.SIZES) * self.rounds
+
+    def arguments(self) -> list[str]:
+        return [
+            *("-m", "bench.echo.client", "--only", ",".join(self.clients)),
+            *("--seconds", str(self.seconds), "--rounds", str(self.rounds)),
+        ]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How thorough a run is."""
+
+    codec: Sequence[str]  # arguments for pytest
+    echo: Sequence[Echo]
+    clients: Clients
+
+
+_ON_ASYNCIO = [
+    "fastws-callback",
+    "fastws-coroutine",
+    "picows",
+    "websockets",
+    "aiohttp",
+    "beast",
+]
+_MANY = [
+    *_ON_ASYNCIO,
+    "fastws-callback-uvloop",
+    "fastws-coroutine-uvloop",
+    "fastws-callback-py",
+    "picows-uvloop",
+    "uvicorn-websockets-uvloop",
+    "uvicorn-wsproto",
+    "tornado",
+]
+_FEW = [
+    *("fastws-callback", "fastws-callback-uvloop"),
+    *("picows", "picows-uvloop", "websockets", "beast"),
+]
+_LOADS = ["50x16x32", "50x1x125", "10x4x16K", "4x2x1M-binary"]
+_GROWTH = ["1x1x125", "10x1x125", "100x1x125", "1000x1x125"]
+
+FULL = Plan(
+    codec=["--bench-seconds", "0.15"],
+    echo=[
+        Echo(_MANY, _LOADS, seconds=0.7, rounds=3),
+        Echo(_ON_ASYNCIO, _GROWTH, seconds=0.7),
+        Echo(_ON_ASYNCIO, ["idle"], seconds=0.7),
+    ],
+    clients=Clients(client.NAMES, seconds=0.4, rounds=3),
+)
+QUICK = Plan(
+    codec=["--bench-seconds", "0.04", "--bench-quick"],
+    echo=[
+        Echo(_FEW, _LOADS, seconds=0.4, quick=True),
+        Echo(["fastws-callback", "fastws-coroutine"], ["idle"], seconds=0.4, quick=True),
+    ],
+    clients=Clients(
+        [name for name in client.CLIENTS if name in client.NAMES], seconds=0.2, rounds=1
+    ),
+)
+
+
+# Running --------------------------------------------------------------------------------
+
+
+@dataclass
+class Runner:
+    progress: Progress
+    directory: Path
+    problems: list[str]
+
+    def run(
+        self, arguments: Sequence[str], task: TaskID, step: Callable[[str], float | None]
+    ) -> int:
+        """Run Python; `step` tells from a line of output how far it is, or None."""
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={**programs.child_environment(), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        tail = ""
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if (done := step(line)) is not None:
+                    self.progress.update(task, completed=done)
+                tail = line.strip() or tail
+            status = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+        if status:
+            self.problems.append(f"{' '.join(arguments[:3])}: exit status {status}: {tail}")
+        return status
+
+    def codec(self, arguments: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+        """The cases of the codec, and those that failed."""
+        task = self.progress.add_task("codec", total=100)
+        file = self.directory / "codec.json"
+        failed: list[str] = []
+
+        def step(line: str) -> float | None:
+            if line.startswith(("FAILED ", "ERROR ")):
+                failed.append(line.strip())
+            found = re.search(r"\[ *(\d+)%\]$", line)
+            return float(found[1]) if found else None
+
+        command = [
+            "-m",
+            "pytest",
+            "bench",
+            "-v",
+            "-rfE",
+            "-p",
+            "no:cacheprovider",
+            "-o",
+            "addopts=",
+        ]
+        # No tables: they would be as long as all of ours.
+        command += ["--import-mode=importlib", "--benchmark-quiet", "--benchmark-columns=min"]
+        self.run([*command, f"--benchmark-json={file}", *arguments], task, step)
+        return (read_cases(file) if file.exists() else []), failed
+
+    def _counted(self, name: str, call: Echo | Clients, file: Path) -> dict[str, Any]:
+        task = self.progress.add_task(name, total=call.steps)
+        count = 0
+
+        def step(line: str) -> float | None:
+            nonlocal count
+            count += line.startswith("round ")
+            return count
+
+        self.run([*call.arguments(), "--json", str(file)], task, step)
+        self.progress.update(task, completed=call.steps)
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    def echo(self, calls: Sequence[Echo]) -> list[dict[str, Any]]:
+        cells = []
+        for number, call in enumerate(calls):
+            names = {"idle": "idle connections", _GROWTH[0]: "numbers of connections"}
+            name = names.get(call.workloads[0], "echo servers")
+            content = self._counted(name, call, self.directory / f"echo{number}.json")
+            cells += content.get("results", [])
+        return cells
+
+    def clients(self, call: Clients) -> dict[str, Any]:
+        content = self._counted("clients", call, self.directory / "clients.json")
+        return content.get("results", {})
+
+
+def missing() -> dict[str, dict[str, str]]:
+    """Who cannot take part in what, and why."""
+    found = {
+        operation: {who.name: who.missing for who in contenders if who.missing}
+        for operation, contenders in BY_OPERATION.items()
+    }
+    return {operation: reasons for operation, reasons in found.items() if reasons}
+
+
+def measure(plan: Plan, *, codec: bool = True, echo: bool = True, keyword: str = "") -> Results:
+    """Run what the plan says."""
+    # Before: who looks at the results later wants to know what was measured, not what was
+    # committed meanwhile.
+    about = programs.describe()
+    load_before = os.getloadavg()[0]
+    columns = [
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+    ]
+    console = Console(stderr=True)
+    problems: list[str] = []
+    cases: list[dict[str, Any]] = []
+    failed: list[str] = []
+    cells: list[dict[str, Any]] = []
+    clients: dict[str, Any] = {}
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        # Drawn seldom: the other core is somebody's.
+        Progress(*columns, TimeElapsedColumn(), console=console, refresh_per_second=1) as progress,
+    ):
+        runner = Runner(progress, Path(directory), problems)
+        if codec:
+            chosen = ["-k", keyword] if keyword else []
+            cases, failed = runner.codec([*plan.codec, *chosen])
+        if echo:
+            cells = runner.echo(plan.echo)
+            clients = runner.clients(plan.clients)
+    return Results(
+        {
+            **about,
+            "method": METHOD,
+            "quick": plan is QUICK,
+            "load": [round(load_before, 2), round(os.getloadavg()[0], 2)],
+            "kernels": list(KERNELS),
+            "cases": cases,
+            "missing": missing(),
+            "failed": failed,
+            "echo": cells,
+            "clients": clients,
+            "problems": problems,
+        }
+    )
+
+
+def save(results: Results) -> Path:
+    content = results.content
+    commit = (content["versions"].get("commit") or "unknown")[:20]
+    quick = "-quick" if content["quick"] else ""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{content['date'][:10]}-{commit}{quick}.json"
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    return path

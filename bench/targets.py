@@ -1,0 +1,216 @@
+"""What fastws is to reach, and whether it does, by a run's results.
+
+This module knows the targets; each is worded by what was measured for it. A figure is worth
+something on a machine that does nothing else, and only there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+from .payloads import SIZES, size_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .results import Results
+
+KIB, MIB = 1 << 10, 1 << 20
+BEYOND_ASCII = ["latin", "cjk", "emoji", "json"]
+PURE = "fastws-py"
+CALLBACK, COROUTINE = "fastws-callback", "fastws-coroutine"
+LOOPS = ["", "-uvloop"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One figure and what it is to be.
+
+    Attributes:
+        value: the figure; None if it was not measured.
+        bound: what it is to be: at least so much, or at most.
+        note: what else to know.
+    """
+
+    text: str
+    value: float | None
+    bound: float
+    unit: str = "x"
+    at_most: bool = False
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        if self.value is None:
+            return None
+        return self.value <= self.bound if self.at_most else self.value >= self.bound
+
+    def __str__(self) -> str:
+        bound = f"{'≤' if self.at_most else '≥'} {self.bound:g} {self.unit}"
+        value = "not measured" if self.value is None else f"{self.value:.3g} {self.unit}"
+        verdict = {None: "-", True: "yes", False: "NO"}[self.met]
+        return f"{self.text:<62}{bound:>12}{value:>15}  {verdict:<4}{self.note}".rstrip()
+
+
+def checks(results: Results) -> Iterator[Check]:
+    yield from _decode(results)
+    yield from _utf8(results)
+    yield from _mask(results)
+    yield from _encode(results)
+    yield from _echo(results)
+    yield from _client(results)
+    yield from _memory(results)
+    yield from _pure(results)
+
+
+def ratio(slower: float | None, faster: float | None) -> float | None:
+    return slower / faster if slower and faster else None
+
+
+def fastest(times: dict[str, float]) -> tuple[str, float | None]:
+    return min(times.items(), key=lambda item: item[1]) if times else ("", None)
+
+
+def _decode(results: Results) -> Iterator[Check]:
+    def ns(size: int, who: str) -> float | None:
+        return results.ns("decode", size, "binary", who)
+
+    best = results.best
+    yield Check("decode 16 B, masked", ns(16, best), 40, "ns", at_most=True)
+    for peer, bound in (("picows", 10), ("websockets", 60), ("wsproto", 200)):
+        yield Check(f"decode 16 B, to {peer}", ratio(ns(16, peer), ns(16, best)), bound)
+    for size in (16 * KIB, MIB):
+        who, peer = fastest(results.peers("decode", size, "binary"))
+        name = f"decode {size_name(size)} binary"
+        yield Check(f"{name}, to the best peer", ratio(peer, ns(size, best)), 5, note=who)
+        share = ratio(ns(size, best), ns(size, "memcpy"))
+        yield Check(f"{name}, to one memcpy", share, 1.3, at_most=True)
+    for kind in BEYOND_ASCII:
+        values = {
+            size: ratio(
+                results.ns("decode", size, kind, "unmask+bytes.decode"),
+                results.ns("decode", size, kind, best),
+            )
+            for size in SIZES
+            if size >= KIB
+        }
+        known = {size: value for size, value in values.items() if value}
+        worst = min(known, key=known.__getitem__, default=None)
+        yield Check(
+            f"decode {kind} from 1 KiB on, to unmask and bytes.decode",
+            known.get(worst),
+            2.5,
+            note=f"the least: {size_name(worst)}" if worst else "",
+        )
+
+
+def _utf8(results: Results) -> Iterator[Check]:
+    for kind in ["ascii", *BEYOND_ASCII]:
+        size = 64 * KIB
+        ns = results.ns("validate", size, kind, results.best)
+        name = f"validate {kind}, {size_name(size)}"
+        speed = size / ns if ns else None  # bytes per ns are GB per s
+        yield Check(name, speed, 40 if kind == "ascii" else 10, "GB/s")
+        for peer in ("wsaccel", "nvx"):
+            value = ratio(results.ns("validate", size, kind, peer), ns)
+            yield Check(f"{name}, to {peer}", value, 25)
+
+
+def _mask(results: Results) -> Iterator[Check]:
+    def ns(size: int, who: str) -> float | None:
+        return results.ns("mask in place", size, "", who)
+
+    best = results.best
+    yield Check("mask 8 B in place", ns(8, best), 45, "ns", at_most=True)
+    # A pass over memory in place is numpy's; what a call takes is not part of a pass, neither
+    # of its nor of ours, and 16 bytes are next to nothing but the call.
+    size = 64 * KIB
+    passes: dict[str, float] = {}
+    for who in ("numpy", best):
+        whole, call = ns(size, who), ns(16, who)
+        if whole and call:
+            passes[who] = whole - call
+    share = ratio(passes.get("numpy"), passes.get(best))
+    with_calls = ratio(ns(size, "numpy"), ns(size, best))
+    yield Check(
+        "mask 64 KiB in place, to numpy.bitwise_xor(…, out=itself)",
+        share and 100 * share,
+        95,
+        "%",
+        note=f"with what the calls take {100 * with_calls:.0f} %" if with_calls else "",
+    )
+
+
+def _encode(results: Results) -> Iterator[Check]:
+    for role, size, bound in (("server", 16, 40), ("client", 125, 70)):
+        ns = results.ns(f"encode {role}", size, "binary", results.best)
+        yield Check(f"encode {size} B as a {role}, in a batch", ns, bound, "ns", at_most=True)
+
+
+def _echo(results: Results) -> Iterator[Check]:
+    def loop_name(loop: str) -> str:
+        return "uvloop" if loop else "asyncio"
+
+    for workload, bound in (("50x16x32", 10), ("50x1x125", 1)):
+        for loop in LOOPS:
+            value = ratio(
+                results.rate(workload, CALLBACK + loop), results.rate(workload, "picows" + loop)
+            )
+            yield Check(f"echo {workload}, to picows, {loop_name(loop)}", value, bound)
+    for workload in ("10x4x16K", "4x2x1M-binary"):
+        for loop in LOOPS:
+            value = ratio(results.rate(workload, CALLBACK + loop), results.rate(workload, "beast"))
+            yield Check(f"echo {workload}, to Beast (C++), {loop_name(loop)}", value, 1)
+
+
+def _client(results: Results) -> Iterator[Check]:
+    for size, loop in product((256, 8 * KIB, 100_000), LOOPS):
+        rate = results.client_rate
+        name = f"client {size} B, {'uvloop' if loop else 'asyncio'}"
+        value = ratio(rate(CALLBACK + loop, size), rate("picows" + loop, size))
+        yield Check(f"{name}, callbacks to picows", value, 1)
+        for peer in ("websockets", "aiohttp"):
+            value = ratio(rate(COROUTINE + loop, size), rate(peer + loop, size))
+            yield Check(f"{name}, coroutine to {peer}", value, 1.3)
+
+
+def _memory(results: Results) -> Iterator[Check]:
+    for who, bound in ((CALLBACK, 4), (COROUTINE, 6)):
+        yield Check(f"idle {who}", results.memory(who), bound, "KiB", at_most=True)
+
+
+def _pure(results: Results) -> Iterator[Check]:
+    operations = [("decode", kind) for kind in ("binary", "ascii", "cjk")]
+    operations += [(f"encode {role}", "binary") for role in ("server", "client")]
+    operations += [("echo", kind) for kind in ("binary", "ascii")]
+    for (operation, kind), peer in product(operations, ("websockets-py", "wsproto")):
+        known = {
+            size: value
+            for size in SIZES
+            if (
+                value := ratio(
+                    results.ns(operation, size, kind, peer),
+                    results.ns(operation, size, kind, PURE),
+                )
+            )
+        }
+        worst = min(known, key=known.__getitem__, default=None)
+        yield Check(
+            f"pure Python, {operation} {kind}, to {peer}",
+            known.get(worst),
+            1,
+            note=f"the least: {size_name(worst)}" if worst else "",
+        )
+
+
+def report(results: Results) -> str:
+    found = list(checks(results))
+    met = [check.met for check in found]
+    summary = (
+        f"{met.count(True)} of {len(met)} figures are as they should be, "
+        f"{met.count(False)} are not, {met.count(None)} were not measured"
+    )
+    head = f"{'target':<62}{'':>12}{'measured':>15}"
+    return "\n".join([head, *map(str, found), summary])

@@ -1,0 +1,37 @@
+"""A server's connection without I/O that echoes, with and without compression."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .contenders import ECHOES, Contender, compressed
+from .payloads import stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIZES = [16, 125, 1 << 10, 16 << 10, 1 << 20]
+
+
+@pytest.mark.parametrize("who", ECHOES, ids=str)
+@pytest.mark.parametrize("kind", ["binary", "ascii", "json"])
+@pytest.mark.parametrize("size", SIZES)
+def test_echo(made: Callable, measure: Callable, who: Contender, kind: str, size: int) -> None:
+    messages = stream(kind, size)
+    call = made(who, messages, False)
+    length = measure("echo", who, call, messages=messages.count, size=size, kind=kind)
+    assert length == len(messages.data) - 4 * messages.count
+
+
+@pytest.mark.parametrize("who", ECHOES, ids=str)
+@pytest.mark.parametrize("kind", ["json"])
+@pytest.mark.parametrize("size", SIZES[2:])
+def test_echo_deflate(
+    made: Callable, measure: Callable, who: Contender, kind: str, size: int
+) -> None:
+    messages = compressed(kind, size)
+    call = made(who, messages, True)
+    length = measure("echo deflate", who, call, messages=messages.count, size=size, kind=kind)
+    assert 0 < length < messages.count * size
