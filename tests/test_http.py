@@ -250,3 +250,30 @@ def test_values_match_patterns() -> None:
     match Request("GET", "/x", SEVERAL):
         case Request(method, target):
             assert (method, target) == ("GET", "/x")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [[], [("A", "")], [("A", "b:c"), ("a", "\xe9 \t:"), ("Cookie", "x=1; y"), ("A", "\x01")]],
+)
+def test_packed_headers_are_the_same(fields):
+    headers, packed = Headers(fields), Headers(fields)
+    for _ in range(2):  # looking at them unpacks them
+        packed.pack()
+        packed.pack()
+        assert packed == headers
+        assert hash(packed) == hash(headers)
+        packed.pack()
+        assert packed.items() == headers.items()
+        packed.pack()
+        assert [packed.get_all(name) for name in headers] == [headers.get_all(n) for n in headers]
+        packed.pack()
+        assert (list(packed), len(packed), repr(packed)) == (
+            list(headers),
+            len(headers),
+            repr(headers),
+        )
+        packed.pack()
+        assert Headers(packed) == headers
+        packed.pack()
+        assert packed | {"B": "c"} == headers | {"B": "c"}

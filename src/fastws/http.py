@@ -44,19 +44,46 @@ class Headers:
             CR, LF or NUL (RFC 9110 §5.1, §5.5).
     """
 
-    __slots__ = ("_fields", "_values")
+    __slots__ = ("_packed", "_table")
 
     def __init__(self, fields: HeadersLike = ()) -> None:
-        pairs = fields.items() if isinstance(fields, (Headers, Mapping)) else fields
+        self._table: _Table | None
+        self._packed = ""
+        if isinstance(fields, Headers):
+            self._table = fields._unpacked()
+            return
+        pairs = fields.items() if isinstance(fields, Mapping) else fields
         # RFC 9110 §5.5: whitespace around a value is no part of it.
-        self._fields = tuple((name, value.strip(" \t")) for name, value in pairs)
-        self._values: dict[str, list[str]] = {}
-        for name, value in self._fields:
+        self._table = _tabulate([(name, value.strip(" \t")) for name, value in pairs])
+        for name, value in self._table[0]:
             if not is_token(name):
                 raise ValueError(f"not a header field name: {name!r}")
             if not _TEXT.fullmatch(value):
                 raise ValueError(f"not a header field value: {value!r} ({name})")
-            self._values.setdefault(name.lower(), []).append(value)
+
+    def pack(self) -> None:
+        """Take less memory, and a little more time when next looked at."""
+        table = self._table
+        if table is not None:
+            self._packed = "\n".join(f"{name}:{value}" for name, value in table[0])
+            self._table = None
+
+    def _unpacked(self) -> _Table:
+        table = self._table
+        if table is None:
+            # Neither name nor value can hold a line feed, nor a name a colon.
+            lines = self._packed.split("\n") if self._packed else ()
+            fields = (line.partition(":") for line in lines)
+            self._table = table = _tabulate((name, value) for name, _, value in fields)
+        return table
+
+    @property
+    def _fields(self) -> tuple[tuple[str, str], ...]:
+        return self._unpacked()[0]
+
+    @property
+    def _values(self) -> dict[str, list[str]]:
+        return self._unpacked()[1]
 
     def __getitem__(self, name: str) -> str:
         """Return the value of the only field of this name.
@@ -113,6 +140,8 @@ class Headers:
 
     def __or__(self, other: HeadersLike) -> Headers:
         other = Headers(other)
+        if not other:
+            return self
         kept = [(name, value) for name, value in self._fields if name not in other]
         return Headers([*kept, *other.items()])
 
@@ -125,6 +154,18 @@ class Headers:
 
     def __repr__(self) -> str:
         return f"Headers({list(self._fields)!r})"
+
+
+# The fields, and the values of those of each name in lower case.
+_Table: TypeAlias = tuple[tuple[tuple[str, str], ...], dict[str, list[str]]]
+
+
+def _tabulate(pairs: Iterable[tuple[str, str]]) -> _Table:
+    fields = tuple(pairs)
+    values: dict[str, list[str]] = {}
+    for name, value in fields:
+        values.setdefault(name.lower(), []).append(value)
+    return fields, values
 
 
 HeadersLike: TypeAlias = Headers | Mapping[str, str] | Iterable[tuple[str, str]]

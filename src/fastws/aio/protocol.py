@@ -317,10 +317,11 @@ class Endpoint(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._heard = True
+        connection = self._connection
         if self._ended:
-            return
-        if self._connection is not None:
-            self._receive(self._buffer[:nbytes])
+            pass
+        elif connection is not None:
+            self._receive(connection, self._buffer[:nbytes])
         elif self._opening is not None:
             self._opening.receive_data(self, bytes(self._buffer[:nbytes]))
 
@@ -343,6 +344,10 @@ class Endpoint(asyncio.BufferedProtocol):
         assert opening is not None
         if octets:
             self._transport.write(octets)
+        # An idle connection holds little else.
+        for head in (self.request, self.response):
+            if head is not None:
+                head.headers.pack()
         settings = self._settings
         self._connection = Connection(
             opening.role,
@@ -360,7 +365,7 @@ class Endpoint(asyncio.BufferedProtocol):
             self._corked = False
             self._flush()
         if trailing:
-            self._receive(trailing)
+            self._receive(self._connection, trailing)
 
     def _refuse(self, octets: bytes, exc: Exception | None) -> None:
         """A server answers the handshake with plain HTTP, and that is all."""
@@ -397,9 +402,7 @@ class Endpoint(asyncio.BufferedProtocol):
 
     # Receiving ------------------------------------------------------------------------
 
-    def _receive(self, data: Buffer) -> None:
-        connection = self._connection
-        assert connection is not None
+    def _receive(self, connection: Connection, data: Buffer) -> None:
         # What is sent in answer leaves in one write.
         self._corked = True
         try:
@@ -500,11 +503,13 @@ class Endpoint(asyncio.BufferedProtocol):
     def _write(self, connection: Connection, buffers: list[bytes]) -> None:
         if self._gone:
             return
-        if len(buffers) == 1 or not _WRITELINES_COPIES_NOT:
+        if len(buffers) == 1:
+            self._transport.write(buffers[0])
+        elif _WRITELINES_COPIES_NOT:
+            self._transport.writelines(buffers)
+        else:
             for buffer in buffers:
                 self._transport.write(buffer)
-        else:
-            self._transport.writelines(buffers)
         if self._write_paused and self._settings.max_unsent_size is not None:
             self._drop_slow_peer(connection, self._settings.max_unsent_size)
 
