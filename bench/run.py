@@ -106,11 +106,14 @@ _MANY = [
     *_ON_ASYNCIO,
     "fastws-callback-uvloop",
     "fastws-coroutine-uvloop",
+    "fastws-callback-aiofastnet",
+    "fastws-callback-uvloop-aiofastnet",
     "fastws-callback-py",
     "picows-uvloop",
     "uvicorn-websockets-uvloop",
     "uvicorn-wsproto",
     "tornado",
+    "node-ws",
 ]
 _FEW = [
     *("fastws-callback", "fastws-callback-uvloop"),

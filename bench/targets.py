@@ -154,11 +154,13 @@ def _echo(results: Results) -> Iterator[Check]:
         return "uvloop" if loop else "asyncio"
 
     for workload, bound in (("50x16x32", 10), ("50x1x125", 1)):
-        for loop in LOOPS:
+        for loop, transports in product(LOOPS, ("", "-aiofastnet")):  # picows has the latter
             value = ratio(
-                results.rate(workload, CALLBACK + loop), results.rate(workload, "picows" + loop)
+                results.rate(workload, CALLBACK + loop + transports),
+                results.rate(workload, "picows" + loop),
             )
-            yield Check(f"echo {workload}, to picows, {loop_name(loop)}", value, bound)
+            name = f"echo {workload}, to picows, {loop_name(loop)}"
+            yield Check(f"{name}{transports.replace('-', ' and ')}", value, bound)
     for workload in ("10x4x16K", "4x2x1M-binary"):
         for loop in LOOPS:
             value = ratio(results.rate(workload, CALLBACK + loop), results.rate(workload, "beast"))
@@ -169,8 +171,9 @@ def _client(results: Results) -> Iterator[Check]:
     for size, loop in product((256, 8 * KIB, 100_000), LOOPS):
         rate = results.client_rate
         name = f"client {size} B, {'uvloop' if loop else 'asyncio'}"
-        value = ratio(rate(CALLBACK + loop, size), rate("picows" + loop, size))
-        yield Check(f"{name}, callbacks to picows", value, 1)
+        for transports in ("", "-aiofastnet"):
+            value = ratio(rate(CALLBACK + loop + transports, size), rate("picows" + loop, size))
+            yield Check(f"{name}{transports.replace('-', ' and ')}, callbacks to picows", value, 1)
         for peer in ("websockets", "aiohttp"):
             value = ratio(rate(COROUTINE + loop, size), rate(peer + loop, size))
             yield Check(f"{name}, coroutine to {peer}", value, 1.3)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import programs
 from .programs import FailedError, MissingError
-from .servers import HOST, MAX_SIZE, MISSING, UVLOOP
+from .servers import AIOFASTNET, HOST, MAX_SIZE, MISSING, UVLOOP, choose_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -149,15 +149,16 @@ CLIENTS: dict[str, Client] = {
     "websockets": websockets,
     "aiohttp": aiohttp,
 }
-NAMES = [f"{name}{loop}" for name in CLIENTS for loop in ("", UVLOOP)]
+NAMES = [
+    *(f"{name}{loop}" for name in CLIENTS for loop in ("", UVLOOP)),
+    *(f"fastws-callback{loop}{AIOFASTNET}" for loop in ("", UVLOOP)),
+]
 
 
 def run_client(name: str, port: int, size: int, seconds: float) -> float:
     """Messages per second of one client, in this process."""
-    loop_factory = None
-    if name.endswith(UVLOOP):
-        from uvloop import new_event_loop as loop_factory
-    client = CLIENTS[name.removesuffix(UVLOOP)]
+    name, loop_factory = choose_loop(name)
+    client = CLIENTS[name]
     uri = f"ws://{HOST}:{port}/"
     payload = os.urandom(size)
 

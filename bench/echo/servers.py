@@ -259,11 +259,30 @@ FACTORIES: dict[str, Factory] = {
     "tornado": tornado,
 }
 UVLOOP = "-uvloop"
+AIOFASTNET = "-aiofastnet"  # its transports in place of the loop's; picows always has them
 PURE = "-py"
 NAMES = [
     *(f"{name}{loop}" for name in FACTORIES for loop in ("", UVLOOP)),
+    *(f"fastws-callback{loop}{AIOFASTNET}" for loop in ("", UVLOOP)),
     *(f"{name}{PURE}" for name in FACTORIES if name.startswith("fastws")),
 ]
+
+
+def choose_loop(name: str) -> tuple[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Take the event loop off a name.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    rest = name.removesuffix(AIOFASTNET)
+    if rest.endswith(UVLOOP):
+        from uvloop import new_event_loop as factory
+    if rest != name:
+        import aiofastnet
+
+        factory = aiofastnet.loop_factory(factory)
+    return rest.removesuffix(UVLOOP), factory
 
 
 def main() -> int:
@@ -278,14 +297,12 @@ def main() -> int:
     if name.startswith("fastws"):
         # Not whichever twin there happens to be.
         os.environ["FASTWS_IMPL"] = "py" if name.endswith(PURE) else "c"
-    loop_factory = None
     try:
-        if name.endswith(UVLOOP):
-            from uvloop import new_event_loop as loop_factory
-        factory = FACTORIES[name.removesuffix(PURE).removesuffix(UVLOOP)]
+        name, loop_factory = choose_loop(name)
+        factory = FACTORIES[name.removesuffix(PURE)]
         serve = factory(Options(args.port, *args.tls, args.deflate))
     except ImportError as exc:
-        print(f"{name} is missing: {exc}", file=sys.stderr)
+        print(f"{args.name} is missing: {exc}", file=sys.stderr)
         return MISSING
     logging.disable(logging.CRITICAL)
     signal.signal(signal.SIGUSR2, lambda *_: gc.collect())

@@ -1,8 +1,9 @@
 """What the tests of the asyncio layer share: event loops, real sockets, raw peers.
 
-A test that is a coroutine function runs on each event loop (`@pytest.mark.loops("asyncio")`
-for fewer), in debug mode. It fails if a task is left over, if something reached the loop's
-exception handler, or if fastws logged an error in a test that does not look for it (`caplog`).
+A test that is a coroutine function runs on asyncio's event loop and on uvloop's
+(`@pytest.mark.loops` names others), in debug mode. It fails if a task is left over, if
+something reached the loop's exception handler, or if fastws logged an error in a test that
+does not look for it (`caplog`).
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from fastws import WebSocketProtocol, connect, serve
 
 LOOPS = {"asyncio": asyncio.new_event_loop}
 if sys.platform != "win32":
+    import aiofastnet
     import uvloop
 
     LOOPS["uvloop"] = uvloop.new_event_loop
+    LOOPS["aiofastnet"] = aiofastnet.loop_factory(uvloop.new_event_loop)
 
 
 # Coroutine tests ------------------------------------------------------------------------
@@ -41,7 +44,8 @@ def pytest_configure(config):
 def pytest_generate_tests(metafunc):
     if inspect.iscoroutinefunction(metafunc.function):
         marker = metafunc.definition.get_closest_marker("loops")
-        names = [name for name in LOOPS if marker is None or name in marker.args]
+        wanted = ("asyncio", "uvloop") if marker is None else marker.args
+        names = [name for name in LOOPS if name in wanted]
         metafunc.parametrize("runner", names, indirect=True)
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 import fastws
+
+# These transports are another implementation still.
+pytestmark = pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
 
 COUNT, SIZE = 200, 20_000
 

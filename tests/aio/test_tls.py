@@ -12,6 +12,9 @@ import pytest
 
 from fastws import ConnectionClosed, HandshakeError, WebSocketProtocol, connect, serve
 
+# These transports are another implementation still.
+pytestmark = pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
+
 KIB, MIB = 1 << 10, 1 << 20
 HOST = "127.0.0.1"
 
@@ -109,6 +112,8 @@ async def test_many_connections_share_the_read_buffer(echo, tls, url):
 # Trust ----------------------------------------------------------------------------------
 
 
+# (aiofastnet says the same in other words, and more of it.)
+@pytest.mark.loops("asyncio", "uvloop")
 async def test_an_unknown_authority(echo, tls, url, broken_off):
     broken_off()
     async with serve(echo, HOST, 0, ssl=tls.server) as server:
@@ -122,6 +127,8 @@ async def test_an_unknown_authority(echo, tls, url, broken_off):
             await anext(aiter(connect(uri, ssl=tls.stranger)))
 
 
+# (aiofastnet says the same in other words, and more of it.)
+@pytest.mark.loops("asyncio", "uvloop")
 async def test_server_hostname(echo, tls, url, broken_off):
     broken_off()
     async with serve(echo, HOST, 0, ssl=tls.server) as server:

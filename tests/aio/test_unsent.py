@@ -10,6 +10,9 @@ import pytest
 
 import fastws
 
+# These transports are another implementation still.
+pytestmark = pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
+
 
 async def deaf_client(port: int) -> socket.socket:
     """Go through the handshake and then read nothing."""

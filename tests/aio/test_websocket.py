@@ -12,6 +12,9 @@ import pytest
 
 from fastws import ConnectionClosed, State, StateError, WebSocket, connect, serve
 
+# These transports are another implementation still.
+pytestmark = pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
+
 KIB = 1 << 10
 
 
