@@ -7,6 +7,7 @@ mask keys come from, nor when to answer: it never sends anything by itself.
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from fastws import exceptions as errors
@@ -107,6 +108,7 @@ class MessageDecoder:
         "_rsv",
         "_size",
         "_tail",
+        "_text",
         "_utf8",
         "error",
         "only_messages",
@@ -144,6 +146,7 @@ class MessageDecoder:
         self._fragments = 0
         self._buffer = bytearray()
         self._utf8: Utf8Validator | None = None
+        self._text: StringIO | None = None
 
     def feed(self, data: Buffer) -> list[Event]:
         """Decode what the socket delivered.
@@ -285,20 +288,30 @@ class MessageDecoder:
         if self._compressed:
             assert self._inflater is not None
             piece = self._inflater.inflate(piece, self._room(), complete)
-        if self._utf8 is not None and not self._utf8.feed(piece):
-            raise errors.text_not_utf8()
-        if self._compressed:
-            self._grow(len(piece))
-        if complete and self._utf8 is not None and not self._utf8.complete:
-            raise errors.text_not_utf8()
-        if not complete:
-            self._buffer += piece
-            return position + size
-        if self._buffer:
-            self._buffer += piece
-            piece = bytes(self._buffer)
-        events.append(piece if self._utf8 is None else piece.decode())
-        self._reset_message()
+        if self._utf8 is None:
+            if self._compressed:
+                self._grow(len(piece))
+            if self._buffer or not complete:
+                self._buffer += piece
+            if complete:
+                events.append(bytes(self._buffer) if self._buffer else piece)
+        else:
+            text = self._utf8._decode(piece)
+            if text is None:
+                raise errors.text_not_utf8()
+            if self._compressed:
+                self._grow(len(piece))
+            if complete and not self._utf8.complete:
+                raise errors.text_not_utf8()
+            if self._text is None and not complete:
+                # A list would hold a str for each byte of who sends them one by one.
+                self._text = StringIO(newline="")
+            if self._text is not None:
+                self._text.write(text)
+            if complete:
+                events.append(text if self._text is None else self._text.getvalue())
+        if complete:
+            self._reset_message()
         return position + size
 
     def _grow(self, size: int) -> None:
@@ -316,7 +329,7 @@ class MessageDecoder:
     def _reset_message(self) -> None:
         self._opcode = self._size = self._fragments = 0
         self._compressed = False
-        self._utf8 = None
+        self._utf8 = self._text = None
         if self._buffer:
             self._buffer = bytearray()
 

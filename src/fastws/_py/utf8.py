@@ -43,14 +43,18 @@ class Utf8Validator:
         Raises:
             TypeError: if `data` is not bytes-like.
         """
-        octets = as_bytes(data)
+        return self._decode(as_bytes(data)) is not None
+
+    def _decode(self, octets: bytes) -> str | None:
+        """Decode what is complete of the next piece; None if it is not valid."""
         if self._valid:
             try:
-                self._decoder.decode(octets)
-                self._valid = not rules.begins_surrogate(self._decoder.getstate()[0])
+                text = self._decoder.decode(octets)
             except UnicodeDecodeError:
                 self._valid = False
-        return self._valid
+            else:
+                self._valid = not rules.begins_surrogate(self._decoder.getstate()[0])
+        return text if self._valid else None
 
     def __reduce__(self) -> NoReturn:
         raise rules.not_copyable(self)
