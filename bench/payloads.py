@@ -20,7 +20,7 @@ KINDS = ["binary", *TEXTS]
 VOLUME = 1 << 20  # bytes of payload that a case goes through at once,
 MOST = 4096  # but not more messages than this
 
-_BLOCK = 64 << 10  # characters; larger than what a branch predictor learns by heart
+_BLOCK = 256 << 10  # characters; larger than what a branch predictor learns by heart
 
 _ENGLISH = "the quick brown fox jumps over a lazy dog while we wait for it"
 # Without the letters that French has beyond Latin-1: with one of those it would be another kind.
@@ -45,12 +45,14 @@ def count(size: int) -> int:
 
 
 @lru_cache(32)
-def payload(kind: str, size: int) -> bytes:
-    """`size` bytes; of text, whole characters, filled up with spaces."""
+def payload(kind: str, size: int, number: int = 0) -> bytes:
+    """`size` bytes; of text, whole characters, filled up with spaces, and other ones for each
+    number."""
     if kind == "binary":
         return random.Random(size).randbytes(size)
     block = _block(kind)
-    cut = (block * (size // len(block) + 1))[:size]
+    start = number * size % len(block)
+    cut = (block[start:] + block * (size // len(block) + 1))[:size]
     return cut.decode(errors="ignore").encode().ljust(size)
 
 
@@ -90,7 +92,9 @@ class Stream:
     Attributes:
         data: all of it.
         reads: the same as it is read, in pieces of 64 KiB.
-        payload: the payload of each message, unmasked.
+        size: of each payload, in bytes.
+        last: the last payload, unmasked. (Of text each is another: what is read over and
+            over, a CPU learns to predict.)
         count: how many messages there are.
         header: how many bytes stand before each payload.
     """
@@ -98,13 +102,14 @@ class Stream:
     kind: str
     data: bytes
     reads: list[bytes]
-    payload: bytes
+    size: int
+    last: bytes
     count: int
     header: int
 
     def ends(self) -> list[tuple[list[int], list[int]]]:
         """Where payloads begin and end in the data: of those together that one read brings."""
-        size = len(self.payload)
+        size = self.size
         step = self.header + size
         starts = list(range(self.header, len(self.data) + 1, step))[: self.count]
         together = max(1, READ // step)
@@ -117,9 +122,9 @@ def stream(kind: str, size: int) -> Stream:
     spec = import_module("fastws.spec")
     encode_frame = import_module("fastws.codec").encode_frame
     opcode = spec.Opcode.BINARY if kind == "binary" else spec.Opcode.TEXT
-    content = payload(kind, size)
-    frame = encode_frame(opcode, content, key=KEY)
     messages = count(size)
-    data = frame * messages
+    contents = [payload(kind, size, number) for number in range(messages)]
+    frames = [encode_frame(opcode, content, key=KEY) for content in contents]
+    data = b"".join(frames)
     reads = [data[i : i + READ] for i in range(0, len(data), READ)]
-    return Stream(kind, data, reads, content, messages, len(frame) - size)
+    return Stream(kind, data, reads, size, contents[-1], messages, len(frames[0]) - size)

@@ -26,7 +26,7 @@ def test_decode(made: Callable, measure: Callable, who: Contender, kind: str, si
     number, last = measure("decode", who, call, messages=messages.count, size=size, kind=kind)
     assert number == messages.count
     if who.name != "memcpy":
-        assert last == (messages.payload if kind == "binary" else messages.payload.decode())
+        assert last == (messages.last if kind == "binary" else messages.last.decode())
 
 
 @pytest.mark.parametrize("who", DECODERS_IN_PIECES, ids=str)
