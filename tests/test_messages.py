@@ -1437,7 +1437,12 @@ except MemoryError:
     assert len(encoder) == 0
     encoder.text("a")
     assert encoder.take() == b"\\x81\\x01a"
-    print("survived")
+    try:
+        encoder.binary(big, b"\\1\\2\\3\\4", fin=False)
+    except MemoryError:
+        encoder.text("b")  # no message was begun
+        assert encoder.take() == b"\\x81\\x01b"
+        print("survived")
 """
 
 

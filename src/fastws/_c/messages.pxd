@@ -66,4 +66,4 @@ cdef class MessageEncoder:
     ) except -1
     cdef Py_ssize_t append_text(self, int opcode, object text, object key, bint fin) except -1
     cdef Py_ssize_t append_bytes(self, int first, object payload, object key) except -1
-    cdef int take_turn(self, int first) except -1
+    cdef int check_turn(self, int first) except -1

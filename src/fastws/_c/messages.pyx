@@ -495,13 +495,13 @@ cdef class MessageEncoder:
         """Append a payload that nobody can change as it is."""
         cdef Py_ssize_t size = len(payload)
         cdef int head = header_size(size, False)
-        self.take_turn(first)
+        self.check_turn(first)
         write_header(growing_extend(&self.buffer, head, head), first, size, False)
         if self.buffers is None:
             self.buffers = []
         self.size += self.buffer.size + size
-        self.buffers.append(growing_take(&self.buffer))
-        self.buffers.append(payload)
+        self.buffers += (growing_take(&self.buffer), payload)
+        self.in_message = not first & FIN
         return self.size
 
     cdef Py_ssize_t append(
@@ -516,7 +516,7 @@ cdef class MessageEncoder:
         if masked:
             read_key(key, &word)
         if not first & CONTROL_BIT:
-            self.take_turn(first)
+            self.check_turn(first)
         p = growing_extend(&self.buffer, head + size, head + size)
         write_header(p, first, size, masked)
         if masked:
@@ -524,12 +524,13 @@ cdef class MessageEncoder:
             mask_octets(p + head, payload, size, word)
         elif size:
             memcpy(p + head, payload, size)
+        if not first & CONTROL_BIT:
+            self.in_message = not first & FIN
         return self.size + self.buffer.size
 
-    cdef int take_turn(self, int first) except -1:
+    cdef int check_turn(self, int first) except -1:
         if self.in_message and first & OPCODE_BITS:
             raise rules.in_message()
         if not self.in_message and not first & OPCODE_BITS:
             raise rules.not_in_message()
-        self.in_message = not first & FIN
         return 0

@@ -7,7 +7,7 @@ mask keys come from, nor when to answer: it never sends anything by itself.
 
 from __future__ import annotations
 
-from io import StringIO
+from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from fastws import exceptions as errors
@@ -144,7 +144,7 @@ class MessageDecoder:
         self._compressed = False
         self._size = 0
         self._fragments = 0
-        self._buffer = bytearray()
+        self._buffer: BytesIO | None = None
         self._utf8: Utf8Validator | None = None
         self._text: StringIO | None = None
 
@@ -291,10 +291,12 @@ class MessageDecoder:
         if self._utf8 is None:
             if self._compressed:
                 self._grow(len(piece))
-            if self._buffer or not complete:
-                self._buffer += piece
+            if self._buffer is None and not complete:
+                self._buffer = BytesIO()
+            if self._buffer is not None:
+                self._buffer.write(piece)
             if complete:
-                events.append(bytes(self._buffer) if self._buffer else piece)
+                events.append(piece if self._buffer is None else self._buffer.getvalue())
         else:
             text = self._utf8._decode(piece)
             if text is None:
@@ -329,9 +331,7 @@ class MessageDecoder:
     def _reset_message(self) -> None:
         self._opcode = self._size = self._fragments = 0
         self._compressed = False
-        self._utf8 = self._text = None
-        if self._buffer:
-            self._buffer = bytearray()
+        self._utf8 = self._text = self._buffer = None
 
     def _finish(self) -> None:
         """Decode no more, and let go of what was kept."""
@@ -490,17 +490,19 @@ class MessageEncoder:
         continues = not first & OPCODE_BITS
         if self._in_message is not continues:
             raise rules.in_message() if self._in_message else rules.not_in_message()
-        self._in_message = not first & FIN
         size = len(octets)
         if key is not None:
-            return self._append(write_header(first, size, MASK) + key + xor(octets, key))
-        header = write_header(first, size, 0)
-        if size < _NOT_COPIED:
-            return self._append(header + octets)
-        self._parts.append(header)
-        self._buffers += b"".join(self._parts), octets
-        self._parts.clear()
-        self._size += len(header) + size
+            head = write_header(first, size, MASK) + key
+            self._parts += head, xor(octets, key)
+        else:
+            head = write_header(first, size, 0)
+            if size < _NOT_COPIED:
+                self._parts += head, octets
+            else:
+                self._buffers += b"".join([*self._parts, head]), octets
+                self._parts.clear()
+        self._in_message = not first & FIN
+        self._size += len(head) + size
         return self._size
 
     def _append(self, encoded: bytes) -> int:

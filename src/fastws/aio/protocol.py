@@ -355,6 +355,8 @@ class Endpoint(asyncio.BufferedProtocol):
             max_fragments=settings.max_fragments,
             deflate=deflate,
         )
+        if self._write_paused:
+            self._connection.hold_pongs(True)
         self._keep_alive_from_now()
         self._corked = True
         try:
