@@ -53,7 +53,9 @@ def draw(results: Results, directory: Path, readme: bool) -> None:
     if readme:
         before, _, rest = README.read_text().partition(BEGIN)
         _, _, after = rest.partition(END)
-        README.write_text(f"{before}{BEGIN}{caption(results)}{END}{after}")
+        README.write_text(
+            f"{before}{BEGIN}{report.summary(results)}\n{caption(results)}{END}{after}"
+        )
 
 
 def caption(results: Results) -> str:

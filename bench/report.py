@@ -8,7 +8,7 @@ from .payloads import size_name
 from .results import NOISE_OF_ONE_ROUND
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from .results import Results
 
@@ -128,6 +128,39 @@ def _echo_sections(results: Results) -> Iterator[str]:
             )
             lines.append(f"  {name:<{NAME_WIDTH}}{cells}  {row.get('error', '')}".rstrip())
         yield "\n".join(lines)
+
+
+# In the README ------------------------------------------------------------------------
+
+
+def summary(results: Results) -> str:
+    """Two tables in Markdown, of what most people ask for."""
+    sizes = (16, 1 << 10, 16 << 10, 1 << 20)
+    rows = {
+        f"`{who}`": [results.ns("decode", size, "binary", who) for size in sizes]
+        for who in (results.best, "fastws-py", "picows", "aiohttp", "websockets", "wsproto")
+    }
+    decode = _markdown("Decode a masked message, ns", map(size_name, sizes), rows)
+    workloads = ("50x16x32", "50x1x125", "10x4x16K", "4x2x1M-binary")
+    servers = ("fastws-callback", "fastws-coroutine", "picows", "aiohttp", "websockets")
+    servers = [f"{server}{loop}" for server in servers for loop in ("", "-uvloop")]
+    rows = {
+        f"`{server}`": [results.rate(workload, server) for workload in workloads]
+        for server in (*servers, "node-ws", "beast")
+    }
+    title = "Echo, messages/s, by connections x in flight x size"
+    return f"{decode}\n{_markdown(title, workloads, rows)}"
+
+
+def _markdown(title: str, heads: Iterable[str], rows: dict[str, list[float | None]]) -> str:
+    heads = list(heads)
+    lines = [[title, *heads], ["---", *["---:"] * len(heads)]]
+    lines += [
+        [name, *("" if value is None else f"{value:,.0f}" for value in values)]
+        for name, values in rows.items()
+        if any(values)
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 # Two runs -------------------------------------------------------------------------------
