@@ -57,6 +57,26 @@ OP WIDE FN(wless)(WIDE a, WIDE b) { return _mm256_subs_epu8(a, b); }
 OP WIDE FN(whigh)(WIDE v) { return FN(wand)(_mm256_srli_epi16(v, 4), FN(wfill8)(0x0F)); }
 OP int FN(wany)(WIDE v) { return !_mm256_testz_si256(v, v); }
 OP int FN(wascii)(WIDE v) { return !_mm256_movemask_epi8(v); }
+#define WRIGHT32(v, bits) _mm256_srli_epi32(v, bits)
+/* 24 or 12 bytes, and those after them, as the lookup of a table takes them. */
+OP WIDE
+FN(wload12)(const uint8_t *p)
+{
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(FN(load)(p)), FN(load)(p + 12), 1);
+}
+/* The elements of 32 bits of two, half as wide. */
+OP void
+FN(store_halved)(uint16_t *out, WIDE a, WIDE b)
+{
+    __m256i v = _mm256_packus_epi32(a, b);
+    _mm256_storeu_si256((__m256i *)out, _mm256_permute4x64_epi64(v, 0xD8));
+}
+/* Eight elements of 16 bits, twice as wide. */
+OP void
+FN(store_wider)(uint32_t *out, NARROW v)
+{
+    _mm256_storeu_si256((__m256i *)out, _mm256_cvtepu16_epi32(v));
+}
 #define PREVIOUS(v, before, bytes) \
     _mm256_alignr_epi8(v, _mm256_permute2x128_si256(before, v, 0x21), 16 - (bytes))
 /* One bit for each byte that begins a character. */
@@ -83,6 +103,7 @@ OP WIDE FN(wless)(WIDE a, WIDE b) { return _mm_subs_epu8(a, b); }
 OP WIDE FN(whigh)(WIDE v) { return FN(and)(_mm_srli_epi16(v, 4), FN(fill8)(0x0F)); }
 OP int FN(wany)(WIDE v) { return !_mm_testz_si128(v, v); }
 OP int FN(wascii)(WIDE v) { return !_mm_movemask_epi8(v); }
+#define WRIGHT32(v, bits) RIGHT32(v, bits)
 #define PREVIOUS(v, before, bytes) _mm_alignr_epi8(v, before, 16 - (bytes))
 OP uint64_t
 FN(wstarts)(WIDE v)
@@ -149,6 +170,7 @@ OP WIDE FN(wless)(WIDE a, WIDE b) { return vqsubq_u8(a, b); }
 OP WIDE FN(whigh)(WIDE v) { return vshrq_n_u8(v, 4); }
 OP int FN(wany)(WIDE v) { return vmaxvq_u8(v) != 0; }
 OP int FN(wascii)(WIDE v) { return vmaxvq_u8(v) < 0x80; }
+#define WRIGHT32(v, bits) RIGHT32(v, bits)
 #define PREVIOUS(v, before, bytes) vextq_u8(before, v, 16 - (bytes))
 OP uint64_t
 FN(wstarts)(WIDE v)
@@ -156,6 +178,17 @@ FN(wstarts)(WIDE v)
     return FN(bits)(vcgtq_s8(vreinterpretq_s8_u8(v), vdupq_n_s8((int8_t)0xBF)));
 }
 
+#endif
+
+#if FASTWS_WIDTH == 16
+OP WIDE FN(wload12)(const uint8_t *p) { return FN(load)(p); }
+OP void FN(store_halved)(uint16_t *out, WIDE a, WIDE b) { FN(store)(out, FN(halve32)(a, b)); }
+OP void
+FN(store_wider)(uint32_t *out, NARROW v)
+{
+    FN(store)(out, FN(low32)(v));
+    FN(store)(out + 4, FN(high32)(v));
+}
 #endif
 
 /* Masking -------------------------------------------------------------------------- */
@@ -495,32 +528,32 @@ FN(all_of_size)(const uint8_t *p, uint64_t ends, int size, int bytes)
     return *from >= (size == 3 ? 0xE0 : 0xF0) ? from : NULL;
 }
 
-/* Four characters of three bytes. */
-OP NARROW
-FN(four_of_three)(const uint8_t *p)
+/* Characters of three bytes, as many as there are elements of 32 bits. */
+OP WIDE
+FN(of_three)(const uint8_t *p)
 {
     static const uint8_t reverse[16] = {
         2, 1, 0, 0x80, 5, 4, 3, 0x80, 8, 7, 6, 0x80, 11, 10, 9, 0x80
     };
-    NARROW v = FN(shuffle)(FN(load)(p), FN(load)(reverse));
-    NARROW low = FN(and)(v, FN(fill32)(0x0000003F));
-    NARROW middle = FN(and)(v, FN(fill32)(0x00003F00));
-    NARROW top = FN(and)(v, FN(fill32)(0x000F0000));
-    return FN(or)(low, FN(or)(RIGHT32(middle, 2), RIGHT32(top, 4)));
+    WIDE v = FN(wlookup)(FN(wload12)(p), FN(wtable)(reverse));
+    WIDE low = FN(wand)(v, FN(wfill32)(0x0000003F));
+    WIDE middle = FN(wand)(v, FN(wfill32)(0x00003F00));
+    WIDE top = FN(wand)(v, FN(wfill32)(0x000F0000));
+    return FN(wor)(low, FN(wor)(WRIGHT32(middle, 2), WRIGHT32(top, 4)));
 }
 
-/* Four characters of four bytes. */
-OP NARROW
-FN(four_of_four)(const uint8_t *p)
+/* Characters of four bytes, as many. */
+OP WIDE
+FN(of_four)(const uint8_t *p)
 {
     static const uint8_t reverse[16] = {3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12};
-    NARROW v = FN(shuffle)(FN(load)(p), FN(load)(reverse));
-    NARROW low = FN(and)(v, FN(fill32)(0x0000003F));
-    NARROW middle = FN(and)(v, FN(fill32)(0x00003F00));
-    NARROW third = FN(and)(v, FN(fill32)(0x003F0000));
-    NARROW top = FN(and)(v, FN(fill32)(0x07000000));
-    return FN(or)(
-        FN(or)(low, RIGHT32(middle, 2)), FN(or)(RIGHT32(third, 4), RIGHT32(top, 6))
+    WIDE v = FN(wlookup)(FN(wload)(p), FN(wtable)(reverse));
+    WIDE low = FN(wand)(v, FN(wfill32)(0x0000003F));
+    WIDE middle = FN(wand)(v, FN(wfill32)(0x00003F00));
+    WIDE third = FN(wand)(v, FN(wfill32)(0x003F0000));
+    WIDE top = FN(wand)(v, FN(wfill32)(0x07000000));
+    return FN(wor)(
+        FN(wor)(low, WRIGHT32(middle, 2)), FN(wor)(WRIGHT32(third, 4), WRIGHT32(top, 6))
     );
 }
 
@@ -548,11 +581,11 @@ FN(utf8_to_2)(const uint8_t *p, size_t n, uint16_t *out)
         ends = FN(starts)(p + 1);
         from = FN(all_of_size)(p, ends, 3, 48);
         if (from != NULL) {
-            for (i = 0; i < 48; i += 24) {
-                first = FN(four_of_three)(from + i);
-                second = FN(four_of_three)(from + i + 12);
-                FN(store)(out, FN(halve32)(first, second));
-                out += 8;
+            for (i = 0; i < 48; i += FASTWS_WIDTH * 3 / 2) {
+                WIDE a = FN(of_three)(from + i);
+                WIDE b = FN(of_three)(from + i + FASTWS_WIDTH * 3 / 4);
+                FN(store_halved)(out, a, b);
+                out += FASTWS_WIDTH / 2;
             }
             p += 48;
             continue;
@@ -569,15 +602,21 @@ FN(utf8_to_2)(const uint8_t *p, size_t n, uint16_t *out)
     FASTWS_READ_LAST(p, out, uint16_t)
 }
 
-/* Store the eight characters of elements of 16 bits. */
-OP void
-FN(store_wider)(uint32_t *out, NARROW v)
+/* Store those of eight characters that end in their place, of which there are the lowest 12
+ * bits and the others; return where the next go. */
+#if FASTWS_WIDTH == 32
+OP uint32_t *
+FN(store_eight)(uint32_t *out, NARROW low, NARROW high, uint64_t ends)
 {
-    FN(store)(out, FN(low32)(v));
-    FN(store)(out + 4, FN(high32)(v));
+    __m128i from = _mm_loadl_epi64((const __m128i *)fastws_tables.octets[ends & 0xFF]);
+    __m256i v = _mm256_or_si256(
+        _mm256_cvtepu16_epi32(low), _mm256_slli_epi32(_mm256_cvtepu16_epi32(high), 12)
+    );
+    v = _mm256_permutevar8x32_epi32(v, _mm256_cvtepu8_epi32(from));
+    _mm256_storeu_si256((__m256i *)out, v);
+    return out + __builtin_popcountll(ends & 0xFF);
 }
-
-/* Store those of four characters that end in their place, and return where the next go. */
+#else
 OP uint32_t *
 FN(store_four)(uint32_t *out, NARROW low, NARROW high, uint64_t ends)
 {
@@ -586,13 +625,13 @@ FN(store_four)(uint32_t *out, NARROW low, NARROW high, uint64_t ends)
     return out + __builtin_popcountll(ends & 0xF);
 }
 
-/* Store those of eight, of which there are the lowest 12 bits and the others. */
 OP uint32_t *
 FN(store_eight)(uint32_t *out, NARROW low, NARROW high, uint64_t ends)
 {
     out = FN(store_four)(out, FN(low32)(low), FN(low32)(high), ends);
     return FN(store_four)(out, FN(high32)(low), FN(high32)(high), ends >> 4);
 }
+#endif
 
 static FASTWS_TARGET void
 FN(utf8_to_4)(const uint8_t *p, size_t n, uint32_t *out)
@@ -628,9 +667,9 @@ FN(utf8_to_4)(const uint8_t *p, size_t n, uint32_t *out)
         }
         from = FN(all_of_size)(p, ends, 4, 64);
         if (from != NULL) {
-            for (i = 0; i < 64; i += 16) {
-                FN(store)(out, FN(four_of_four)(from + i));
-                out += 4;
+            for (i = 0; i < 64; i += FASTWS_WIDTH) {
+                FN(wstore)((uint8_t *)out, FN(of_four)(from + i));
+                out += FASTWS_WIDTH / 4;
             }
             p += 64;
             continue;
@@ -671,6 +710,7 @@ FN(utf8_to_4)(const uint8_t *p, size_t n, uint32_t *out)
 #undef LEFT16
 #undef RIGHT32
 #undef LEFT32
+#undef WRIGHT32
 #undef PREVIOUS
 #undef NARROW
 #undef WIDE
