@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -118,9 +117,6 @@ def _read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
 
 # How much may wait for the end of a turn of the event loop, to leave in one write, in bytes.
 _CORK_LIMIT = 64 << 10
-
-# Before Python 3.12, asyncio's writelines joins what it gets.
-_WRITELINES_COPIES_NOT = sys.version_info >= (3, 12)
 
 # What our own pings carry: a pong must not seem to answer one of the application's.
 _KEEPALIVE = b"keepalive"
@@ -505,13 +501,10 @@ class Endpoint(asyncio.BufferedProtocol):
     def _write(self, connection: Connection, buffers: list[bytes]) -> None:
         if self._gone:
             return
-        if len(buffers) == 1:
-            self._transport.write(buffers[0])
-        elif _WRITELINES_COPIES_NOT:
-            self._transport.writelines(buffers)
-        else:
-            for buffer in buffers:
-                self._transport.write(buffer)
+        # Not writelines: asyncio's joins what it gets, before Python 3.12, and later ones, up to
+        # 3.13.1, forget to say that the peer takes too little.
+        for buffer in buffers:
+            self._transport.write(buffer)
         if self._write_paused and self._settings.max_unsent_size is not None:
             self._drop_slow_peer(connection, self._settings.max_unsent_size)
 
