@@ -223,7 +223,7 @@ async def test_a_close_timeout_that_is_short(echo, tls, raw, frame, until):
         (ws,) = server.connections
         await peer.send(frame(3))
         await until(lambda: ws.close_code == 1002)
-        assert ws._timer.when() <= ws._loop.time() + 0.1
+        assert ws._timer.when() < ws._loop.time() + 0.5  # and not 1.0
         await until(lambda: not server.connections)
 
 
