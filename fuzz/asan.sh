@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 cc=${CC:-gcc}
 work=$PWD/.cache/asan
-paths=(tests/test_{masking,utf8,frames,messages,differential,deflate}.py)
+paths=(tests/test_{masking,utf8,kernels,frames,messages,differential,deflate}.py)
 
 say() { printf '\n=== %s\n' "$*"; }
 
