@@ -22,7 +22,7 @@ say "a copy of the sources"
 rm -rf "$tree"
 mkdir -p "$tree"
 cp -R pyproject.toml src tests "$tree"
-find "$tree" \( -name '*.so' -o -name '*.egg-info' -o -name __pycache__ \) -prune -exec rm -rf {} +
+find "$tree" \( -name '*.so' -o -name '*.c' -o -name '*.egg-info' -o -name __pycache__ \) -prune -exec rm -rf {} +
 # Cython writes down where a source is as seen from the top of the package, and coverage looks
 # for it from where it runs: so this is where it runs.
 cd "$tree/src"
@@ -33,7 +33,7 @@ say "the extension, with a trace of its lines"
 # declared `nogil` (such as read_header) would count as never run. What Cython would report to
 # sys.monitoring instead (from Python 3.13 on), coverage does not attribute to a .pyx.
 CFLAGS="-O1 -DCYTHON_TRACE=1 -DCYTHON_TRACE_NOGIL=1 -DCYTHON_USE_SYS_MONITORING=0" \
-    "$python" -m Cython.Build.Cythonize --quiet --inplace -X linetrace=True fastws/_c/*.pyx
+    "$python" -m Cython.Build.Cythonize --quiet --force --inplace -X linetrace=True fastws/_c/*.pyx
 
 say "the tests"
 # Excluded is what runs, but cannot be seen to: the head of an inline function, and what a

@@ -98,17 +98,14 @@ cdef object decode(const uint8_t* data, Py_ssize_t size, uint32_t key):
 
 
 cdef object transcode(const uint8_t* p, Py_ssize_t size):
-    """Make a str of valid UTF-8."""
+    """Make a str of valid UTF-8 that is not all ASCII."""
     cdef uint8_t largest
     cdef Py_ssize_t count
     if kernels.utf8_count is NULL:
         return PyUnicode_DecodeUTF8(<const char*> p, size, NULL)
     count = kernels.utf8_count(p, size, &largest)
     # A str must be as narrow as its largest character allows.
-    if largest < 0x80:
-        text = PyUnicode_New(count, 0x7F)
-        kernels.utf8_to_1(p, size, <uint8_t*> PyUnicode_DATA(text))
-    elif largest < 0xC4:
+    if largest < 0xC4:
         text = PyUnicode_New(count, 0xFF)
         kernels.utf8_to_1(p, size, <uint8_t*> PyUnicode_DATA(text))
     elif largest < 0xF0:
