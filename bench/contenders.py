@@ -465,13 +465,23 @@ def decode_aiohttp(stream: Stream) -> Call:
     return decode
 
 
-class _Socket:
-    """As much of a socket and its transport as picows asks for; nothing can be sent on it."""
+class _Transport:
+    """Keeps what is written."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.write = self.written.append
         self.writelines = self.written.extend
+
+    def is_closing(self) -> bool:
+        return False
+
+
+class _Socket(_Transport):
+    """As much of a socket and its transport as picows asks for; nothing can be sent on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
         # It says that there is more to be written before: else picows would call the system.
         self.get_write_buffer_size = (1).__index__
 
@@ -699,16 +709,6 @@ def encode_wsproto(role: str, size: int) -> Call:
         return sum([len(peer.send(message(data))) for _ in repeat(None, times)])
 
     return encode
-
-
-class _Transport:
-    def __init__(self) -> None:
-        self.written: list[bytes] = []
-        self.write = self.written.append
-        self.writelines = self.written.extend
-
-    def is_closing(self) -> bool:
-        return False
 
 
 def encode_aiohttp(role: str, size: int) -> Call:
