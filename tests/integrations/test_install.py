@@ -1,0 +1,147 @@
+"""What all integrations share, with a host made up for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from fastws import integrations
+from fastws.integrations._install import Host, Installation, IntegrationError, UntestedHostWarning
+
+
+class Codec:
+    def mask(self) -> str:
+        return "theirs"
+
+    @staticmethod
+    def name() -> str:
+        return "theirs"
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType("anyhost")
+    module.mask = lambda: "theirs"
+    monkeypatch.setattr("fastws.integrations._install.version", lambda name: "2.4.1rc1")
+    return module
+
+
+HOST = Host("any-host", ("2.0", "3"), module="anyhost")
+
+
+def fine() -> None:
+    pass
+
+
+def test_installs_and_uninstalls(module: ModuleType) -> None:
+    theirs = module.mask
+    checked = []
+    handle = HOST.install(lambda to: to.replace(module, "mask", ours), lambda: checked.append(1))
+    assert checked == [1]
+    assert handle.active
+    assert integrations.installed() == ["any-host"]
+    assert repr(handle) == "<fastws in any-host 2.4.1rc1, active>"
+    assert module.mask() == "ours"
+    handle.uninstall()
+    assert module.mask is theirs
+    assert not handle.active
+    assert integrations.installed() == []
+    handle.uninstall()
+
+
+def ours(*_: object) -> str:
+    return "ours"
+
+
+def test_is_idempotent(module: ModuleType) -> None:
+    def patch(to: Installation) -> None:
+        assert to.replace(module, "mask", ours) is not ours
+
+    with HOST.install(patch, fine) as handle:
+        assert HOST.install(patch, fine) is handle
+    assert module.mask() == "theirs"
+    # ... and may be installed anew.
+    with HOST.install(patch, fine) as again:
+        assert again is not handle
+        handle.uninstall()
+        assert module.mask() == "ours"
+
+
+def test_replaces_methods_as_they_are(module: ModuleType) -> None:
+    with HOST.install(lambda to: to.replace(Codec, "name", staticmethod(ours)), fine):
+        assert Codec.name() == Codec().name() == "ours"
+    assert isinstance(vars(Codec)["name"], staticmethod)
+
+
+def test_does_not_replace_what_is_inherited(module: ModuleType) -> None:
+    class Child(Codec):
+        pass
+
+    with pytest.raises(IntegrationError, match="has no mask"):
+        HOST.install(lambda to: to.replace(Child, "mask", ours), fine)
+
+
+def test_undoes_everything_if_the_check_fails(module: ModuleType) -> None:
+    def patch(to: Installation) -> None:
+        to.replace(module, "mask", ours)
+        to.replace(Codec, "mask", ours)
+
+    def check() -> None:
+        raise AssertionError("it is wrong")
+
+    message = r"fastws does not work in any-host 2\.4\.1rc1: AssertionError\('it is wrong'\)"
+    with pytest.raises(IntegrationError, match=message):
+        HOST.install(patch, check)
+    assert module.mask() == Codec().mask() == "theirs"
+    assert integrations.installed() == []
+
+
+def test_leaves_the_patches_of_others(module: ModuleType) -> None:
+    handle = HOST.install(lambda to: to.replace(module, "mask", ours), fine)
+    module.mask = lambda: "somebody's"
+    with pytest.warns(RuntimeWarning, match="is left alone"):
+        handle.uninstall()
+    assert module.mask() == "somebody's"
+
+
+@pytest.mark.parametrize("found", ["1.9.9", "3", "3.0.0", "10.1", "unknown"])
+def test_refuses_what_was_not_tested(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, found: str
+) -> None:
+    monkeypatch.setattr("fastws.integrations._install.version", lambda name: found)
+    with pytest.warns(UntestedHostWarning, match=rf"any-host {found}, .* 2\.0 .* 3"):
+        handle = HOST.install(lambda to: to.replace(module, "mask", ours), fine)
+    assert not handle.active
+    assert module.mask() == "theirs"
+    handle.uninstall()
+    with pytest.warns(UntestedHostWarning):
+        handle = HOST.install(lambda to: to.replace(module, "mask", ours), fine, untested=True)
+    assert handle.active
+    assert module.mask() == "ours"
+    handle.uninstall()
+
+
+@pytest.mark.parametrize("found", ["2", "2.0", "2.0.0", "2.99.1", "2.5.dev1"])
+def test_takes_what_was_tested(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, found: str
+) -> None:
+    monkeypatch.setattr("fastws.integrations._install.version", lambda name: found)
+    with HOST.install(lambda to: None, fine) as handle:
+        assert handle.active
+
+
+def test_says_that_the_host_is_missing() -> None:
+    with pytest.raises(ImportError, match=r"integrations\.anyhost needs any-host, which is not"):
+        HOST.install(lambda to: None, fine)
+
+
+def test_import_patches_and_imports_nothing() -> None:
+    hosts = "websockets wsproto uvicorn gunicorn websocket autobahn tornado aiohttp"
+    script = (
+        "import sys, fastws, fastws.integrations\n"
+        f"assert not sys.modules.keys() & set({hosts!r}.split())"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
