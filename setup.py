@@ -43,7 +43,7 @@ extensions = [
         depends=[f"src/fastws/_c/kernels/{header}" for header in HEADERS],
         optional=WANTED == "auto",
     )
-    for name in ("kernel", "masking", "utf8", "frames", "messages")
+    for name in ("kernel", "masking", "utf8", "frames", "messages", "hot")
 ]
 
 setup(

@@ -17,7 +17,7 @@ import pytest
 
 from fastws import codec
 
-MODULES = ("masking", "utf8", "frames", "messages")
+MODULES = ("masking", "utf8", "frames", "messages", "hot")
 
 # A shell that runs the tests in the background ignores SIGINT for them, and their child
 # processes would inherit that; some of the tests are about Ctrl-C.

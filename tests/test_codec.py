@@ -115,7 +115,7 @@ def test_all_names_come_from_the_twin_that_was_taken() -> None:
     names = set(codec.__all__) - {"implementation", "kernel"}
     modules = [
         import_module(f"fastws._{codec.implementation}.{name}")
-        for name in ("masking", "utf8", "frames", "messages")
+        for name in ("masking", "utf8", "frames", "messages", "hot")
     ]
     assert names == {name for module in modules for name in module.__all__}
     for module in modules:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = ("kernel", "masking", "utf8", "frames", "messages")
+MODULES = ("kernel", "masking", "utf8", "frames", "messages", "hot")
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 SOURCES = (
     *(f"src/fastws/_c/{module}.{kind}" for module in MODULES for kind in ("pyx", "pxd", "pyi")),

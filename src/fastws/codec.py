@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 __all__ = [
     "Frame",
     "FrameDecoder",
+    "HotConnection",
+    "HotEndpoint",
     "MessageDecoder",
     "MessageEncoder",
     "Utf8Validator",
@@ -40,7 +42,7 @@ def _choose() -> str:
     if wanted == "py":
         return "py"
     try:
-        import_module("fastws._c.messages")
+        import_module("fastws._c.hot")  # which imports all others
     except ImportError as exc:
         if wanted == "c":
             raise ImportError("FASTWS_IMPL=c, but fastws._c is not compiled") from exc
@@ -68,6 +70,7 @@ kernel: Final = _choose_kernel()
 
 if TYPE_CHECKING:
     from ._py.frames import Frame, FrameDecoder, encode_frame
+    from ._py.hot import HotConnection, HotEndpoint
     from ._py.masking import apply_mask, apply_mask_inplace
     from ._py.messages import MessageDecoder, MessageEncoder
     from ._py.utf8 import Utf8Validator, decode_utf8, is_utf8
@@ -82,6 +85,8 @@ else:
     encode_frame = _frames.encode_frame
     _messages = import_module(f"{_twin}.messages")
     MessageDecoder, MessageEncoder = _messages.MessageDecoder, _messages.MessageEncoder
+    _hot = import_module(f"{_twin}.hot")
+    HotConnection, HotEndpoint = _hot.HotConnection, _hot.HotEndpoint
 
 
 # A frame pickled where one twin runs can be loaded where the other does ---------------

@@ -8,15 +8,14 @@ clocks or tasks: bytes come in through `receive_data` and go out through `data_t
 from __future__ import annotations
 
 import os
-from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from .codec import MessageDecoder, MessageEncoder
+from .codec import HotConnection, MessageDecoder, MessageEncoder
 from .deflate import Deflater, Inflater
 from .events import Close, Ping
 from .exceptions import ConnectionClosed
 from .prepared import PreparedMessage, prepare
-from .spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE, CloseCode, Opcode, Role
+from .spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE, CloseCode, Opcode, Role, State
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -28,25 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "State"]
 
 
-class State(IntEnum):
-    """What can still happen on a connection.
-
-    OPEN: messages travel both ways. When the peer closed or broke the protocol, what came
-        before can still be answered: the next `data_to_send` ends with our close frame.
-    CLOSING: we sent a close frame and wait for the peer's; messages may still arrive.
-    CLOSED: nothing more is sent or received. What `data_to_send` returns should still go out.
-    """
-
-    OPEN = 1
-    CLOSING = 2
-    CLOSED = 3
-
-
-# The path of each message: an enum's members are slow to get at.
-_OPEN = State.OPEN
-
-
-class Connection:
+class Connection(HotConnection):
     """One end of a WebSocket connection.
 
     Args:
@@ -76,28 +57,19 @@ class Connection:
 
     __slots__ = (
         "_compressing",
-        "_decoder",
         "_deflater",
-        "_encoder",
-        "_is_client",
         "_pong_owed",
         "_pongs_held",
         "_sent",
-        "close_code",
         "close_reason",
         "deflate",
         "error",
-        "only_messages",
         "role",
-        "state",
     )
 
     role: Role
     deflate: Agreement | None
-    state: State
-    only_messages: bool
     error: ProtocolError | None
-    close_code: int | None
     close_reason: str
 
     def __init__(
@@ -108,21 +80,22 @@ class Connection:
         max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
         deflate: Agreement | None = None,
     ) -> None:
-        self.role = Role(role)
-        self.deflate = deflate
-        self.state = State.OPEN
-        self.only_messages = True
-        self.error = None
-        self.close_code = None
-        self.close_reason = ""
-        self._is_client = self.role is Role.CLIENT
-        self._decoder = MessageDecoder(
-            masked=not self._is_client,
-            max_message_size=max_message_size,
-            max_fragments=max_fragments,
-            inflater=None if deflate is None else Inflater(deflate),
+        role = Role(role)
+        super().__init__(
+            MessageDecoder(
+                masked=role is Role.SERVER,
+                max_message_size=max_message_size,
+                max_fragments=max_fragments,
+                inflater=None if deflate is None else Inflater(deflate),
+            ),
+            MessageEncoder(),
+            _next_mask_key if role is Role.CLIENT else None,
+            plain=deflate is None,
         )
-        self._encoder = MessageEncoder()
+        self.role = role
+        self.deflate = deflate
+        self.error = None
+        self.close_reason = ""
         self._deflater = None if deflate is None else Deflater(deflate)
         self._compressing = False  # a message that is sent in fragments
         self._pongs_held = False
@@ -131,34 +104,12 @@ class Connection:
 
     # Receiving -------------------------------------------------------------------
 
-    def receive_data(self, data: Buffer) -> list[Event]:
-        """Take what the peer sent; queue what has to be answered.
-
-        Pings are answered and so is a close frame. After a violation of the protocol
-        `error` is set and a close frame says so. That close frame comes after what is sent
-        until `data_to_send` is called: the answers to the messages before.
-
-        Args:
-            data: any number of bytes, cut anywhere.
-
-        Returns:
-            the messages and control frames that are complete now, in order.
-
-        Raises:
-            TypeError: if `data` is not bytes-like.
-        """
-        decoder = self._decoder
-        events = decoder.feed(data)
-        if self.close_code is not None:
-            return []
-        self.only_messages = decoder.only_messages
-        if self.only_messages:
-            return events
+    def _take_control(self, events: list[Event]) -> None:
         for event in events:
             if isinstance(event, Ping):
                 # §5.5.2: answer "unless it already received a Close frame"; having sent
                 # one ourselves, there is nothing left to keep alive.
-                if self.state is not _OPEN:
+                if self.state is not State.OPEN:
                     continue
                 if self._pongs_held:
                     self._pong_owed = event.data
@@ -166,10 +117,9 @@ class Connection:
                     self._encoder.pong(event.data, self._key())
             elif isinstance(event, Close):
                 self._end(event.code, event.reason)
-        if decoder.error is not None:
-            self.error = decoder.error
+        if self._decoder.error is not None:
+            self.error = self._decoder.error
             self._end(self.error.close_code.value, str(self.error))
-        return events
 
     def receive_eof(self) -> None:
         """Take note that the peer will send no more: without its close frame that is 1006."""
@@ -179,40 +129,13 @@ class Connection:
 
     # Sending -----------------------------------------------------------------------
 
-    def send(
+    def _send(
         self,
         message: str | Buffer | PreparedMessage,
-        *,
-        fin: bool = True,
-        compress: bool | None = None,
+        fin: bool,
+        compress: bool | None,
+        key: bytes | None,
     ) -> int:
-        """Queue a text (str) or binary (bytes-like) message.
-
-        Args:
-            message: the message, or with `fin=False` its first fragment; or what `prepare`
-                made of one.
-            fin: whether this is all of it; otherwise `continuation` has to follow.
-            compress: whether to compress it, where that was agreed on; None to decide by
-                its size, and send it plain if compression does not pay.
-
-        Returns:
-            how many bytes wait for `data_to_send` now.
-
-        Raises:
-            TypeError: if `message` is none of these.
-            ValueError: if `message` has lone surrogates.
-            StateError: if a fragmented message is not finished.
-            ConnectionClosed: if we sent or received a close frame.
-        """
-        if self.state is not _OPEN:
-            self.check_open()
-        key = _next_mask_key() if self._is_client else None
-        if self._deflater is None and fin:
-            # Most messages are one frame and go as they are.
-            if type(message) is str:
-                return self._encoder.text(message, key)
-            if type(message) is bytes:
-                return self._encoder.binary(message, key)
         deflater = self._deflater
         if isinstance(message, PreparedMessage) or (
             deflater is not None and deflater.able and compress is not False
@@ -337,19 +260,6 @@ class Connection:
         that is what is left to say."""
         return b"".join(self.buffers_to_send())
 
-    def buffers_to_send(self) -> list[bytes]:
-        """As `data_to_send`, but without copying large messages together with the rest.
-
-        Returns:
-            what to send, one after the other; in how many pieces is not said.
-        """
-        if self.close_code is not None and self.state is _OPEN:
-            # §5.5.1: "it typically echos the status code it received".
-            no_status = self.close_code == CloseCode.NO_STATUS_RCVD
-            self._send_close(None if no_status else self.close_code, self.close_reason)
-            self.state = State.CLOSED
-        return self._encoder.take_buffers()
-
     def _send_prepared(
         self,
         message: str | Buffer | PreparedMessage,
@@ -399,6 +309,13 @@ class Connection:
 
     # The close handshake (RFC 6455 §7) ---------------------------------------------------
 
+    def _answer_close(self) -> None:
+        # §5.5.1: "it typically echos the status code it received".
+        assert self.close_code is not None
+        no_status = self.close_code == CloseCode.NO_STATUS_RCVD
+        self._send_close(None if no_status else self.close_code, self.close_reason)
+        self.state = State.CLOSED
+
     def _send_close(self, code: int | None, reason: str) -> None:
         self._encoder.close(code, reason, self._key())
         self._sent = (CloseCode.NO_STATUS_RCVD.value if code is None else int(code), reason)
@@ -411,7 +328,7 @@ class Connection:
             self.state = State.CLOSED
 
     def _key(self) -> bytes | None:
-        return _next_mask_key() if self._is_client else None
+        return None if self._make_key is None else self._make_key()
 
 
 # Mask keys (RFC 6455 §5.3: "derived from a strong source of entropy") --------------------

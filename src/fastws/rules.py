@@ -259,5 +259,9 @@ def not_in_message() -> errors.StateError:
     return errors.StateError("continuation() without a fragmented message to continue")
 
 
+def already_waiting() -> errors.StateError:
+    return errors.StateError("another task is waiting for a message")
+
+
 def in_message() -> errors.StateError:
     return errors.StateError("a fragmented message is not finished; send continuation() first")

@@ -11,6 +11,7 @@ __all__ = [
     "CloseCode",
     "Opcode",
     "Role",
+    "State",
 ]
 
 
@@ -19,6 +20,20 @@ class Role(IntEnum):
 
     SERVER = 0
     CLIENT = 1
+
+
+class State(IntEnum):
+    """What can still happen on a connection.
+
+    OPEN: messages travel both ways. When the peer closed or broke the protocol, what came
+        before can still be answered: the next `data_to_send` ends with our close frame.
+    CLOSING: we sent a close frame and wait for the peer's; messages may still arrive.
+    CLOSED: nothing more is sent or received. What `data_to_send` returns should still go out.
+    """
+
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
 
 
 class Opcode(IntEnum):
@@ -77,6 +92,8 @@ MAX_CONTROL_PAYLOAD: Final = 125
 MAX_CLOSE_REASON: Final = MAX_CONTROL_PAYLOAD - 2
 MAX_16_BIT_LENGTH: Final = 0xFFFF
 MAX_PAYLOAD: Final = 0x7FFF_FFFF_FFFF_FFFF
+# How much may wait for the end of a turn of the event loop, to leave in one write.
+CORK_LIMIT: Final = 64 << 10
 
 # Defaults -------------------------------------------------------------------
 

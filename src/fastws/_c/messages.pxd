@@ -37,6 +37,7 @@ cdef class MessageDecoder:
     cdef fastws_utf8 utf8
     cdef bint is_ascii
 
+    cdef list feed_octets(self, const uint8_t* data, Py_ssize_t size)
     cdef int decode(self, const uint8_t* data, Py_ssize_t size, list events) except -1
     cdef Py_ssize_t begin_frame(self, const uint8_t* p, Py_ssize_t n, list events) except -2
     cdef int take_control(self, const uint8_t* p, Py_ssize_t n, list events) except -1

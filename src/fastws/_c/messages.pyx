@@ -91,18 +91,21 @@ cdef class MessageDecoder:
     def feed(self, data):
         """Decode what the socket delivered."""
         cdef Octets octets
-        cdef list events = []
         acquire(data, &octets)
         try:
-            self.only_messages = not self.done
-            if not self.done:
-                self.decode(octets.data, octets.size, events)
+            return self.feed_octets(octets.data, octets.size)
         finally:
             release(&octets)
-        return events
 
     def __reduce__(self):
         raise rules.not_copyable(self)
+
+    cdef list feed_octets(self, const uint8_t* data, Py_ssize_t size):
+        cdef list events = []
+        self.only_messages = not self.done
+        if not self.done:
+            self.decode(data, size, events)
+        return events
 
     cdef int decode(self, const uint8_t* data, Py_ssize_t size, list events) except -1:
         cdef Py_ssize_t position = 0, available, start, used, length

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import WeakKeyDictionary
 
 from fastws import rules
-from fastws.connection import Connection, State
+from fastws.codec import HotEndpoint
+from fastws.connection import Connection
 from fastws.deflate import PerMessageDeflate
 from fastws.events import Pong
 from fastws.exceptions import ConnectionClosed, HandshakeError
@@ -29,6 +30,7 @@ from fastws.spec import (
     DEFAULT_WRITE_LIMIT,
     CloseCode,
     Role,
+    State,
 )
 
 from .opening import ServerOpening
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from fastws.deflate import Agreement
     from fastws.events import Event
     from fastws.http import Request, Response
-    from fastws.prepared import PreparedMessage
 
     from .opening import Opening
 
@@ -115,9 +116,6 @@ def _read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
     return buffer
 
 
-# How much may wait for the end of a turn of the event loop, to leave in one write, in bytes.
-_CORK_LIMIT = 64 << 10
-
 # What our own pings carry: a pong must not seem to answer one of the application's.
 _KEEPALIVE = b"keepalive"
 
@@ -126,70 +124,47 @@ _KEEPALIVE = b"keepalive"
 _TLS_LINGER = 1.0
 
 
-# The path of each message: an enum's members are slow to get at.
-_CLOSED = State.CLOSED
-
-
-class Endpoint(asyncio.BufferedProtocol):
+class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
     """What both styles of connection have in common."""
 
     __slots__ = (
         "__weakref__",
-        "_buffer",
         "_close_waiter",
-        "_connection",
-        "_corked",
         "_deadline",
         "_drain_waiters",
-        "_ended",
-        "_gone",
-        "_heard",
-        "_held",
-        "_loop",
         "_make_opening",
         "_next_ping",
         "_opening",
         "_owner",
-        "_pings",
         "_reading_paused",
         "_settings",
         "_timer",
-        "_transport",
         "_unsent",
-        "_write_paused",
-        "_wrote",
         "request",
         "response",
         "subprotocol",
     )
 
     _loop: asyncio.AbstractEventLoop
-    _buffer: memoryview
+    # There is none before connection_made; nothing of ours is called by then.
+    _transport: asyncio.Transport
+    _connection: Connection | None
+    _pings: dict[bytes, tuple[float, asyncio.Future[float]]] | None
 
     def __init__(self) -> None:
+        super().__init__()
         self.request: Request | None = None
         self.response: Response | None = None
         self.subprotocol: str | None = None
-        # There is none before connection_made; nothing of ours is called by then.
-        self._transport = cast("asyncio.Transport", None)
         self._settings = _DEFAULT_SETTINGS
         self._make_opening: Callable[[], Opening] = ServerOpening
         self._owner: Owner | None = None
         self._opening: Opening | None = None
-        self._connection: Connection | None = None
-        self._ended = False  # nothing more is received
-        self._gone = False  # nor is there a transport
         self._timer: asyncio.TimerHandle | None = None
         # Keepalive.
-        self._heard = False
         self._next_ping = 0.0
         self._deadline: float | None = None
-        self._pings: dict[bytes, tuple[float, asyncio.Future[float]]] | None = None
         # Back pressure.
-        self._corked = False
-        self._wrote = False  # not all that is sent in one turn is corked: the first is not
-        self._write_paused = False
-        self._held = False
         self._reading_paused = False
         self._unsent = 0
         self._drain_waiters: list[asyncio.Future[None]] | None = None
@@ -239,9 +214,6 @@ class Endpoint(asyncio.BufferedProtocol):
 
     def _opened(self) -> None:
         """The connection is open."""
-
-    def _received(self, events: list[Event]) -> None:
-        """Messages and control frames arrived; must not raise."""
 
     def _failed(self, exc: Exception) -> None:
         """The connection ends, or did not come about, because of an error."""
@@ -308,18 +280,9 @@ class Endpoint(asyncio.BufferedProtocol):
 
     # asyncio.BufferedProtocol ----------------------------------------------------------------
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._heard = True
-        connection = self._connection
-        if self._ended:
-            pass
-        elif connection is not None:
-            self._receive(connection, self._buffer[:nbytes])
-        elif self._opening is not None:
-            self._opening.receive_data(self, bytes(self._buffer[:nbytes]))
+    def _receive_opening(self, data: bytes) -> None:
+        if self._opening is not None:
+            self._opening.receive_data(self, data)
 
     def eof_received(self) -> None:
         if self._opening is not None:
@@ -363,7 +326,7 @@ class Endpoint(asyncio.BufferedProtocol):
             self._corked = False
             self._flush()
         if trailing:
-            self._receive(self._connection, trailing)
+            self._receive(trailing)
 
     def _refuse(self, octets: bytes, exc: Exception | None) -> None:
         """A server answers the handshake with plain HTTP, and that is all."""
@@ -400,26 +363,6 @@ class Endpoint(asyncio.BufferedProtocol):
 
     # Receiving ------------------------------------------------------------------------
 
-    def _receive(self, connection: Connection, data: Buffer) -> None:
-        # What is sent in answer leaves in one write.
-        self._corked = True
-        try:
-            events = connection.receive_data(data)
-            if self._pings:
-                self._resolve_pings(events)
-            if events:
-                self._received(events)
-        finally:
-            if connection.close_code is None:
-                self._corked = self._wrote = False
-                buffers = connection.buffers_to_send()
-                if buffers:
-                    self._write(connection, buffers)
-            else:
-                # Our close frame comes next. A task that a message has just woken has its
-                # turn before, and may answer.
-                self._cork()
-
     def _finish(self) -> None:
         """Nothing more will be received."""
         if self._ended:
@@ -454,63 +397,15 @@ class Endpoint(asyncio.BufferedProtocol):
             )
         return self._connection
 
-    def _sent(self, queued: int | None = None) -> None:
-        """Something was queued: see that it leaves.
-
-        The first write of a turn of the event loop is not delayed; what follows in the same
-        turn leaves together at its end, or when it becomes much: a task that sends and sends
-        must come to feel the back pressure.
-
-        Args:
-            queued: how many bytes wait, where that is known.
-        """
-        connection = self._connection
-        assert connection is not None
-        if not self._corked:
-            if self._wrote:
-                self._cork()
-            else:
-                self._wrote = True
-                self._flush()
-            return
-        if queued is None:
-            queued = connection.bytes_queued
-        # (The last flush adds our close frame; it must not come in the middle.)
-        if queued > _CORK_LIMIT and connection.close_code is None:
-            self._flush()
-
-    def _cork(self) -> None:
-        self._corked = True
-        self._loop.call_soon(self._uncork)
-
-    def _uncork(self) -> None:
-        self._corked = self._wrote = False
-        self._flush()
-
-    def _flush(self) -> None:
-        """Send what is queued; if it ends with our last word, so does the connection."""
-        connection = self._connection
-        assert connection is not None
-        buffers = connection.buffers_to_send()
-        if buffers:
-            self._write(connection, buffers)
-        if connection.state is _CLOSED and not self._ended:
-            self._finish()
-            self._end_transport()
-
-    def _write(self, connection: Connection, buffers: list[bytes]) -> None:
-        if self._gone:
-            return
-        # Not writelines: asyncio's joins what it gets, before Python 3.12, and later ones, up to
-        # 3.13.1, forget to say that the peer takes too little.
-        for buffer in buffers:
-            self._transport.write(buffer)
-        if self._write_paused and self._settings.max_unsent_size is not None:
-            self._drop_slow_peer(connection, self._settings.max_unsent_size)
-
-    def _drop_slow_peer(self, connection: Connection, limit: int) -> None:
-        if self._transport.get_write_buffer_size() > limit and not self._ended:
-            connection.fail(CloseCode.POLICY_VIOLATION, f"more than {limit} bytes unsent")
+    def _drop_slow_peer(self) -> None:
+        limit = self._settings.max_unsent_size
+        if (
+            limit is not None
+            and self._transport.get_write_buffer_size() > limit
+            and not self._ended
+        ):
+            assert self._connection is not None
+            self._connection.fail(CloseCode.POLICY_VIOLATION, f"more than {limit} bytes unsent")
             self._finish()
             self._transport.abort()
 
@@ -772,29 +667,6 @@ class WebSocketProtocol(Endpoint):
 
     # Methods ----------------------------------------------------------------------------
 
-    def send(
-        self, message: str | Buffer | PreparedMessage, *, compress: bool | None = None
-    ) -> None:
-        """Send a text (str) or binary (bytes-like) message, or one that `prepare` made; what
-        the peer does not take yet is buffered.
-
-        Args:
-            message: the message.
-            compress: whether to compress it, where that was agreed on; None to decide by
-                its size. It is done at once: a large message takes its time.
-
-        Raises:
-            TypeError: if `message` is none of these.
-            ValueError: if `message` has lone surrogates.
-            ConnectionClosed: if the connection is closed or closing.
-        """
-        connection = self._connection
-        if connection is None:
-            connection = self._sendable()
-        queued = connection.send(message, compress=compress)
-        if queued > _CORK_LIMIT or not self._corked:
-            self._sent()
-
     def ping(self, data: Buffer | None = None) -> asyncio.Future[float]:
         """Send a ping (RFC 6455 §5.5.2).
 
@@ -830,19 +702,10 @@ class WebSocketProtocol(Endpoint):
 
     # Endpoint's ---------------------------------------------------------------------------
 
+    _received = Endpoint._call_back
+
     def _opened(self) -> None:
         self._call(self.on_open)
-
-    def _received(self, events: list[Event]) -> None:
-        on_message = self.on_message
-        for event in events:
-            if type(event) is str or type(event) is bytes:
-                try:
-                    on_message(event)
-                except Exception as exc:
-                    self._hook_failed(exc)
-                    if not isinstance(exc, ConnectionClosed):
-                        return
 
     def _failed(self, exc: Exception) -> None:
         self._call(self.on_error, exc)

@@ -12,7 +12,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from fastws import rules
-from fastws.connection import State
 from fastws.exceptions import ConnectionClosed
 from fastws.handshake import ServerHandshake
 from fastws.http import Headers
@@ -26,6 +25,7 @@ from fastws.spec import (
     DEFAULT_PING_TIMEOUT,
     DEFAULT_WRITE_LIMIT,
     CloseCode,
+    State,
 )
 
 from .opening import ServerOpening

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from fastws import rules
-from fastws.connection import State
-from fastws.exceptions import ConnectionClosed, StateError
+from fastws.exceptions import ConnectionClosed
 from fastws.prepared import PreparedMessage, prepare
-from fastws.spec import CloseCode
+from fastws.spec import CloseCode, State
 
 from .protocol import Endpoint, logger
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from fastws.deflate import CompressorParameters
-    from fastws.events import Event
 
     Message: TypeAlias = (
         str
@@ -66,14 +64,13 @@ class WebSocket(Endpoint):
         subprotocol: the subprotocol agreed on; None if there is none.
     """
 
-    __slots__ = ("_discarding", "_fragmented", "_messages", "_waiter")
+    __slots__ = ("_discarding",)
+
+    _fragmented: asyncio.Future[None] | None
 
     def __init__(self) -> None:
         super().__init__()
-        self._messages: list[str | bytes] | None = None  # the next one at the end
         self._discarding = False
-        self._waiter: asyncio.Future[None] | None = None  # of the one task in recv()
-        self._fragmented: asyncio.Future[None] | None = None  # a message sent in fragments
 
     # Receiving -----------------------------------------------------------------------
 
@@ -86,19 +83,13 @@ class WebSocket(Endpoint):
             ConnectionClosed: if the connection is closed and all messages were received.
             StateError: if another task is waiting for a message.
         """
-        if not self._messages:
-            await self._wait_for_message()
+        while self._messages is None:
+            waiter = self._wait_for_message()
+            try:
+                await waiter
+            finally:
+                self._waiter = None
         return self._next_message()
-
-    def _next_message(self) -> str | bytes:
-        messages = self._messages
-        assert messages is not None
-        message = messages.pop()
-        if not messages:
-            self._messages = None
-            if self._held:
-                self._hold_reading(False)
-        return message
 
     def __aiter__(self) -> AsyncIterator[str | bytes]:
         return self
@@ -111,36 +102,24 @@ class WebSocket(Endpoint):
             ConnectionClosed: if it ended in any other way.
             StateError: if another task is waiting for a message.
         """
-        if not self._messages:
+        while self._messages is None:
             try:
-                await self._wait_for_message()
+                waiter = self._wait_for_message()
             except ConnectionClosed as exc:
                 if exc.is_normal:
                     raise StopAsyncIteration from None
                 raise
-        return self._next_message()
-
-    async def _wait_for_message(self) -> None:
-        while not self._messages:
-            if self._ended:
-                raise self._closed_error()
-            if self._waiter is not None:
-                raise StateError("another task is waiting for a message")
-            # Whoever waits has said all there was to say.
-            self._wrote = False
-            if self._corked:
-                self._flush()
-                if self._ended:
-                    continue
-            self._waiter = self._loop.create_future()
             try:
-                await self._waiter
+                await waiter
             finally:
                 self._waiter = None
+        return self._next_message()
 
     # Sending ----------------------------------------------------------------------------
 
-    async def send(self, message: Message, *, compress: bool | None = None) -> None:
+    async def send(  # type: ignore[override]
+        self, message: Message, *, compress: bool | None = None
+    ) -> None:
         """Send a message: text if it is a `str`, binary if it is bytes-like.
 
         An iterable or asynchronous iterable, all of one kind, is sent as the fragments of
@@ -158,15 +137,8 @@ class WebSocket(Endpoint):
             ValueError: if a text has lone surrogates.
             ConnectionClosed: if the connection is closed, closing or lost meanwhile.
         """
-        connection = self._connection
-        if (
-            connection is not None
-            and connection.deflate is None
-            and self._fragmented is None
-            and (type(message) is str or type(message) is bytes)
-        ):
-            # Most messages have a short way.
-            self._sent(connection.send(message))
+        if self._send_at_once(message):
+            pass  # as most are
         elif isinstance(message, (str, bytes, PreparedMessage)) or _is_buffer(message):
             connection = self._sendable()
             if connection.compressor is not None and compress is not False:
@@ -289,26 +261,16 @@ class WebSocket(Endpoint):
 
     # Endpoint's ---------------------------------------------------------------------------
 
-    def _received(self, events: list[Event]) -> None:
-        connection = self._connection
-        assert connection is not None
-        messages = cast("list[str | bytes]", events)
-        if not connection.only_messages:
-            messages = [event for event in events if isinstance(event, (str, bytes))]
-            if not messages:
-                return
-        messages.reverse()
-        if self._messages:
-            # What an earlier read brought is still here: the handler is slow.
-            if self._discarding:
-                return
-            self._messages[:0] = messages
-            if not self._held:
-                self._hold_reading(True)
-                self._look_after_reader()
-        else:
-            self._messages = messages
-        _set(self._waiter)
+    _received = Endpoint._keep
+
+    def _pile_up(self, messages: list[str | bytes]) -> None:
+        if self._discarding:
+            return
+        assert self._messages is not None
+        self._messages[:0] = messages
+        if not self._held:
+            self._hold_reading(True)
+            self._look_after_reader()
 
     def _close(self, code: int | None, reason: str) -> None:
         super()._close(code, reason)
@@ -327,18 +289,11 @@ class WebSocket(Endpoint):
         else:
             self._look_after_reader()
 
-    def _sent(self, queued: int | None = None) -> None:
-        # While there are messages to answer, more answers are to come.
-        if self._messages and not self._corked:
-            self._cork()
-        else:
-            super()._sent(queued)
-
     def _failed(self, exc: Exception) -> None:
         logger.debug("connection failed (%s): %s", self.remote_address, exc)
 
     def _finished(self) -> None:
-        _set(self._waiter)
+        self._wake_reader()
         _set(self._fragmented)
 
 

@@ -1,0 +1,3 @@
+# The twins have one interface; the reference documents it.
+from fastws._py.hot import HotConnection as HotConnection
+from fastws._py.hot import HotEndpoint as HotEndpoint
