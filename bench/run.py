@@ -119,6 +119,10 @@ _FEW = [
     *("fastws-callback", "fastws-callback-uvloop"),
     *("picows", "picows-uvloop", "websockets", "beast"),
 ]
+_OTHERWISE = [
+    *("fastws-callback", "fastws-callback-uvloop", "fastws-coroutine"),
+    *("picows", "picows-uvloop", "websockets", "aiohttp", "node-ws"),
+]
 _LOADS = ["50x16x32", "50x1x125", "10x4x16K", "4x2x1M-binary"]
 _GROWTH = ["1x1x125", "10x1x125", "100x1x125", "1000x1x125"]
 
@@ -128,6 +132,7 @@ FULL = Plan(
         Echo(_MANY, _LOADS, seconds=0.7, rounds=3),
         Echo(_ON_ASYNCIO, _GROWTH, seconds=0.7),
         Echo(_ON_ASYNCIO, ["idle"], seconds=0.7),
+        Echo(_OTHERWISE, ["tls-50x1x125", "tls-10x4x16K", "deflate-50x1x1K"], seconds=0.7),
     ],
     clients=Clients(client.NAMES, seconds=0.4, rounds=3),
 )
@@ -225,6 +230,7 @@ class Runner:
         cells = []
         for number, call in enumerate(calls):
             names = {"idle": "idle connections", _GROWTH[0]: "numbers of connections"}
+            names["tls-50x1x125"] = "TLS, compression"
             name = names.get(call.workloads[0], "echo servers")
             content = self._counted(name, call, self.directory / f"echo{number}.json")
             cells += content.get("results", [])

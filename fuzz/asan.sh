@@ -10,7 +10,10 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 cc=${CC:-gcc}
 work=$PWD/.cache/asan
-paths=(tests/test_{masking,utf8,kernels,frames,messages,differential,deflate}.py)
+paths=(
+    tests/test_{masking,utf8,kernels,frames,messages,differential,deflate,connection}.py
+    tests/aio/test_{protocol,websocket,unsent}.py
+)
 
 say() { printf '\n=== %s\n' "$*"; }
 
@@ -28,7 +31,7 @@ say "a virtual environment, and a copy of the sources"
 python=$work/venv/bin/python
 "$python" -m pip install -q --disable-pip-version-check \
     'setuptools>=80' 'cython>=3.2' 'h11>=0.16' 'hypothesis>=6.100' 'pytest>=8.3' \
-    'pytest-timeout>=2.3' zlib-ng isal
+    'pytest-timeout>=2.3' 'trustme>=1.2' zlib-ng isal uvloop aiofastnet
 rm -rf "$work/tree"
 mkdir -p "$work/tree"
 cp -R pyproject.toml setup.py README.md LICENSE src tests "$work/tree"

@@ -12,7 +12,10 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 tree=$PWD/.cache/coverage/tree
 # Those that asan.sh runs, and those that use the codec's classes otherwise.
-paths=(../tests/test_{masking,utf8,kernels,frames,messages,differential,deflate,connection,codec}.py)
+paths=(
+    ../tests/test_{masking,utf8,kernels,frames,messages,differential,deflate,connection,codec}.py
+    ../tests/aio/test_{protocol,websocket,unsent}.py
+)
 # Per cent. Not all: which lines can be traced is for each release of Cython to say.
 enough=95
 
