@@ -1,0 +1,15 @@
+"""FastAPI's echo application. FastAPI wants to find the annotations in the module's namespace."""
+
+from fastapi import FastAPI, WebSocket
+
+asgi = FastAPI()
+
+
+@asgi.websocket("/")
+async def echo(ws: WebSocket) -> None:
+    await ws.accept()
+    while (event := await ws.receive())["type"] == "websocket.receive":
+        if event.get("text") is not None:
+            await ws.send_text(event["text"])
+        else:
+            await ws.send_bytes(event["bytes"])
