@@ -13,7 +13,7 @@ SOURCES := pyproject.toml setup.py $(wildcard src/fastws/_c/*.p[yx][xd] src/fast
 COVERED := src/fastws/_py/*,src/fastws/connection.py,src/fastws/deflate.py,src/fastws/handshake.py
 
 .PHONY: help run test test-c test-py test-kernels test-neon conformance conformance-quick fuzz \
-	leaks asan coverage lint format bench bench-quick wheels clean
+	leaks asan coverage lint format bench bench-quick upstream wheels clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -44,6 +44,9 @@ conformance: $(VENV)/.built-test  ## Run the Autobahn suite in every combination
 
 conformance-quick: $(VENV)/.built-test  ## The same without limits and compression, for the C twin
 	$(BIN)/python tests/conformance/run.py --quick --impl c
+
+upstream: $(VENV)/.built-test  ## Run the hosts' own WebSocket tests with fastws in place
+	$(BIN)/python tests/integrations/upstream.py
 
 fuzz: $(VENV)/.built-fuzz  ## Fuzz the decoders, the handshake and the kernels for FUZZ_SECONDS (600)
 	$(BIN)/python fuzz/run.py
