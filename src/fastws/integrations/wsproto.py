@@ -1,0 +1,272 @@
+"""fastws in wsproto: under hypercorn, quart, trio-websocket, httpx-ws, simple-websocket, …
+
+    import fastws.integrations.wsproto
+
+    fastws.integrations.wsproto.install()
+
+This module knows how wsproto reads and writes frames, and does that for the ordinary ones: those
+that break no rule, on connections without extensions. It does not know what wsproto says to the
+others; all of them go through wsproto's own code, which keeps its errors, its close codes and the
+order of its calls to an extension. Connections opened before `install` stay as they are.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, cast
+
+from fastws.codec import apply_mask, apply_mask_inplace, decode_utf8, encode_frame
+
+from ._install import Host, Installation
+
+HOST = Host("wsproto", tested=("1.2", "1.4"))
+
+try:
+    from wsproto import connection as host_connection
+    from wsproto import events
+    from wsproto import frame_protocol as host
+    from wsproto.frame_protocol import Frame, Opcode
+except ImportError as exc:
+    raise HOST.missing() from exc
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from wsproto.extensions import Extension
+
+__all__ = ["FrameProtocol", "install"]
+
+# The path to a member of an enumeration is long.
+CONTINUATION: Final = Opcode.CONTINUATION
+TEXT: Final = Opcode.TEXT
+BINARY: Final = Opcode.BINARY
+CLOSE: Final = Opcode.CLOSE
+
+# By the first byte: no bit is reserved, and control frames are not fragmented.
+ORDINARY: Final = {opcode | 0x80: opcode for opcode in Opcode} | {
+    opcode: opcode for opcode in (TEXT, BINARY, CONTINUATION)
+}
+
+
+# wsproto before 1.3 makes bytes only of what it unmasks, and leaves the rest a bytearray.
+OLD: Final = isinstance(host.XorMaskerSimple(bytes(4)).process(bytearray(1)), bytes)
+
+
+def install(*, untested: bool = False) -> Installation:
+    """Let wsproto's connections read and write frames with fastws.
+
+    Args:
+        untested: whether to do so in a version of wsproto that was not tested with fastws.
+
+    Returns:
+        what undoes it.
+
+    Raises:
+        IntegrationError: if that does not work in this wsproto.
+    """
+    return HOST.install(_patch, _check, untested=untested)
+
+
+class FrameProtocol(host.FrameProtocol):
+    """wsproto's class of this name, reading and writing with fastws.
+
+    Args:
+        client: whether this is the client's end.
+        extensions: what was offered; those that are enabled are used.
+    """
+
+    def __init__(self, client: bool, extensions: list[Extension]) -> None:
+        super().__init__(client, extensions)
+        self._theirs = bool(self._frame_decoder.extensions)  # whether wsproto reads by itself
+        self._received: list[bytes] = []  # what has not been looked at, if not
+
+    # Receiving --------------------------------------------------------------------------
+
+    def receive_bytes(self, data: bytes) -> None:
+        """Take what the peer sent.
+
+        Raises:
+            TypeError: if `data` is not bytes-like.
+        """
+        if self._theirs:
+            super().receive_bytes(data)
+        elif type(data) is bytes:
+            self._received.append(data)
+        else:
+            buffer = host.Buffer()
+            buffer.feed(data)
+            self._received.append(bytes(buffer.buffer))
+
+    def _parse_more_gen(self) -> Generator[Frame | None, None, None]:
+        # Runs as far as the consumer of `received_frames` wants; yields None to wait for more.
+        if not self._theirs:
+            rest = yield from self._parse_ordinary()
+            if rest is None:
+                return
+            self._theirs = True
+            super().receive_bytes(rest)
+        yield from super()._parse_more_gen()
+
+    def _parse_ordinary(self) -> Generator[Frame | None, None, bytes | None]:
+        """Parse frames; return those that break a rule, or None if the last was a close frame."""
+        received = self._received
+        message = self._message_decoder
+        mask_bit = 0 if self.client else 0x80
+        data, position, end = b"", 0, 0
+        while True:
+            if received:
+                data = self._take(data[position:])
+                position, end = 0, len(data)
+
+            # The header, which may be incomplete.
+            start = position + 2
+            if start > end:
+                yield None
+                continue
+            first = data[position]
+            opcode = ORDINARY.get(first)
+            length = data[position + 1] ^ mask_bit
+            if opcode is None or length > (127 if opcode < 3 else 125):
+                break
+            if length > 125:
+                least, size = (126, 2) if length == 126 else (65536, 8)
+                if start + size > end:
+                    yield None
+                    continue
+                length = int.from_bytes(data[start : start + size], "big")
+                if not least <= length < 1 << 63:
+                    break
+                start += size
+            key = None
+            if mask_bit:
+                key = data[start : start + 4]
+                start += 4
+                if start > end:
+                    yield None
+                    continue
+            stop = start + length
+
+            if opcode > 2:
+                if stop > end:
+                    yield None
+                    continue
+                frame = Frame(opcode, _unmask(data[start:stop], key), True, True)
+                position = stop
+                if opcode is CLOSE:
+                    yield self._process_close(frame)
+                    return None
+                yield frame
+
+            elif first > 0x80 and stop <= end and message.opcode is None:
+                # A message in one frame, and all of it is there.
+                if opcode is BINARY:
+                    frame = Frame(BINARY, _unmask(data[start:stop], key), True, True)
+                else:
+                    try:
+                        text = decode_utf8(data[start:stop], key)
+                    except UnicodeDecodeError:
+                        break
+                    frame = Frame(TEXT, text, True, True)
+                position = stop
+                yield frame
+
+            elif (opcode is CONTINUATION) == (message.opcode is None):
+                break
+
+            else:
+                # A part of a message: what is there of it is handed on at once.
+                position = start
+                taken = 0
+                while True:
+                    payload = data[position : position + length - taken]
+                    position += len(payload)
+                    if payload or not length:
+                        payload = _unmask(payload, key, taken)
+                        taken += len(payload)
+                        frame = Frame(opcode, payload, taken == length, first >= 0x80)
+                        yield message.process_frame(frame)
+                        if taken == length:
+                            break
+                        opcode = CONTINUATION
+                    else:
+                        yield None
+                    if received:
+                        data = self._take(data[position:])
+                        position, end = 0, len(data)
+
+        return data[position:]
+
+    def _take(self, rest: bytes) -> bytes:
+        """Return what was received, after the rest of what was there before."""
+        received = self._received
+        data = received[0] if not rest and len(received) == 1 else b"".join((rest, *received))
+        received.clear()
+        return data
+
+    # Sending ----------------------------------------------------------------------------
+
+    def _serialize_frame(
+        self, opcode: Opcode, payload: bytes | bytearray = b"", fin: bool = True
+    ) -> bytearray:
+        if (
+            self.extensions
+            or (type(payload) is not bytes and type(payload) is not bytearray)
+            or (fin is not True and fin is not False)
+            or (opcode > 2 and len(payload) > 125)
+        ):
+            return super()._serialize_frame(opcode, payload, fin)
+        key = os.urandom(4) if self.client else None
+        return bytearray(encode_frame(opcode, payload, fin=fin, key=key))
+
+
+def _unmask(payload: bytes, key: bytes | None, offset: int = 0) -> bytes:
+    if key and payload:
+        return apply_mask(payload, key, offset)
+    return cast("bytes", bytearray(payload)) if OLD else payload
+
+
+def _process(self: host.XorMaskerSimple, data: bytearray) -> bytearray:
+    """Mask a copy of `data`, and turn the key for what comes after it."""
+    if OLD and not data:
+        return data
+    masked = bytearray(data)
+    key = self._masking_key
+    apply_mask_inplace(masked, key)
+    turn = len(masked) % 4
+    self._masking_key = key[turn:] + key[:turn]
+    return cast("bytearray", bytes(masked)) if OLD else masked
+
+
+# Installing -----------------------------------------------------------------------------
+
+
+def _patch(installation: Installation) -> None:
+    installation.replace(host_connection, "FrameProtocol", FrameProtocol)
+    # For what goes through wsproto's own code: connections with extensions.
+    installation.replace(host.XorMaskerSimple, "process", _process)
+
+
+def _check() -> None:
+    """Let two connections talk to each other."""
+    client = host_connection.Connection(host_connection.CLIENT)
+    server = host_connection.Connection(host_connection.SERVER)
+    assert type(client._proto) is type(server._proto) is FrameProtocol
+    said: list[events.Event] = [
+        events.TextMessage(data="größer als 125 Bytes: " + 50 * "€"),
+        events.BytesMessage(data=bytes(70_000)),
+        events.Ping(payload=b"ping"),
+        events.BytesMessage(data=b"in two ", message_finished=False),
+        events.BytesMessage(data=b"frames"),
+    ]
+    close = events.CloseConnection(code=host.CloseReason.NORMAL_CLOSURE, reason="bye")
+    client.receive_data(b"".join(map(server.send, said)))
+    assert list(client.events()) == said
+    server.receive_data(b"".join(map(client.send, [*said, close])))
+    assert list(server.events()) == [*said, close]
+    client.receive_data(server.send(close.response()))
+    assert list(client.events()) == [close]
+    broken = host_connection.Connection(host_connection.CLIENT)
+    broken.receive_data(b"\x81\x02\xc3(")
+    (event,) = broken.events()
+    assert isinstance(event, events.CloseConnection)
+    assert event.code is host.CloseReason.INVALID_FRAME_PAYLOAD_DATA
