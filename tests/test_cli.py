@@ -97,6 +97,7 @@ def test_help_names_the_commands(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE) == [
+        "run",
         "echo",
         "connect",
         "probe",
@@ -155,6 +156,7 @@ def test_printing_to_nobody(closed_pipe):
 def test_info(capsys):
     assert main(["info"]) == 0
     info = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert f"wsproto {version('wsproto')}" in info.pop("hosts").split(", ")
     assert info == {
         "fastws": fastws.__version__,
         "twin": fastws.implementation,

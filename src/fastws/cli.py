@@ -1,4 +1,4 @@
-"""The command line: `fastws echo`, `connect`, `probe` and `info`.
+"""The command line: `fastws run`, `echo`, `connect`, `probe` and `info`.
 
 This module knows arguments, terminals, processes and exit statuses. It does not know the
 protocol: everything that it tells a peer goes through `serve` and `connect`.
@@ -17,10 +17,13 @@ import os
 import platform
 import re
 import select
+import shutil
 import signal
 import socket
 import ssl
+import subprocess
 import sys
+import sysconfig
 import threading
 from base64 import b64encode
 from contextlib import suppress
@@ -39,6 +42,7 @@ from .aio.server import serve
 from .codec import implementation, kernel
 from .exceptions import ConnectionClosed, HandshakeError, InvalidURIError
 from .http import Response
+from .integrations._startup import environment, hosts
 from .spec import DEFAULT_MAX_MESSAGE_SIZE
 
 if TYPE_CHECKING:
@@ -99,11 +103,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastws",
-        description="A WebSocket echo server, an interactive client, a test of servers.",
+        description="Runs servers of others with fastws; an echo server, an interactive client, "
+        "a test of servers.",
         epilog="fastws COMMAND --help tells more about a command.",
     )
     parser.add_argument("--version", action="version", version=f"fastws {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands)
     _add_echo(commands)
     _add_connect(commands)
     _add_probe(commands)
@@ -123,6 +129,38 @@ def _add_command(
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def _add_run(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "run",
+        _run_run,
+        "run a Python program with fastws in the servers and clients it uses",
+        """\
+PROGRAM is a console script of the Python that fastws is installed in, or a path to a script.
+fastws is installed in the hosts before the program begins, in its worker processes too. If that
+cannot be done, the exit status is 2; else it is that of the program. `fastws info` lists the
+integrations whose hosts are here.
+
+example:
+  fastws run --with wsproto -- hypercorn app:app --workers 4
+  fastws run --with wsproto,websockets -- -m quart run""",
+    )
+    parser.usage = "%(prog)s --with NAME[,NAME...] [--] (PROGRAM | -m MODULE) [ARGUMENT ...]"
+    add = parser.add_argument
+    add(
+        "--with",
+        dest="integrations",
+        type=lambda text: [name.strip().replace("-", "_") for name in text.split(",")],
+        action="extend",
+        required=True,
+        metavar="NAME[,NAME...]",
+        help="the integrations to install; may be repeated",
+    )
+    add("--untested", action="store_true", help="install them in untested versions of hosts, too")
+    add("-m", dest="module", nargs=argparse.REMAINDER, help="run a module, as python -m does")
+    add("program", nargs=argparse.REMAINDER, metavar="PROGRAM", help="what to run")
 
 
 def _add_echo(commands: Any) -> None:
@@ -274,11 +312,65 @@ def _header(text: str) -> tuple[str, str]:
     return name, value
 
 
+# fastws run -----------------------------------------------------------------------------
+
+
+def _run_run(args: argparse.Namespace) -> int:
+    known = hosts()
+    for name in args.integrations:
+        if name not in known:
+            raise CommandError(f"no integration {name!r}, but {', '.join(known)}", 2)
+    if args.module is not None:
+        command = ["-m", *args.module]
+    else:
+        command = args.program[args.program[:1] == ["--"] :]
+    if command[:1] != ["-m"]:
+        command[:1] = [_script(command)]
+    elif len(command) < 2:
+        raise CommandError("-m needs the name of a module", 2)
+    environ = environment(args.integrations, os.environ, untested=args.untested)
+    command = [sys.executable, *command]
+    if os.name == "posix":
+        # The program gets our process: its signals, its exit status and its id are its own.
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        os.execve(sys.executable, command, environ)  # noqa: S606
+    return subprocess.run(command, env=environ, check=False).returncode  # noqa: S603
+
+
+def _script(command: list[str]) -> str:
+    """Return the path of a program, which has to be a script of this Python."""
+    if not command:
+        raise CommandError("what is to be run?", 2)
+    name = command[0]
+    ours = sysconfig.get_path("scripts")
+    path = shutil.which(name, path=ours) or shutil.which(name)
+    if path is None and os.path.isfile(name):
+        path = name
+    if path is None:
+        raise CommandError(f"no program {name!r}", 2)
+    if os.name != "posix":
+        return path
+    with open(path, "rb") as file:
+        head = file.read(1024)
+    found = re.match(rb"#!\s*(?:\S*/env\s+)?(\S+)", head)
+    if found is not None and found[1] == b"/bin/sh":
+        # What pip writes for an interpreter whose path is too long for the first line.
+        found = re.search(rb"\n'{3}exec' \"?([^\"\n]*?)\"? \"\$0\"", head)
+    interpreter = os.fsdecode(found[1]) if found else ""
+    if "python" not in os.path.basename(interpreter) and not path.endswith(".py"):
+        raise CommandError(f"{path} is not a Python script", 2)
+    folder = os.path.dirname(interpreter)
+    if folder and os.path.realpath(folder) != os.path.realpath(os.path.dirname(sys.executable)):
+        raise CommandError(f"{path} is for another Python, {interpreter}: install fastws there", 2)
+    return path
+
+
 # fastws info ----------------------------------------------------------------------------
 
 
 def _run_info(args: argparse.Namespace) -> int:
-    info = {
+    info: dict[str, Any] = {
         "fastws": __version__,
         "twin": implementation,
         "kernel": kernel,
@@ -287,11 +379,21 @@ def _run_info(args: argparse.Namespace) -> int:
         "h11": _version_of("h11"),
         "uvloop": _version_of("uvloop"),
     }
+    integrations = {
+        name: {"host": host.name, "version": number, "tested": host.covers(number)}
+        for name, host in hosts().items()
+        if (number := _version_of(host.name)) is not None
+    }
     if args.json:
-        print(json.dumps(info, indent=2))
+        print(json.dumps(info | {"integrations": integrations}, indent=2))
     else:
         for name, value in info.items():
             print(f"{name:<9} {value or 'not installed'}")
+        found = [
+            f"{name} {host['version']}" + ("" if host["tested"] else " (not tested)")
+            for name, host in integrations.items()
+        ]
+        print(f"{'hosts':<9} {', '.join(found) or 'none'}")
     return 0
 
 

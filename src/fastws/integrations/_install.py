@@ -59,6 +59,11 @@ class Host:
         except PackageNotFoundError:
             raise self.missing() from None
 
+    def covers(self, version: str) -> bool:
+        """Return whether a version of the host was tested."""
+        first, end = self.tested
+        return _release(first) <= _release(version) < _release(end)
+
     def is_tested(self) -> bool:
         """Return whether that version was tested; warn if it was not.
 
@@ -66,9 +71,9 @@ class Host:
             ImportError: if the host is not installed.
         """
         found = self.version()
-        first, end = self.tested
-        if _release(first) <= _release(found) < _release(end):
+        if self.covers(found):
             return True
+        first, end = self.tested
         warnings.warn(
             f"fastws was not tested with {self.name} {found}, "
             f"but with {first} and later up to, not including, {end}",
