@@ -22,6 +22,7 @@ A table in upstream.toml is a host, and has
     plugins        modules in plugins/ to import with fastws: for hosts that are not patched
     environment    variables for the run with fastws
     differences    tests that pass only without fastws, and the reason
+    own            files in this directory with tests of ours, which have to pass with each version
 
 and may have a table named like one of the versions, with what is different for it.
 """
@@ -190,6 +191,27 @@ def run(host: Host, impl: str | None, only: list[str] | None = None) -> Run:
     return Run(found["outcomes"], found["problems"])
 
 
+def run_own(host: Host, impl: str) -> bool:
+    """Run our own tests of the integration with this version of the host."""
+    files = [str(HERE / name) for name in host.table.get("own", [])]
+    if not files:
+        return True
+    env = os.environ | {"FASTWS_IMPL": impl}
+    command = [
+        str(host.python), "-m", "pytest", "-q", "-c", str(CACHE / "pytest.ini"),
+        "--rootdir", str(HERE), "-p", "no:cacheprovider", "-W", "error", *files,
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=CACHE, env=env, timeout=TIMEOUT, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    print(f"    our own tests: {lines[-1] if lines else 'nothing'}")
+    if done.returncode:
+        print(f"{done.stdout[-4000:]}")
+    return done.returncode == 0
+
+
 def fails_again(host: Host, impl: str | None, tests: list[str]) -> set[str]:
     """Return which of these tests fail if they are run again some times."""
     failing = set()
@@ -273,7 +295,9 @@ def main() -> int:
         usable = True
         for version in table["versions"][chosen]:
             try:
-                new, known = compare(prepare(name, version, table), args.impl)
+                host = prepare(name, version, table)
+                new, known = compare(host, args.impl)
+                failed += not run_own(host, args.impl)
             except Unusable as exc:
                 print(f"{name} {version}: {exc}", flush=True)
                 failed += 1
