@@ -1,0 +1,397 @@
+"""fastws in websockets: its asyncio, threading, trio and sans-I/O clients and servers, and the
+hosts that stand on them (uvicorn's default class, sanic).
+
+    import fastws.integrations.websockets
+
+    fastws.integrations.websockets.install()
+
+or, for some connections only and without replacing anything:
+
+    from fastws.integrations.websockets import ServerConnection
+
+    async with serve(handler, host, port, create_connection=ServerConnection): ...
+
+This module knows how websockets reads and writes frames. It does not know what a frame does to
+a connection: each goes through websockets' own `Protocol.recv_frame`, as before. All that is
+unusual, a violation above all, is read again by websockets' own parser, from the first byte of
+the frame, so that it has the last word on it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from types import MethodType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastws.codec import Frame, FrameDecoder, encode_frame
+
+from ._install import Host, Installation
+
+HOST = Host("websockets", tested=("16.0", "18"))
+
+try:
+    from websockets import client, frames, protocol, server, streams
+    from websockets.asyncio import client as asyncio_client
+    from websockets.asyncio import server as asyncio_server
+    from websockets.exceptions import PayloadTooBig
+except ImportError as exc:
+    raise HOST.missing() from exc
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from websockets.extensions import Extension
+
+__all__ = [
+    "ClientConnection",
+    "ClientProtocol",
+    "ServerConnection",
+    "ServerProtocol",
+    "install",
+]
+
+
+def install(*, untested: bool = False) -> Installation:
+    """Let all connections of websockets that are opened from now on read and write their
+    frames with fastws; in threads, in trio and without I/O too.
+
+    Those of `websockets.legacy` only write them with it.
+
+    Args:
+        untested: whether to do so with a version of websockets that was not tested.
+
+    Returns:
+        what undoes it; connections opened in the meantime keep what they have.
+
+    Raises:
+        IntegrationError: if it does not work.
+    """
+    return HOST.install(_patch, _check, untested=untested)
+
+
+def _patch(installation: Installation) -> None:
+    installation.replace(protocol.Protocol, "parse", _parse)
+    installation.replace(frames.Frame, "serialize", _serialize)
+
+
+# Reading ------------------------------------------------------------------------------
+
+_their_parse = protocol.Protocol.parse
+_OPCODES: list[Any] = [next((op for op in frames.Opcode if op == i), None) for i in range(16)]
+_MASK_KEY_SIZE = 4
+_MAX_HEADER = 14  # 2 bytes, a 64-bit length and a mask key
+
+
+class _Reader(streams.StreamReader):
+    """Leaves what arrives as it came, until websockets' own code reads it.
+
+    Each of websockets' loops begins with `at_eof`: that tells when ours has ended.
+    """
+
+    def __init__(self, reader: streams.StreamReader) -> None:
+        self.buffer = reader.buffer
+        self.eof = reader.eof
+        self.data = b""
+        self.ours = True
+        self.failure: Exception | None = None
+
+    def feed_data(self, data: bytes | bytearray) -> None:
+        if self.ours and not (self.buffer or self.data or self.eof) and type(data) is bytes:
+            self.data = data
+        else:
+            self._join()
+            super().feed_data(data)
+
+    def take(self) -> bytes | bytearray:
+        data: bytes | bytearray = self.data
+        if data:
+            self.data = b""
+        elif self.buffer:
+            data = self.buffer
+            self.buffer = bytearray()
+        return data
+
+    def at_eof(self) -> Generator[None, None, bool]:
+        self.ours = False
+        self._join()
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        return (yield from super().at_eof())
+
+    def _join(self) -> None:
+        if self.data:
+            self.buffer = bytearray(self.data) + self.buffer
+            self.data = b""
+
+
+def _parse(self: protocol.Protocol) -> Generator[None]:
+    """Parse incoming data into frames; in place of `websockets.protocol.Protocol.parse`.
+
+    When something is not as usual, websockets' own takes over for good: with the bytes of
+    the frame at hand, or with an exception, for which it knows what to do.
+    """
+    masked = self.side is protocol.SERVER
+    try:
+        # Which extension may use which bit is for websockets to judge.
+        decoder = FrameDecoder(
+            masked=masked, max_payload_size=_limit(self), rsv1=True, rsv2=True, rsv3=True
+        )
+    except (TypeError, ValueError):
+        yield from _their_parse(self)
+        return
+    reader = self.reader = _Reader(self.reader)
+    key_size = _MASK_KEY_SIZE if masked else 0
+    unread = 0  # how many bytes of the frame at hand have come
+    head = b""  # the first of them
+    judged = False  # whether its length was found to be good
+    while True:
+        data = reader.take()
+        if not data:
+            if not reader.eof:
+                yield
+                continue
+            if unread <= len(head):
+                reader.buffer += head
+            else:
+                size, length = _read_length(head)
+                got = unread - size - key_size
+                reader.failure = EOFError(f"stream ends after {got} bytes, expected {length} bytes")
+            break
+        found = decoder.feed(data)
+        unread += len(data)
+        if found:
+            unread -= _deliver(self, reader, found, masked)
+            del found  # an idle connection holds no memory
+            if not reader.ours:
+                break
+        if not unread:
+            head = b""
+            continue
+        started = len(data) - unread  # where it began; below 0 if that was earlier
+        if started >= 0:
+            head = b""
+            judged = False
+        else:
+            started = 0
+        if decoder.error is not None:
+            reader.buffer += head
+            reader.buffer += data[started:]
+            break
+        if len(head) < _MAX_HEADER:
+            head += data[started : started + _MAX_HEADER - len(head)]
+        if not judged:
+            size, length = _read_length(head)
+            if size:
+                judged = True
+                max_size = _max_size(self)
+                if max_size is not None and length > max_size:
+                    reader.buffer += head
+                    break
+    yield from _their_parse(self)
+
+
+def _deliver(self: protocol.Protocol, reader: _Reader, found: list[Frame], masked: bool) -> int:
+    """Let websockets process frames, as its `Protocol.parse` does; `reader.ours` tells whether
+    more are wanted.
+
+    Returns:
+        how many bytes they were.
+    """
+    parser = self.parser
+    new_frame = frames.Frame
+    read = 0
+    try:
+        for frame in found:
+            payload: bytes | bytearray = frame.payload
+            length = len(payload)
+            read += length + (2 if length < 126 else 4 if length < 65536 else 10)
+            max_size = _max_size(self)
+            if max_size is not None and length > max_size:
+                raise PayloadTooBig(length, max_size)
+            if not masked:
+                payload = bytearray(payload)  # as websockets has it
+            rsv1, rsv2, rsv3 = frame.rsv1, frame.rsv2, frame.rsv3
+            theirs = new_frame(_OPCODES[frame.opcode], payload, frame.fin, rsv1, rsv2, rsv3)
+            extensions = self.extensions
+            if extensions:
+                for extension in reversed(extensions):
+                    theirs = extension.decode(theirs, max_size=max_size)
+                theirs.check()
+            elif rsv1 or rsv2 or rsv3:
+                theirs.check()
+            if self.debug:
+                self.logger.debug("< %s", theirs)
+            self.recv_frame(theirs)
+            if self.parser is not parser:  # closed: what follows is discarded
+                reader.ours = False
+                break
+    except Exception as exc:
+        reader.failure = exc
+        reader.ours = False
+    return read + _MASK_KEY_SIZE * len(found) if masked else read
+
+
+def _limit(self: protocol.Protocol) -> int | None:
+    """Return what no frame may exceed, whatever came before it."""
+    limits = [self.max_message_size, self.max_fragment_size]
+    return min((max(limit, 0) for limit in limits if limit is not None), default=None)
+
+
+def _max_size(self: protocol.Protocol) -> int | None:
+    """Return what the next frame may not exceed."""
+    limit, fragment_limit = self.max_message_size, self.max_fragment_size
+    if limit is not None and self.current_size is not None:
+        limit -= self.current_size
+    if fragment_limit is not None and (limit is None or fragment_limit < limit):
+        return fragment_limit
+    return limit
+
+
+def _read_length(head: bytes) -> tuple[int, int]:
+    """Return the size of a header without its mask key, and what length it announces; 0 and
+    0 as long as it does not say that."""
+    if len(head) < 2:
+        return 0, 0
+    length = head[1] & 127
+    if length < 126:
+        return 2, length
+    size = 4 if length == 126 else 10
+    return (size, int.from_bytes(head[2:size], "big")) if len(head) >= size else (0, 0)
+
+
+# Writing ------------------------------------------------------------------------------
+
+_their_serialize = frames.Frame.serialize
+
+
+class _Checked(frames.Frame):
+    """A frame that was checked before extensions changed it."""
+
+    def check(self) -> None:
+        pass
+
+
+def _serialize(
+    self: frames.Frame, *, mask: bool, extensions: Sequence[Extension] | None = None
+) -> bytes:
+    """Write a frame; in place of `websockets.frames.Frame.serialize`."""
+    self.check()
+    for extension in extensions or ():
+        self = extension.encode(self)
+    opcode, data, fin = self.opcode, self.data, self.fin
+    rsv1, rsv2, rsv3 = self.rsv1, self.rsv2, self.rsv3
+    if (
+        not _is_plain(data)
+        or type(opcode) is not frames.Opcode
+        # An extension may have made anything of it.
+        or (opcode >= 8 and (not fin or len(data) > 125))
+    ):
+        checked = _Checked(opcode, data, fin, rsv1, rsv2, rsv3)
+        return _their_serialize(checked, mask=mask)
+    # Looked up in secrets each time: tests of applications replace it there.
+    key = secrets.token_bytes(_MASK_KEY_SIZE) if mask else None
+    if rsv1 or rsv2 or rsv3:
+        return encode_frame(opcode, data, fin=fin, rsv1=rsv1, rsv2=rsv2, rsv3=rsv3, key=key)
+    return encode_frame(opcode, data, fin=fin, key=key)
+
+
+def _is_plain(data: Any) -> bool:
+    """Tell whether `len` counts the bytes and they lie one after the other."""
+    kind = type(data)
+    if kind is bytes or kind is bytearray:
+        return True
+    return kind is memoryview and data.ndim == 1 and data.itemsize == 1 and data.c_contiguous
+
+
+# Without replacing anything -----------------------------------------------------------
+
+
+_AnyProtocol = TypeVar("_AnyProtocol", bound=protocol.Protocol)
+
+
+class _Protocol(protocol.Protocol):
+    parse = _parse
+
+    def send_frame(self, frame: frames.Frame) -> None:
+        if self.debug:
+            self.logger.debug("> %s", frame)
+        mask = self.side is protocol.CLIENT
+        self.writes.append(_serialize(frame, mask=mask, extensions=self.extensions))
+
+
+class ServerProtocol(server.ServerProtocol, _Protocol):
+    """`websockets.server.ServerProtocol`, reading and writing frames with fastws."""
+
+
+class ClientProtocol(client.ClientProtocol, _Protocol):
+    """`websockets.client.ClientProtocol`, reading and writing frames with fastws."""
+
+
+class ServerConnection(asyncio_server.ServerConnection):
+    """`websockets.asyncio.server.ServerConnection`, reading and writing frames with fastws.
+
+    For `websockets.asyncio.server.serve(..., create_connection=ServerConnection)`.
+    """
+
+    def __init__(self, protocol: server.ServerProtocol, *args: Any, **kwargs: Any) -> None:
+        if type(protocol) is server.ServerProtocol:
+            protocol = _made_again(protocol, ServerProtocol)
+        super().__init__(protocol, *args, **kwargs)
+
+
+class ClientConnection(asyncio_client.ClientConnection):
+    """`websockets.asyncio.client.ClientConnection`, reading and writing frames with fastws.
+
+    For `websockets.asyncio.client.connect(..., create_connection=ClientConnection)`.
+    """
+
+    def __init__(self, protocol: client.ClientProtocol, *args: Any, **kwargs: Any) -> None:
+        if type(protocol) is client.ClientProtocol:
+            protocol = _made_again(protocol, ClientProtocol)
+        super().__init__(protocol, *args, **kwargs)
+
+
+def _made_again(protocol: _AnyProtocol, wanted: type[_AnyProtocol]) -> _AnyProtocol:
+    """Return a protocol like one that nothing has reached yet, but of another class.
+
+    To assign to __class__ would make each use of its attributes slower.
+    """
+    protocol.parser.close()
+    made = wanted.__new__(wanted)
+    for name, value in vars(protocol).items():
+        if isinstance(value, MethodType) and value.__self__ is protocol:
+            value = MethodType(value.__func__, made)
+        setattr(made, name, value)
+    made.parser = made.parse()
+    next(made.parser)
+    return made
+
+
+# The check ----------------------------------------------------------------------------
+
+
+def _check() -> None:
+    ends = [protocol.Protocol(side, max_size=100_000) for side in protocol.Side]
+    for ours, peer in (ends, ends[::-1]):
+        ours.send_text(b"fast", fin=False)
+        ours.send_ping(b"p")
+        ours.send_continuation("ws €".encode(), fin=True)
+        ours.send_binary(bytes(range(256)) * 300)
+        sent = b"".join(ours.data_to_send())
+        for i in range(0, len(sent), 1000):
+            peer.receive_data(sent[i : i + 1000])
+        expected = [
+            frames.Frame(frames.Opcode.TEXT, b"fast", fin=False),
+            frames.Frame(frames.Opcode.PING, b"p"),
+            frames.Frame(frames.Opcode.CONT, "ws €".encode()),
+            frames.Frame(frames.Opcode.BINARY, bytes(range(256)) * 300),
+        ]
+        if peer.events_received() != expected or peer.parser_exc is not None:
+            raise RuntimeError("frames are not what was sent")
+        peer.data_to_send()
+    sender, receiver = ends
+    sender.send_close(1000, "bye")
+    receiver.receive_data(b"".join(sender.data_to_send()))
+    if receiver.close_rcvd != frames.Close(1000, "bye"):
+        raise RuntimeError("the close frame is not what was sent")
