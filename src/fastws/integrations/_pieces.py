@@ -63,14 +63,18 @@ class Utf8Validator:
     __slots__ = ("_pending", "_total", "_valid", "_validator")
 
     def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin with a new text."""
         self._validator = codec.Utf8Validator()
         self._valid = True
         self._total = 0
         self._pending = b""  # the beginning of a code point
+
+    def reset(self) -> None:
+        """Begin with a new text."""
+        if self._pending or not self._valid:
+            self._validator = codec.Utf8Validator()
+            self._valid = True
+            self._pending = b""
+        self._total = 0
 
     def validate(self, ba: Buffer) -> tuple[bool, bool, int, int]:
         """Validate the next piece.
