@@ -19,6 +19,7 @@ sockets.
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastws import codec
@@ -29,7 +30,8 @@ from ._install import Host, Installation
 HOST = Host("websocket-client", ("1.7", "1.10"), module="websocket_client")
 
 try:
-    from websocket import ABNF, _utils
+    ABNF: Any = import_module("websocket").ABNF
+    _utils: Any = import_module("websocket._utils")
 except ImportError as exc:
     raise HOST.missing() from exc
 

@@ -1,0 +1,229 @@
+"""Servers of the hosts as processes, and conversations with them, byte by byte.
+
+What a host sends is compared with and without fastws, to the last bit of a header: so the
+client here knows no library that is measured, and judges nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import socket
+import struct
+import sys
+import time
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from ..tools import TIMEOUT, Program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SERVERS = Path(__file__).parent / "servers"
+
+CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+FIN, RSV1 = 0x80, 0x40
+
+
+@contextmanager
+def serving(server: str, *integrations: str, env: dict[str, str] | None = None) -> Iterator[int]:
+    """Run a program of `servers/` with these integrations; yield its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = str(SERVERS / f"{server}.py")
+    with Program(sys.executable, script, str(port), *integrations, env=env) as program:
+        end = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), TIMEOUT).close()
+                break
+            except ConnectionRefusedError:
+                if program.has_ended or time.monotonic() > end:
+                    pytest.fail(f"{server} does not listen:\n{program.errors}")
+                time.sleep(0.02)
+        yield port
+
+
+# Frames ------------------------------------------------------------------------------
+
+
+def frame(first: int, payload: bytes = b"", *, masked: bool = True) -> bytes:
+    """Make a frame of a client; nothing is too wrong for it."""
+    size = len(payload)
+    mask = 0x80 if masked else 0
+    if size < 126:
+        header = struct.pack("!BB", first, mask | size)
+    elif size < 1 << 16:
+        header = struct.pack("!BBH", first, mask | 126, size)
+    else:
+        header = struct.pack("!BBQ", first, mask | 127, size)
+    if not masked:
+        return header + payload
+    key = random.randbytes(4)
+    pad = key * (size // 4 + 1)
+    number = int.from_bytes(payload, "big") ^ int.from_bytes(pad[:size], "big")
+    return header + key + number.to_bytes(size, "big")
+
+
+def frames(stream: bytes) -> list[tuple[int, bytes]]:
+    """Take a server's frames apart: the first byte and the payload of each that is whole."""
+    found = []
+    at = 0
+    while len(stream) - at >= 10 or (len(stream) - at >= 2 and stream[at + 1] < 126):
+        first, size = stream[at], stream[at + 1]
+        at += 2
+        if size >= 126:
+            width = 2 if size == 126 else 8
+            size = int.from_bytes(stream[at : at + width], "big")
+            at += width
+        if len(stream) < at + size:
+            break
+        found.append((first, stream[at : at + size]))
+        at += size
+    return found
+
+
+def deflate(data: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-15)
+    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def inflate(data: bytes) -> bytes:
+    return zlib.decompressobj(wbits=-15).decompress(data + b"\0\0\xff\xff")
+
+
+# Conversations -------------------------------------------------------------------------
+
+
+class Talk(NamedTuple):
+    """What a client says, cut as it is sent, and how many frames it hopes for.
+
+    When it got so many, it sends a close frame. If it hopes for none, it listens until it gets
+    a close frame, and answers that.
+    """
+
+    name: str
+    pieces: list[bytes]
+    replies: int = 0
+    deflate: bool = False
+
+
+WORDS = "fastws: ä€😀 " * 20
+LONG = "".join(chr(0x400 + number % 256) for number in range(40_000))
+
+
+def _cut(stream: bytes, *sizes: int) -> list[bytes]:
+    pieces, at = [], 0
+    for size in sizes:
+        pieces.append(stream[at : at + size])
+        at += size
+    return [*pieces, stream[at:]]
+
+
+BODY = WORDS.encode()
+NOISE = bytes(range(256)) * 300
+TALKS = [
+    Talk("small", [frame(FIN | TEXT, b"hello"), frame(FIN | BINARY, b"\xff\0")], 2),
+    Talk("empty", [frame(FIN | BINARY) + frame(FIN | TEXT, b"after that")], 1),
+    Talk("sizes", [frame(FIN | BINARY, NOISE[:n]) for n in (125, 126, 4096, 65535, 65536)], 5),
+    Talk("text", [frame(FIN | TEXT, BODY), frame(FIN | TEXT, LONG.encode())], 2),
+    Talk("pipelined", [b"".join(frame(FIN | TEXT, b"%d" % number) for number in range(200))], 200),
+    Talk("cut in the header", _cut(frame(FIN | TEXT, b"x" * 300), 1, 1, 1, 1, 2), 1),
+    Talk("cut in a code point", _cut(frame(FIN | TEXT, BODY), 17, 1, 1, 1, 1, 1, 1, 1, 1), 1),
+    Talk("cut large", _cut(frame(FIN | BINARY, NOISE), 5, 1000, 33_333), 1),
+    Talk(
+        "fragments",
+        [
+            frame(TEXT, BODY[:9]) + frame(FIN | PING, b"between") + frame(CONT),
+            frame(CONT, BODY[9:11]) + frame(FIN | PONG, b"unasked") + frame(FIN | CONT, BODY[11:]),
+        ],
+        2,
+    ),
+    Talk("fragments of binary", [frame(BINARY, NOISE[:5]) + frame(FIN | CONT, NOISE[5:9000])], 1),
+    Talk("ping", [frame(FIN | PING, b"are you there?"), frame(FIN | PING)], 2),
+    Talk("close without code", [frame(FIN | CLOSE)]),
+    Talk("close with reason", [frame(FIN | CLOSE, b"\x03\xe9bye \xe2\x82\xac")]),
+    Talk("close with a code of its own", [frame(FIN | CLOSE, b"\x0f\xa0")]),
+    Talk("deflate", [frame(FIN | RSV1 | TEXT, deflate(BODY))], 1, deflate=True),
+    Talk(
+        "deflate in fragments",
+        [frame(RSV1 | TEXT, deflate(BODY)[:9]) + frame(FIN | CONT, deflate(BODY)[9:])],
+        1,
+        deflate=True,
+    ),
+    Talk("deflate agreed, not used", [frame(FIN | TEXT, BODY)], 1, deflate=True),
+    # Violations
+    Talk("invalid text", [frame(FIN | TEXT, b"good") + frame(FIN | TEXT, b"a\xffb")]),
+    Talk("invalid text in fragments", [frame(TEXT, b"\xe2\x82") + frame(CONT, b"a")]),
+    Talk("text cut short", [frame(FIN | TEXT, b"abc\xe2\x82")]),
+    Talk("surrogates", [frame(FIN | TEXT, b"\xed\xa0\x80")]),
+    Talk("invalid reason", [frame(FIN | CLOSE, b"\x03\xe8\xff")]),
+    Talk("invalid close code", [frame(FIN | CLOSE, b"\x03\xed")]),
+    Talk("close of one byte", [frame(FIN | CLOSE, b"\x03")]),
+    Talk("reserved bit", [frame(FIN | RSV1 | TEXT, b"abc")]),
+    Talk("reserved opcode", [frame(FIN | 3, b"abc")]),
+    Talk("long ping", [frame(FIN | PING, b"x" * 126)]),
+    Talk("ping in fragments", [frame(PING, b"x")]),
+    Talk("nothing to continue", [frame(FIN | CONT, b"x")]),
+    Talk("message not finished", [frame(TEXT, b"x") + frame(FIN | TEXT, b"y")]),
+    Talk("too big", [struct.pack("!BBQ", FIN | BINARY, 0xFF, 1 << 30) + b"1234"]),
+    Talk("invalid deflate", [frame(FIN | RSV1 | TEXT, b"\xff" * 9)], deflate=True),
+    Talk("invalid text, deflated", [frame(FIN | RSV1 | TEXT, deflate(b"\xff" * 9))], deflate=True),
+]
+
+
+def converse(port: int, talk: Talk, path: str = "/") -> tuple[str, list[tuple[int, bytes]]]:
+    """Hold a conversation with a server on a new connection, until the server ends it.
+
+    Returns:
+        the extensions agreed on, and all frames that the server sent.
+    """
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as peer:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        key = base64.b64encode(os.urandom(16)).decode()
+        request = (
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
+        )
+        if talk.deflate:
+            request += (
+                "Sec-WebSocket-Extensions: permessage-deflate; "
+                "server_no_context_takeover; client_no_context_takeover\r\n"
+            )
+        peer.sendall(f"{request}\r\n".encode())
+        stream = b""
+        while b"\r\n\r\n" not in stream:
+            read = peer.recv(1 << 16)
+            assert read, stream
+            stream += read
+        head, _, stream = stream.partition(b"\r\n\r\n")
+        lines = head.decode().split("\r\n")
+        assert lines[0].split(" ")[1] == "101", lines
+        extensions = [line for line in lines if line.lower().startswith("sec-websocket-ext")]
+        closed = False
+        try:
+            for piece in talk.pieces:
+                peer.sendall(piece)
+                if len(talk.pieces) > 1:
+                    time.sleep(0.001)  # so that they are read one by one
+            while True:
+                received = frames(stream)
+                if not closed and (
+                    0 < talk.replies <= len(received)
+                    or (received and received[-1][0] & 15 == CLOSE)
+                ):
+                    peer.sendall(frame(FIN | CLOSE, b"\x03\xe8"))
+                    closed = True
+                if not (read := peer.recv(1 << 16)):
+                    break
+                stream += read
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+    return "".join(extensions), frames(stream)
