@@ -68,6 +68,8 @@ def serve_simple_websocket(port: str) -> None:
     from werkzeug.serving import WSGIRequestHandler, run_simple
 
     class Quiet(WSGIRequestHandler):
+        protocol_version = "HTTP/1.0"  # no second request on a connection
+
         def log(self, *args: Any) -> None:
             pass
 
@@ -77,6 +79,7 @@ def serve_simple_websocket(port: str) -> None:
             while True:
                 ws.send(ws.receive())
         except ConnectionClosed:
+            ws.thread.join()  # which may still have to answer the close frame
             raise ConnectionError from None  # makes werkzeug write no response
 
     run_simple("127.0.0.1", int(port), echo, threaded=True, request_handler=Quiet)
