@@ -1,0 +1,123 @@
+"""fastws under aiohttp: what its client sends.
+
+    import fastws.integrations.aiohttp
+
+    fastws.integrations.aiohttp.install()
+
+aiohttp reads by compiled code, masks included, and a frame that its server sends is a header
+put before the payload; fastws gains nothing there, and changes nothing. A frame that the client
+sends is copied, masked and put together in pure Python. fastws does that at once, which
+matters for large messages: see the README for figures.
+
+With `install(zlib_backend="zlib-ng")` or `"isal"`, aiohttp compresses by that library, HTTP
+bodies included; it is what `aiohttp.set_zlib_backend` does, and its gain is not fastws'. zlib-ng
+is faster in both directions. isal compresses large messages faster still, and small ones less;
+it decompresses those more slowly than zlib.
+
+fastws' pure-Python twin is slower than aiohttp here. With that twin, frames are left to aiohttp.
+
+This module knows how aiohttp writes a frame. It does not know how it reads one.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+from fastws import codec
+from fastws.spec import RSV1, Opcode
+
+from ._install import Host, Installation
+
+HOST = Host("aiohttp", ("3.13.2", "3.15"))
+
+try:
+    compression: Any = import_module("aiohttp.compression_utils")
+    writer: Any = import_module("aiohttp._websocket.writer")
+except ImportError as exc:
+    raise HOST.missing() from exc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["install"]
+
+_ZLIB = {"zlib": "zlib", "zlib-ng": "zlib_ng.zlib_ng", "isal": "isal.isal_zlib"}
+_DATA = (Opcode.CONTINUATION.value, Opcode.TEXT.value, Opcode.BINARY.value)
+
+
+def install(
+    *, zlib_backend: Literal["zlib", "zlib-ng", "isal"] | None = None, untested: bool = False
+) -> Installation:
+    """Let aiohttp's client frame and mask by fastws.
+
+    Connections that are open go on with it.
+
+    Args:
+        zlib_backend: what to compress by, for connections to come; None for no change.
+        untested: whether to patch a version that was not tested.
+
+    Returns:
+        what undoes it. If it is installed already, that stays as it is.
+
+    Raises:
+        ValueError: if there is no such backend.
+        ImportError: if the backend is not installed.
+        IntegrationError: if it does not work.
+    """
+    if zlib_backend is None:
+        backend = None
+    elif zlib_backend in _ZLIB:
+        backend = import_module(_ZLIB[zlib_backend])
+    else:
+        raise ValueError(f"zlib_backend must be one of {', '.join(_ZLIB)}")
+
+    def patch(to: Installation) -> None:
+        _patch(to)
+        if backend is not None:
+            to.replace(compression.ZLibBackend, "_zlib_backend", backend)
+
+    return HOST.install(patch, _check, untested=untested)
+
+
+def _patch(to: Installation) -> None:
+    if codec.implementation != "c":
+        return
+    write: Callable[[Any, Any, int, int], None] = writer.WebSocketWriter._write_websocket_frame
+    closing: type[Exception] = writer.ClientConnectionResetError
+    pack = writer.PACK_RANDBITS
+
+    def write_frame(self: Any, message: Any, opcode: int, rsv: int) -> None:
+        if (
+            not self.use_mask
+            or opcode not in _DATA
+            or rsv not in (0, RSV1)
+            or not isinstance(message, (bytes, bytearray))
+        ):
+            write(self, message, opcode, rsv)
+            return
+        if self.transport.is_closing():
+            raise closing("Cannot write to closing transport")
+        key = pack(self.get_random_bits())
+        frame = codec.encode_frame(opcode, message, rsv1=rsv != 0, key=key)
+        self.transport.write(frame)
+        self._output_size += len(frame)
+
+    to.replace(writer.WebSocketWriter, "_write_websocket_frame", write_frame)
+
+
+def _check() -> None:
+    written: list[bytes] = []
+    transport = type(
+        "Transport", (), {"write": lambda _, data: written.append(data), "is_closing": lambda _: 0}
+    )()
+    # Not made by its constructor, which wants an event loop on some versions of Python.
+    sink = writer.WebSocketWriter.__new__(writer.WebSocketWriter)
+    sink.transport, sink.use_mask, sink._output_size = transport, True, 0
+    sink.get_random_bits = lambda: 0x12345678
+    for message in (b"", b"fastws", bytes(70_000)):
+        sink._write_websocket_frame(message, Opcode.BINARY.value, 0)
+    decoder = codec.FrameDecoder(masked=True)
+    payloads = [frame.payload for data in written for frame in decoder.feed(data)]
+    if payloads != [b"", b"fastws", bytes(70_000)] or sink._output_size != 70_000 + 6 + 26:
+        raise AssertionError("_write_websocket_frame")
