@@ -245,15 +245,15 @@ END = frame(8, b"\x03\xe8bye")
 RIGHT = {
     "pipelined": (
         b"".join(frame(1, b"%d" % number) for number in range(100)),
-        b"".join(answer(1, b"%d" % number) for number in range(100)),
+        [answer(1, b"%d" % number) for number in range(100)],
     ),
     "fragments": (
         frame(1, TEXT[:4], False) + frame(9, b"ping") + frame(0, TEXT[4:11], False)
         + frame(0, b"", False) + frame(0, TEXT[11:]),
-        answer(10, b"ping") + answer(1, TEXT),
+        [answer(10, b"ping"), answer(1, TEXT)],
     ),
-    "empty": (frame(1), answer(1)),
-    "pings": (frame(9) + frame(10, b"what?") + frame(9, TEXT), answer(10) + answer(10, TEXT)),
+    "empty": (frame(1), [answer(1)]),
+    "pings": (frame(9) + frame(10, b"what?") + frame(9, TEXT), [answer(10), answer(10, TEXT)]),
 }  # fmt: skip
 
 
@@ -261,10 +261,12 @@ RIGHT = {
 @pytest.mark.parametrize("case", RIGHT)
 @pytest.mark.parametrize("name", SERVERS)
 def test_answers(servers: Servers, name: str, case: str, step: int) -> None:
-    data, expected = RIGHT[case]
+    data, answers = RIGHT[case]
+    # Threads of simple-websocket's may answer a message before a ping that was in it.
+    possible = [b"".join(answers), b"".join(answers[::-1])]
     with Peer(servers[name][1]) as peer:
         peer.send(data, step)
-        assert peer.read(len(expected)) == expected
+        assert peer.read(len(possible[0])) in possible[: 2 if case == "fragments" else 1]
         peer.send(END, step)
         assert peer.rest() == answer(8, b"\x03\xe8bye")
 
