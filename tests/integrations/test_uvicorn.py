@@ -295,6 +295,10 @@ def test_fragments_and_both_keys(cls: Any) -> None:
     run(main())
 
 
+class Text(str):
+    __slots__ = ()
+
+
 def test_messages_of_the_wrong_type() -> None:
     async def act(receive: Any, send: Any) -> None:
         await receive()
@@ -305,7 +309,7 @@ def test_messages_of_the_wrong_type() -> None:
             await send({"type": "websocket.send", "text": b"bytes"})
         with pytest.raises(ValueError, match="surrogate"):
             await send({"type": "websocket.send", "text": "\ud800"})
-        await send({"type": "websocket.send", "text": "fine"})
+        await send({"type": "websocket.send", "text": Text("fine")})
         await receive()
 
     async def main() -> None:

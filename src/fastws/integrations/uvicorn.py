@@ -193,7 +193,7 @@ class WebSocketProtocol(Endpoint):
         super().connection_lost(exc)
         self.connections.discard(self)
         self._trace("lost")
-        # Nothing but uvicorn's own classes say which is which.
+        # uvicorn's codes: without a close frame 1006 would be right in both cases.
         never_open = self._connection is None
         code = CloseCode.ABNORMAL_CLOSURE if never_open else CloseCode.NO_STATUS_RCVD
         self._disconnected(code.value)
@@ -260,7 +260,7 @@ class WebSocketProtocol(Endpoint):
             self.logger.exception("Exception in ASGI application\n")
             self._respond_500()
         else:
-            if self._stage == _CONNECTING and not self._gone:
+            if self._stage in (_CONNECTING, _RESPONDING) and not self._gone:
                 self.logger.error("ASGI callable returned without completing handshake.")
                 self._respond_500()
             elif result is not None:
@@ -319,7 +319,7 @@ class WebSocketProtocol(Endpoint):
         data = message.get("bytes")
         if data is None:
             data = message.get("text")
-            if type(data) is not str:
+            if not isinstance(data, str):
                 if data is None:
                     return
                 raise TypeError(f"text must be a str, not {type(data).__name__!r}")
