@@ -183,9 +183,10 @@ def converse(port: int, talk: Talk, path: str = "/") -> tuple[str, list[tuple[in
     """Hold a conversation with a server on a new connection, until the server ends it.
 
     Returns:
-        the extensions agreed on, and all frames that the server sent.
+        the extensions agreed on, and all frames that the server sent; and -1 as if it were a
+        frame, if it leaves the connection open.
     """
-    with socket.create_connection(("127.0.0.1", port), TIMEOUT / 3) as peer:
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT / 6) as peer:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         key = base64.b64encode(os.urandom(16)).decode()
         request = (
@@ -226,4 +227,6 @@ def converse(port: int, talk: Talk, path: str = "/") -> tuple[str, list[tuple[in
                 stream += read
         except (ConnectionResetError, BrokenPipeError):
             pass
+        except TimeoutError:
+            return "".join(extensions), [*frames(stream), (-1, b"")]
     return "".join(extensions), frames(stream)
