@@ -13,7 +13,7 @@ SOURCES := pyproject.toml setup.py $(wildcard src/fastws/_c/*.p[yx][xd] src/fast
 COVERED := src/fastws/_py/*,src/fastws/connection.py,src/fastws/deflate.py,src/fastws/handshake.py
 
 .PHONY: help run test test-c test-py test-kernels test-neon conformance conformance-quick fuzz \
-	leaks asan coverage lint format bench bench-quick upstream wheels clean
+	leaks asan coverage lint format bench bench-quick bench-hosts upstream wheels clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -79,6 +79,9 @@ bench: $(VENV)/.built-bench  ## Measure the codec, servers and clients against t
 
 bench-quick: $(VENV)/.built-bench  ## The same with fewer cases, without charts: two minutes
 	$(BIN)/python -m bench --quick
+
+bench-hosts: $(VENV)/.built-bench  ## Measure servers of others with fastws and without: eight minutes
+	$(BIN)/python -m bench.integrations
 
 wheels: $(VENV)/.built-dev  ## Build an sdist, and from it a wheel for this machine
 	rm -rf dist
