@@ -96,7 +96,7 @@ def _patch(installation: Installation) -> None:
     installation.replace(WebSocketProtocol, "_unmask", _unmask)
     send_frame = _sender(WebSocketProtocol._send_frame)
     installation.replace(WebSocketProtocol, "_send_frame", send_frame)
-    # Until 25.1 gunicorn read from a stream, which has no buffer that one could look into.
+    # Before 25.2 gunicorn read from a stream, which has no buffer that one could look into.
     if hasattr(WebSocketProtocol, "feed_data"):
         read_frame = _reader(WebSocketProtocol._read_frame)
         installation.replace(WebSocketProtocol, "_read_frame", read_frame)
@@ -200,7 +200,7 @@ def _run(coroutine: Any) -> Any:
 
 
 class _Stub:
-    """A transport, and a stream as gunicorn had it until 25.1."""
+    """A transport, and a stream as gunicorn had it before 25.2."""
 
     def __init__(self, written: list[bytes]) -> None:
         self.write = written.append

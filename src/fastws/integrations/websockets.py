@@ -23,7 +23,7 @@ import secrets
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fastws.codec import Frame, FrameDecoder, encode_frame
+from fastws.codec import Frame, FrameDecoder, encode_frame, implementation
 
 from ._install import Host, Installation
 
@@ -55,7 +55,8 @@ def install(*, untested: bool = False) -> Installation:
     """Let all connections of websockets that are opened from now on read and write their
     frames with fastws; in threads, in trio and without I/O too.
 
-    Those of `websockets.legacy` only write them with it.
+    Those of `websockets.legacy` only write them with it. With the pure-Python twin nothing is
+    replaced, since nothing would be gained.
 
     Args:
         untested: whether to do so with a version of websockets that was not tested.
@@ -69,7 +70,13 @@ def install(*, untested: bool = False) -> Installation:
     return HOST.install(_patch, _check, untested=untested)
 
 
+# websockets masks in C: the pure-Python twin would make it slower.
+_gains = implementation == "c"
+
+
 def _patch(installation: Installation) -> None:
+    if not _gains:
+        return
     installation.replace(protocol.Protocol, "parse", _parse)
     installation.replace(frames.Frame, "serialize", _serialize)
 
@@ -180,14 +187,16 @@ def _parse(self: protocol.Protocol) -> Generator[None]:
             break
         if len(head) < _MAX_HEADER:
             head += data[started : started + _MAX_HEADER - len(head)]
-        if not judged:
-            size, length = _read_length(head)
-            if size:
-                judged = True
-                max_size = _max_size(self)
-                if max_size is not None and length > max_size:
-                    reader.buffer += head
-                    break
+        if judged:
+            continue
+        size, length = _read_length(head)
+        if not size:
+            continue
+        judged = True
+        max_size = _max_size(self)
+        if max_size is not None and length > max_size:
+            reader.buffer += head
+            break
     yield from _their_parse(self)
 
 
@@ -203,14 +212,12 @@ def _deliver(self: protocol.Protocol, reader: _Reader, found: list[Frame], maske
     read = 0
     try:
         for frame in found:
-            payload: bytes | bytearray = frame.payload
+            payload = frame.payload
             length = len(payload)
             read += length + (2 if length < 126 else 4 if length < 65536 else 10)
             max_size = _max_size(self)
             if max_size is not None and length > max_size:
                 raise PayloadTooBig(length, max_size)
-            if not masked:
-                payload = bytearray(payload)  # as websockets has it
             rsv1, rsv2, rsv3 = frame.rsv1, frame.rsv2, frame.rsv3
             theirs = new_frame(_OPCODES[frame.opcode], payload, frame.fin, rsv1, rsv2, rsv3)
             extensions = self.extensions
