@@ -800,14 +800,13 @@ def compressed(kind: str, size: int) -> Stream:
     accepted = fastws.PerMessageDeflate().accept_offer(OFFER)
     agreement = client_config.accept_response(accepted[0])
     client = fastws.Connection(fastws.Role.CLIENT, max_message_size=None, deflate=agreement)
-    content = payload(kind, size)
-    message = content if kind == "binary" else content.decode()
     messages = count(size)
-    for _ in range(messages):
-        client.send(message, compress=True)
+    contents = [payload(kind, size, number) for number in range(messages)]
+    for content in contents:
+        client.send(content if kind == "binary" else content.decode(), compress=True)
     data = client.data_to_send()
     reads = [data[i : i + READ] for i in range(0, len(data), READ)]
-    return Stream(kind, data, reads, content, messages, 0)
+    return Stream(kind, data, reads, size, contents[-1], messages, 0)
 
 
 def echo_ours(twin: str, stream: Stream, deflate: bool) -> Call:
