@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import aiohttp
 import pytest
-from aiohttp import ClientConnectionResetError
-from aiohttp._websocket.writer import WebSocketWriter
+from aiohttp import ClientConnectionResetError, client, web_ws
+from aiohttp._websocket import writer
 from aiohttp.compression_utils import ZLibBackend
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +25,7 @@ from ..tools import TIMEOUT, Echo
 from .serving import TALKS, Talk, converse, serving
 
 C = codec.implementation == "c"
+STOCK = writer.WebSocketWriter._write_websocket_frame
 
 
 @pytest.fixture
@@ -51,7 +52,9 @@ def write(message, opcode: int, rsv: int, masked: bool = True):
     async def main():
         transport = Transport()
         protocol = SimpleNamespace(_paused=False)
-        writer = WebSocketWriter(protocol, transport, use_mask=masked, random=random.Random(1))
+        writer = client.WebSocketWriter(
+            protocol, transport, use_mask=masked, random=random.Random(1)
+        )
         try:
             writer._write_websocket_frame(message, opcode, rsv)
         except Exception as exc:
@@ -62,13 +65,19 @@ def write(message, opcode: int, rsv: int, masked: bool = True):
 
 
 def test_installs_and_uninstalls() -> None:
-    stock = WebSocketWriter._write_websocket_frame
+    stock = client.WebSocketWriter
     with integration.install() as installation:
         assert integrations.installed() == ["aiohttp"]
         assert integration.install() is installation
-        assert (WebSocketWriter._write_websocket_frame is not stock) is C
+        assert (client.WebSocketWriter is not stock) is C
         assert ZLibBackend._zlib_backend is zlib
-    assert WebSocketWriter._write_websocket_frame is stock
+    assert client.WebSocketWriter is stock
+
+
+def test_leaves_servers_alone(installed) -> None:
+    assert web_ws.WebSocketWriter is writer.WebSocketWriter
+    assert "_write_websocket_frame" in vars(writer.WebSocketWriter)
+    assert writer.WebSocketWriter._write_websocket_frame is STOCK
 
 
 def test_says_that_the_host_is_missing() -> None:
@@ -82,7 +91,6 @@ def test_says_that_the_host_is_missing() -> None:
     ("name", "module"), [("zlib-ng", "zlib_ng.zlib_ng"), ("isal", "isal.isal_zlib")]
 )
 def test_changes_the_zlib_backend_if_asked_to(name: str, module: str) -> None:
-    pytest.importorskip(module)
     with integration.install(zlib_backend=name):
         assert ZLibBackend._zlib_backend.__name__ == module
         assert ZLibBackend.name == module
@@ -116,7 +124,7 @@ def test_does_not_write_to_a_closing_transport(installed) -> None:
         transport = Transport()
         transport.closing = True
         protocol = SimpleNamespace(_paused=False)
-        writer = WebSocketWriter(protocol, transport, use_mask=True)
+        writer = client.WebSocketWriter(protocol, transport, use_mask=True)
         with pytest.raises(ClientConnectionResetError, match="Cannot write to closing transport"):
             await writer.send_frame(b"text", aiohttp.WSMsgType.TEXT)
         assert transport.written == []

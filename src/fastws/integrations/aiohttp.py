@@ -22,7 +22,7 @@ This module knows how aiohttp writes a frame. It does not know how it reads one.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from fastws import codec
 from fastws.spec import RSV1, Opcode
@@ -32,13 +32,11 @@ from ._install import Host, Installation
 HOST = Host("aiohttp", ("3.13.2", "3.15"))
 
 try:
+    client: Any = import_module("aiohttp.client")
     compression: Any = import_module("aiohttp.compression_utils")
     writer: Any = import_module("aiohttp._websocket.writer")
 except ImportError as exc:
     raise HOST.missing() from exc
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["install"]
 
@@ -51,7 +49,7 @@ def install(
 ) -> Installation:
     """Let aiohttp's client frame and mask by fastws.
 
-    Connections that are open go on with it.
+    Connections that are open go on as they are.
 
     Args:
         zlib_backend: what to compress by, for connections to come; None for no change.
@@ -80,30 +78,29 @@ def install(
     return HOST.install(patch, _check, untested=untested)
 
 
-def _patch(to: Installation) -> None:
-    if codec.implementation != "c":
-        return
-    write: Callable[[Any, Any, int, int], None] = writer.WebSocketWriter._write_websocket_frame
-    closing: type[Exception] = writer.ClientConnectionResetError
-    pack = writer.PACK_RANDBITS
+class _Writer(writer.WebSocketWriter):  # type: ignore[misc]
+    """A client's writer; a server's has nothing to mask, and would only be slower."""
 
-    def write_frame(self: Any, message: Any, opcode: int, rsv: int) -> None:
+    def _write_websocket_frame(self, message: Any, opcode: int, rsv: int) -> None:
         if (
             not self.use_mask
             or opcode not in _DATA
             or rsv not in (0, RSV1)
             or not isinstance(message, (bytes, bytearray))
         ):
-            write(self, message, opcode, rsv)
+            super()._write_websocket_frame(message, opcode, rsv)
             return
         if self.transport.is_closing():
-            raise closing("Cannot write to closing transport")
-        key = pack(self.get_random_bits())
+            raise writer.ClientConnectionResetError("Cannot write to closing transport")
+        key = writer.PACK_RANDBITS(self.get_random_bits())
         frame = codec.encode_frame(opcode, message, rsv1=rsv != 0, key=key)
         self.transport.write(frame)
         self._output_size += len(frame)
 
-    to.replace(writer.WebSocketWriter, "_write_websocket_frame", write_frame)
+
+def _patch(to: Installation) -> None:
+    if codec.implementation == "c":
+        to.replace(client, "WebSocketWriter", _Writer)
 
 
 def _check() -> None:
@@ -112,7 +109,7 @@ def _check() -> None:
         "Transport", (), {"write": lambda _, data: written.append(data), "is_closing": lambda _: 0}
     )()
     # Not made by its constructor, which wants an event loop on some versions of Python.
-    sink = writer.WebSocketWriter.__new__(writer.WebSocketWriter)
+    sink = client.WebSocketWriter.__new__(client.WebSocketWriter)
     sink.transport, sink.use_mask, sink._output_size = transport, True, 0
     sink.get_random_bits = lambda: 0x12345678
     for message in (b"", b"fastws", bytes(70_000)):
