@@ -66,7 +66,6 @@ HOSTS = [
     ),
     patched("autobahn", f"-m {APPS} autobahn {{port}}", "autobahn"),
     patched("tornado", ECHO % "tornado", "tornado"),
-    patched("aiohttp", ECHO % "aiohttp", "aiohttp"),
 ]
 NAMES = ["50x16x32", "50x1x125", "10x4x16K", "4x2x1M-binary"]
 WITH = ", with fastws"
