@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -128,3 +131,39 @@ def test_limits_that_make_no_sense_are_refused(limits: dict[str, int]) -> None:
         fastws.serve(fastws.WebSocketProtocol, "127.0.0.1", 0, **limits)
     with pytest.raises(ValueError, match="must be at least"):
         fastws.connect("ws://127.0.0.1", **limits)
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+async def test_who_only_sends_comes_to_know_that_the_peer_is_gone(size: int) -> None:
+    """A transport that met an error takes all that is written, and drops it."""
+    ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+    reset = threading.Event()
+
+    async def flood(ws: fastws.WebSocket) -> None:
+        await ws.recv()
+        # The loop must not find out before the next write does.
+        assert reset.wait(10)
+        message = "x" * size
+        try:
+            for _ in range(200_000):
+                await ws.send(message)
+        except fastws.ConnectionClosed as exc:
+            ended.set_result(exc)
+        else:
+            ended.set_result(None)
+
+    async with fastws.serve(flood, "127.0.0.1", 0) as server:
+        client = await deaf_client(server.sockets[0].getsockname()[1])
+        frame = fastws.encode_frame(fastws.Opcode.TEXT, b"go", key=b"mask")
+
+        def talk() -> None:
+            client.setblocking(True)
+            client.sendall(frame)
+            time.sleep(0.1)
+            # Nothing is sent in order: the peer's next write fails.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            reset.set()
+
+        await asyncio.to_thread(talk)
+        assert isinstance(await ended, fastws.ConnectionClosed)

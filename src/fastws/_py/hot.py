@@ -258,6 +258,10 @@ class HotEndpoint:
         # (The last flush adds our close frame; it must not come in the middle.)
         if queued > CORK_LIMIT and connection.close_code is None:
             self._flush()
+            if self._transport.is_closing():
+                # It met an error, and drops what it is given: whoever sends and sends has to
+                # wait for connection_lost, which would else never have its turn.
+                self._write_paused = True
 
     def _cork(self) -> None:
         self._corked = True
