@@ -13,6 +13,8 @@ order of its calls to an extension. Connections opened before `install` stay as 
 from __future__ import annotations
 
 import os
+import struct
+from codecs import getincrementaldecoder
 from typing import TYPE_CHECKING, Final, cast
 
 from fastws.codec import apply_mask, apply_mask_inplace, decode_utf8, encode_frame
@@ -50,6 +52,10 @@ ORDINARY: Final = {opcode | 0x80: opcode for opcode in Opcode} | {
 
 # wsproto before 1.3 makes bytes only of what it unmasks, and leaves the rest a bytearray.
 OLD: Final = isinstance(host.XorMaskerSimple(bytes(4)).process(bytearray(1)), bytes)
+
+
+# The size in bytes from which a payload that is sent is not to be copied once more than need be.
+LARGE: Final = 1 << 10
 
 
 def install(*, untested: bool = False) -> Installation:
@@ -181,10 +187,11 @@ class FrameProtocol(host.FrameProtocol):
                     payload = data[position : position + length - taken]
                     position += len(payload)
                     if payload or not length:
-                        payload = _unmask(payload, key, taken)
+                        before = taken
                         taken += len(payload)
-                        frame = Frame(opcode, payload, taken == length, first >= 0x80)
-                        yield message.process_frame(frame)
+                        yield self._part(
+                            opcode, payload, key, before, taken == length, first >= 0x80
+                        )
                         if taken == length:
                             break
                         opcode = CONTINUATION
@@ -195,6 +202,33 @@ class FrameProtocol(host.FrameProtocol):
                         position, end = 0, len(data)
 
         return data[position:]
+
+    def _part(
+        self,
+        opcode: Opcode,
+        payload: bytes,
+        key: bytes | None,
+        offset: int,
+        frame_finished: bool,
+        fin: bool,
+    ) -> Frame:
+        """Return a part of a message. wsproto decodes text that is cut inside of a character."""
+        message = self._message_decoder
+        decoder = message.decoder
+        if opcode is TEXT or (decoder is not None and not decoder.getstate()[0]):
+            try:
+                text = decode_utf8(payload, key, offset)
+            except UnicodeDecodeError:
+                pass
+            else:
+                finished = frame_finished and fin
+                if finished:
+                    message.opcode = message.decoder = None
+                elif decoder is None:
+                    message.opcode, message.decoder = TEXT, getincrementaldecoder("utf-8")()
+                return Frame(TEXT, text, frame_finished, finished)
+        payload = _unmask(payload, key, offset)
+        return message.process_frame(Frame(opcode, payload, frame_finished, fin))
 
     def _take(self, rest: bytes) -> bytes:
         """Return what was received, after the rest of what was there before."""
@@ -216,7 +250,17 @@ class FrameProtocol(host.FrameProtocol):
         ):
             return super()._serialize_frame(opcode, payload, fin)
         key = os.urandom(4) if self.client else None
-        return bytearray(encode_frame(opcode, payload, fin=fin, key=key))
+        length = len(payload)
+        if length < LARGE:
+            return bytearray(encode_frame(opcode, payload, fin=fin, key=key))
+        first, mask_bit = fin << 7 | opcode, 0x80 if self.client else 0
+        if length < 1 << 16:
+            header = struct.pack("!BBH", first, mask_bit | 126, length)
+        else:
+            header = struct.pack("!BBQ", first, mask_bit | 127, length)
+        if key is None:
+            return bytearray().join((header, payload))
+        return bytearray().join((header, key, apply_mask(payload, key)))
 
 
 def _unmask(payload: bytes, key: bytes | None, offset: int = 0) -> bytes:
