@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXT ?= require
+# Without `hosts`, tests/integrations cannot run.
+TEST_EXTRAS ?= test,hosts
 PYTEST_ARGS ?= -n auto --dist loadfile
 
 CODEC_TESTS := $(patsubst %,tests/test_%.py,masking utf8 frames messages differential)
@@ -104,7 +106,7 @@ $(VENV)/.built: $(BIN)/python $(SOURCES)
 	touch $@
 
 $(VENV)/.built-test: $(BIN)/python $(SOURCES)
-	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e '.[test]'
+	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e '.[$(TEST_EXTRAS)]'
 	touch $@
 
 $(VENV)/.built-bench: $(BIN)/python $(SOURCES)
