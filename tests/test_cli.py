@@ -156,7 +156,7 @@ def test_printing_to_nobody(closed_pipe):
 def test_info(capsys):
     assert main(["info"]) == 0
     info = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert f"wsproto {version('wsproto')}" in info.pop("hosts").split(", ")
+    assert f"websockets {version('websockets')}" in info.pop("hosts").split(", ")
     assert info == {
         "fastws": fastws.__version__,
         "twin": fastws.implementation,
