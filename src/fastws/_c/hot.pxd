@@ -33,6 +33,7 @@ cdef class HotEndpoint:
     # For who waits.
     cdef public list _messages
     cdef public bint _held
+    cdef public bint _hogging
     cdef public object _waiter
     cdef public object _fragmented
 

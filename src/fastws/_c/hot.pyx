@@ -227,10 +227,7 @@ cdef class HotEndpoint:
         # (The last flush adds our close frame; it must not come in the middle.)
         if queued > CORK and connection.close_code is None:
             self.flush()
-            if self._transport.is_closing():
-                # It met an error, and drops what it is given: whoever sends and sends has to
-                # wait for connection_lost, which would else never have its turn.
-                self._write_paused = True
+            self._hogging = True
         return 0
 
     cdef int cork(self) except -1:

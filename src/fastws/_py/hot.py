@@ -166,6 +166,7 @@ class HotEndpoint:
         "_gone",
         "_heard",
         "_held",
+        "_hogging",
         "_loop",
         "_messages",
         "_pings",
@@ -191,6 +192,9 @@ class HotEndpoint:
         self._wrote = False  # not all that is sent in one turn is corked: the first is not
         self._write_paused = False
         # For who waits.
+        # Much was sent in this turn of the event loop, which others have to have theirs of: a
+        # transport that met an error drops what it is given, and connection_lost is to come.
+        self._hogging = False
         self._messages: list[str | bytes] | None = None  # the next one at the end; never empty
         self._held = False  # reading, as what was read is not wanted yet
         self._waiter: Any = None  # the future of the one task that waits for a message
@@ -258,10 +262,7 @@ class HotEndpoint:
         # (The last flush adds our close frame; it must not come in the middle.)
         if queued > CORK_LIMIT and connection.close_code is None:
             self._flush()
-            if self._transport.is_closing():
-                # It met an error, and drops what it is given: whoever sends and sends has to
-                # wait for connection_lost, which would else never have its turn.
-                self._write_paused = True
+            self._hogging = True
 
     def _cork(self) -> None:
         self._corked = True

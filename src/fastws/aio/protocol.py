@@ -409,6 +409,11 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
             self._finish()
             self._transport.abort()
 
+    async def _let_others(self) -> None:
+        """End this turn of the event loop: there was much to send in it."""
+        self._hogging = False
+        await asyncio.sleep(0)
+
     async def _drain(self) -> None:
         """Wait until the peer took enough of what was sent."""
         waiter: asyncio.Future[None] = self._loop.create_future()

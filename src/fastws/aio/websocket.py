@@ -154,6 +154,8 @@ class WebSocket(Endpoint):
             await self._send_fragments(message, compress)
         else:
             raise rules.message_required(message)
+        if self._hogging:
+            await self._let_others()
         if self._write_paused:
             await self._drain()
             if self._gone:
@@ -197,6 +199,8 @@ class WebSocket(Endpoint):
                     else:
                         raise rules.fragment_of_other_kind(kind, fragment)
                     self._sent()
+                    if self._hogging:
+                        await self._let_others()
                     if self._write_paused:
                         await self._drain()
             if kind is not None:

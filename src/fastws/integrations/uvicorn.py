@@ -311,6 +311,8 @@ class WebSocketProtocol(Endpoint):
             RuntimeError: if it is out of turn.
             ClientDisconnected: if the client is gone.
         """
+        if self._hogging:
+            await self._let_others()
         while self._write_paused:
             await self._drain()
         if self._stage != _OPEN or message["type"] != "websocket.send":
