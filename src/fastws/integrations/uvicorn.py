@@ -206,8 +206,8 @@ class WebSocketProtocol(Endpoint):
             return
         if self._connection is not None:
             self._receive(data)
-        elif self._opening is not None:
-            self._opening.receive_data(self, bytes(data))
+        else:
+            self._receive_opening(bytes(data))
 
     def shutdown(self) -> None:
         """The server stops."""
