@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,12 @@ from typing import TYPE_CHECKING
 
 from bench.echo import programs
 from bench.echo.programs import FailedError, MissingError
-from bench.echo.run import WORKLOADS, Bench, Results, Server, Workload, run, say
+from bench.echo.run import WORKLOADS, Bench, Results, Server, extra_server, run, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PYTHON = sys.executable
+PYTHON = shlex.quote(sys.executable)
 APPS = "bench.integrations.apps"
 FASTAPI_APP = "bench.integrations.fastapi_app"
 # What each library does in its own way and is not about WebSockets.
@@ -71,17 +72,10 @@ NAMES = ["50x16x32", "50x1x125", "10x4x16K", "4x2x1M-binary"]
 WITH = ", with fastws"
 
 
-def server(name: str, command: str) -> Server:
-    def start(port: int, workload: Workload, cert: tuple[str, str] | None) -> list[str]:
-        return [PYTHON, *command.format(port=port).split()]
-
-    return Server(name, start, collects=False)
-
-
 def servers(hosts: Sequence[Host]) -> list[Server]:
     """Stock and with fastws, one after the other."""
     return [
-        server(name, command)
+        extra_server(name, f"{PYTHON} {command}")
         for host in hosts
         for name, command in ((host.name, host.stock), (host.name + WITH, host.with_fastws))
     ]
