@@ -31,7 +31,17 @@ from websockets.sync.client import connect as websockets_connect
 import fastws
 from fastws.cli import main
 
-from .tools import FASTWS, TIMEOUT, Background, Echo, Fastws, needs_uvloop, run, run_fastws
+from .tools import (
+    FASTWS,
+    TIMEOUT,
+    Background,
+    Echo,
+    Fastws,
+    free_port,
+    needs_uvloop,
+    run,
+    run_fastws,
+)
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, terminals and fork are POSIX's")
 BOTH_LOOPS = [[], pytest.param(["--uvloop"], marks=needs_uvloop)]
@@ -45,8 +55,7 @@ def connect(url: str, **options):
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 import textwrap
 import time
@@ -17,7 +16,7 @@ import pytest
 
 from fastws.cli import main
 
-from .tools import FASTWS, TIMEOUT, Program, run
+from .tools import FASTWS, TIMEOUT, Program, free_port, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -296,8 +295,7 @@ async def app(scope, receive, send):
 )
 def test_reaches_the_workers_of_servers(folder: Path, command: list[str]) -> None:
     (folder / "asgi.py").write_text(ASGI)
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
+    port = free_port()
     command = [part.format(port=port) for part in command]
     with Program(*FASTWS, "run", "--with", "wsproto", "--", *command, cwd=folder) as program:
         report = None

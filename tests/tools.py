@@ -7,9 +7,11 @@ import os
 import queue
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, NoReturn, Self
@@ -23,6 +25,13 @@ needs_uvloop = pytest.mark.skipif(
     find_spec("uvloop") is None, reason="no uvloop here: pip install uvloop"
 )
 FASTWS = (sys.executable, "-W", "default", "-m", "fastws")
+
+
+def free_port() -> int:
+    """Find a port of 127.0.0.1 that nobody has, for a program that is to be told one."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
 
 
 def require(*programs: str, install: str) -> str:
@@ -112,6 +121,19 @@ class Program:
             self._process.wait(TIMEOUT)
             pytest.fail(f"{self._name} ended with {self._process.returncode}:\n{self.errors}")
         return line
+
+    def wait_for_port(self, port: int) -> None:
+        """Wait until it listens on a port of 127.0.0.1."""
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), TIMEOUT).close()
+            except OSError:
+                if self.has_ended or time.monotonic() > deadline:
+                    pytest.fail(f"{self._name} does not listen:\n{self.errors}")
+                time.sleep(0.02)
+            else:
+                return
 
     def write(self, text: str) -> None:
         assert self._process.stdin is not None

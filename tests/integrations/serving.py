@@ -18,9 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import pytest
-
-from ..tools import TIMEOUT, Program
+from ..tools import TIMEOUT, Program, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,20 +32,10 @@ FIN, RSV1 = 0x80, 0x40
 @contextmanager
 def serving(server: str, *integrations: str, env: dict[str, str] | None = None) -> Iterator[int]:
     """Run a program of `servers/` with these integrations; yield its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     script = str(SERVERS / f"{server}.py")
     with Program(sys.executable, script, str(port), *integrations, env=env) as program:
-        end = time.monotonic() + TIMEOUT
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), TIMEOUT).close()
-                break
-            except ConnectionRefusedError:
-                if program.has_ended or time.monotonic() > end:
-                    pytest.fail(f"{server} does not listen:\n{program.errors}")
-                time.sleep(0.02)
+        program.wait_for_port(port)
         yield port
 
 

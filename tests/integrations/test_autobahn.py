@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fastws import codec, integrations
 from fastws.integrations import autobahn
 
+from .comparing import outcome
 from .serving import BODY, CLOSE, FIN, TALKS, TEXT, Talk, converse, frame, serving
 
 KEY = b"\x12\x34\x56\x78"
@@ -23,13 +24,6 @@ KEY = b"\x12\x34\x56\x78"
 def installed():
     with autobahn.install() as installation:
         yield installation
-
-
-def outcome(function, *args):
-    try:
-        return function(*args)
-    except Exception as exc:
-        return type(exc), str(exc)
 
 
 def test_installs_and_uninstalls() -> None:
@@ -52,13 +46,6 @@ def protocol_is_compiled() -> bool:
     from autobahn.websocket import xormasker
 
     return xormasker.create_xor_masker.__module__ != xormasker.__name__
-
-
-def test_says_that_the_host_is_missing() -> None:
-    script = "import sys; sys.modules['autobahn'] = None; import fastws.integrations.autobahn"
-    command = [sys.executable, "-c", script]
-    ran = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert "needs autobahn, which is not installed" in ran.stderr
 
 
 @given(

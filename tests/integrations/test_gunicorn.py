@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import socket
 import struct
 import sys
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +26,12 @@ from fastws import integrations
 from fastws.integrations import IntegrationError
 from fastws.integrations import gunicorn as ours
 
-from ..tools import Program
+from ..tools import Program, free_port
+from .comparing import KEY, wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KEY = b"\x17\x80\xfe\x01"
 MAX_SIZE = 100_000
 
 
@@ -126,22 +125,6 @@ def compare(chunks: list[bytes], *, eof: bool = True, slow: bool = False) -> tup
     with ours.install():
         assert play(chunks, eof=eof, slow=slow) == theirs
     return theirs
-
-
-def wire(
-    first: int, payload: bytes = b"", *, mask: bool = True, length: int | None = None, form: int = 0
-) -> bytes:
-    """Write any frame, right or wrong; `form` is the size of the length, if not the least."""
-    size = len(payload) if length is None else length
-    form = form or (1 if size < 126 else 2 if size < 65536 else 8)
-    bit = 0x80 if mask else 0
-    if form == 1:
-        head = bytes([first, bit | size])
-    else:
-        head = bytes([first, bit | (126 if form == 2 else 127)]) + size.to_bytes(form, "big")
-    if not mask:
-        return head + payload
-    return head + KEY + bytes(byte ^ KEY[i % 4] for i, byte in enumerate(payload))
 
 
 PAYLOADS = [b"", b"\x03\xe8", b"\x03\xe8bye", b"\x03\xed", b"\x0b\xb8\xff", "€".encode(), b"\xff"]
@@ -400,23 +383,13 @@ async def app(scope, receive, send):
 @contextmanager
 def serving(directory: Any, *options: str) -> Iterator[Any]:
     """Run gunicorn; yield what connects to it."""
-    with closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     (directory / "echo_app.py").write_text(APP)
     command = [sys.executable, "-m", "gunicorn", "-k", "asgi", "-b", f"127.0.0.1:{port}"]
     environment = {"PYTHONPATH": os.pathsep.join([str(directory), *sys.path])}
     argv = [*command, "--no-control-socket", *options, "echo_app:app"]
     with Program(*argv, cwd=directory, env=environment) as program:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                assert not program.has_ended, program.errors
-                time.sleep(0.05)
+        program.wait_for_port(port)
 
         def connected() -> Any:
             return connect(f"ws://127.0.0.1:{port}/", max_size=None, ping_interval=None)

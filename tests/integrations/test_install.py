@@ -11,6 +11,8 @@ import pytest
 from fastws import integrations
 from fastws.integrations._install import Host, Installation, IntegrationError, UntestedHostWarning
 
+from ..tools import run
+
 
 class Codec:
     def mask(self) -> str:
@@ -136,6 +138,26 @@ def test_takes_what_was_tested(
 def test_says_that_the_host_is_missing() -> None:
     with pytest.raises(ImportError, match=r"integrations\.anyhost needs any-host, which is not"):
         HOST.install(lambda to: None, fine)
+
+
+@pytest.mark.parametrize(
+    ("module", "host", "distribution"),
+    [
+        ("aiohttp", "aiohttp", "aiohttp"),
+        ("autobahn", "autobahn", "autobahn"),
+        ("gunicorn", "gunicorn", "gunicorn"),
+        ("tornado", "tornado", "tornado"),
+        ("uvicorn", "uvicorn", "uvicorn"),
+        ("websocket_client", "websocket", "websocket-client"),
+        ("websockets", "websockets", "websockets"),
+        ("wsproto", "wsproto", "wsproto"),
+    ],
+)
+def test_each_says_that_its_host_is_missing(module: str, host: str, distribution: str) -> None:
+    script = f"import sys; sys.modules[{host!r}] = None; import fastws.integrations.{module}"
+    ran = run(sys.executable, "-c", script)
+    message = f"fastws.integrations.{module} needs {distribution}, which is not installed"
+    assert ran.stderr.splitlines()[-1] == f"ImportError: {message}"
 
 
 def test_import_patches_and_imports_nothing() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given
@@ -16,6 +14,7 @@ from fastws import codec, integrations
 from fastws.integrations import tornado
 
 from ..tools import TIMEOUT, Echo
+from .comparing import outcome
 from .serving import BODY, CLOSE, FIN, TALKS, TEXT, Talk, converse, frame, serving
 
 KEY = b"\x12\x34\x56\x78"
@@ -26,13 +25,6 @@ C = codec.implementation == "c"
 def installed():
     with tornado.install() as installation:
         yield installation
-
-
-def outcome(function, *args):
-    try:
-        return function(*args)
-    except Exception as exc:
-        return type(exc), str(exc)
 
 
 def test_installs_and_uninstalls() -> None:
@@ -46,13 +38,6 @@ def test_installs_and_uninstalls() -> None:
         compiled = stock[0].__module__ != "tornado.util"
         assert (websocket._websocket_mask is stock[0]) is (not C and compiled)
     assert (websocket._websocket_mask, protocol._read_bytes) == stock
-
-
-def test_says_that_the_host_is_missing() -> None:
-    script = "import sys; sys.modules['tornado'] = None; import fastws.integrations.tornado"
-    command = [sys.executable, "-c", script]
-    ran = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert "needs tornado, which is not installed" in ran.stderr
 
 
 @given(st.binary(min_size=4, max_size=4), st.binary(max_size=300))

@@ -11,9 +11,7 @@ import logging
 import os
 import re
 import signal
-import socket
 import ssl
-import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -37,7 +35,7 @@ from fastws.handshake import ClientHandshake, parse_uri
 from fastws.integrations.uvicorn import WebSocketProtocol
 from fastws.spec import Role
 
-from ..tools import Program, needs_uvloop
+from ..tools import Program, free_port, needs_uvloop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -1370,12 +1368,6 @@ SPEC = "fastws.integrations.uvicorn:WebSocketProtocol"
 SRC = str(Path(fastws.__file__).parents[1])
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @contextmanager
 def started(tmp_path: Path, *argv: str, env: dict[str, str] | None = None) -> Iterator[Any]:
     """A server as a process, in a directory with an application."""
@@ -1478,11 +1470,7 @@ def test_uvicorn_run(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(script.replace("PORT", str(port)))
     with Program(sys.executable, "main.py", cwd=tmp_path, env={"PYTHONPATH": SRC}) as program:
         program.port = port  # type: ignore[attr-defined]
-        deadline = time.monotonic() + TIMEOUT
-        while time.monotonic() < deadline:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
-                break
-            time.sleep(0.02)
+        program.wait_for_port(port)
         assert run(talk_and_stop(program)) == "fastws lifespan"
         program.wait()
 
@@ -1526,19 +1514,6 @@ def test_gunicorn_over_tls(tmp_path: Path, authority: trustme.CA) -> None:
 
     with Program(*command, cwd=tmp_path, env={"PYTHONPATH": SRC}) as program:
         run(main())
-
-
-def test_needs_uvicorn() -> None:
-    script = (
-        "import sys\n"
-        "sys.modules['uvicorn'] = None\n"
-        "try:\n    import fastws.integrations.uvicorn\n"
-        "except ImportError as exc:\n    print(exc)\n"
-    )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert result.stdout.strip() == (
-        "fastws.integrations.uvicorn needs uvicorn, which is not installed"
-    )
 
 
 def test_host_is_known() -> None:

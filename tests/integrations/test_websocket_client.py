@@ -20,6 +20,7 @@ from fastws import FrameDecoder, codec, encode_frame, integrations
 from fastws.integrations import websocket_client
 
 from ..tools import Echo
+from .comparing import outcome
 
 KEY = b"\x12\x34\x56\x78"
 TEXT = "fastws: ä€😀 " * 5
@@ -29,13 +30,6 @@ TEXT = "fastws: ä€😀 " * 5
 def installed():
     with websocket_client.install() as installation:
         yield installation
-
-
-def outcome(function, *args):
-    try:
-        return "returned", function(*args)
-    except Exception as exc:
-        return type(exc), str(exc)
 
 
 def both(function, *args):
@@ -70,16 +64,6 @@ def test_import_patches_nothing() -> None:
         "assert websocket.ABNF.mask is stock"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
-
-
-def test_says_that_the_host_is_missing() -> None:
-    script = (
-        "import sys; sys.modules['websocket'] = None\nimport fastws.integrations.websocket_client"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", script], check=False, capture_output=True, text=True
-    )
-    assert "needs websocket-client, which is not installed" in ran.stderr
 
 
 # Masking ---------------------------------------------------------------------------

@@ -11,13 +11,11 @@ import gc
 import itertools
 import logging
 import secrets
-import socket
 import sys
 import threading
-import time
 import weakref
 import zlib
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,12 +39,12 @@ from websockets.uri import parse_uri
 from fastws import integrations
 from fastws.integrations import websockets as ours
 
-from ..tools import Echo, Program
+from ..tools import Echo, Program, free_port
+from .comparing import KEY, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-KEY = b"\x17\x80\xfe\x01"
 URI = parse_uri("ws://localhost/")
 
 
@@ -177,22 +175,6 @@ def compare(
         assert mine == theirs
         outcomes.append(mine)
     return outcomes
-
-
-def wire(
-    first: int, payload: bytes = b"", *, mask: bool, length: int | None = None, form: int = 0
-) -> bytes:
-    """Write any frame, right or wrong; `form` is the size of the length, if not the least."""
-    size = len(payload) if length is None else length
-    form = form or (1 if size < 126 else 2 if size < 65536 else 8)
-    bit = 0x80 if mask else 0
-    if form == 1:
-        head = bytes([first, bit | size])
-    else:
-        head = bytes([first, bit | (126 if form == 2 else 127)]) + size.to_bytes(form, "big")
-    if not mask:
-        return head + payload
-    return head + KEY + bytes(byte ^ KEY[i % 4] for i, byte in enumerate(payload))
 
 
 def deflated(data: bytes) -> bytes:
@@ -782,29 +764,15 @@ app.run("127.0.0.1", PORT, single_process=True, motd=False, access_log=False)
 }
 
 
-@pytest.fixture
-def free_port() -> int:
-    with closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 @contextmanager
-def started(script: str, port: int, install: bool) -> Iterator[Any]:
+def started(script: str, install: bool) -> Iterator[Any]:
     """Run a server in a process of its own; connect by the function yielded."""
+    port = free_port()
     check = "import fastws.integrations as i; print(i.installed(), flush=True)\n"
     script = (INSTALL if install else "") + check + script.replace("PORT", str(port))
     with Program(sys.executable, "-c", script) as program:
         assert program.line() == ("['websockets']" if install else "[]")
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                assert not program.has_ended
-                time.sleep(0.02)
+        program.wait_for_port(port)
         yield lambda **options: connect(
             f"ws://127.0.0.1:{port}/", max_size=None, ping_interval=None, **options
         )
@@ -821,9 +789,9 @@ def started(script: str, port: int, install: bool) -> Iterator[Any]:
         ("sanic", ""),
     ],
 )
-def test_servers(name: str, ws: str, free_port: int) -> None:
+def test_servers(name: str, ws: str) -> None:
     install = name != "create_connection"
-    with started(SERVERS[name].replace("WS", ws), free_port, install) as connected:
+    with started(SERVERS[name].replace("WS", ws), install) as connected:
         for compression in ("deflate", None):
             with connected(compression=compression) as client:
                 converse(client)
