@@ -5,10 +5,13 @@ FASTWS_EXT=require  compile or fail
 FASTWS_EXT=no       pure Python
 """
 
+import json
 import os
 import sys
+import uuid
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 WANTED = os.environ.get("FASTWS_EXT", "auto")
@@ -19,7 +22,17 @@ HEADERS = ["cpu.h", "kernels.h", "mask.h", "scalar.h", "sets.h", "simd.h", "utf8
 
 
 class BuildExt(build_ext):
-    """build_ext that says loudly what it means that an optional extension failed."""
+    """build_ext that leaves out debugging information, and says loudly what it means that an
+    optional extension failed."""
+
+    def build_extensions(self):
+        # Many a Python asks for that information, which is three quarters of a wheel. (CFLAGS is
+        # for who wants it; as wheels are built, it would also take the place of all that the
+        # Python was compiled with, -O3 included.)
+        if self.compiler.compiler_type == "unix" and "CFLAGS" not in os.environ:
+            for ext in self.extensions:
+                ext.extra_compile_args.append("-g0")
+        super().build_extensions()
 
     def run(self):
         super().run()
@@ -35,6 +48,58 @@ class BuildExt(build_ext):
             )
 
 
+class BdistWheel(bdist_wheel):
+    """bdist_wheel that adds a bill of materials: what is in the wheel that others wrote (PEP 770)."""
+
+    def write_wheelfile(self, wheelfile_base, *args, **kwargs):
+        super().write_wheelfile(wheelfile_base, *args, **kwargs)
+        os.makedirs(os.path.join(wheelfile_base, "sboms"), exist_ok=True)
+        with open(os.path.join(wheelfile_base, "sboms", "fastws.cdx.json"), "w") as file:
+            json.dump(self.bill_of_materials(), file, indent=2)
+            file.write("\n")
+
+    def bill_of_materials(self):
+        version = self.distribution.get_version()
+        purl = f"pkg:pypi/fastws@{version}"
+        components = []
+        if self.distribution.ext_modules:
+            from Cython import __version__ as cython
+
+            components.append(
+                {
+                    "type": "library",
+                    "bom-ref": f"pkg:pypi/cython@{cython}",
+                    "name": "Cython",
+                    "version": cython,
+                    "description": "The helpers that it writes into the C of extension modules.",
+                    "licenses": [{"license": {"id": "Apache-2.0"}}],
+                    "purl": f"pkg:pypi/cython@{cython}",
+                }
+            )
+        return {
+            "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+            "bomFormat": "CycloneDX",
+            "specVersion": "1.6",
+            # The same wheel has the same bill, down to its number.
+            "serialNumber": uuid.uuid5(uuid.NAMESPACE_URL, f"{purl}#{components}").urn,
+            "version": 1,
+            "metadata": {
+                "component": {
+                    "type": "library",
+                    "bom-ref": purl,
+                    "name": "fastws",
+                    "version": version,
+                    "licenses": [{"license": {"id": "MIT"}}],
+                    "purl": purl,
+                }
+            },
+            "components": components,
+            "dependencies": [
+                {"ref": purl, "dependsOn": [component["bom-ref"] for component in components]}
+            ],
+        }
+
+
 # No cythonize(): it resets `optional`, so that a broken compiler would fail the build.
 extensions = [
     Extension(
@@ -48,7 +113,7 @@ extensions = [
 
 setup(
     ext_modules=[] if WANTED == "no" else extensions,
-    cmdclass={"build_ext": BuildExt},
+    cmdclass={"bdist_wheel": BdistWheel, "build_ext": BuildExt},
     # Generated C stays out of src/.
     options={"build_ext": {"cython_c_in_temp": True}},
 )

@@ -1,0 +1,165 @@
+"""Make what is published, on this machine: an sdist, a pure wheel, and a wheel for each CPython.
+
+    python wheels/build.py [--out dist] [--python python3.12 ...]
+
+All wheels are built from the sdist, not from the checkout. The same source gives the same bytes,
+wherever and whenever that happens (`wheels/reproduce.py` shows it): the tools are those of
+constraints.txt, the only date is SOURCE_DATE_EPOCH, by default that of the last commit.
+
+This script knows how to build and to repair; what a finished file has to be like, check.py knows.
+Linux only: on macOS and Windows, and for the architectures this machine is not, cibuildwheel does
+the same with the configuration in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import check
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+CONSTRAINTS: Final = ROOT / "wheels" / "constraints.txt"
+VERSIONS: Final = ("3.11", "3.12", "3.13")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="default: dist")
+    parser.add_argument(
+        "--python", action="append", help=f"a CPython to build for (default: {', '.join(VERSIONS)})"
+    )
+    parser.add_argument(
+        "--no-binary", action="store_true", help="make the sdist and the pure wheel only"
+    )
+    args = parser.parse_args()
+    pythons = [] if args.no_binary else args.python or find_pythons()
+    shutil.rmtree(args.out, ignore_errors=True)
+    made = build(ROOT, args.out, pythons)
+    check.check(made)
+    check.describe(made, args.out)
+    return 0
+
+
+def find_pythons() -> list[str]:
+    """Return the interpreters there are, of those to build for: from PATH, or from pyenv."""
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    found = []
+    for version in VERSIONS:
+        candidates = [f"python{version}", *map(str, root.glob(f"versions/{version}.*/bin/python"))]
+        python = next((name for name in candidates if runs(name, version)), None)
+        if python is None:
+            print(f"no Python {version} here")
+        else:
+            found.append(python)
+    if not found:
+        sys.exit(f"no Python to build for: looked for {', '.join(VERSIONS)}")
+    return found
+
+
+def runs(python: str, version: str) -> bool:
+    # pyenv leaves commands in PATH that exist and do not run.
+    code = f"import sys; sys.exit('%d.%d' % sys.version_info[:2] != {version!r})"
+    try:
+        return subprocess.run([python, "-c", code], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def build(source: Path, out: Path, pythons: list[str]) -> list[Path]:
+    """Build everything from the tree or the sdist `source`; return the files."""
+    out.mkdir(parents=True, exist_ok=True)
+    # What is in an archive has the modes of the files that were packed.
+    os.umask(0o022)
+    with tempfile.TemporaryDirectory(prefix="fastws-") as name:
+        work = Path(name)
+        if source.is_dir():
+            epoch = os.environ.get("SOURCE_DATE_EPOCH") or last_commit(source)
+            sdist = build_sdist(source, work, epoch)
+        else:
+            sdist = source
+        shutil.copy(sdist, out)
+        with tarfile.open(sdist) as archive:
+            epoch = str(int(next(iter(archive)).mtime))
+            archive.extractall(work, filter="data")
+        tree = work / sdist.name.removesuffix(".tar.gz")
+        env = {"SOURCE_DATE_EPOCH": epoch}
+        pure = uv_build(sys.executable, "--wheel", tree, out, env | {"FASTWS_EXT": "no"})
+        made = [out / sdist.name, pure]
+        for python in pythons:
+            made.append(build_binary(python, tree, work, out, env))
+    return made
+
+
+def last_commit(source: Path) -> str:
+    command = ["git", "-C", source, "log", "-1", "--format=%ct"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def build_sdist(source: Path, work: Path, epoch: str) -> Path:
+    """Build an sdist, and pack it again without what depends on who did it, and when."""
+    made = uv_build(sys.executable, "--sdist", source, work / "made", {})
+    packed = work / made.name
+    with (
+        tarfile.open(made) as old,
+        packed.open("wb") as file,
+        # (A gzip header has a name and a time of its own.)
+        gzip.GzipFile("", "wb", fileobj=file, mtime=int(epoch)) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as new,
+    ):
+        for member in sorted(old.getmembers(), key=lambda member: member.name):
+            content = io.BytesIO(old.extractfile(member).read()) if member.isfile() else None
+            member.mtime = int(epoch)
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            member.uid = member.gid = 0
+            member.uname = member.gname = ""
+            member.pax_headers = {}
+            new.addfile(member, content)
+    return packed
+
+
+def build_binary(python: str, tree: Path, work: Path, out: Path, env: dict[str, str]) -> Path:
+    """Build a wheel with the extension, for every Linux that manylinux2014 stands for."""
+    compiler = os.environ.get("CC", "gcc")
+    env = env | {
+        "FASTWS_EXT": "require",
+        "CC": compiler,
+        # Where a Python was built to be run from is no business of a wheel's: the linker command
+        # that it remembers may add a path to look for libraries in.
+        "LDSHARED": f"{compiler} -shared",
+    }
+    # A tree of its own: what one Python left in build/ would end in the wheel of the next.
+    tag = f"manylinux2014_{platform.machine()}"
+    with tempfile.TemporaryDirectory(dir=work) as name:
+        copy = shutil.copytree(tree, Path(name) / "tree")
+        wheel = uv_build(python, "--wheel", copy, Path(name) / "made", env)
+        repaired = Path(name) / "repaired"
+        command = [sys.executable, "-m", "auditwheel", "repair", "--strip", "--plat", tag]
+        subprocess.run([*command, "-w", repaired, wheel], env=os.environ | env, check=True)
+        (finished,) = repaired.iterdir()
+        return Path(shutil.copy(finished, out))
+
+
+def uv_build(python: str, kind: str, tree: Path, out: Path, env: dict[str, str]) -> Path:
+    """Build in an environment made for it, of the interpreter wanted and of constraints.txt."""
+    before = set(out.glob("*"))
+    command = ["uv", "build", "--quiet", kind, "--python", python, "--build-constraints"]
+    subprocess.run(
+        [*command, CONSTRAINTS, "--out-dir", out, tree], env=os.environ | env, check=True
+    )
+    (made,) = {path for path in out.glob("*") if path.name[0] != "."} - before
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""What files must be like that are published: their names, sizes, tags and contents.
+
+    python wheels/check.py [--release] FILE ...
+
+`--release` demands that all files of a release are there: the sdist, the pure wheel, and a wheel
+for each of what cibuildwheel builds for (pyproject.toml). On success SHA256SUMS is written beside
+them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MODULES: Final = ("kernel", "masking", "utf8", "frames", "messages", "hot")
+MAX_SIZE: Final = 400 << 10  # bytes, of a wheel
+PYTHONS: Final = ("cp311", "cp312", "cp313", "cp314", "cp314t", "cp315", "cp315t")
+PLATFORMS: Final = (
+    "manylinux_x86_64",
+    "manylinux_aarch64",
+    "musllinux_x86_64",
+    "musllinux_aarch64",
+    "macosx_x86_64",
+    "macosx_arm64",
+    "win_amd64",
+    "win_arm64",
+)
+# What a wheel for a platform is called; PEP 600 and PEP 656 say that of Linux.
+TAGS: Final = {
+    r"manylinux_2_17_(x86_64|aarch64)\.manylinux2014_\1": r"manylinux_\1",
+    r"manylinux2014_(x86_64|aarch64)\.manylinux_2_17_\1": r"manylinux_\1",
+    r"musllinux_1_2_(x86_64|aarch64)": r"musllinux_\1",
+    r"macosx_\d+_\d+_(x86_64|arm64)": r"macosx_\1",
+    r"win_(amd64|arm64)": r"win_\1",
+}
+
+
+class BadFile(Exception):
+    """A file is not fit to be published."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument("--release", action="store_true", help="demand all files of a release")
+    args = parser.parse_args()
+    try:
+        check(args.files)
+        if args.release:
+            check_complete(args.files)
+    except BadFile as exc:
+        return f"{exc}"
+    describe(args.files, args.files[0].parent)
+    return 0
+
+
+def check(files: Iterable[Path]) -> None:
+    """Check each file by itself, and that they are all of one version.
+
+    Raises:
+        BadFile: if one is not as it must be.
+    """
+    files = list(files)
+    versions = {version_of(path) for path in files}
+    if len(versions) != 1:
+        raise BadFile(f"there is more than one version: {', '.join(sorted(versions))}")
+    for path in files:
+        if path.suffix == ".whl":
+            check_wheel(path)
+        else:
+            check_sdist(path)
+    for command in (["twine", "check", "--strict"], ["check_wheel_contents"]):
+        paths = [path for path in files if command[0] == "twine" or path.suffix == ".whl"]
+        result = subprocess.run(
+            [sys.executable, "-m", *command, *map(str, paths)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if result.returncode:
+            raise BadFile(result.stdout)
+
+
+def check_complete(files: Iterable[Path]) -> None:
+    """Check that nothing is missing in a release, and nothing there that should not be.
+
+    Raises:
+        BadFile: if so.
+    """
+    wanted = {"sdist", "pure", *(f"{python}-{name}" for python in PYTHONS for name in PLATFORMS)}
+    found = [identifier(path) for path in files]
+    problems = {
+        "missing": sorted(wanted.difference(found)),
+        "not wanted": sorted(set(found) - wanted),
+        "there twice": sorted({name for name in found if found.count(name) > 1}),
+    }
+    text = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names)
+    if text:
+        raise BadFile(text)
+
+
+def describe(files: Iterable[Path], out: Path) -> None:
+    """Print what there is, and write SHA256SUMS."""
+    sums = []
+    for path in files:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        sums.append(f"{digest}  {path.name}\n")
+        print(f"{path.stat().st_size / 1024:6.0f} KiB  {digest[:16]}  {path.name}")
+    (out / "SHA256SUMS").write_text("".join(sorted(sums, key=lambda line: line.split()[1])))
+
+
+def identifier(path: Path) -> str:
+    """Return what cibuildwheel calls a wheel like this; or "sdist", or "pure".
+
+    Raises:
+        BadFile: if it is for a platform that we do not build for.
+    """
+    if path.name.endswith(".tar.gz"):
+        return "sdist"
+    _, _, python, abi, platform = path.stem.split("-")
+    if (python, abi, platform) == ("py3", "none", "any"):
+        return "pure"
+    for pattern, name in TAGS.items():
+        match = re.fullmatch(pattern, platform)
+        if match and abi in (python, f"{python}t"):
+            return f"{abi}-{match.expand(name)}"
+    raise BadFile(f"{path.name}: not a platform that is built for")
+
+
+def version_of(path: Path) -> str:
+    return path.name.removesuffix(".tar.gz").split("-")[1]
+
+
+def check_sdist(path: Path) -> None:
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {f"src/fastws/_c/{module}.pyx" for module in MODULES}
+    wanted |= {"pyproject.toml", "setup.py", "LICENSE", "README.md", "tests/conftest.py"}
+    if not wanted <= names:
+        raise BadFile(f"{path.name}: {', '.join(sorted(wanted - names))} not in it")
+    made = re.compile(r"src/.*\.c|.*\.(so|pyd|pyc|o)")
+    if found := sorted(filter(made.fullmatch, names)):
+        raise BadFile(f"{path.name}: {', '.join(found)} in it")
+
+
+def check_wheel(path: Path) -> None:
+    kind = identifier(path)
+    if path.stat().st_size > MAX_SIZE:
+        raise BadFile(f"{path.name}: {path.stat().st_size:,} bytes; {MAX_SIZE:,} are allowed")
+    with zipfile.ZipFile(path) as archive:
+        names = set(archive.namelist())
+        info = f"{path.name.split('-')[0]}-{version_of(path)}.dist-info"
+        metadata = Parser().parsestr(archive.read(f"{info}/METADATA").decode())
+        bill = json.loads(archive.read(f"{info}/sboms/fastws.cdx.json"))
+        extensions = {
+            name: archive.read(name) for name in names if name.endswith((".so", ".pyd", ".dylib"))
+        }
+    wanted = set() if kind == "pure" else {f"fastws/_c/{module}" for module in MODULES}
+    if {name.partition(".")[0] for name in extensions} != wanted:
+        raise BadFile(f"{path.name}: has {', '.join(extensions) or 'no extension'}")
+    if [metadata["Name"], metadata["Version"]] != ["fastws", version_of(path)]:
+        raise BadFile(f"{path.name}: has the metadata of another")
+    if bill["metadata"]["component"]["version"] != version_of(path):
+        raise BadFile(f"{path.name}: has the bill of materials of another")
+    if not {"fastws/py.typed", f"{info}/licenses/LICENSE"} <= names:
+        raise BadFile(f"{path.name}: incomplete")
+    for name, content in extensions.items():
+        if content.startswith(b"\x7fELF"):
+            check_elf(f"{path.name}: {name}", content)
+
+
+def check_elf(where: str, content: bytes) -> None:
+    """Check what a shared library asks of the machine it runs on, and tells of where it was made."""
+    from elftools.elf.dynamic import DynamicSection
+    from elftools.elf.elffile import ELFFile
+
+    elf = ELFFile(io.BytesIO(content))
+    for section in elf.iter_sections():
+        if section.name.startswith(".debug"):
+            raise BadFile(f"{where} has debugging information")
+        if isinstance(section, DynamicSection):
+            for tag in section.iter_tags():
+                if tag.entry.d_tag in ("DT_RPATH", "DT_RUNPATH"):
+                    raise BadFile(f"{where} looks for libraries in its own places")
+                if tag.entry.d_tag == "DT_NEEDED" and not re.match(r"libc\.|libm\.|ld-", tag.needed):
+                    raise BadFile(f"{where} needs {tag.needed}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
