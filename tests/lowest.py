@@ -1,0 +1,69 @@
+"""Print each dependency at the oldest version that pyproject.toml allows, as constraints for pip.
+
+    python tests/lowest.py [extra ...]
+
+This file knows what pyproject.toml says, and no version of its own. It needs `packaging`.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+
+
+def read() -> dict[str, Any]:
+    """Return what pyproject.toml says."""
+    return tomllib.loads(PYPROJECT.read_text("utf-8"))
+
+
+def requirements(*extras: str) -> list[Requirement]:
+    """Return what building, running and these extras require; extras of extras are followed."""
+    pyproject = read()
+    project = pyproject["project"]
+    found = [Requirement(text) for text in pyproject["build-system"]["requires"]]
+    found += [Requirement(text) for text in project["dependencies"]]
+    wanted, seen = list(extras), set()
+    while wanted:
+        extra = wanted.pop()
+        if extra in seen:
+            continue
+        seen.add(extra)
+        for text in project["optional-dependencies"][extra]:
+            requirement = Requirement(text)
+            if requirement.name == project["name"]:
+                wanted += requirement.extras
+            else:
+                found.append(requirement)
+    return found
+
+
+def lower_bound(requirement: Requirement) -> Version:
+    """Return the oldest version that a requirement allows.
+
+    Raises:
+        ValueError: if it does not say.
+    """
+    bounds = [Version(part.version) for part in requirement.specifier if part.operator == ">="]
+    if len(bounds) != 1:
+        raise ValueError(f"{requirement} has no lower bound, or several")
+    return bounds[0]
+
+
+def constraints(*extras: str) -> list[str]:
+    """Return a constraint for each requirement; of several bounds for one, the highest."""
+    lowest: dict[str, Version] = {}
+    for requirement in requirements(*extras):
+        bound = lower_bound(requirement)
+        lowest[requirement.name] = max(bound, lowest.get(requirement.name, bound))
+    return [f"{name}=={bound}" for name, bound in sorted(lowest.items())]
+
+
+if __name__ == "__main__":
+    print(*constraints(*sys.argv[1:]), sep="\n")
