@@ -31,7 +31,11 @@ cdef list OPCODES = [next((op for op in Opcode if op == i), None) for i in range
 
 
 cdef class Frame:
-    """One frame, unmasked (RFC 6455 §5.2). Immutable."""
+    """Frame(
+        opcode, payload=b"", fin=True, rsv1=False, rsv2=False, rsv3=False
+    )\n--\n
+    One frame, unmasked (RFC 6455 §5.2). Immutable.
+    """
 
     __match_args__ = ("opcode", "payload", "fin", "rsv1", "rsv2", "rsv3")
 
@@ -77,7 +81,11 @@ cdef tuple fields(Frame frame):
 
 
 cdef class FrameDecoder:
-    """Decodes frames from a stream of bytes."""
+    """FrameDecoder(
+        *, masked, max_payload_size=DEFAULT_MAX_MESSAGE_SIZE, rsv1=False, rsv2=False, rsv3=False
+    )\n--\n
+    Decodes frames from a stream of bytes.
+    """
 
     def __cinit__(self):
         # feed() reads this table, whether a subclass calls __init__ or not.

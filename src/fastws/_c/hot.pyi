@@ -1,3 +1,5 @@
 # The twins have one interface; the reference documents it.
 from fastws._py.hot import HotConnection as HotConnection
 from fastws._py.hot import HotEndpoint as HotEndpoint
+
+__all__ = ["HotConnection", "HotEndpoint"]

@@ -25,7 +25,9 @@ cdef Py_ssize_t CORK = CORK_LIMIT
 
 
 cdef class HotConnection:
-    """The hot part of `fastws.Connection`."""
+    """HotConnection(decoder, encoder, make_key, plain)\n--\n
+    The hot part of `fastws.Connection`.
+    """
 
     def __init__(
         self, MessageDecoder decoder not None, MessageEncoder encoder not None, make_key, plain
@@ -121,7 +123,9 @@ cdef class HotConnection:
 
 
 cdef class HotEndpoint:
-    """The hot part of an asyncio protocol that leads one connection."""
+    """HotEndpoint()\n--\n
+    The hot part of an asyncio protocol that leads one connection.
+    """
 
     def __init__(self):
         pass  # without it, any arguments are accepted

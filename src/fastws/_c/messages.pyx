@@ -58,7 +58,15 @@ cdef bytes GOOD_OUTSIDE_RSV1 = good_first_bytes(RSV1, False)
 
 
 cdef class MessageDecoder:
-    """Decodes messages, pings, pongs and the close frame from a stream of bytes."""
+    """MessageDecoder(
+        *,
+        masked,
+        max_message_size=DEFAULT_MAX_MESSAGE_SIZE,
+        max_fragments=DEFAULT_MAX_FRAGMENTS,
+        inflater=None,
+    )\n--\n
+    Decodes messages, pings, pongs and the close frame from a stream of bytes.
+    """
 
     def __init__(
         self,
@@ -380,7 +388,9 @@ cdef class MessageDecoder:
 
 
 cdef class MessageEncoder:
-    """Encodes messages and control frames into one buffer."""
+    """MessageEncoder()\n--\n
+    Encodes messages and control frames into one buffer.
+    """
 
     def __init__(self):
         pass  # without it, any arguments are accepted

@@ -22,7 +22,9 @@ __all__ = ["Utf8Validator", "decode_utf8", "is_utf8"]
 
 
 cdef class Utf8Validator:
-    """Validates UTF-8 that arrives in pieces."""
+    """Utf8Validator()\n--\n
+    Validates UTF-8 that arrives in pieces.
+    """
 
     def __init__(self):
         self.state = fastws_utf8(0)

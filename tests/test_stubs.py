@@ -1,0 +1,93 @@
+"""What the compiled modules tell of themselves is what the reference does, and what the stubs do.
+
+tests/typing does the same by mypy, and for types; here is what every user can try.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import fastws
+
+from .conftest import MODULES
+
+if TYPE_CHECKING:
+    from types import ModuleType, SimpleNamespace
+
+# Methods that the reference declares for its subclasses to fill in.
+ABSTRACT = {"check_open", "on_message"}
+
+STUBS = Path(fastws.__file__).parent / "_c"
+
+SPECIAL = ("__call__", "__contains__", "__iter__", "__len__", "__match_args__", "__next__")
+OVERRIDDEN = ("__delattr__", "__eq__", "__hash__", "__init__", "__repr__", "__setattr__")
+
+
+def parameters(thing: Any) -> list[tuple[str, Any, Any]]:
+    """What a caller has to know. Types are left out: only the reference has annotations."""
+    return [
+        (parameter.name, parameter.kind, parameter.default)
+        for parameter in inspect.signature(thing).parameters.values()
+    ]
+
+
+def interface(thing: Any) -> Any:
+    """All that a user of a function or class can see of it, in a form that can be compared."""
+    if not isinstance(thing, type):
+        return parameters(thing)
+    found: dict[str, Any] = {"constructor": parameters(thing)}
+    for name in dir(thing):
+        if not name.startswith("_") and name not in ABSTRACT:
+            member = inspect.getattr_static(thing, name)
+            found[name] = "data" if inspect.isdatadescriptor(member) else parameters(member)
+    for name in SPECIAL:
+        found[name] = hasattr(thing, name)
+    for name in OVERRIDDEN:
+        found[name] = getattr(thing, name) is not getattr(object, name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, Any]:
+    modules = [import_module(f"fastws._py.{name}") for name in MODULES]
+    return {name: getattr(module, name) for module in modules for name in module.__all__}
+
+
+def test_names(twin: SimpleNamespace, reference: dict[str, Any]) -> None:
+    assert vars(twin).keys() - {"name"} == reference.keys()
+
+
+def test_names_and_parameters(twin: SimpleNamespace, reference: dict[str, Any]) -> None:
+    ours = {name: interface(getattr(twin, name)) for name in reference}
+    theirs = {name: interface(thing) for name, thing in reference.items()}
+    assert ours == theirs
+
+
+def test_all_is_documented(twin: SimpleNamespace, reference: dict[str, Any]) -> None:
+    for name in reference:
+        assert inspect.getdoc(getattr(twin, name)), name
+        assert not (inspect.getdoc(getattr(twin, name)) or "").startswith(f"{name}("), name
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_stubs_name_what_the_reference_has(name: str) -> None:
+    module: ModuleType = import_module(f"fastws._py.{name}")
+    tree = ast.parse((STUBS / f"{name}.pyi").read_text("utf-8"))
+    imported = {
+        alias.asname: node.module
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname == alias.name  # "as" re-exports it (PEP 484)
+    }
+    assert imported == dict.fromkeys(module.__all__, module.__name__)
+    (exported,) = [
+        ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)
+    ]
+    assert exported == module.__all__

@@ -1,0 +1,96 @@
+"""A user's program, for the type checker: public names have the types they are documented with.
+
+Each `type: ignore` is a mistake that has to be found: one that is not needed is an error.
+"""
+
+import asyncio
+from functools import partial
+from typing import assert_never, assert_type
+
+import fastws
+from fastws import Close, Connection, Event, Frame, FrameDecoder, Ping, Pong, Role
+
+
+class Chat(fastws.WebSocketProtocol):
+    def __init__(self, room: str) -> None:
+        super().__init__()
+        self.room = room
+
+    def on_message(self, message: str | bytes) -> None:
+        self.send(f"{self.room}: {message!r}", compress=False)
+
+    def on_close(self, code: int, reason: str) -> None:
+        assert_type(self.state, fastws.State | None)
+
+
+async def echo(ws: fastws.WebSocket) -> None:
+    assert_type(await ws.recv(), str | bytes)
+    async for message in ws:
+        assert_type(message, str | bytes)
+        await ws.send(message)
+    assert_type(await ws.ping(), float)
+    await ws.send(1)  # type: ignore[arg-type]
+
+
+def process_request(request: fastws.Request) -> fastws.Response | None:
+    assert_type(request.headers.get("Host"), str | None)
+    assert_type(request.headers.get("Host", "nobody"), str)
+    return fastws.Response.text("OK\n") if request.path == "/health" else None
+
+
+async def main() -> None:
+    async with (
+        fastws.serve(echo, "localhost", 0, process_request=process_request, deflate=True) as server,
+        fastws.serve(partial(Chat, "room"), "localhost", 0),
+        fastws.connect("ws://localhost", deflate=fastws.PerMessageDeflate(level=1)) as ws,
+        fastws.connect("ws://localhost", protocol=lambda: Chat("room")) as chat,
+    ):
+        assert_type(server, fastws.Server)
+        assert_type(ws, fastws.WebSocket)
+        assert_type(chat, Chat)
+    assert_type(await fastws.connect("ws://localhost"), fastws.WebSocket)
+    async for again in fastws.connect("ws://localhost"):
+        assert_type(again, fastws.WebSocket)
+    await fastws.connect(b"ws://localhost")  # type: ignore[arg-type]
+
+
+def without_io(data: bytes) -> bytes:
+    connection = Connection(Role.SERVER, max_message_size=None)
+    for event in assert_type(connection.receive_data(memoryview(data)), list[Event]):
+        match event:
+            case str() | bytes():
+                connection.send(event)
+            case Ping(payload) | Pong(payload):
+                assert_type(payload, bytes)
+            case Close(code, reason):
+                assert_type(code, int)
+                assert_type(reason, str)
+            case _:
+                assert_never(event)
+    connection.send(fastws.prepare("for all"))
+    return assert_type(connection.data_to_send(), bytes)
+
+
+def codec(data: bytearray) -> None:
+    decoder = fastws.MessageDecoder(masked=True)
+    assert_type(decoder.feed(data), list[Event])
+    assert_type(decoder.error, fastws.ProtocolError | None)
+    encoder = fastws.MessageEncoder()
+    assert_type(encoder.text("text", key=b"1234"), int)
+    assert_type(encoder.take(), bytes)
+    for frame in FrameDecoder(masked=None, max_payload_size=10).feed(data):
+        assert_type(frame, Frame)
+        assert_type(frame.opcode, fastws.Opcode)
+    assert_type(fastws.encode_frame(fastws.Opcode.TEXT, b"text", key=None), bytes)
+    assert_type(fastws.apply_mask(data, b"1234"), bytes)
+    fastws.apply_mask_inplace(data, b"1234", offset=3)
+    assert_type(fastws.Utf8Validator().feed(data), bool)
+    assert_type(fastws.decode_utf8(data), str)
+    assert_type(fastws.implementation, str)
+    assert_type(fastws.kernel, str)
+    assert_type(fastws.__version__, str)
+    fastws.MessageDecoder(True)  # type: ignore[call-arg]
+    fastws.apply_mask("text", b"1234")  # type: ignore[arg-type]
+
+
+asyncio.run(main())
