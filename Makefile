@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 EXT ?= require
 # Without `hosts`, tests/integrations cannot run.
 TEST_EXTRAS ?= test,hosts
+# The oldest versions have wheels for the oldest Python.
+LOWEST_PYTHON ?= python3.11
 PYTEST_ARGS ?= -n auto --dist loadfile
 
 CODEC_TESTS := $(patsubst %,tests/test_%.py,masking utf8 frames messages differential)
@@ -14,7 +16,7 @@ SOURCES := pyproject.toml setup.py $(wildcard src/fastws/_c/*.p[yx][xd] src/fast
 # Of these, tests have to take every line and branch.
 COVERED := src/fastws/_py/*,src/fastws/connection.py,src/fastws/deflate.py,src/fastws/handshake.py
 
-.PHONY: help run test test-c test-py test-kernels test-neon conformance conformance-quick fuzz \
+.PHONY: help run test test-c test-py test-lowest test-kernels test-neon conformance conformance-quick fuzz \
 	leaks asan coverage lint format bench bench-quick bench-hosts upstream wheels clean
 .DEFAULT_GOAL := help
 
@@ -31,6 +33,9 @@ test-c: $(VENV)/.built-test
 
 test-py: $(VENV)/.built-test
 	FASTWS_IMPL=py $(BIN)/python -X dev -m pytest $(PYTEST_ARGS)
+
+test-lowest:  ## Run the suite with each dependency at the oldest version that we allow
+	PYTHON=$(LOWEST_PYTHON) tests/lowest.sh $(PYTEST_ARGS)
 
 test-kernels: $(VENV)/.built-test  ## Test the codec with the kernels that are not this CPU's best
 	for kernel in $$($(BIN)/python -c "from fastws._c import kernel; print(*kernel.available()[1:])"); do \
@@ -66,10 +71,11 @@ coverage: $(VENV)/.built-test  ## Measure what the suite covers, and demand all 
 	$(BIN)/python -m coverage report --include='$(COVERED)' --show-missing --fail-under=100
 	PYTHON="$(abspath $(BIN))/python" fuzz/coverage.sh $(PYTEST_ARGS)
 
-lint: $(VENV)/.built-dev  ## Check style and types
+lint: $(VENV)/.built-dev  ## Check style and types, and types against what runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict src
+	$(BIN)/python tests/typing/check.py
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src
 
 format: $(VENV)/.built-dev  ## Format the Python code
