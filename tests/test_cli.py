@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-import platform
 import re
 import select
 import signal
@@ -19,8 +17,6 @@ from base64 import b64encode
 from contextlib import ExitStack
 from hashlib import sha256
 from http.client import HTTPConnection, HTTPSConnection
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -157,33 +153,6 @@ def closed_pipe():
 def test_printing_to_nobody(closed_pipe):
     result = run_fastws("info", stdout=closed_pipe)
     assert (result.returncode, result.stderr) == (1, "")
-
-
-# fastws info ------------------------------------------------------------------------------
-
-
-def test_info(capsys):
-    assert main(["info"]) == 0
-    info = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert f"websockets {version('websockets')}" in info.pop("hosts").split(", ")
-    assert info == {
-        "fastws": fastws.__version__,
-        "twin": fastws.implementation,
-        "kernel": fastws.kernel,
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "platform": platform.platform(),
-        "h11": version("h11"),
-        "uvloop": version("uvloop") if find_spec("uvloop") else "not installed",
-    }
-
-
-def test_info_in_json(capsys, monkeypatch):
-    monkeypatch.setattr("fastws.cli._version_of", {"h11": "0.16.0"}.get)
-    assert main(["info", "--json"]) == 0
-    info = json.loads(capsys.readouterr().out)
-    assert (info["twin"], info["h11"], info["uvloop"]) == (fastws.implementation, "0.16.0", None)
-    assert main(["info"]) == 0
-    assert "\nuvloop    not installed\n" in capsys.readouterr().out
 
 
 # fastws echo ------------------------------------------------------------------------------

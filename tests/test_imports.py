@@ -40,7 +40,8 @@ ALLOWED: dict[str, set[str]] = {
     "aio": SANS_IO,
     "integrations": SANS_IO | {"aio"},
     "demo": set(),
-    "cli": ALL | {"_init_"},
+    "_info": {"codec", "integrations"},
+    "cli": ALL | {"_info", "_init_"},
     "__main__": ALL,
     "__init__": ALL,
 }

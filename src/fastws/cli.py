@@ -14,7 +14,6 @@ import errno
 import json
 import multiprocessing
 import os
-import platform
 import re
 import select
 import shutil
@@ -29,12 +28,12 @@ from base64 import b64encode
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from multiprocessing import connection as pipes
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import __version__
+from ._info import collect
 from .aio.client import connect
 from .aio.probe import probe
 from .aio.protocol import WebSocketProtocol
@@ -287,8 +286,10 @@ def _add_info(commands: Any) -> None:
         commands,
         "info",
         _run_info,
-        "what runs here: version, twin, kernel, Python",
+        "what runs here, and on what: to be put into reports of bugs",
         """\
+The keys of the JSON are stable, and documented in README.md. Home directories are written as ~.
+
 example:
   fastws info --json""",
     )
@@ -370,38 +371,56 @@ def _script(command: list[str]) -> str:
 
 
 def _run_info(args: argparse.Namespace) -> int:
-    info: dict[str, Any] = {
-        "fastws": __version__,
-        "twin": implementation,
-        "kernel": kernel,
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "platform": platform.platform(),
-        "h11": _version_of("h11"),
-        "uvloop": _version_of("uvloop"),
-    }
-    integrations = {
-        name: {"host": host.name, "version": number, "tested": host.covers(number)}
-        for name, host in hosts().items()
-        if (number := _version_of(host.name)) is not None
-    }
+    info = collect(__version__)
     if args.json:
-        print(json.dumps(info | {"integrations": integrations}, indent=2))
-    else:
-        for name, value in info.items():
-            print(f"{name:<9} {value or 'not installed'}")
-        found = [
-            f"{name} {host['version']}" + ("" if host["tested"] else " (not tested)")
-            for name, host in integrations.items()
-        ]
-        print(f"{'hosts':<9} {', '.join(found) or 'none'}")
+        print(json.dumps(info, indent=2))
+        return 0
+    for name, text in _readable(info):
+        print(f"{name:<12} {text}")
     return 0
 
 
-def _version_of(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
+def _readable(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Put what `collect` found into lines."""
+
+    def known(versions: dict[str, str | None]) -> str:
+        return ", ".join(f"{name} {number or 'not installed'}" for name, number in versions.items())
+
+    installation, python, system = info["installation"], info["python"], info["platform"]
+    if installation["editable"]:
+        how = "editable"
+    elif installation["version"] is None:
+        how = "not installed"
+    else:
+        how = " ".join(installation["wheel"]) or "from no wheel"
+    if installation["version"] not in (None, info["fastws"]):
+        how += f", of {installation['version']}"
+    yield "fastws", f"{info['fastws']} ({how})"
+    yield "location", installation["location"]
+    error = info["extension_error"]
+    yield "twin", f"{info['twin']}: {info['twin_reason']}{f' ({error})' if error else ''}"
+    yield "kernel", f"{info['kernel']} of {', '.join(info['kernels'])}"
+    if info["extension"] is not None:
+        yield "built with", "Cython {cython}, {compiler}".format(**info["extension"])
+    yield "python", f"{python['implementation']} {python['version']} ({python['build']})"
+    gil = "GIL" if python["gil_enabled"] else "no GIL"
+    if python["free_threaded"]:
+        gil += ", free-threaded"
+    yield "", f"{python['compiler'] or 'unknown compiler'}, {gil}"
+    yield "platform", f"{system['name']}"
+    libc = f", {system['libc']}" if system["libc"] else ""
+    order = f"{system['bits']}-bit, {system['byte_order']}-endian"
+    yield "", f"{system['machine']}, {order}{libc}"
+    yield "deflate", known(info["deflate"])
+    yield "tls", info["openssl"]
+    yield "with", known(info["dependencies"])
+    found = [
+        f"{name} {host['version']}" + ("" if host["tested"] else " (not tested)")
+        for name, host in info["integrations"].items()
+    ]
+    yield "hosts", ", ".join(found) or "none"
+    settings = [f"{name}={value}" for name, value in info["environment"].items()]
+    yield "environment", ", ".join(settings) or "nothing set"
 
 
 # fastws echo ----------------------------------------------------------------------------

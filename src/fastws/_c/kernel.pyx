@@ -5,11 +5,26 @@
 `FASTWS_KERNEL` names the ones to use; by default they are the best that the CPU can run.
 """
 
+cdef extern from *:
+    """
+    #if defined(__clang__)
+    #define FASTWS_COMPILER "Clang " __clang_version__
+    #elif defined(__GNUC__)
+    #define FASTWS_COMPILER "GCC " __VERSION__
+    #elif defined(_MSC_VER)
+    #define FASTWS_COMPILER "MSC v." Py_STRINGIFY(_MSC_VER)
+    #else
+    #define FASTWS_COMPILER "unknown"
+    #endif
+    """
+    const char* FASTWS_COMPILER
+    const int CYTHON_HEX_VERSION
+
 cdef extern from "kernels/sets.h" nogil:
     const fastws_kernels* fastws_kernels_by_rank(int rank)
     void fastws_make_tables()
 
-__all__ = ["available", "current", "use"]
+__all__ = ["available", "built_with", "current", "use"]
 
 
 def available():
@@ -20,6 +35,15 @@ def available():
         names.append(fastws_kernels_by_rank(rank).name.decode())
         rank += 1
     return tuple(names)
+
+
+def built_with():
+    """Return which Cython and which compiler made the extension."""
+    cython = CYTHON_HEX_VERSION
+    return {
+        "cython": f"{cython >> 24}.{cython >> 16 & 0xff}.{cython >> 8 & 0xff}",
+        "compiler": FASTWS_COMPILER.decode().strip(),
+    }
 
 
 def current():

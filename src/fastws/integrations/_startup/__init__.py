@@ -29,8 +29,12 @@ NAMES = "FASTWS_INTEGRATIONS"
 PREFIX = "FASTWS_INTEGRATIONS_PREFIX"
 
 
-def hosts() -> dict[str, Host]:
-    """Return the integrations that can be installed, by name, and what they are for."""
+def hosts(*, installable: bool = True) -> dict[str, Host]:
+    """Return the integrations by name, and what they are for.
+
+    Args:
+        installable: whether to leave out those that are not installed, but named to their host.
+    """
     found = {}
     for path in sorted(Path(__file__).parents[1].glob("[!_]*.py")):
         host = None
@@ -43,7 +47,7 @@ def hosts() -> dict[str, Host]:
                     host = Host(*args, **keywords)
                 case ast.FunctionDef(name="install"):
                     installs = True
-        if host is not None and installs:
+        if host is not None and installs >= installable:
             found[path.stem] = host
     return found
 

@@ -1,0 +1,264 @@
+"""`fastws info`: what it tells is true, and is told wherever fastws runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import ssl
+import sys
+import tomllib
+import zlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import fastws
+from fastws import _info
+from fastws.cli import main
+
+from .tools import run
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+ROOT = Path(__file__).parents[1]
+
+# Runs `fastws` where nothing in the way is needed; argv[1] is Python code to run before.
+CODE = "import sys; exec(sys.argv.pop(1)); from fastws.cli import main; sys.exit(main())"
+
+
+def info(before: str = "", **env: str) -> dict[str, Any]:
+    """Ask a new process, of which the environment has what is given and nothing of ours."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("FASTWS_")}
+    result = run(sys.executable, "-c", CODE, before, "info", "--json", env=inherited | env)
+    assert (result.returncode, result.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_the_twin_asked_for(twin: SimpleNamespace) -> None:
+    found = info(FASTWS_IMPL=twin.name)
+    assert found["fastws"] == fastws.__version__
+    assert (found["twin"], found["twin_reason"]) == (twin.name, f"FASTWS_IMPL is {twin.name}")
+    assert found["extension_error"] is None
+    assert found["environment"] == {"FASTWS_IMPL": twin.name}
+    if twin.name == "py":
+        assert (found["kernel"], found["kernels"], found["extension"]) == (
+            "python",
+            ["python"],
+            None,
+        )
+    else:
+        assert found["kernel"] == found["kernels"][0]
+        assert found["kernels"][-1] == "scalar"
+        assert re.fullmatch(r"\d+\.\d+\.\d+", found["extension"]["cython"])
+        assert found["extension"]["compiler"]
+
+
+def test_the_kernel_asked_for(twin: SimpleNamespace) -> None:
+    name = "python" if twin.name == "py" else "scalar"
+    found = info(FASTWS_IMPL=twin.name, FASTWS_KERNEL=name)
+    assert (found["kernel"], name in found["kernels"]) == (name, True)
+
+
+def test_the_twin_that_is_there() -> None:
+    found = info()
+    if found["twin"] == "c":
+        assert (found["twin_reason"], found["extension_error"]) == (
+            "the extension can be imported",
+            None,
+        )
+    else:
+        assert found["twin_reason"] == "the extension cannot be imported"
+        assert found["extension_error"].startswith("ModuleNotFoundError: No module named ")
+
+
+def test_an_extension_that_does_not_load() -> None:
+    found = info("sys.modules['fastws._c.hot'] = None")
+    assert (found["twin"], found["kernel"], found["extension"]) == ("py", "python", None)
+    assert found["twin_reason"] == "the extension cannot be imported"
+    assert re.fullmatch(r"ModuleNotFoundError: .*fastws\._c\.hot.*", found["extension_error"])
+
+
+def test_where_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["python"]["implementation"] == platform.python_implementation()
+    assert found["python"]["version"] == platform.python_version()
+    assert found["python"]["free_threaded"] is ("free-threading" in sys.version)
+    assert found["python"]["gil_enabled"] is getattr(sys, "_is_gil_enabled", lambda: True)()
+    assert found["platform"]["name"] == platform.platform()
+    assert found["platform"]["bits"] == (64 if sys.maxsize > 2**32 else 32)
+    assert found["deflate"]["zlib"] == zlib.ZLIB_RUNTIME_VERSION
+    assert found["openssl"] == ssl.OPENSSL_VERSION
+    assert found["dependencies"]["h11"] == version("h11")
+    assert found["integrations"]["websockets"] == {
+        "host": "websockets",
+        "version": version("websockets"),
+        "tested": True,
+    }
+
+
+def test_what_is_not_installed() -> None:
+    absent = ("zlib_ng", "zlib_ng.zlib_ng", "isal")
+    found = info(
+        f"sys.modules |= dict.fromkeys({absent}); import importlib.metadata as m; "
+        "m.Distribution.from_name = lambda name: (_ for _ in ()).throw(m.PackageNotFoundError)"
+    )
+    assert found["deflate"] == {"zlib": zlib.ZLIB_RUNTIME_VERSION, "zlib-ng": None, "isal": None}
+    assert found["dependencies"] == dict.fromkeys(_info.DEPENDENCIES)
+    assert found["integrations"] == {}
+    assert found["installation"]["version"] is None
+
+
+def test_the_dependencies_are_those_of_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    # An extra that is named like what it brings is for users, the others are for us.
+    optional = [name for name, wanted in extras.items() if wanted[0].startswith(f"{name}>=")]
+    required = [re.split(r"[>=]", text)[0] for text in project["dependencies"]]
+    assert list(_info.DEPENDENCIES) == [*required, *optional]
+
+
+# How it was installed -------------------------------------------------------------------
+
+
+class Distribution:
+    version = "9.9"
+
+    def __init__(self, **files: str) -> None:
+        self.files = files
+
+    def read_text(self, name: str) -> str | None:
+        return self.files.get(name.partition(".")[0])
+
+
+@pytest.mark.parametrize(
+    ("files", "expected", "line"),
+    [
+        (
+            {"WHEEL": "Wheel-Version: 1.0\nTag: cp311-cp311-a\nTag: cp311-cp311-b\n"},
+            {"editable": False, "wheel": ["cp311-cp311-a", "cp311-cp311-b"], "installer": None},
+            "(cp311-cp311-a cp311-cp311-b, of 9.9)",
+        ),
+        (
+            {
+                "WHEEL": "Tag: cp311-cp311-a\n",
+                "INSTALLER": "pip\n",
+                "direct_url": '{"dir_info": {"editable": true}, "url": "file:///x"}',
+            },
+            {"editable": True, "wheel": [], "installer": "pip"},
+            "(editable, of 9.9)",
+        ),
+        (
+            {"direct_url": '{"archive_info": {}, "url": "file:///x.whl"}'},
+            {"editable": False, "wheel": [], "installer": None},
+            "(from no wheel, of 9.9)",
+        ),
+    ],
+    ids=["wheel", "editable", "neither"],
+)
+def test_the_installation(
+    files: dict[str, str],
+    expected: dict[str, Any],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(
+        "fastws._info.Distribution.from_name", lambda name: Distribution(**files), raising=True
+    )
+    assert main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["installation"]
+    assert {key: found[key] for key in expected} == expected
+    assert found["version"] == "9.9"
+    assert Path(found["location"]).name == "fastws"
+    assert main(["info"]) == 0
+    assert f"{fastws.__version__} {line}" in capsys.readouterr().out
+
+
+# What is nobody's business ----------------------------------------------------------------
+
+
+def test_no_home_is_told(tmp_path: Path) -> None:
+    home = str(tmp_path / "jane")
+    found = info(
+        HOME=home,
+        USERPROFILE=home,
+        FASTWS_INTEGRATIONS_PREFIX=f"{home}/venv",
+        FASTWS_A=home,
+        FASTWS_B=f"{home}.old:{home}:/mnt{home}",
+        OTHER=home,
+    )
+    assert found["environment"] == {
+        "FASTWS_A": "~",
+        "FASTWS_B": f"{home}.old:~:/mnt{home}",
+        "FASTWS_INTEGRATIONS_PREFIX": "~/venv",
+    }
+
+
+def test_a_location_in_a_home() -> None:
+    home = Path(fastws.__file__).parents[1]
+    found = info(HOME=str(home), USERPROFILE=str(home))
+    assert found["installation"]["location"] == str(Path("~") / "fastws")
+
+
+@pytest.mark.parametrize("home", ["/", ""])
+def test_a_home_that_says_nothing(home: str) -> None:
+    found = info(HOME=home, USERPROFILE=home, FASTWS_A="/a/b")
+    assert found["environment"] == {"FASTWS_A": "/a/b"}
+
+
+# For people -------------------------------------------------------------------------------
+
+
+def test_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = dict(line.split(maxsplit=1) for line in lines if not line.startswith(" "))
+    assert told["fastws"].startswith(f"{fastws.__version__} (")
+    assert told["twin"].startswith(f"{fastws.implementation}: ")
+    assert told["kernel"].startswith(f"{fastws.kernel} of ")
+    assert told["python"].startswith(
+        f"{platform.python_implementation()} {platform.python_version()} ("
+    )
+    assert told["platform"] == platform.platform()
+    assert f"h11 {version('h11')}" in told["with"]
+    assert f"websockets {version('websockets')}" in told["hosts"].split(", ")
+
+
+def test_text_of_what_is_odd(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _info.collect("1.0")
+    found |= {"extension": None, "extension_error": "ImportError: why", "integrations": {}}
+    found["installation"]["version"] = None
+    found["installation"]["editable"] = False
+    found["python"] |= {"compiler": "", "free_threaded": True, "gil_enabled": False}
+    found["platform"]["libc"] = None
+    found["dependencies"]["uvloop"] = None
+    found["environment"] = {"FASTWS_A": "1", "FASTWS_B": "2"}
+    monkeypatch.setattr("fastws.cli.collect", lambda version: found)
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    for part in (
+        "1.0 (not installed)",
+        f"{found['twin_reason']} (ImportError: why)\n",
+        "unknown compiler, no GIL, free-threaded\n",
+        "-endian\n",
+        "uvloop not installed",
+        "hosts        none\n",
+        "environment  FASTWS_A=1, FASTWS_B=2\n",
+    ):
+        assert part in text
+    assert "built with" not in text
+
+
+def test_every_key_is_documented() -> None:
+    section = (ROOT / "README.md").read_text("utf-8").partition("## Reporting a bug")[2]
+    documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert documented == list(_info.collect(fastws.__version__))
