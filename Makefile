@@ -12,7 +12,7 @@ LOWEST_PYTHON ?= python3.11
 PYTEST_ARGS ?= -n auto --dist loadfile
 
 CODEC_TESTS := $(patsubst %,tests/test_%.py,masking utf8 frames messages differential)
-SOURCES := pyproject.toml setup.py $(wildcard src/fastws/_c/*.p[yx][xd] src/fastws/_c/kernels/*.h)
+SOURCES := pyproject.toml setup.py src/fastws/__init__.py $(wildcard src/fastws/_c/*.p[yx][xd] src/fastws/_c/kernels/*.h)
 # Of these, tests have to take every line and branch.
 COVERED := src/fastws/_py/*,src/fastws/connection.py,src/fastws/deflate.py,src/fastws/handshake.py
 

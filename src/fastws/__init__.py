@@ -22,6 +22,9 @@ Without I/O, for a server of your own: a `Connection` turns bytes into messages 
 
 And the codec alone: `MessageDecoder`, `MessageEncoder`, `FrameDecoder`, `encode_frame`,
 `apply_mask`, `Utf8Validator`, … `fastws.implementation` tells which twin of it runs.
+
+What is in `__all__` is public; README.md, "Versions and stability", says what that promises, here
+and of the modules below.
 """
 
 from typing import TYPE_CHECKING
