@@ -399,7 +399,8 @@ def _readable(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "location", installation["location"]
     error = info["extension_error"]
     yield "twin", f"{info['twin']}: {info['twin_reason']}{f' ({error})' if error else ''}"
-    yield "kernel", f"{info['kernel']} of {', '.join(info['kernels'])}"
+    others = ", ".join(name for name in info["kernels"] if name != info["kernel"])
+    yield "kernel", info["kernel"] + (f" (there are {others} too)" if others else "")
     if info["extension"] is not None:
         yield "built with", "Cython {cython}, {compiler}".format(**info["extension"])
     yield "python", f"{python['implementation']} {python['version']} ({python['build']})"

@@ -33,7 +33,7 @@ def hosts(*, installable: bool = True) -> dict[str, Host]:
     """Return the integrations by name, and what they are for.
 
     Args:
-        installable: whether to leave out those that are not installed, but named to their host.
+        installable: whether to leave out those that are not installed, but named to the host.
     """
     found = {}
     for path in sorted(Path(__file__).parents[1].glob("[!_]*.py")):
@@ -47,7 +47,7 @@ def hosts(*, installable: bool = True) -> dict[str, Host]:
                     host = Host(*args, **keywords)
                 case ast.FunctionDef(name="install"):
                     installs = True
-        if host is not None and installs >= installable:
+        if host is not None and (installs or not installable):
             found[path.stem] = host
     return found
 
