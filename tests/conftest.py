@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from importlib import import_module
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -36,12 +37,15 @@ def _load(name: str) -> SimpleNamespace:
     return SimpleNamespace(**names)
 
 
+collect_ignore = []
 if os.environ.get("FASTWS_IMPL") == "py" or codec.implementation == "py":
     TWINS = [_load("py")]
     # These files need both.
-    collect_ignore = ["test_differential.py", "test_kernels.py"]
+    collect_ignore += ["test_capi.py", "test_differential.py", "test_kernels.py"]
 else:
     TWINS = [_load("py"), _load("c")]
+if find_spec("_interpreters") is None and find_spec("_xxsubinterpreters") is None:
+    collect_ignore += ["test_subinterpreters.py"]  # PyPy has none
 
 
 @pytest.fixture(params=TWINS, ids=lambda twin: twin.name, scope="session")

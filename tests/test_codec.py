@@ -87,6 +87,17 @@ def test_extension_that_is_asked_for_and_missing_is_an_error() -> None:
     assert refusal(HIDE + CHOICE, "c") == words
 
 
+def test_extension_that_is_asked_for_and_refuses_is_an_error_that_says_why() -> None:
+    refuse = HIDE.replace(
+        'ModuleNotFoundError(f"No module named {name!r}", name=name)',
+        'ImportError("wrong ELF class", name=name)',
+    )
+    assert refuse != HIDE
+    assert choice(refuse + CHOICE, None) == "py python"
+    words = "ImportError: FASTWS_IMPL=c, but fastws._c cannot be imported: wrong ELF class"
+    assert refusal(refuse + CHOICE, "c") == words
+
+
 def test_kernel_that_is_asked_for_is_taken() -> None:
     assert choice(CHOICE, "py", "python") == "py python"
     if COMPILED:

@@ -2,8 +2,10 @@
 
 This module knows that there are two and which one was taken. It does not know what they
 do. `FASTWS_IMPL=c` demands the accelerated twin, `FASTWS_IMPL=py` the pure-Python one;
-without it the accelerated one is taken where it can be imported. That has kernels for several
-instruction sets and takes the best that the CPU can run; `FASTWS_KERNEL` demands others.
+without it the accelerated one is taken where it can be imported: where it is compiled, and in
+one interpreter of a process, the first that asks. Other subinterpreters get the pure-Python one.
+The accelerated twin has kernels for several instruction sets and takes the best that the CPU
+can run; `FASTWS_KERNEL` demands others.
 
 Attributes:
     implementation: "c" or "py".
@@ -45,7 +47,9 @@ def _choose() -> str:
         import_module("fastws._c.hot")  # which imports all others
     except ImportError as exc:
         if wanted == "c":
-            raise ImportError("FASTWS_IMPL=c, but fastws._c is not compiled") from exc
+            missing = isinstance(exc, ModuleNotFoundError) and f"{exc.name}".startswith("fastws.")
+            why = "is not compiled" if missing else f"cannot be imported: {exc}"
+            raise ImportError(f"FASTWS_IMPL=c, but fastws._c {why}") from exc
         return "py"
     return "c"
 

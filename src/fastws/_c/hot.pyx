@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
-# cython: autotestdict=False, nonecheck=True
+# cython: autotestdict=False, subinterpreters_compatible=no, nonecheck=True
 """The accelerated twin of `fastws._py.hot`; the reference documents each name.
 
 From `buffer_updated` on to `write` no Python code runs but the application's.

@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
-# cython: autotestdict=False
+# cython: autotestdict=False, subinterpreters_compatible=no
 """The accelerated twin of `fastws._py.messages`; the reference documents each name."""
 
 cimport cython
