@@ -103,12 +103,21 @@ class BdistWheel(bdist_wheel):
 # No cythonize(): it resets `optional`, so that a broken compiler would fail the build.
 extensions = [
     Extension(
-        f"fastws._c.{name}",
-        [f"src/fastws/_c/{name}.pyx"],
+        f"fastws.{name}",
+        [f"src/fastws/{name.replace('.', '/')}.pyx"],
+        include_dirs=["src/fastws/_c"],
         depends=[f"src/fastws/_c/kernels/{header}" for header in HEADERS],
         optional=WANTED == "auto",
     )
-    for name in ("kernel", "masking", "utf8", "frames", "messages", "hot")
+    for name in (
+        "_c.kernel",
+        "_c.masking",
+        "_c.utf8",
+        "_c.frames",
+        "_c.messages",
+        "_c.hot",
+        "capi",
+    )
 ]
 
 setup(

@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "rules": {"exceptions", "events", "spec"},
     "_py": TWIN,
     "_c": TWIN,
+    "capi": TWIN | {"_c"},
     "codec": set(),  # the twins by import_module only
     "deflate": CODEC,
     "handshake": {"http", "exceptions", "spec"},
@@ -60,7 +61,7 @@ SOURCES = sorted(
     for path in ROOT.rglob(pattern)
     if "__pycache__" not in path.parts
 )
-SUBMODULES = {path.stem for path in ROOT.glob("*.py")} | {
+SUBMODULES = {path.stem for path in ROOT.glob("*.py*")} | {
     path.name for path in ROOT.iterdir() if path.is_dir()
 }
 
@@ -68,7 +69,7 @@ SUBMODULES = {path.stem for path in ROOT.glob("*.py")} | {
 def part_of(path: Path) -> str:
     """The module, or the package, right under fastws that a file belongs to."""
     first = path.relative_to(ROOT).parts[0]
-    return first.removesuffix(".py")
+    return first.partition(".")[0]
 
 
 def of_python(path: Path) -> set[tuple[str, bool]]:
@@ -99,7 +100,7 @@ def of_python(path: Path) -> set[tuple[str, bool]]:
 
 
 IMPORT = re.compile(
-    r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+c?import[ \t]+(\(.*?\)|[^\n]*)|c?import[ \t]+([^\n]*))",
+    r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+c?import[ \t]+(\(.*?\)|[^\n#]*)|c?import[ \t]+([^\n#]*))",
     re.MULTILINE | re.DOTALL,
 )
 

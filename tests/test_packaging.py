@@ -19,6 +19,7 @@ SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 SOURCES = (
     *(f"src/fastws/_c/{module}.{kind}" for module in MODULES for kind in ("pyx", "pxd", "pyi")),
     "src/fastws/_c/buffers.pxd",
+    *(f"src/fastws/capi.{kind}" for kind in ("pyx", "pxd", "pyi")),
     *(
         f"src/fastws/_c/kernels/{header}.h"
         for header in ("cpu", "kernels", "mask", "scalar", "sets", "simd", "utf8")
@@ -128,9 +129,11 @@ def test_a_wheel_built_from_the_sdist_is_complete(sdist: Path, tmp_path: Path) -
     for module in MODULES:
         assert f"fastws/_c/{module}{SUFFIX}" in names
         assert f"fastws/_c/{module}.pyi" in names
-        assert f"fastws/_c/{module}.pxd" in names
-    assert {"fastws/py.typed", "fastws/demo/index.html"} <= names
-    assert not [name for name in names if name.endswith(".c")]
+    assert f"fastws/capi{SUFFIX}" in names
+    assert {"fastws/py.typed", "fastws/demo/index.html", "fastws/capi.pyi"} <= names
+    # What other projects compile against, and no more.
+    assert [name for name in names if name.endswith(".pxd")] == ["fastws/capi.pxd"]
+    assert not [name for name in names if name.endswith((".c", ".h", ".pyx"))]
     assert not [name for name in names if not name.startswith("fastws")]
     assert installed(wheel, tmp_path / "site") == "c"
 

@@ -63,7 +63,8 @@ cdef class MessageEncoder:
     cdef list take_all(self)
     cdef Py_ssize_t append_large(self, int first, bytes payload) except -1
     cdef Py_ssize_t append(
-        self, int first, const uint8_t* payload, Py_ssize_t size, object key
+        self, int first, const uint8_t* payload, Py_ssize_t size, object key,
+        const uint8_t* plain_key,
     ) except -1
     cdef Py_ssize_t append_text(self, int opcode, object text, object key, bint fin) except -1
     cdef Py_ssize_t append_bytes(self, int first, object payload, object key) except -1

@@ -487,7 +487,8 @@ cdef class MessageEncoder:
             opcode |= FIN
         if PyUnicode_IS_COMPACT_ASCII(text):
             return self.append(
-                opcode, <const uint8_t*> PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text), key
+                opcode, <const uint8_t*> PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text), key,
+                NULL,
             )
         return self.append_bytes(opcode, PyUnicode_AsUTF8String(text), key)
 
@@ -500,7 +501,7 @@ cdef class MessageEncoder:
                 and not first & CONTROL_BIT
             ):
                 return self.append_large(first, payload)
-            return self.append(first, octets.data, octets.size, key)
+            return self.append(first, octets.data, octets.size, key, NULL)
         finally:
             release(&octets)
 
@@ -518,15 +519,19 @@ cdef class MessageEncoder:
         return self.size
 
     cdef Py_ssize_t append(
-        self, int first, const uint8_t* payload, Py_ssize_t size, object key
+        self, int first, const uint8_t* payload, Py_ssize_t size, object key,
+        const uint8_t* plain_key,
     ) except -1:
-        cdef bint masked = key is not None
+        """Append a frame; its mask key, if it has one, is an object or is at `plain_key`."""
+        cdef bint masked = key is not None or plain_key is not NULL
         cdef uint32_t word = 0
         cdef int head = header_size(size, masked)
         cdef uint8_t* p
         if first & CONTROL_BIT:
             rules.check_control(first & OPCODE_BITS, size, first & FIN != 0)
-        if masked:
+        if plain_key is not NULL:
+            word = fastws_load32(plain_key)
+        elif masked:
             read_key(key, &word)
         if not first & CONTROL_BIT:
             self.check_turn(first)

@@ -1,0 +1,216 @@
+# cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
+# cython: autotestdict=False, subinterpreters_compatible=no
+"""The codec for other Cython projects: see capi.pxd. There is nothing here for Python."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.unicode cimport PyUnicode_AsUTF8String
+from libc.string cimport memcpy, memset
+
+from fastws._c.buffers cimport Octets, acquire, release
+from fastws._c.frames cimport (
+    BAD_FIRST_BYTE, HEADER, LENGTH, MASK, NOTHING, FrameDecoder as TheFrameDecoder,
+    Header, Progress, good_first_bytes, header_error as error_of_header, header_size,
+    read_header as read_the_header, read_opcode, write_header as write_the_header,
+)
+from fastws._c.hot cimport HotConnection as TheHotConnection
+from fastws._c.kernel cimport (
+    fastws_load32, fastws_rotate_key, fastws_utf8, mask_octets, utf8_feed,
+)
+from fastws._c.messages cimport (
+    MessageDecoder as TheMessageDecoder, MessageEncoder as TheMessageEncoder,
+)
+from fastws._c.utf8 cimport decode
+
+from fastws import rules  # no-cython-lint: buffers.pxd needs it
+
+cdef enum:
+    RSV_BITS = 0x70
+    OPCODE_BITS = 0x0F
+
+# For each set of RSV bits that may be 1, which first bytes are good.
+cdef uint8_t[8][256] good
+
+
+cdef int make_tables() except -1:
+    cdef int rsv
+    cdef bytes table
+    for rsv in range(8):
+        table = good_first_bytes(rsv << 4, None)
+        memcpy(&good[rsv][0], PyBytes_AS_STRING(table), 256)
+    return 0
+
+
+make_tables()
+
+
+cdef object missing(str name):
+    return TypeError(f"{name} must not be None")
+
+
+# Messages ---------------------------------------------------------------------------------
+
+
+cdef list feed(MessageDecoder decoder, const uint8_t* data, Py_ssize_t size):
+    if decoder is None:
+        raise missing("decoder")
+    with cython.critical_section(decoder):
+        return (<TheMessageDecoder> <object> decoder).feed_octets(data, size)
+
+
+cdef Py_ssize_t append(MessageEncoder encoder, object message, const uint8_t* key) except -1:
+    cdef TheMessageEncoder the_encoder = <TheMessageEncoder> <object> encoder
+    cdef Octets octets
+    cdef bint is_text = isinstance(message, str)
+    if encoder is None:
+        raise missing("encoder")
+    if key is NULL:
+        with cython.critical_section(encoder):
+            if is_text:
+                return the_encoder.append_text(TEXT, message, None, True)
+            return the_encoder.append_bytes(FIN | BINARY, message, None)
+    payload = PyUnicode_AsUTF8String(message) if is_text else message
+    acquire(payload, &octets)
+    try:
+        with cython.critical_section(encoder):
+            return the_encoder.append(
+                FIN | (TEXT if is_text else BINARY), octets.data, octets.size, None, key
+            )
+    finally:
+        release(&octets)
+
+
+cdef Py_ssize_t append_frame(
+    MessageEncoder encoder, uint8_t first, const uint8_t* payload, Py_ssize_t size,
+    const uint8_t* key,
+) except -1:
+    if encoder is None:
+        raise missing("encoder")
+    read_opcode(first & OPCODE_BITS)
+    with cython.critical_section(encoder):
+        return (<TheMessageEncoder> <object> encoder).append(first, payload, size, None, key)
+
+
+cdef Py_ssize_t pending(MessageEncoder encoder) except -1:
+    if encoder is None:
+        raise missing("encoder")
+    return len(<TheMessageEncoder> <object> encoder)
+
+
+cdef bytes take(MessageEncoder encoder):
+    if encoder is None:
+        raise missing("encoder")
+    return (<TheMessageEncoder> <object> encoder).take()
+
+
+cdef list take_buffers(MessageEncoder encoder):
+    if encoder is None:
+        raise missing("encoder")
+    with cython.critical_section(encoder):
+        return (<TheMessageEncoder> <object> encoder).take_all()
+
+
+# Connections ------------------------------------------------------------------------------
+
+
+cdef list receive_data(HotConnection connection, const uint8_t* data, Py_ssize_t size):
+    if connection is None:
+        raise missing("connection")
+    with cython.critical_section(connection):
+        return (<TheHotConnection> <object> connection).receive(data, size)
+
+
+cdef Py_ssize_t send(HotConnection connection, object message) except -1:
+    if connection is None:
+        raise missing("connection")
+    with cython.critical_section(connection):
+        return (<TheHotConnection> <object> connection).queue(message, True, None)
+
+
+cdef list buffers_to_send(HotConnection connection):
+    if connection is None:
+        raise missing("connection")
+    with cython.critical_section(connection):
+        return (<TheHotConnection> <object> connection).take()
+
+
+# Frames -----------------------------------------------------------------------------------
+
+
+cdef list feed_frames(FrameDecoder decoder, const uint8_t* data, Py_ssize_t size):
+    cdef TheFrameDecoder the_decoder = <TheFrameDecoder> <object> decoder
+    cdef list frames = []
+    if decoder is None:
+        raise missing("decoder")
+    with cython.critical_section(decoder):
+        if the_decoder.error is None:
+            the_decoder.decode(data, size, frames)
+    return frames
+
+
+cdef int read_header(
+    const uint8_t* data, Py_ssize_t size, int rsv, int masked, FrameHeader* header
+) noexcept nogil:
+    cdef Header read
+    cdef Progress progress
+    progress = read_the_header(data, size, good[(rsv & RSV_BITS) >> 4], masked, &read)
+    if progress == NOTHING or progress == LENGTH:
+        return 0
+    if progress != HEADER:
+        return -1
+    header.length = read.length
+    memcpy(header.key, &read.key, 4)
+    header.first = read.first
+    header.masked = read.second & MASK != 0
+    return read.size
+
+
+cdef object header_error(const uint8_t* data, Py_ssize_t size, int rsv, int masked):
+    cdef Header header
+    cdef Progress progress
+    memset(&header, 0, sizeof(header))
+    rsv &= RSV_BITS
+    progress = read_the_header(data, size, good[rsv >> 4], masked, &header)
+    if progress < BAD_FIRST_BYTE:
+        return None
+    return error_of_header(progress, &header, rsv, None, masked)
+
+
+cdef int write_header(
+    uint8_t* target, uint8_t first, uint64_t length, const uint8_t* key
+) noexcept nogil:
+    cdef int size = header_size(length, key is not NULL)
+    write_the_header(target, first, length, key is not NULL)
+    if key is not NULL:
+        memcpy(target + size - 4, key, 4)
+    return size
+
+
+# Payloads ---------------------------------------------------------------------------------
+
+
+cdef void mask(
+    uint8_t* target, const uint8_t* source, size_t size, const uint8_t* key, uint64_t offset
+) noexcept nogil:
+    if size:
+        mask_octets(target, source, size, fastws_rotate_key(fastws_load32(key), offset & 3))
+
+
+cdef bint is_utf8(const uint8_t* data, size_t size) noexcept nogil:
+    cdef uint32_t state = 0
+    return feed_utf8(&state, data, size) and not state
+
+
+cdef bint feed_utf8(uint32_t* state, const uint8_t* data, size_t size) noexcept nogil:
+    cdef fastws_utf8 utf8
+    memcpy(&utf8, state, sizeof(utf8))
+    if not utf8_feed(&utf8, data, size):
+        return False
+    state[0] = 0
+    if utf8.needed:
+        memcpy(state, &utf8, sizeof(utf8))
+    return True
+
+
+cdef str decode_utf8(const uint8_t* data, Py_ssize_t size, const uint8_t* key):
+    return decode(data, size, 0 if key is NULL else fastws_load32(key))
