@@ -12,12 +12,13 @@ LOWEST_PYTHON ?= python3.11
 PYTEST_ARGS ?= -n auto --dist loadfile
 
 CODEC_TESTS := $(patsubst %,tests/test_%.py,masking utf8 frames messages differential)
-SOURCES := pyproject.toml setup.py src/fastws/__init__.py $(wildcard src/fastws/_c/*.p[yx][xd] src/fastws/_c/kernels/*.h)
+SOURCES := pyproject.toml setup.py src/fastws/__init__.py \
+	$(wildcard src/fastws/*.p[yx][xd] src/fastws/_c/*.p[yx][xd] src/fastws/_c/kernels/*.h)
 # Of these, tests have to take every line and branch.
 COVERED := src/fastws/_py/*,src/fastws/connection.py,src/fastws/deflate.py,src/fastws/handshake.py
 
-.PHONY: help run test test-c test-py test-lowest test-kernels test-neon conformance conformance-quick fuzz \
-	leaks asan coverage lint format bench bench-quick bench-hosts upstream wheels clean
+# All but the stamps at the end.
+.PHONY: $(shell sed -n 's/^\([a-z][a-z0-9-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -90,6 +91,9 @@ bench-quick: $(VENV)/.built-bench  ## The same with fewer cases, without charts:
 
 bench-hosts: $(VENV)/.built-bench  ## Measure servers of others with fastws and without: eight minutes
 	$(BIN)/python -m bench.integrations
+
+bench-capi: $(VENV)/.built-test  ## Measure what another Cython project gains by fastws.capi
+	$(BIN)/python -m bench.capi
 
 wheels: $(VENV)/.built-dev  ## Build an sdist, and from it a wheel for this machine
 	rm -rf dist
