@@ -152,6 +152,17 @@ for interpreter in interpreters:
     python(MAIN + code + MAIN, IMPL)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="new in Python 3.14")
+def test_pool_of_interpreters_works() -> None:
+    code = f"""
+from concurrent.futures import InterpreterPoolExecutor
+with InterpreterPoolExecutor(3) as pool:
+    for future in [pool.submit(exec, {round_trip("py")!r}, {{}}) for _ in range(9)]:
+        future.result()
+"""
+    python(MAIN + code + MAIN, IMPL)
+
+
 @pytest.mark.skipif(not COMPILED, reason="about the accelerated twin")
 def test_the_first_interpreter_may_be_a_legacy_one() -> None:
     # An application's under mod_wsgi; what comes after it has to do without.
