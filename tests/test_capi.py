@@ -6,6 +6,7 @@ What comes out is held against the Python API. tests/capi_consumer is that other
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,8 +36,13 @@ KEY = b"\x01\xf2\x83\x04"
 SETUP = """
 from setuptools import Extension, setup
 
-setup(name="consumer", py_modules=[], ext_modules=[Extension("consumer", ["consumer.pyx"])])
+setup(
+    name="consumer",
+    py_modules=[],
+    ext_modules=[Extension(name, [f"{name}.pyx"]) for name in ("consumer", "echo")],
+)
 """
+README = (HERE.parent / "README.md").read_text("utf-8")
 # A change of these is one of the interface that consumers were compiled against: all of them
 # have to be compiled anew, so CHANGELOG.md has to say it.
 SIGNATURES = {
@@ -72,6 +78,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("consumer")
     shutil.copy(HERE / "capi_consumer" / "consumer.pyx", folder)
     (folder / "setup.py").write_text(SETUP)
+    (example,) = re.findall(r"<!-- build: echo -->\n```cython\n(.*?)```", README, re.DOTALL)
+    directive = "# cython: language_level=3, freethreading_compatible=True\n"
+    (folder / "echo.pyx").write_text(directive + example)
     result = subprocess.run(
         [sys.executable, "setup.py", "build_ext", "--inplace"],
         cwd=folder,
@@ -85,15 +94,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def consumer(built: Path) -> Any:
-    (path,) = (path for path in built.glob("consumer.*") if path.suffix in (".so", ".pyd"))
-    spec = spec_from_file_location("consumer", path)
+def load(folder: Path, name: str) -> Any:
+    (path,) = (path for path in folder.glob(f"{name}.*") if path.suffix in (".so", ".pyd"))
+    spec = spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def consumer(built: Path) -> Any:
+    return load(built, "consumer")
 
 
 def described(error: Exception | None) -> tuple[object, ...]:
@@ -330,6 +343,17 @@ def test_text_is_validated_and_decoded(consumer: Any, data: bytes) -> None:
 
 def test_the_constants_are_those_of_the_rfc(consumer: Any) -> None:
     assert consumer.constants() == [0x80, 0x40, 0x20, 0x10, *Opcode, 0xC1]
+
+
+def test_the_readme_has_a_consumer_that_works(built: Path) -> None:
+    echo = load(built, "echo").Echo()
+    expected = MessageEncoder()
+    for event in EVENTS:
+        if isinstance(event, str):
+            expected.text(event)
+        elif isinstance(event, bytes):
+            expected.binary(event)
+    assert echo.data_received(STREAM) == expected.take()
 
 
 # What goes wrong ---------------------------------------------------------------------------
