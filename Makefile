@@ -44,6 +44,12 @@ test-kernels: $(VENV)/.built-test  ## Test the codec with the kernels that are n
 			$(CODEC_TESTS) || exit 1; \
 	done
 
+test-pypy:  ## Run the suite over the pure wheel on Debian's PyPy
+	$(PYTHON) wheels/cross.py pypy
+
+test-next:  ## Build for the Pythons of Debian sid, and run the suite there
+	$(PYTHON) wheels/cross.py next
+
 test-neon:  ## Test the kernels for ARM, cross-compiled and emulated
 	fuzz/neon.sh
 

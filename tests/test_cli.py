@@ -787,7 +787,11 @@ class Terminal:
     def __init__(self, *args: str) -> None:
         self._seen = ""
         self._fd, terminal = os.openpty()
-        code = "import os, sys; os.login_tty(0); os.execv(sys.executable, sys.argv[1:])"
+        # os.login_tty() in the words of PyPy, which has none.
+        code = (
+            "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY);"
+            "os.dup2(0, 1); os.dup2(0, 2); os.execv(sys.executable, sys.argv[1:])"
+        )
         self._process = subprocess.Popen(
             [sys.executable, "-c", code, *FASTWS, *args], stdin=terminal
         )

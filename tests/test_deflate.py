@@ -11,7 +11,6 @@ import random
 import sys
 import threading
 import time
-import tracemalloc
 import zlib
 from dataclasses import replace
 from importlib import import_module
@@ -38,11 +37,14 @@ from fastws.exceptions import (
 from fastws.handshake import ClientHandshake, ServerHandshake, accept_key, parse_extensions
 from fastws.spec import Role, max_compressed
 
+from .tools import traced
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MIB = 1 << 20
 FLUSHED = b"\x00\x00\xff\xff"
+Z_FIXED = 4  # PyPy's zlib has no name for it.
 MODULES = {"zlib": "zlib", "zlib-ng": "zlib_ng.zlib_ng", "isal": "isal.isal_zlib"}
 LEVELS = {"zlib": (0, 1, 6, 9), "zlib-ng": (0, 1, 2, 6, 9), "isal": (0, 1, 2, 3)}
 NOT_DEFLATE = "compressed message is not DEFLATE"
@@ -566,7 +568,7 @@ def test_legal_messages(backend: str, messages: list[str], contents: list[str]) 
 
 
 SINGLE_BLOCKS = {
-    "fixed": compressed(b"Hello, hello, hello", strategy=zlib.Z_FIXED),
+    "fixed": compressed(b"Hello, hello, hello", strategy=Z_FIXED),
     "dynamic": compressed(bytes(range(60)) * 2 + b"abcabcabca" * 20),
     "stored": compressed(b"Hello, hello", level=0),
 }
@@ -697,12 +699,9 @@ def test_bomb_behind_a_final_block_stops_at_the_limit(backend: str, piece: int |
 def peak(call: Any) -> int:
     """The memory that a call takes while it runs, in bytes."""
     gc.collect()
-    tracemalloc.start()
-    try:
+    with traced() as memory:
         call()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+        return memory()[1]
 
 
 @pytest.mark.parametrize("piece", [None, 500])
@@ -770,14 +769,11 @@ def test_flood_of_final_blocks_keeps_nothing(backend: str) -> None:
     # streams copied all the rest.
     assert time.process_time() - start < 5
     gc.collect()
-    tracemalloc.start()
-    try:
+    with traced() as memory:
         assert inflate(inflater, b"\x03\x00" * 5_000, 0) == b""
         for _ in range(5_000):
             assert inflate(inflater, b"\x03\x00", 0) == b""
-        assert tracemalloc.get_traced_memory()[0] < 20_000
-    finally:
-        tracemalloc.stop()
+        assert memory()[0] < 20_000
 
 
 @pytest.mark.parametrize("takeover", [True, False])
@@ -787,14 +783,11 @@ def test_messages_leave_nothing_behind(backend: str, takeover: bool) -> None:
     payload = compressed(noise(100_000))
     inflate(inflater, payload)
     gc.collect()
-    tracemalloc.start()
-    try:
+    with traced() as memory:
         for _ in range(50):
             inflate(inflater, payload)
             inflate(inflater, payload, 10**6, 5000)
-        kept = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
+        kept = memory()[0]
     # isal's decompressor comes with all it may ever need.
     assert kept < (100_000 if takeover else 20_000)
     assert takeover or inflater._stream is None
@@ -949,7 +942,7 @@ def test_what_cannot_be_compressed_grows_by_less_than_is_allowed(backend: str) -
                 assert len(payload) <= max_compressed(size), (level, mem_level, bits, size)
 
 
-@pytest.mark.parametrize("strategy", [zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY, zlib.Z_FIXED])
+@pytest.mark.parametrize("strategy", [zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY, Z_FIXED])
 @pytest.mark.parametrize("level", [0, 1, 9])
 def test_what_a_peer_cannot_compress_is_taken(
     twin: SimpleNamespace, level: int, strategy: int

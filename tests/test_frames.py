@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import random
-import tracemalloc
 from array import array
 from contextlib import suppress
 from itertools import cycle, pairwise, product
@@ -16,6 +15,8 @@ import pytest
 
 from fastws.exceptions import MessageTooBigError, ProtocolError
 from fastws.spec import Opcode
+
+from .tools import traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -528,13 +529,10 @@ def test_length_with_its_top_bit_set_is_refused_at_its_first_byte(
 @pytest.mark.parametrize("length", [2**31 - 1, 2**31, 2**31 + 1, 2**63 - 1])
 def test_announced_payload_takes_no_memory(twin: SimpleNamespace, length: int) -> None:
     decoder = twin.FrameDecoder(masked=True, max_payload_size=None)
-    tracemalloc.start()
-    try:
+    with traced() as memory:
         assert decoder.feed(b"\x82\xff" + length.to_bytes(8, "big") + KEY) == []
         assert decoder.feed(NOISE[:1000]) == []
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+        peak = memory()[1]
     assert decoder.error is None
     assert peak < 4 << 20
 

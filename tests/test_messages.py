@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-import tracemalloc
 from array import array
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +28,8 @@ from fastws.exceptions import (
     StateError,
 )
 from fastws.spec import CloseCode, may_travel
+
+from .tools import traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -931,12 +932,9 @@ def test_what_is_no_buffer_is_refused_and_changes_nothing(
 
 def peak_of(call: Callable[[], Any]) -> tuple[Any, int, int]:
     """What a call returns, how much memory is held after it, and how much was at most."""
-    tracemalloc.start()
-    try:
+    with traced() as memory:
         kept = call()
-        return kept, *tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+        return kept, *memory()
 
 
 def test_flood_of_tiny_fragments_pins_little_more_than_the_message(twin: SimpleNamespace) -> None:

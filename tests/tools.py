@@ -12,13 +12,16 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import pytest
 
 import fastws
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 TIMEOUT = 30.0  # seconds, for what takes far less
 needs_uvloop = pytest.mark.skipif(
@@ -47,6 +50,21 @@ def missing(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@contextmanager
+def traced() -> Iterator[Callable[[], tuple[int, int]]]:
+    """Count what Python allocates; what is given tells how much it holds, and the most it held."""
+    if sys.implementation.name == "pypy":
+        pytest.skip("PyPy does not trace what it allocates")
+    # (So that PyPy can import this file.)
+    import tracemalloc
+
+    tracemalloc.start()
+    try:
+        yield tracemalloc.get_traced_memory
+    finally:
+        tracemalloc.stop()
 
 
 class Program:

@@ -728,6 +728,8 @@ def _work(args: argparse.Namespace, ready: pipes.Connection) -> None:
     def announce(server: Server) -> None:
         ready.send([sock.getsockname() for sock in server.sockets])
 
+    # Ignored already, but for PyPy, which does not keep what it inherits.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         _echo(args, announce, parent=parent.sentinel)
     except (OSError, ValueError) as exc:

@@ -26,7 +26,7 @@ import trustme
 from fastws import WebSocketProtocol, connect, serve
 
 LOOPS = {"asyncio": asyncio.new_event_loop}
-if sys.platform != "win32":
+if sys.platform != "win32" and sys.implementation.name == "cpython":
     import aiofastnet
     import uvloop
 
