@@ -161,7 +161,8 @@ def test_ends_as_without(folder: Path, code: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_gets_the_signals_as_without(folder: Path, number: signal.Signals) -> None:
     (folder / "waits.py").write_text(
-        "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n"
+        # A signal that comes just before a sleep is heeded after it.
+        "import os, time\nprint(os.getpid(), flush=True)\nfor _ in range(1200): time.sleep(0.05)\n"
     )
     statuses = []
     for start in [sys.executable], [*FASTWS, "run", "--with", "wsproto"]:

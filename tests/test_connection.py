@@ -488,6 +488,8 @@ def test_keys_are_drawn_from_the_operating_system(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")
+# pytest-xdist has threads; this child needs none of their locks.
+@pytest.mark.filterwarnings("ignore:.*is multi-threaded:DeprecationWarning")
 def test_a_forked_child_draws_keys_of_its_own():
     sent_keys(Connection(CLIENT), 1)  # the pool is not empty
     reader, writer = os.pipe()

@@ -29,6 +29,8 @@ from fastws import (
 )
 from fastws.aio.protocol import Endpoint
 
+from ..tools import needs_uvloop
+
 PLAIN = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -760,7 +762,7 @@ print("end", flush=True)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals")
 @pytest.mark.loops("asyncio")
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("loop", ["asyncio", pytest.param("uvloop", marks=needs_uvloop)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
 @pytest.mark.parametrize("slow", [False, True], ids=["once", "twice"])
 async def test_signals_stop_a_server_in_order(loop, number, slow):
@@ -810,7 +812,7 @@ async def test_many_connections_do_not_get_in_each_others_way(echo, url):
         await asyncio.gather(*(talk(url(server), seed) for seed in range(200)))
 
 
-@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("kind", ["asyncio", pytest.param("uvloop", marks=needs_uvloop)])
 def test_two_loops_in_two_threads_do_not_get_in_each_others_way(echo, url, kind):
     failures = []
 
