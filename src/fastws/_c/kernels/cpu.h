@@ -14,21 +14,33 @@
 #endif
 
 #ifdef FASTWS_HAVE_X86
-/* What CPUs have from 2008 on (x86-64-v2), and from 2013 on. The compiler's function asks
- * the operating system too, whether it keeps the wide registers. */
+#include <cpuid.h>
+
+/* The CPU is asked itself: __builtin_cpu_supports() asks the compiler's run-time library, and
+ * there are some that know of nothing (that of zig 0.17). */
+
+/* What CPUs have from 2008 on (x86-64-v2). */
 static inline int
 fastws_cpu_has_sse(void)
 {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
+    const unsigned int wanted = bit_SSE4_2 | bit_POPCNT;
+    unsigned int a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & wanted) == wanted;
 }
 
+/* What CPUs have from 2013 on, if the operating system keeps the wide registers. */
 static inline int
 fastws_cpu_has_avx2(void)
 {
-    __builtin_cpu_init();
-    return fastws_cpu_has_sse() && __builtin_cpu_supports("avx2")
-           && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+    const unsigned int wanted = bit_AVX2 | bit_BMI | bit_BMI2;
+    const unsigned int kept = 1 << 1 | 1 << 2; /* of XMM and YMM */
+    unsigned int a, b, c, d;
+    if (!fastws_cpu_has_sse() || !__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) {
+        return 0;
+    }
+    __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+    return (a & kept) == kept && __get_cpuid_count(7, 0, &a, &b, &c, &d)
+           && (b & wanted) == wanted;
 }
 #endif
 
