@@ -50,6 +50,15 @@ test-pypy:  ## Run the suite over the pure wheel on Debian's PyPy
 test-next:  ## Build for the Pythons of Debian sid, and run the suite there
 	$(PYTHON) wheels/cross.py next
 
+test-cpus:  ## Test the codec on emulated CPUs: older ones, and one that is big-endian
+	$(PYTHON) wheels/cross.py cpus s390x
+
+wheels-aarch64:  ## Cross-compile a wheel for ARM, and test it under an emulator
+	$(PYTHON) wheels/cross.py aarch64
+
+wheels-musl:  ## Cross-compile wheels for musl, and run their kernels
+	$(PYTHON) wheels/cross.py musl
+
 test-neon:  ## Test the kernels for ARM, cross-compiled and emulated
 	fuzz/neon.sh
 

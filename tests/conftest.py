@@ -15,8 +15,14 @@ from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fastws import codec
+
+# For CPUs that are programs: --hypothesis-profile=emulated
+settings.register_profile(
+    "emulated", max_examples=10, deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 MODULES = ("masking", "utf8", "frames", "messages", "hot")
 

