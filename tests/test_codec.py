@@ -187,8 +187,19 @@ def test_codec_by_itself_needs_no_module_that_does_io(twin: SimpleNamespace) -> 
         lambda twin: twin.MessageEncoder(),
         lambda twin: twin.FrameDecoder(masked=True),
         lambda twin: twin.Utf8Validator(),
+        lambda twin: twin.HotConnection(
+            twin.MessageDecoder(masked=True), twin.MessageEncoder(), None, True
+        ),
+        lambda twin: twin.HotEndpoint(),
     ],
-    ids=["MessageDecoder", "MessageEncoder", "FrameDecoder", "Utf8Validator"],
+    ids=[
+        "MessageDecoder",
+        "MessageEncoder",
+        "FrameDecoder",
+        "Utf8Validator",
+        "HotConnection",
+        "HotEndpoint",
+    ],
 )
 def test_what_is_in_the_middle_of_a_stream_is_not_copied(
     twin: SimpleNamespace, make: Callable[[SimpleNamespace], object], copier: Callable[..., object]

@@ -30,10 +30,12 @@ OVERRIDDEN = ("__delattr__", "__eq__", "__hash__", "__init__", "__repr__", "__se
 
 
 def parameters(thing: Any) -> list[tuple[str, Any, Any]]:
-    """What a caller has to know. Types are left out: only the reference has annotations."""
+    """What a caller has to know. Types are left out: only the reference has annotations; and so
+    is how a method takes itself, which compiled ones take by position alone."""
     return [
         (parameter.name, parameter.kind, parameter.default)
         for parameter in inspect.signature(thing).parameters.values()
+        if parameter.name != "self"
     ]
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MODULES: Final = ("kernel", "masking", "utf8", "frames", "messages", "hot")
+MODULES: Final = ("_c/kernel", "_c/masking", "_c/utf8", "_c/frames", "_c/messages", "_c/hot", "capi")
 MAX_SIZE: Final = 400 << 10  # bytes, of a wheel
 PYTHONS: Final = ("cp311", "cp312", "cp313", "cp314", "cp314t", "cp315", "cp315t")
 PLATFORMS: Final = (
@@ -148,7 +148,7 @@ def version_of(path: Path) -> str:
 def check_sdist(path: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = {f"src/fastws/_c/{module}.pyx" for module in MODULES}
+    wanted = {f"src/fastws/{module}.pyx" for module in MODULES}
     wanted |= {"pyproject.toml", "setup.py", "LICENSE", "README.md", "tests/conftest.py"}
     if not wanted <= names:
         raise BadFile(f"{path.name}: {', '.join(sorted(wanted - names))} not in it")
@@ -169,7 +169,7 @@ def check_wheel(path: Path) -> None:
         extensions = {
             name: archive.read(name) for name in names if name.endswith((".so", ".pyd", ".dylib"))
         }
-    wanted = set() if kind == "pure" else {f"fastws/_c/{module}" for module in MODULES}
+    wanted = set() if kind == "pure" else {f"fastws/{module}" for module in MODULES}
     if {name.partition(".")[0] for name in extensions} != wanted:
         raise BadFile(f"{path.name}: has {', '.join(extensions) or 'no extension'}")
     if [metadata["Name"], metadata["Version"]] != ["fastws", version_of(path)]:

@@ -1,5 +1,6 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
 # cython: autotestdict=False, subinterpreters_compatible=no, nonecheck=True
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
 """The accelerated twin of `fastws._py.hot`; the reference documents each name.
 
 From `buffer_updated` on to `write` no Python code runs but the application's.
@@ -39,6 +40,9 @@ cdef class HotConnection:
         self._encoder = encoder
         self._make_key = make_key
         self._plain = plain
+
+    def __reduce__(self):
+        raise rules.not_copyable(self)
 
     @cython.critical_section
     def receive_data(self, data):
@@ -129,6 +133,9 @@ cdef class HotEndpoint:
 
     def __init__(self):
         pass  # without it, any arguments are accepted
+
+    def __reduce__(self):
+        raise rules.not_copyable(self)
 
     @property
     def _buffer(self):

@@ -1,5 +1,6 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
 # cython: autotestdict=False, subinterpreters_compatible=no
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
 """Which of the kernels are in use: this module chooses, once, and the others call them.
 
 `FASTWS_KERNEL` names the ones to use; by default they are the best that the CPU can run.

@@ -1,5 +1,6 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
 # cython: autotestdict=False, subinterpreters_compatible=no
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
 """The accelerated twin of `fastws._py.utf8`; the reference documents each name."""
 
 cimport cython

@@ -8,7 +8,7 @@ know the event loop but for `call_soon`, nor the transport but for `write`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastws import rules
 from fastws.exceptions import ConnectionClosed
@@ -68,6 +68,9 @@ class HotConnection:
         self._encoder = encoder
         self._make_key = make_key
         self._plain = plain
+
+    def __reduce__(self) -> NoReturn:
+        raise rules.not_copyable(self)
 
     def receive_data(self, data: Buffer) -> list[Event]:
         """Take what the peer sent; queue what has to be answered.
@@ -199,6 +202,9 @@ class HotEndpoint:
         self._held = False  # reading, as what was read is not wanted yet
         self._waiter: Any = None  # the future of the one task that waits for a message
         self._fragmented: Any = None  # a future, while a message is sent in fragments
+
+    def __reduce__(self) -> NoReturn:
+        raise rules.not_copyable(self)
 
     # asyncio.BufferedProtocol ------------------------------------------------------------
 
