@@ -55,8 +55,7 @@ cdef object missing(str name):
 cdef list feed(MessageDecoder decoder, const uint8_t* data, Py_ssize_t size):
     if decoder is None:
         raise missing("decoder")
-    with cython.critical_section(decoder):
-        return (<TheMessageDecoder> <object> decoder).feed_octets(data, size)
+    return (<TheMessageDecoder> <object> decoder).feed_octets(data, size)
 
 
 cdef Py_ssize_t append(MessageEncoder encoder, object message, const uint8_t* key) except -1:
@@ -66,17 +65,15 @@ cdef Py_ssize_t append(MessageEncoder encoder, object message, const uint8_t* ke
     if encoder is None:
         raise missing("encoder")
     if key is NULL:
-        with cython.critical_section(encoder):
-            if is_text:
-                return the_encoder.append_text(TEXT, message, None, True)
-            return the_encoder.append_bytes(FIN | BINARY, message, None)
+        if is_text:
+            return the_encoder.append_text(TEXT, message, None, True)
+        return the_encoder.append_bytes(FIN | BINARY, message, None)
     payload = PyUnicode_AsUTF8String(message) if is_text else message
     acquire(payload, &octets)
     try:
-        with cython.critical_section(encoder):
-            return the_encoder.append(
-                FIN | (TEXT if is_text else BINARY), octets.data, octets.size, None, key
-            )
+        return the_encoder.append(
+            FIN | (TEXT if is_text else BINARY), octets.data, octets.size, None, key
+        )
     finally:
         release(&octets)
 
@@ -88,8 +85,7 @@ cdef Py_ssize_t append_frame(
     if encoder is None:
         raise missing("encoder")
     read_opcode(first & OPCODE_BITS)
-    with cython.critical_section(encoder):
-        return (<TheMessageEncoder> <object> encoder).append(first, payload, size, None, key)
+    return (<TheMessageEncoder> <object> encoder).append(first, payload, size, None, key)
 
 
 cdef Py_ssize_t pending(MessageEncoder encoder) except -1:
@@ -107,8 +103,7 @@ cdef bytes take(MessageEncoder encoder):
 cdef list take_buffers(MessageEncoder encoder):
     if encoder is None:
         raise missing("encoder")
-    with cython.critical_section(encoder):
-        return (<TheMessageEncoder> <object> encoder).take_all()
+    return (<TheMessageEncoder> <object> encoder).take_all()
 
 
 # Connections ------------------------------------------------------------------------------
@@ -139,14 +134,9 @@ cdef list buffers_to_send(HotConnection connection):
 
 
 cdef list feed_frames(FrameDecoder decoder, const uint8_t* data, Py_ssize_t size):
-    cdef TheFrameDecoder the_decoder = <TheFrameDecoder> <object> decoder
-    cdef list frames = []
     if decoder is None:
         raise missing("decoder")
-    with cython.critical_section(decoder):
-        if the_decoder.error is None:
-            the_decoder.decode(data, size, frames)
-    return frames
+    return (<TheFrameDecoder> <object> decoder).feed_octets(data, size)
 
 
 cdef int read_header(

@@ -7,6 +7,12 @@ one interpreter of a process, the first that asks. Other subinterpreters get the
 The accelerated twin has kernels for several instruction sets and takes the best that the CPU
 can run; `FASTWS_KERNEL` demands others.
 
+Threads, with a GIL and without: objects are independent of each other, functions have no state,
+and what cannot change (a frame, an event, a prepared message) is shared freely. A decoder, an
+encoder, a validator or a connection that several threads use is theirs to lock. It is safe not
+to, in that nothing but that object can suffer; and of the accelerated twin a call of a decoder,
+an encoder or a validator is one step: what goes in whole comes out whole, and once.
+
 Attributes:
     implementation: "c" or "py".
     kernel: the kernels in use: "avx2", "sse", "neon" or "scalar"; "python" if there are none.

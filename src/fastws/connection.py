@@ -30,6 +30,8 @@ __all__ = ["Connection", "State"]
 class Connection(HotConnection):
     """One end of a WebSocket connection.
 
+    Threads that share one have to lock it.
+
     Args:
         role: which end we are: a client masks what it sends (RFC 6455 §5.1).
         max_message_size: the largest message received, in bytes; None for no limit.
@@ -345,7 +347,7 @@ def _next_mask_key() -> bytes:
         return _pool.pop()
     except IndexError:
         octets = os.urandom(_POOL_SIZE)
-        _pool.extend(octets[i : i + 4] for i in range(4, _POOL_SIZE, 4))
+        _pool.extend([octets[i : i + 4] for i in range(4, _POOL_SIZE, 4)])
         return octets[:4]
 
 

@@ -259,6 +259,10 @@ def not_in_message() -> errors.StateError:
     return errors.StateError("continuation() without a fragmented message to continue")
 
 
+def being_fed() -> errors.StateError:
+    return errors.StateError("the decoder is decoding already: its inflater must not feed it")
+
+
 def already_waiting() -> errors.StateError:
     return errors.StateError("another task is waiting for a message")
 

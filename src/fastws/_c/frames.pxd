@@ -123,6 +123,7 @@ cdef class FrameDecoder:
     cdef bytes good
     cdef int masked
     cdef int rsv
+    cdef bint done
     # The beginning of a header.
     cdef uint8_t[MAX_HEADER] head
     cdef int head_size
@@ -132,4 +133,8 @@ cdef class FrameDecoder:
     cdef Header header
     cdef Growing payload
 
-    cdef int decode(self, const uint8_t* data, Py_ssize_t size, list frames) except -1
+    cdef list feed_octets(self, const uint8_t* data, Py_ssize_t size)
+    cdef int fail(self, Progress progress) except -1
+    cdef int decode(
+        self, const uint8_t* data, Py_ssize_t size, list frames, Progress* progress
+    ) except -1

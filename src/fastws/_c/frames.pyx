@@ -42,19 +42,20 @@ cdef class Frame:
 
     def __init__(self, opcode, payload=b"", fin=True, rsv1=False, rsv2=False, rsv3=False):
         cdef Octets octets
-        self.opcode = Opcode(opcode)
+        cdef bytes held
+        opcode = Opcode(opcode)
         acquire(payload, &octets)
         try:
-            if octets.borrowed:
-                self.payload = payload
-            else:
-                self.payload = octets.data[:octets.size]
+            held = payload if octets.borrowed else octets.data[:octets.size]
         finally:
             release(&octets)
-        self.fin = fin
-        self.rsv1 = rsv1
-        self.rsv2 = rsv2
-        self.rsv3 = rsv3
+        with cython.critical_section(self):
+            self.opcode = opcode
+            self.payload = held
+            self.fin = fin
+            self.rsv1 = rsv1
+            self.rsv2 = rsv2
+            self.rsv3 = rsv3
 
     def __setattr__(self, name, value):
         raise rules.frame_is_immutable(name)
@@ -78,7 +79,8 @@ cdef class Frame:
 
 
 cdef tuple fields(Frame frame):
-    return frame.opcode, frame.payload, frame.fin, frame.rsv1, frame.rsv2, frame.rsv3
+    with cython.critical_section(frame):
+        return frame.opcode, frame.payload, frame.fin, frame.rsv1, frame.rsv2, frame.rsv3
 
 
 cdef class FrameDecoder:
@@ -101,35 +103,61 @@ cdef class FrameDecoder:
         rsv2=False,
         rsv3=False,
     ):
-        self.masked = -1 if masked is None else 1 if masked else 0
-        self.max_payload_size = rules.check_limit("max_payload_size", max_payload_size, 0)
-        self.limit = UINT64_MAX if max_payload_size is None else min(max_payload_size, UINT64_MAX)
-        self.rsv = rsv_bits(rsv1, rsv2, rsv3)
-        self.good = good_first_bytes(self.rsv, None)
+        cdef int rsv = rsv_bits(rsv1, rsv2, rsv3)
+        cdef bytes good = good_first_bytes(rsv, None)
+        max_payload_size = rules.check_limit("max_payload_size", max_payload_size, 0)
+        with cython.critical_section(self):
+            self.masked = -1 if masked is None else 1 if masked else 0
+            self.max_payload_size = max_payload_size
+            self.limit = (
+                UINT64_MAX if max_payload_size is None else min(max_payload_size, UINT64_MAX)
+            )
+            self.rsv = rsv
+            self.good = good
 
     def __dealloc__(self):
         growing_clear(&self.payload)
 
-    @cython.critical_section
     def feed(self, data):
         """Decode what the socket delivered."""
         cdef Octets octets
-        cdef list frames = []
         acquire(data, &octets)
         try:
-            if self.error is None:
-                self.decode(octets.data, octets.size, frames)
+            return self.feed_octets(octets.data, octets.size)
         finally:
             release(&octets)
-        return frames
 
     def __reduce__(self):
         raise rules.not_copyable(self)
 
-    cdef int decode(self, const uint8_t* data, Py_ssize_t size, list frames) except -1:
+    cdef list feed_octets(self, const uint8_t* data, Py_ssize_t size):
+        cdef Progress progress = NOTHING
+        cdef list frames = []
+        # As in MessageDecoder no Python code runs under the lock.
+        with cython.critical_section(self):
+            if not self.done:
+                self.decode(data, size, frames, &progress)
+        if progress != NOTHING:
+            self.fail(progress)
+        return frames
+
+    cdef int fail(self, Progress progress) except -1:
+        """Say what is wrong with the header, at which decoding ended."""
+        if progress == HEADER:
+            error = errors.payload_too_big(self.max_payload_size)
+        else:
+            error = header_error(progress, &self.header, self.rsv, None, self.masked)
+        with cython.critical_section(self):
+            self.error = error
+        return 0
+
+    cdef int decode(
+        self, const uint8_t* data, Py_ssize_t size, list frames, Progress* failure
+    ) except -1:
         cdef Py_ssize_t position = 0, taken
         cdef Progress progress
-        cdef int held
+        cdef int held, first
+        cdef bytes payload
         cdef Frame frame
         cdef const uint8_t* good = <const uint8_t*> PyBytes_AS_STRING(self.good)
         while True:
@@ -147,15 +175,19 @@ cdef class FrameDecoder:
                     self.header.key = fastws_rotate_key(self.header.key, taken)
                 if self.remaining:
                     return 0
-                frame = Frame.__new__(Frame)
-                frame.opcode = OPCODES[self.header.first & OPCODE_BITS]
-                frame.payload = growing_take(&self.payload)
-                frame.fin = self.header.first & FIN != 0
-                frame.rsv1 = self.header.first & RSV1 != 0
-                frame.rsv2 = self.header.first & RSV2 != 0
-                frame.rsv3 = self.header.first & RSV3 != 0
-                frames.append(frame)
                 self.in_payload = False
+                first = self.header.first
+                payload = growing_take(&self.payload)
+                # Before Python 3.12 a new object may run the garbage collector: the decoder
+                # is ready for whoever comes.
+                frame = Frame.__new__(Frame)
+                frame.opcode = OPCODES[first & OPCODE_BITS]
+                frame.payload = payload
+                frame.fin = first & FIN != 0
+                frame.rsv1 = first & RSV1 != 0
+                frame.rsv2 = first & RSV2 != 0
+                frame.rsv3 = first & RSV3 != 0
+                frames.append(frame)
             if position == size:
                 return 0
 
@@ -174,10 +206,12 @@ cdef class FrameDecoder:
                 )
             if progress == LENGTH or progress == HEADER:
                 if self.header.length > self.limit:
-                    self.error = errors.payload_too_big(self.max_payload_size)
+                    self.done = True
+                    failure[0] = HEADER
                     return 0
             elif progress != NOTHING:
-                self.error = header_error(progress, &self.header, self.rsv, None, self.masked)
+                self.done = True
+                failure[0] = progress
                 return 0
             if progress != HEADER:
                 if not held:

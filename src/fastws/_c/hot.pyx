@@ -33,13 +33,14 @@ cdef class HotConnection:
     def __init__(
         self, MessageDecoder decoder not None, MessageEncoder encoder not None, make_key, plain
     ):
-        self.state = OPEN
-        self.close_code = None
-        self.only_messages = True
-        self._decoder = decoder
-        self._encoder = encoder
-        self._make_key = make_key
-        self._plain = plain
+        with cython.critical_section(self):
+            self.state = OPEN
+            self.close_code = None
+            self.only_messages = True
+            self._decoder = decoder
+            self._encoder = encoder
+            self._make_key = make_key
+            self._plain = plain
 
     def __reduce__(self):
         raise rules.not_copyable(self)
@@ -100,24 +101,26 @@ cdef class HotConnection:
         return self.take()
 
     cdef list receive(self, const uint8_t* data, Py_ssize_t size):
-        cdef list events = self._decoder.feed_octets(data, size)
+        cdef MessageDecoder decoder = self._decoder
+        cdef list events = decoder.feed_octets(data, size)
         if self.close_code is not None:
             return []
-        self.only_messages = self._decoder.only_messages
+        self.only_messages = decoder.only_messages
         if not self.only_messages:
             self._take_control(events)
         return events
 
     cdef Py_ssize_t queue(self, object message, bint fin, object compress) except -1:
+        cdef MessageEncoder encoder = self._encoder
         if self.state is not OPEN:
             self.check_open()
         key = None if self._make_key is None else self._make_key()
         if fin and self._plain:
             # Most messages are one frame and go as they are.
             if type(message) is str:
-                return self._encoder.append_text(0x1, message, key, True)
+                return encoder.append_text(0x1, message, key, True)
             if type(message) is bytes:
-                return self._encoder.append_bytes(0x82, message, key)
+                return encoder.append_bytes(0x82, message, key)
         return self._send(message, fin, compress, key)
 
     cdef list take(self):
@@ -138,14 +141,18 @@ cdef class HotEndpoint:
         raise rules.not_copyable(self)
 
     @property
+    @cython.critical_section
     def _buffer(self):
         return self.buffer
 
     @_buffer.setter
     def _buffer(self, memoryview buffer not None):
-        self.storage = buffer.obj
-        self.buffer = buffer
+        cdef bytearray storage = buffer.obj
+        with cython.critical_section(self):
+            self.storage = storage
+            self.buffer = buffer
 
+    @cython.critical_section
     def get_buffer(self, sizehint):
         return self.buffer
 

@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastws._c.buffers cimport Growing
-from fastws._c.frames cimport Header
+from fastws._c.frames cimport Header, Progress
 from fastws._c.kernel cimport fastws_utf8
 
 
@@ -10,17 +10,34 @@ cdef enum:
     MAX_TAIL = 2 + 4 + 125
 
 
+cdef enum Failure:
+    NO_FAILURE
+    BAD_HEADER
+    TOO_MANY_FRAGMENTS
+    TOO_BIG
+    NOT_UTF8
+    NOT_DEFLATE
+
+
 cdef class MessageDecoder:
     cdef readonly object error
     cdef readonly bint only_messages
     cdef object max_message_size
     cdef object max_fragments
     cdef object inflater
+    cdef object turn  # a lock, if there is an inflater
+    cdef bint inflating
     cdef uint64_t size_limit
     cdef uint64_t compressed_limit
     cdef uint64_t fragments_limit
     cdef bint masked
     cdef bint done
+    # What one call met, to be put in words when it is done with its data.
+    cdef int controls
+    cdef Failure failure
+    cdef Progress progress
+    cdef bint failed_inside
+    cdef object inflater_error
     # The beginning of a header or of a control frame.
     cdef uint8_t[MAX_TAIL] tail
     cdef int tail_size
@@ -38,6 +55,9 @@ cdef class MessageDecoder:
     cdef bint is_ascii
 
     cdef list feed_octets(self, const uint8_t* data, Py_ssize_t size)
+    cdef list feed_in_turn(self, const uint8_t* data, Py_ssize_t size)
+    cdef int make_controls(self, list events) except -1
+    cdef object make_error(self, Failure failure)
     cdef int decode(self, const uint8_t* data, Py_ssize_t size, list events) except -1
     cdef Py_ssize_t begin_frame(self, const uint8_t* p, Py_ssize_t n, list events) except -2
     cdef int take_control(self, const uint8_t* p, Py_ssize_t n, list events) except -1
@@ -49,7 +69,7 @@ cdef class MessageDecoder:
     cdef int take_compressed(
         self, const uint8_t* p, Py_ssize_t n, bint last, list events
     ) except -1
-    cdef void fail(self, object error) noexcept
+    cdef void fail(self, Failure failure) noexcept
     cdef void reset_message(self) noexcept
     cdef void finish(self) noexcept
 

@@ -4,6 +4,7 @@
 """The accelerated twin of `fastws._py.messages`; the reference documents each name."""
 
 cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
@@ -22,6 +23,8 @@ from fastws._c.kernel cimport (
 )
 from fastws._c.masking cimport read_key
 from fastws._c.utf8 cimport decode as decode_text, transcode
+
+from threading import RLock
 
 from fastws import exceptions as errors
 from fastws import rules
@@ -47,6 +50,8 @@ cdef enum:
     NOT_COPIED = 65536
     # A multiple of a mask key's size.
     SLICE = 16384
+    # In place of an opcode: a close frame that has not all arrived.
+    CLOSE_BEGUN = 0xFF
     # The first byte of a whole message in one frame.
     WHOLE_TEXT = 0x81
     WHOLE_BINARY = 0x82
@@ -77,26 +82,29 @@ cdef class MessageDecoder:
         max_fragments=DEFAULT_MAX_FRAGMENTS,
         inflater=None,
     ):
-        self.only_messages = True
-        self.inflater = inflater
-        self.masked = masked
-        self.max_message_size = rules.check_limit("max_message_size", max_message_size, 0)
-        self.max_fragments = rules.check_limit("max_fragments", max_fragments, 1)
-        self.size_limit = (
-            UINT64_MAX if max_message_size is None else min(max_message_size, UINT64_MAX)
-        )
-        self.compressed_limit = (
-            UINT64_MAX if max_message_size is None
-            else min(max_compressed(max_message_size), UINT64_MAX)
-        )
-        self.fragments_limit = (
-            UINT64_MAX if max_fragments is None else min(max_fragments, UINT64_MAX)
-        )
+        max_message_size = rules.check_limit("max_message_size", max_message_size, 0)
+        max_fragments = rules.check_limit("max_fragments", max_fragments, 1)
+        with cython.critical_section(self):
+            self.only_messages = True
+            self.inflater = inflater
+            self.turn = None if inflater is None else RLock()
+            self.masked = masked
+            self.max_message_size = max_message_size
+            self.max_fragments = max_fragments
+            self.size_limit = (
+                UINT64_MAX if max_message_size is None else min(max_message_size, UINT64_MAX)
+            )
+            self.compressed_limit = (
+                UINT64_MAX if max_message_size is None
+                else min(max_compressed(max_message_size), UINT64_MAX)
+            )
+            self.fragments_limit = (
+                UINT64_MAX if max_fragments is None else min(max_fragments, UINT64_MAX)
+            )
 
     def __dealloc__(self):
         growing_clear(&self.buffer)
 
-    @cython.critical_section
     def feed(self, data):
         """Decode what the socket delivered."""
         cdef Octets octets
@@ -109,12 +117,81 @@ cdef class MessageDecoder:
     def __reduce__(self):
         raise rules.not_copyable(self)
 
+    # A call has the decoder for itself from its first byte to its last. Where Python code
+    # runs other threads may, with a GIL and without: so none does, until the call is done
+    # with its data. Only an inflater cannot wait; where there is one, calls take turns.
+
     cdef list feed_octets(self, const uint8_t* data, Py_ssize_t size):
+        if self.turn is None:
+            return self.feed_in_turn(data, size)
+        with self.turn:
+            if self.inflating:
+                raise rules.being_fed()
+            return self.feed_in_turn(data, size)
+
+    cdef list feed_in_turn(self, const uint8_t* data, Py_ssize_t size):
         cdef list events = []
-        self.only_messages = not self.done
-        if not self.done:
-            self.decode(data, size, events)
+        cdef Failure failure
+        cdef int controls
+        with cython.critical_section(self):
+            self.failure = NO_FAILURE
+            self.controls = 0
+            self.only_messages = not self.done
+            if not self.done:
+                self.decode(data, size, events)
+            failure = self.failure
+            controls = self.controls
+        if controls:
+            self.make_controls(events)
+        if failure != NO_FAILURE:
+            error = self.make_error(failure)
+            with cython.critical_section(self):
+                self.error = error
         return events
+
+    cdef int make_controls(self, list events) except -1:
+        """Put the control frames where their opcodes and payloads stand."""
+        cdef Py_ssize_t i
+        cdef int opcode
+        for i in range(len(events)):
+            held = events[i]
+            if type(held) is not bytearray:
+                continue
+            opcode = PyByteArray_AS_STRING(held)[0]
+            payload = bytes(held[1:])
+            if opcode == OPCODE_PING:
+                events[i] = Ping(payload)
+            elif opcode == OPCODE_PONG:
+                events[i] = Pong(payload)
+            else:
+                # The last thing there is.
+                del events[i]
+                if opcode == OPCODE_CLOSE:
+                    close = rules.parse_close(payload)
+                else:
+                    close = rules.close_payload_error(payload)
+                if isinstance(close, errors.ProtocolError):
+                    with cython.critical_section(self):
+                        self.finish()
+                        self.error = close
+                elif close is not None:
+                    events.append(close)
+        return 0
+
+    cdef object make_error(self, Failure failure):
+        """Say what made this call fail; nothing is decoded since."""
+        if failure == BAD_HEADER:
+            rsv = 0 if self.inflater is None else RSV1
+            return header_error(
+                self.progress, &self.header, rsv, self.failed_inside, self.masked
+            )
+        if failure == TOO_MANY_FRAGMENTS:
+            return errors.too_many_fragments(self.max_fragments)
+        if failure == TOO_BIG:
+            return errors.message_too_big(self.max_message_size)
+        if failure == NOT_UTF8:
+            return errors.text_not_utf8()
+        return self.inflater_error
 
     cdef int decode(self, const uint8_t* data, Py_ssize_t size, list events) except -1:
         cdef Py_ssize_t position = 0, available, start, used, length
@@ -195,8 +272,9 @@ cdef class MessageDecoder:
         if progress == NOTHING:
             return 0
         if progress != LENGTH and progress != HEADER:
-            rsv = 0 if self.inflater is None else RSV1
-            self.fail(header_error(progress, &self.header, rsv, self.opcode != 0, self.masked))
+            self.progress = progress
+            self.failed_inside = self.opcode != 0
+            self.fail(BAD_HEADER)
             return -1
         if self.header.first & CONTROL_BIT:
             if progress == LENGTH:
@@ -208,13 +286,13 @@ cdef class MessageDecoder:
 
         # The limits hold from the moment on that the length is known.
         if self.fragments >= self.fragments_limit:
-            self.fail(errors.too_many_fragments(self.max_fragments))
+            self.fail(TOO_MANY_FRAGMENTS)
             return -1
         if self.header.length > (
             self.compressed_limit if self.compressed or self.header.first & RSV1
             else self.size_limit - self.size
         ):
-            self.fail(errors.message_too_big(self.max_message_size))
+            self.fail(TOO_BIG)
             return -1
         if progress == LENGTH:
             return 0
@@ -235,28 +313,23 @@ cdef class MessageDecoder:
         more is to be decoded."""
         cdef int opcode = self.header.first & OPCODE_BITS
         cdef bint whole = n >= <Py_ssize_t> self.header.length
+        cdef uint8_t* target
         if whole:
             n = <Py_ssize_t> self.header.length
         elif opcode != OPCODE_CLOSE:
             return 0
-        payload = PyBytes_FromStringAndSize(NULL, n)
+        # A bytearray, as no event is one, until make_controls makes an event of it.
+        held = PyByteArray_FromStringAndSize(NULL, 1 + n)
+        target = <uint8_t*> PyByteArray_AS_STRING(held)
+        target[0] = opcode if whole else CLOSE_BEGUN
         if n:
-            mask_octets(<uint8_t*> PyBytes_AS_STRING(payload), p, n, self.header.key)
-        if opcode == OPCODE_PING or opcode == OPCODE_PONG:
-            events.append(Ping(payload) if opcode == OPCODE_PING else Pong(payload))
+            mask_octets(target + 1, p, n, self.header.key)
+        events.append(held)
+        self.controls += 1
+        if opcode != OPCODE_CLOSE:
             self.only_messages = False
-        elif not whole:
-            error = rules.close_payload_error(payload)
-            if error is not None:
-                self.fail(error)
-                return 1
-        else:
-            close = rules.parse_close(payload)
-            if isinstance(close, errors.ProtocolError):
-                self.fail(close)
-            else:
-                events.append(close)
-                self.finish()
+        elif whole:
+            self.finish()
             return 1
         return 0
 
@@ -277,7 +350,7 @@ cdef class MessageDecoder:
         elif n:
             target = growing_extend(&self.buffer, n, self.remaining)
             if not self.add(target, p, n, self.header.key):
-                self.fail(errors.text_not_utf8())
+                self.fail(NOT_UTF8)
                 return n
         self.header.key = fastws_rotate_key(self.header.key, n)
         self.remaining -= n
@@ -287,7 +360,7 @@ cdef class MessageDecoder:
             self.in_payload = False
             return n
         if self.utf8.needed:
-            self.fail(errors.text_not_utf8())
+            self.fail(NOT_UTF8)
             return n
         if self.opcode == OPCODE_TEXT and not self.is_ascii:
             events.append(transcode(growing_data(&self.buffer), self.buffer.size))
@@ -307,12 +380,16 @@ cdef class MessageDecoder:
         if n:
             mask_octets(<uint8_t*> PyBytes_AS_STRING(piece), p, n, self.header.key)
         room = None if self.max_message_size is None else self.max_message_size - self.size
+        self.inflating = True
         try:
             inflated = self.inflater.inflate(piece, room, last)
         except errors.ProtocolError as exc:
             exc.__context__ = None  # it would pin what its frames hold
-            self.fail(exc.with_traceback(None))
+            self.inflater_error = exc.with_traceback(None)
+            self.fail(NOT_DEFLATE)
             return 1
+        finally:
+            self.inflating = False
         acquire(inflated, &octets)
         try:
             if octets.size:
@@ -321,10 +398,10 @@ cdef class MessageDecoder:
         finally:
             release(&octets)
         if not valid:
-            self.fail(errors.text_not_utf8())
+            self.fail(NOT_UTF8)
             return 1
         if room is not None and octets.size > room:
-            self.fail(errors.message_too_big(self.max_message_size))
+            self.fail(TOO_BIG)
             return 1
         self.size += octets.size
         return 0
@@ -358,7 +435,7 @@ cdef class MessageDecoder:
             try:
                 text = decode_text(p, n, key)
             except UnicodeDecodeError:
-                self.fail(errors.text_not_utf8())
+                self.fail(NOT_UTF8)
                 return 1
             events.append(text)
         else:
@@ -368,8 +445,8 @@ cdef class MessageDecoder:
             events.append(message)
         return 0
 
-    cdef void fail(self, object error) noexcept:
-        self.error = error
+    cdef void fail(self, Failure failure) noexcept:
+        self.failure = failure
         self.finish()
 
     cdef void reset_message(self) noexcept:
@@ -399,45 +476,42 @@ cdef class MessageEncoder:
     def __dealloc__(self):
         growing_clear(&self.buffer)
 
+    # A frame is in the buffer as a whole or not at all, whoever else appends: nothing that
+    # could let other threads run happens under the lock, and all else happens before it.
+
+    @cython.critical_section
     def __len__(self):
         """How many bytes `take` would return."""
         return self.size + self.buffer.size
 
-    @cython.critical_section
     def text(self, message, key=None, *, fin=True):
         """Append a text message, or with `fin=False` its first fragment."""
         if not isinstance(message, str):
             raise str_required(message)
         return self.append_text(OPCODE_TEXT, message, key, fin)
 
-    @cython.critical_section
     def binary(self, message, key=None, *, fin=True):
         """Append a binary message, or with `fin=False` its first fragment."""
         return self.append_bytes(OPCODE_BINARY | (FIN if fin else 0), message, key)
 
-    @cython.critical_section
     def continuation(self, fragment, key=None, *, fin=True):
         """Append a further fragment of a message, by default its last."""
         if isinstance(fragment, str):
             return self.append_text(OPCODE_CONTINUATION, fragment, key, fin)
         return self.append_bytes(OPCODE_CONTINUATION | (FIN if fin else 0), fragment, key)
 
-    @cython.critical_section
     def ping(self, data=b"", key=None):
         """Append a ping with at most 125 bytes of data (RFC 6455 §5.5.2)."""
         return self.append_bytes(OPCODE_PING | FIN, data, key)
 
-    @cython.critical_section
     def pong(self, data=b"", key=None):
         """Append a pong with at most 125 bytes of data (RFC 6455 §5.5.3)."""
         return self.append_bytes(OPCODE_PONG | FIN, data, key)
 
-    @cython.critical_section
     def close(self, code=None, reason="", key=None):
         """Append a close frame (RFC 6455 §5.5.1)."""
         return self.append_bytes(OPCODE_CLOSE | FIN, close_payload(code, reason), key)
 
-    @cython.critical_section
     def frame(
         self, opcode, payload=b"", *, fin=True, rsv1=False, rsv2=False, rsv3=False, key=None
     ):
@@ -445,28 +519,27 @@ cdef class MessageEncoder:
         cdef int first = read_opcode(opcode) | rsv_bits(rsv1, rsv2, rsv3) | (FIN if fin else 0)
         return self.append_bytes(first, payload, key)
 
-    @cython.critical_section
     def prepared(self, frames):
         """Append what `encode_frame` made earlier: whole messages or control frames."""
         cdef Octets octets
         cdef uint8_t* p
         acquire(frames, &octets)
         try:
-            if octets.size:
-                p = growing_extend(&self.buffer, octets.size, octets.size)
-                memcpy(p, octets.data, octets.size)
-            return self.size + self.buffer.size
+            with cython.critical_section(self):
+                if octets.size:
+                    p = growing_extend(&self.buffer, octets.size, octets.size)
+                    memcpy(p, octets.data, octets.size)
+                return self.size + self.buffer.size
         finally:
             release(&octets)
 
-    @cython.critical_section
     def take(self):
         """Hand over everything appended since the last call."""
-        if self.buffers is None:
-            return growing_take(&self.buffer)
+        with cython.critical_section(self):
+            if self.buffers is None:
+                return growing_take(&self.buffer)
         return b"".join(self.take_all())
 
-    @cython.critical_section
     def take_buffers(self):
         """As `take`, but without copying large payloads together with the rest."""
         return self.take_all()
@@ -475,12 +548,16 @@ cdef class MessageEncoder:
         raise rules.not_copyable(self)
 
     cdef list take_all(self):
-        cdef list buffers = [] if self.buffers is None else self.buffers
-        self.buffers = None
-        self.size = 0
-        if self.buffer.size:
-            buffers.append(growing_take(&self.buffer))
-        return buffers
+        cdef list buffers, none = None
+        with cython.critical_section(self):
+            if self.buffers is None:
+                none = []  # before anything is looked at: it may run the garbage collector
+            buffers = none if self.buffers is None else self.buffers
+            self.buffers = None
+            self.size = 0
+            if self.buffer.size:
+                buffers.append(growing_take(&self.buffer))
+            return buffers
 
     cdef Py_ssize_t append_text(self, int opcode, object text, object key, bint fin) except -1:
         # ASCII stands in the str as it will in the frame.
@@ -510,14 +587,16 @@ cdef class MessageEncoder:
         """Append a payload that nobody can change as it is."""
         cdef Py_ssize_t size = len(payload)
         cdef int head = header_size(size, False)
-        self.check_turn(first)
-        write_header(growing_extend(&self.buffer, head, head), first, size, False)
-        if self.buffers is None:
-            self.buffers = []
-        self.size += self.buffer.size + size
-        self.buffers += (growing_take(&self.buffer), payload)
-        self.in_message = not first & FIN
-        return self.size
+        with cython.critical_section(self):
+            if self.buffers is None:
+                self.buffers = []
+            self.check_turn(first)
+            write_header(growing_extend(&self.buffer, head, head), first, size, False)
+            self.size += self.buffer.size + size
+            self.buffers.append(growing_take(&self.buffer))
+            self.buffers.append(payload)
+            self.in_message = not first & FIN
+            return self.size
 
     cdef Py_ssize_t append(
         self, int first, const uint8_t* payload, Py_ssize_t size, object key,
@@ -534,18 +613,19 @@ cdef class MessageEncoder:
             word = fastws_load32(plain_key)
         elif masked:
             read_key(key, &word)
-        if not first & CONTROL_BIT:
-            self.check_turn(first)
-        p = growing_extend(&self.buffer, head + size, head + size)
-        write_header(p, first, size, masked)
-        if masked:
-            memcpy(p + head - 4, &word, 4)
-            mask_octets(p + head, payload, size, word)
-        elif size:
-            memcpy(p + head, payload, size)
-        if not first & CONTROL_BIT:
-            self.in_message = not first & FIN
-        return self.size + self.buffer.size
+        with cython.critical_section(self):
+            if not first & CONTROL_BIT:
+                self.check_turn(first)
+            p = growing_extend(&self.buffer, head + size, head + size)
+            write_header(p, first, size, masked)
+            if masked:
+                memcpy(p + head - 4, &word, 4)
+                mask_octets(p + head, payload, size, word)
+            elif size:
+                memcpy(p + head, payload, size)
+            if not first & CONTROL_BIT:
+                self.in_message = not first & FIN
+            return self.size + self.buffer.size
 
     cdef int check_turn(self, int first) except -1:
         if self.in_message and first & OPCODE_BITS:

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from fastws._c.buffers cimport Octets, acquire, release
 from fastws._c.kernel cimport (
-    FASTWS_HIGH_BITS, FASTWS_SMALL, fastws_utf8, kernels, mask_octets, utf8_feed,
+    FASTWS_HIGH_BITS, FASTWS_SMALL, fastws_kernels, fastws_utf8, kernels, mask_octets, utf8_feed,
 )
 from fastws._c.masking cimport WORTH_RELEASING_THE_GIL, read_key_at
 
@@ -27,19 +27,20 @@ cdef class Utf8Validator:
     Validates UTF-8 that arrives in pieces.
     """
 
+    @cython.critical_section
     def __init__(self):
         self.state = fastws_utf8(0)
         self.valid = True
 
-    @cython.critical_section
     def feed(self, data):
         """Validate the next piece."""
         cdef Octets octets
         acquire(data, &octets)
         try:
-            if self.valid:
-                self.valid = utf8_feed(&self.state, octets.data, octets.size)
-            return self.valid
+            with cython.critical_section(self):
+                if self.valid:
+                    self.valid = utf8_feed(&self.state, octets.data, octets.size)
+                return self.valid
         finally:
             release(&octets)
 
@@ -47,6 +48,7 @@ cdef class Utf8Validator:
         raise rules.not_copyable(self)
 
     @property
+    @cython.critical_section
     def complete(self):
         """Whether all bytes fed so far are valid UTF-8 that could end here."""
         return self.valid and not self.state.needed
@@ -87,6 +89,7 @@ def decode_utf8(data, key=None, offset=0):
 cdef object decode(const uint8_t* data, Py_ssize_t size, uint32_t key):
     """Unmask into a new str; a key of 0 masks nothing. Raises UnicodeDecodeError."""
     cdef uint8_t* target
+    cdef const fastws_kernels* chosen = kernels
     if not size:
         return ""
     # Most text is ASCII: unmask it straight into the str it will be. If it is not, what
@@ -95,7 +98,7 @@ cdef object decode(const uint8_t* data, Py_ssize_t size, uint32_t key):
     target = <uint8_t*> PyUnicode_DATA(text)
     if not mask_octets(target, data, size, key) & FASTWS_HIGH_BITS:
         return text
-    if size < FASTWS_SMALL or kernels.utf8_count is NULL or not kernels.utf8_valid(target, size):
+    if size < FASTWS_SMALL or chosen.utf8_count is NULL or not chosen.utf8_valid(target, size):
         return PyUnicode_DecodeUTF8(<const char*> target, size, NULL)
     return transcode(target, size)
 
@@ -104,17 +107,18 @@ cdef object transcode(const uint8_t* p, Py_ssize_t size):
     """Make a str of valid UTF-8 that is not all ASCII."""
     cdef uint8_t largest
     cdef Py_ssize_t count
-    if kernels.utf8_count is NULL:
+    cdef const fastws_kernels* chosen = kernels
+    if chosen.utf8_count is NULL:
         return PyUnicode_DecodeUTF8(<const char*> p, size, NULL)
-    count = kernels.utf8_count(p, size, &largest)
+    count = chosen.utf8_count(p, size, &largest)
     # A str must be as narrow as its largest character allows.
     if largest < 0xC4:
         text = PyUnicode_New(count, 0xFF)
-        kernels.utf8_to_1(p, size, <uint8_t*> PyUnicode_DATA(text))
+        chosen.utf8_to_1(p, size, <uint8_t*> PyUnicode_DATA(text))
     elif largest < 0xF0:
         text = PyUnicode_New(count, 0xFFFF)
-        kernels.utf8_to_2(p, size, <uint16_t*> PyUnicode_DATA(text))
+        chosen.utf8_to_2(p, size, <uint16_t*> PyUnicode_DATA(text))
     else:
         text = PyUnicode_New(count, 0x10FFFF)
-        kernels.utf8_to_4(p, size, <uint32_t*> PyUnicode_DATA(text))
+        chosen.utf8_to_4(p, size, <uint32_t*> PyUnicode_DATA(text))
     return text

@@ -99,6 +99,7 @@ class MessageDecoder:
         "_fin",
         "_fragments",
         "_inflater",
+        "_inflating",
         "_key",
         "_masked",
         "_max_fragments",
@@ -128,6 +129,7 @@ class MessageDecoder:
         self.error = None
         self.only_messages = True
         self._inflater = inflater
+        self._inflating = False
         self._rsv = 0 if inflater is None else RSV1
         self._masked = bool(masked)
         self._max_message_size = rules.check_limit("max_message_size", max_message_size, 0)
@@ -161,9 +163,12 @@ class MessageDecoder:
 
         Raises:
             TypeError: if `data` is not bytes-like.
+            StateError: if it is the inflater that calls.
         """
         octets = as_bytes(data)
         events: list[Event] = []
+        if self._inflating:
+            raise rules.being_fed()
         self.only_messages = not self._done
         if self._done:
             return events
@@ -287,7 +292,11 @@ class MessageDecoder:
         complete = self._fin and not self._remaining
         if self._compressed:
             assert self._inflater is not None
-            piece = self._inflater.inflate(piece, self._room(), complete)
+            self._inflating = True
+            try:
+                piece = self._inflater.inflate(piece, self._room(), complete)
+            finally:
+                self._inflating = False
         if self._utf8 is None:
             if self._compressed:
                 self._grow(len(piece))
