@@ -11,6 +11,11 @@ TEST_EXTRAS ?= test,hosts
 LOWEST_PYTHON ?= python3.11
 PYTEST_ARGS ?= -n auto --dist loadfile
 
+# PYTHON_FT names a free-threaded Python; without it wheels/free-threaded.sh finds or makes one.
+FT := .venv-free-threaded
+COMPARED := .venv-threads-gil .venv-threads-nogil
+FT_TESTS := $(patsubst %,--ignore=tests/%,browser node integrations test_cli_run.py)
+
 CODEC_TESTS := $(patsubst %,tests/test_%.py,masking utf8 frames messages differential)
 SOURCES := pyproject.toml setup.py src/fastws/__init__.py \
 	$(wildcard src/fastws/*.p[yx][xd] src/fastws/_c/*.p[yx][xd] src/fastws/_c/kernels/*.h)
@@ -58,6 +63,13 @@ wheels-aarch64:  ## Cross-compile a wheel for ARM, and test it under an emulator
 
 wheels-musl:  ## Cross-compile wheels for musl, and run their kernels
 	$(PYTHON) wheels/cross.py musl
+
+# Ours are run without a GIL, not the hosts, which are not made for that; of what tests need
+# besides, trustme, uvloop, aiofastnet, zlib-ng and isal are not to be had for 3.13t.
+test-threads: $(FT)/.built-test  ## Run the suite on a free-threaded CPython, and make one if need be
+	for impl in c py; do \
+		FASTWS_IMPL=$$impl $(FT)/bin/python -X dev -m pytest $(PYTEST_ARGS) $(FT_TESTS) || exit 1; \
+	done
 
 test-neon:  ## Test the kernels for ARM, cross-compiled and emulated
 	fuzz/neon.sh
@@ -110,6 +122,9 @@ bench-hosts: $(VENV)/.built-bench  ## Measure servers of others with fastws and 
 bench-capi: $(VENV)/.built-test  ## Measure what another Cython project gains by fastws.capi
 	$(BIN)/python -m bench.capi
 
+bench-threads: $(VENV)/.built-bench $(COMPARED:%=%/.built)  ## Measure what a second thread gains, with a GIL and without: a minute
+	$(BIN)/python -m bench.threads $(COMPARED:%=%/bin/python)
+
 wheels: $(VENV)/.built-dev  ## Build an sdist, and from it a wheel for this machine
 	rm -rf dist
 	FASTWS_EXT=require $(BIN)/python -m build
@@ -132,6 +147,17 @@ $(VENV)/.built: $(BIN)/python $(SOURCES)
 
 $(VENV)/.built-test: $(BIN)/python $(SOURCES)
 	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e '.[$(TEST_EXTRAS)]'
+	touch $@
+
+$(FT)/.built-test: $(SOURCES) wheels/free-threaded.sh
+	python=$$(wheels/free-threaded.sh) && "$$python" -m venv $(FT)
+	$(FT)/bin/python -m pip install -q --upgrade pip
+	FASTWS_EXT=require $(FT)/bin/python -m pip install -q --prefer-binary -e '.[test-threads]'
+	touch $@
+
+.venv-threads-%/.built: $(SOURCES) wheels/free-threaded.sh
+	python=$$(wheels/free-threaded.sh $*) && "$$python" -m venv $(@D)
+	FASTWS_EXT=require $(@D)/bin/python -m pip install -q --prefer-binary -e '.[bench-threads]'
 	touch $@
 
 $(VENV)/.built-bench: $(BIN)/python $(SOURCES)

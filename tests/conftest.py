@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import sysconfig
 import threading
 from importlib import import_module
 from importlib.util import find_spec
@@ -52,6 +54,13 @@ else:
     TWINS = [_load("py"), _load("c")]
 if find_spec("_interpreters") is None and find_spec("_xxsubinterpreters") is None:
     collect_ignore += ["test_subinterpreters.py"]  # PyPy has none
+
+
+@pytest.fixture(autouse=True)
+def no_gil() -> None:
+    """A free-threaded Python gets its GIL back for good when a module needs that."""
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        assert not sys._is_gil_enabled()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(params=TWINS, ids=lambda twin: twin.name, scope="session")

@@ -18,9 +18,9 @@ from contextlib import ExitStack
 from hashlib import sha256
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import trustme
 import websockets
 from websockets.sync.client import connect as websockets_connect
 
@@ -35,9 +35,13 @@ from .tools import (
     Fastws,
     free_port,
     needs_uvloop,
+    optional,
     run,
     run_fastws,
 )
+
+if TYPE_CHECKING:
+    import trustme
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, terminals and fork are POSIX's")
 BOTH_LOOPS = [[], pytest.param(["--uvloop"], marks=needs_uvloop)]
@@ -56,7 +60,8 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def ca() -> trustme.CA:
-    return trustme.CA()
+    ca: trustme.CA = optional("trustme").CA()
+    return ca
 
 
 @pytest.fixture(scope="module")
@@ -386,7 +391,7 @@ def test_bad_certificate_files(capsys, tmp_path, certificate):
     nonsense = tmp_path / "nonsense.pem"
     nonsense.write_text("nonsense")
     other = tmp_path / "other.pem"
-    trustme.CA().private_key_pem.write_to_path(other)
+    optional("trustme").CA().private_key_pem.write_to_path(other)
     for args in ((str(nonsense), key), (cert, str(nonsense)), (cert, str(other))):
         status, line = failure(capsys, "echo", "--tls-cert", args[0], "--tls-key", args[1])
         assert status == 1

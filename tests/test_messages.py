@@ -1424,7 +1424,8 @@ from importlib import import_module
 
 encoder = import_module(f"fastws._{sys.argv[1]}.messages").MessageEncoder()
 encoder.binary(bytes(1000))
-big = bytes(256 << 20)
+# More than a free-threaded Python's allocator has set aside.
+big = bytes(min(2 << 30, sys.maxsize >> 3))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
 try:

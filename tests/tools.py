@@ -10,9 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -27,6 +29,8 @@ TIMEOUT = 30.0  # seconds, for what takes far less
 needs_uvloop = pytest.mark.skipif(
     find_spec("uvloop") is None, reason="no uvloop here: pip install uvloop"
 )
+# Whether this Python is built without a GIL. Not all that tests need is to be had for it.
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 FASTWS = (sys.executable, "-W", "default", "-m", "fastws")
 
 
@@ -65,6 +69,13 @@ def traced() -> Iterator[Callable[[], tuple[int, int]]]:
         yield tracemalloc.get_traced_memory
     finally:
         tracemalloc.stop()
+
+
+def optional(name: str) -> Any:
+    """Import what the extra `test` has and `test-threads`, for free-threaded Pythons, has not."""
+    if FREE_THREADED and find_spec(name) is None:
+        pytest.skip(f"{name} is not to be had for every free-threaded Python")
+    return import_module(name)
 
 
 class Program:

@@ -21,12 +21,13 @@ from hashlib import sha1
 from types import SimpleNamespace
 
 import pytest
-import trustme
 
 from fastws import WebSocketProtocol, connect, serve
 
+from ..tools import FREE_THREADED, optional
+
 LOOPS = {"asyncio": asyncio.new_event_loop}
-if sys.platform != "win32" and sys.implementation.name == "cpython":
+if sys.platform != "win32" and sys.implementation.name == "cpython" and not FREE_THREADED:
     import aiofastnet
     import uvloop
 
@@ -191,7 +192,7 @@ def pair(url):
 @pytest.fixture(scope="session")
 def tls():
     """Contexts for a server at localhost and for clients that trust it, or do not."""
-    authority = trustme.CA()
+    authority = optional("trustme").CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost", "127.0.0.1", "::1").configure_cert(server)
     client = ssl.create_default_context()
