@@ -81,14 +81,17 @@ def draw(results: Results, directory: Path) -> list[Path]:
             figure = chart(results)
             if figure is None:
                 continue
-            figure.text(0.995, 0.005, _footer(results), ha="right", va="bottom", fontsize=7)
-            path = directory / f"{name}.svg"
-            # Of when it was made and by what the file says nothing.
-            figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
-            # matplotlib leaves spaces at the ends of lines.
-            path.write_text(re.sub(r"[ \t]+$", "", path.read_text(), flags=re.MULTILINE))
-            written.append(path)
+            written.append(_save(figure, directory / f"{name}.svg", _footer(results)))
     return written
+
+
+def _save(figure: Figure, path: Path, footer: str) -> Path:
+    figure.text(0.995, 0.005, footer, ha="right", va="bottom", fontsize=7)
+    # Of when it was made and by what the file says nothing.
+    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+    # matplotlib leaves spaces at the ends of lines.
+    path.write_text(re.sub(r"[ \t]+$", "", path.read_text(), flags=re.MULTILINE))
+    return path
 
 
 def _footer(results: Results) -> str:
@@ -196,6 +199,38 @@ def _times(results: Results, operation: str, kind: str, value: Any) -> Series:
 
 def _other_kernels(results: Results) -> set[str]:
     return {f"fastws-{name}" for name in results.content["kernels"][1:]}
+
+
+# What a second thread gains: bench.threads measures it -----------------------------------
+
+
+def threads_label(who: str, operation: str, size: int) -> str:
+    return f"{who}\n{operation}\n{size_name(size)}"
+
+
+def draw_threads(rates: dict[str, list[list[float]]], directory: Path, footer: str) -> Path:
+    """Draw messages per second: by case, of the build with a GIL and of that without, of one
+    thread and of two."""
+    with mpl.rc_context(STYLE):
+        figure, [axes] = _panels(1, 4.2)
+        axes.set_yscale("linear")
+        bars = [
+            ("with a GIL, 1 thread", GREY, 0, 0),
+            ("with a GIL, 2 threads", "#b0b0b0", 0, 1),
+            ("free-threaded, 1 thread", OURS[0], 1, 0),
+            ("free-threaded, 2 threads", OURS[2], 1, 1),
+        ]
+        width = 0.86 / len(bars)
+        for place, (label, colour, build, threads) in enumerate(bars):
+            at = [i + (place - (len(bars) - 1) / 2) * width for i in range(len(rates))]
+            heights = [rows[build][threads] / rows[0][0] for rows in rates.values()]
+            axes.bar(at, heights, width * 0.92, label=label, color=colour, zorder=2)
+        axes.set_xticks(range(len(rates)), list(rates))
+        axes.grid(visible=False, axis="x")
+        axes.set_title("Messages per second of all threads together, one with a GIL being 1")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
+        _legend(axes, columns=4, below=0.2)
+        return _save(figure, directory / "threads.svg", footer)
 
 
 # How ------------------------------------------------------------------------------------
