@@ -76,6 +76,13 @@ def runs(python: str, version: str) -> bool:
         return False
 
 
+def tag_of(python: str) -> str:
+    """Return the interpreter's tag in the name of a wheel, such as cp312."""
+    code = "import sys; print('cp%d%d' % sys.version_info[:2])"
+    command = [python, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def build(source: Path, out: Path, pythons: list[str]) -> list[Path]:
     """Build everything from the tree or the sdist `source`; return the files."""
     out.mkdir(parents=True, exist_ok=True)

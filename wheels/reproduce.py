@@ -1,0 +1,54 @@
+"""Build again what is in a directory, from its sdist, and see that it comes out the same.
+
+    python wheels/reproduce.py [dist]
+
+It is built in another directory, at another time, by a process with another umask, hash seed,
+time zone and language. What comes out has to be the same to the last byte, wheel by wheel; for
+the sdist itself, it is packed anew from the checkout where that is the same source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import build
+
+UNLIKE = {"PYTHONHASHSEED": "4711", "TZ": "Pacific/Auckland", "LC_ALL": "C"}
+
+
+def main() -> int:
+    dist = Path(sys.argv[1] if len(sys.argv) > 1 else build.ROOT / "dist")
+    (sdist,) = dist.glob("*.tar.gz")
+    tags = {wheel.name.split("-")[2] for wheel in dist.glob("*.whl")}
+    pythons = [python for python in build.find_pythons() if build.tag_of(python) in tags]
+    # build.build() would read them too late.
+    if any(os.environ.get(name) != value for name, value in UNLIKE.items()):
+        os.umask(0o077)
+        command = [sys.executable, *sys.argv]
+        return subprocess.run(command, env=os.environ | UNLIKE, check=False).returncode
+    with tempfile.TemporaryDirectory(prefix="again-") as name:
+        again = Path(name) / "in" / "another" / "place"
+        build.build(sdist, again, pythons)
+        repacked = Path(name) / "repacked"
+        build.build(build.ROOT, repacked, [])
+        (packed,) = repacked.glob("*.tar.gz")
+        different = 0
+        for old in sorted({*dist.glob("*.tar.gz"), *dist.glob("*.whl")}):
+            new = packed if old == sdist else again / old.name
+            same = digest(old) == digest(new)
+            different += not same
+            print(f"{'same' if same else 'DIFFERENT':9}  {digest(old)[:16]}  {old.name}")
+        return different
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Install wheels as users do, each in a virtual environment of its own, and run the suite there.
+
+    python wheels/test.py [--quick] WHEEL ... [-- PYTEST OPTIONS]
+
+A wheel with the extension is tested on the Python it is for, with FASTWS_IMPL=c; the pure one on
+each of those Pythons, with FASTWS_IMPL=py. Everything is outside the checkout, copies of the tests
+included: what is imported is what was installed. `--quick` leaves it at the codec.
+
+This script knows how a wheel is installed and tested; how one is made, build.py knows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import build
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+# What the tests read.
+FILES: Final = ("pyproject.toml", "README.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md")
+# These test the checkout or what is around a wheel: a browser, Node, hosts, other implementations.
+ELSEWHERE: Final = (
+    "tests/browser",
+    "tests/conformance",
+    "tests/integrations",
+    "tests/node",
+    "tests/test_cli_run.py",
+    "tests/test_fuzz_targets.py",
+    "tests/test_packaging.py",
+)
+CODEC: Final = tuple(
+    f"tests/test_{name}.py"
+    for name in ("masking", "utf8", "kernels", "frames", "messages", "differential", "connection")
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("wheels", nargs="+", type=Path, metavar="WHEEL")
+    parser.add_argument("--quick", action="store_true", help="test the codec only")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="for pytest, after --")
+    args = parser.parse_args()
+    pythons = {build.tag_of(python): python for python in build.find_pythons()}
+    options = [option for option in args.options if option != "--"]
+    for wheel in args.wheels:
+        tag = wheel.name.split("-")[2]
+        if tag != "py3" and tag not in pythons:
+            return f"{wheel.name}: there is no Python here to test it with"
+        for python in pythons.values() if tag == "py3" else [pythons[tag]]:
+            if not test(wheel.resolve(), python, args.quick, options):
+                return f"{wheel.name}: failed with {python}"
+    return 0
+
+
+def test(wheel: Path, python: str, quick: bool, options: list[str]) -> bool:
+    """Install a wheel and run the suite against it; return whether it passed."""
+    pure = "-none-any" in wheel.name
+    print(f"\n=== {wheel.name}, with {python}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="fastws-") as name:
+        place = Path(name)
+        for path in FILES:
+            shutil.copy(ROOT / path, place)
+        ignored = shutil.ignore_patterns("node_modules", "__pycache__", ".*")
+        shutil.copytree(ROOT / "tests", place / "tests", ignore=ignored)
+        venv = place / "venv"
+        subprocess.run([python, "-m", "venv", venv], check=True)
+        installed = venv / "bin" / "python"
+        pip = [installed, "-m", "pip", "-q", "--disable-pip-version-check", "install"]
+        subprocess.run([*pip, f"fastws[test] @ {wheel.as_uri()}"], cwd=place, check=True)
+        env = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("FASTWS_", "PYTHON"))
+        }
+        env["FASTWS_IMPL"] = "py" if pure else "c"
+        what = CODEC if quick else ("tests", *(f"--ignore={path}" for path in ELSEWHERE))
+        if quick and pure:
+            what = tuple(path for path in CODEC if "differential" not in path and "kern" not in path)
+        # (-P: what is in the directory is not to be imported in place of what is installed.)
+        command = [installed, "-P", "-X", "dev", "-m", "pytest", "-p", "no:cacheprovider", *what]
+        return subprocess.run([*command, *options], cwd=place, env=env, check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
