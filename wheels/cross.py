@@ -222,6 +222,7 @@ def cross_wheel(name: str, suite_: str, architecture: str, version: str, target:
     home = debian(suite_, architecture, *packages)
     here = debian(suite_, "amd64", *packages)
     work = WORK / name
+    shutil.rmtree(work, ignore_errors=True)
     python = environment(f"{name}/venv", at_home(here, f"python{version}"))
     pip(python, "install", "-q", "setuptools>=80", "cython>=3.2")
     with tarfile.open(sdist()) as archive:
@@ -256,8 +257,9 @@ def audited(wheel: Path, platform: str) -> Path:
     """Have auditwheel find that a wheel holds what its name promises."""
     folder = wheel.parent / "audited"
     path = f"{tools()}{os.pathsep}{os.environ['PATH']}"
-    # (It takes no --plat for another CPU.)
-    run(tools() / "auditwheel", "repair", "-w", folder, wheel, PATH=path)
+    # (It takes no --plat for another CPU. libc.so is musl's name for itself.)
+    repair = ("repair", "--exclude", "libc.so", "-w", folder, wheel)
+    run(tools() / "auditwheel", *repair, PATH=path)
     (repaired,) = folder.glob("*.whl")
     with zipfile.ZipFile(repaired) as archive:
         modules = [name for name in archive.namelist() if name.endswith(".so")]
