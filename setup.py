@@ -49,7 +49,7 @@ class BuildExt(build_ext):
 
 
 class BdistWheel(bdist_wheel):
-    """bdist_wheel that adds a bill of materials: what is in the wheel that others wrote (PEP 770)."""
+    """bdist_wheel that adds a bill of materials (PEP 770): what is in a wheel that others wrote."""
 
     def write_wheelfile(self, wheelfile_base, *args, **kwargs):
         super().write_wheelfile(wheelfile_base, *args, **kwargs)

@@ -14,6 +14,7 @@ import sysconfig
 import threading
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -26,6 +27,7 @@ settings.register_profile(
     "emulated", max_examples=10, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
+HERE = Path(__file__).parent
 MODULES = ("masking", "utf8", "frames", "messages", "hot")
 
 # A shell that runs the tests in the background ignores SIGINT for them, and their child
@@ -54,6 +56,23 @@ else:
     TWINS = [_load("py"), _load("c")]
 if find_spec("_interpreters") is None and find_spec("_xxsubinterpreters") is None:
     collect_ignore += ["test_subinterpreters.py"]  # PyPy has none
+
+# These test the checkout, or what there is around the package: a browser, Node, hosts.
+AROUND = {"browser", "conformance", "integrations", "node"}
+AROUND |= {"test_cli_run.py", "test_fuzz_targets.py", "test_packaging.py", "test_wheels.py"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--installed",
+        action="store_true",
+        help="test nothing but what is installed, for one more Python or platform",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    around = collection_path.parent == HERE and collection_path.name in AROUND
+    return True if around and config.getoption("installed") else None
 
 
 @pytest.fixture(autouse=True)

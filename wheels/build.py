@@ -47,7 +47,7 @@ def main() -> int:
     shutil.rmtree(args.out, ignore_errors=True)
     made = build(ROOT, args.out, pythons)
     check.check(made)
-    check.describe(made, args.out)
+    (args.out / "SHA256SUMS").write_text(check.describe(made))
     return 0
 
 
@@ -71,7 +71,9 @@ def runs(python: str, version: str) -> bool:
     # pyenv leaves commands in PATH that exist and do not run.
     code = f"import sys; sys.exit('%d.%d' % sys.version_info[:2] != {version!r})"
     try:
-        return subprocess.run([python, "-c", code], capture_output=True, check=False).returncode == 0
+        return (
+            subprocess.run([python, "-c", code], capture_output=True, check=False).returncode == 0
+        )
     except FileNotFoundError:
         return False
 
@@ -102,10 +104,8 @@ def build(source: Path, out: Path, pythons: list[str]) -> list[Path]:
         tree = work / sdist.name.removesuffix(".tar.gz")
         env = {"SOURCE_DATE_EPOCH": epoch}
         pure = uv_build(sys.executable, "--wheel", tree, out, env | {"FASTWS_EXT": "no"})
-        made = [out / sdist.name, pure]
-        for python in pythons:
-            made.append(build_binary(python, tree, work, out, env))
-    return made
+        binary = [build_binary(python, tree, work, out, env) for python in pythons]
+    return [out / sdist.name, pure, *binary]
 
 
 def last_commit(source: Path) -> str:

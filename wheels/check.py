@@ -3,8 +3,7 @@
     python wheels/check.py [--release] FILE ...
 
 `--release` demands that all files of a release are there: the sdist, the pure wheel, and a wheel
-for each of what cibuildwheel builds for (pyproject.toml). On success SHA256SUMS is written beside
-them.
+for each of what cibuildwheel builds for (pyproject.toml).
 """
 
 from __future__ import annotations
@@ -25,7 +24,15 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MODULES: Final = ("_c/kernel", "_c/masking", "_c/utf8", "_c/frames", "_c/messages", "_c/hot", "capi")
+MODULES: Final = (
+    "_c/kernel",
+    "_c/masking",
+    "_c/utf8",
+    "_c/frames",
+    "_c/messages",
+    "_c/hot",
+    "capi",
+)
 MAX_SIZE: Final = 400 << 10  # bytes, of a wheel
 PYTHONS: Final = ("cp311", "cp312", "cp313", "cp314", "cp314t", "cp315", "cp315t")
 PLATFORMS: Final = (
@@ -63,7 +70,7 @@ def main() -> int:
             check_complete(args.files)
     except BadFile as exc:
         return f"{exc}"
-    describe(args.files, args.files[0].parent)
+    describe(args.files)
     return 0
 
 
@@ -113,14 +120,14 @@ def check_complete(files: Iterable[Path]) -> None:
         raise BadFile(text)
 
 
-def describe(files: Iterable[Path], out: Path) -> None:
-    """Print what there is, and write SHA256SUMS."""
+def describe(files: Iterable[Path]) -> str:
+    """Print what there is, and return the lines of a file SHA256SUMS."""
     sums = []
-    for path in files:
+    for path in sorted(files):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         sums.append(f"{digest}  {path.name}\n")
         print(f"{path.stat().st_size / 1024:6.0f} KiB  {digest[:16]}  {path.name}")
-    (out / "SHA256SUMS").write_text("".join(sorted(sums, key=lambda line: line.split()[1])))
+    return "".join(sums)
 
 
 def identifier(path: Path) -> str:
@@ -184,7 +191,7 @@ def check_wheel(path: Path) -> None:
 
 
 def check_elf(where: str, content: bytes) -> None:
-    """Check what a shared library asks of the machine it runs on, and tells of where it was made."""
+    """Check what a shared library asks of where it runs, and tells of where it was made."""
     from elftools.elf.dynamic import DynamicSection
     from elftools.elf.elffile import ELFFile
 
@@ -196,7 +203,9 @@ def check_elf(where: str, content: bytes) -> None:
             for tag in section.iter_tags():
                 if tag.entry.d_tag in ("DT_RPATH", "DT_RUNPATH"):
                     raise BadFile(f"{where} looks for libraries in its own places")
-                if tag.entry.d_tag == "DT_NEEDED" and not re.match(r"libc\.|libm\.|ld-", tag.needed):
+                if tag.entry.d_tag == "DT_NEEDED" and not re.match(
+                    r"libc\.|libm\.|ld-", tag.needed
+                ):
                     raise BadFile(f"{where} needs {tag.needed}")
 
 

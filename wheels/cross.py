@@ -34,9 +34,6 @@ WORK = CACHE / "cross"
 NEXT = ("3.14", "3.15")
 LIBRARIES = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu", "s390x": "s390x-linux-gnu"}
 
-# These need a browser, Node, all hosts or a checkout, and see nothing of Python that the rest
-# of the suite does not.
-ELSEWHERE = ("integrations", "browser", "node", "conformance", "test_packaging.py")
 # `fastws run` is tested with these.
 HOSTS = ("hypercorn>=0.17", "uvicorn>=0.36", "wsproto>=1.2")
 # What came later was compiled for a PyPy after Debian's.
@@ -153,7 +150,7 @@ def suite(name: str, python: object, implementation: str, *args: object, **env: 
     run(
         *(python if isinstance(python, tuple) else (python,)),
         *("-X", "dev", "-m", "pytest", "-q", "-c", ROOT / "pyproject.toml", "--rootdir", ROOT),
-        *("-p", "no:cacheprovider", *(f"--ignore={tests / path}" for path in ELSEWHERE)),
+        *("-p", "no:cacheprovider", "--installed"),
         *(args or (tests,)),
         *PYTEST_ARGS,
         cwd=place,

@@ -25,16 +25,6 @@ import build
 ROOT: Final = Path(__file__).resolve().parents[1]
 # What the tests read.
 FILES: Final = ("pyproject.toml", "README.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md")
-# These test the checkout or what is around a wheel: a browser, Node, hosts, other implementations.
-ELSEWHERE: Final = (
-    "tests/browser",
-    "tests/conformance",
-    "tests/integrations",
-    "tests/node",
-    "tests/test_cli_run.py",
-    "tests/test_fuzz_targets.py",
-    "tests/test_packaging.py",
-)
 CODEC: Final = tuple(
     f"tests/test_{name}.py"
     for name in ("masking", "utf8", "kernels", "frames", "messages", "differential", "connection")
@@ -45,10 +35,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("wheels", nargs="+", type=Path, metavar="WHEEL")
     parser.add_argument("--quick", action="store_true", help="test the codec only")
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="for pytest, after --")
-    args = parser.parse_args()
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    args, options = parser.parse_args(sys.argv[1:at]), sys.argv[at + 1 :]
     pythons = {build.tag_of(python): python for python in build.find_pythons()}
-    options = [option for option in args.options if option != "--"]
     for wheel in args.wheels:
         tag = wheel.name.split("-")[2]
         if tag != "py3" and tag not in pythons:
@@ -70,9 +59,9 @@ def test(wheel: Path, python: str, quick: bool, options: list[str]) -> bool:
         ignored = shutil.ignore_patterns("node_modules", "__pycache__", ".*")
         shutil.copytree(ROOT / "tests", place / "tests", ignore=ignored)
         venv = place / "venv"
-        subprocess.run([python, "-m", "venv", venv], check=True)
+        subprocess.run(["uv", "venv", "-q", "--python", python, venv], check=True)
         installed = venv / "bin" / "python"
-        pip = [installed, "-m", "pip", "-q", "--disable-pip-version-check", "install"]
+        pip = ["uv", "pip", "install", "-q", "--python", installed]
         subprocess.run([*pip, f"fastws[test] @ {wheel.as_uri()}"], cwd=place, check=True)
         env = {
             name: value
@@ -80,9 +69,11 @@ def test(wheel: Path, python: str, quick: bool, options: list[str]) -> bool:
             if not name.startswith(("FASTWS_", "PYTHON"))
         }
         env["FASTWS_IMPL"] = "py" if pure else "c"
-        what = CODEC if quick else ("tests", *(f"--ignore={path}" for path in ELSEWHERE))
+        what = CODEC if quick else ("tests", "--installed")
         if quick and pure:
-            what = tuple(path for path in CODEC if "differential" not in path and "kern" not in path)
+            what = tuple(
+                path for path in CODEC if "differential" not in path and "kern" not in path
+            )
         # (-P: what is in the directory is not to be imported in place of what is installed.)
         command = [installed, "-P", "-X", "dev", "-m", "pytest", "-p", "no:cacheprovider", *what]
         return subprocess.run([*command, *options], cwd=place, env=env, check=False).returncode == 0

@@ -1,0 +1,250 @@
+"""What is published: how it is configured, and that wheels/check.py tells good files from bad."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+import fastws
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[1]
+CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+VERSION = fastws.__version__
+
+spec = importlib.util.spec_from_file_location("check", ROOT / "wheels" / "check.py")
+assert spec is not None
+assert spec.loader is not None
+check = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(check)
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def workflow(name: str) -> Any:
+    return yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text("utf-8"))
+
+
+# The configuration -----------------------------------------------------------------------------
+
+
+def test_cibuildwheel_builds_for_what_a_release_has() -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("CIBW_")}
+    found = set()
+    for platform in ("linux", "macos", "windows"):
+        options = ["--platform", platform, "--archs", "all", "--print-build-identifiers"]
+        result = subprocess.run(
+            [sys.executable, "-m", "cibuildwheel", *options, ROOT],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found |= set(result.stdout.split())
+    assert found == {f"{python}-{name}" for python in check.PYTHONS for name in check.PLATFORMS}
+
+
+def test_the_release_has_a_job_for_each_platform() -> None:
+    jobs = workflow("release.yml")["jobs"]
+    matrix = jobs["wheels"]["strategy"]["matrix"]["include"]
+    assert [row["platform"] for row in matrix] == list(check.PLATFORMS)
+    assert jobs["check"]["needs"] == ["pure", "wheels"]
+    assert jobs["publish"]["needs"] == "check"
+
+
+def test_only_publishing_may_do_more_than_read() -> None:
+    for path in WORKFLOWS:
+        content = workflow(path.name)
+        assert content["permissions"] == {}, path.name
+        for name, job in content["jobs"].items():
+            allowed = {"id-token": "write"} if name == "publish" else {"contents": "read"}
+            assert job["permissions"] == allowed, f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_actions_are_pinned(path: Path) -> None:
+    text = path.read_text("utf-8")
+    used = re.findall(r"uses: (.*)", text)
+    assert used
+    for action in used:
+        assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
+
+
+def test_builds_are_of_pinned_tools() -> None:
+    wanted = {"cython", "setuptools"}
+    lines = (ROOT / "wheels" / "constraints.txt").read_text("utf-8").splitlines()
+    pinned = [line for line in lines if not line.startswith("#")]
+    assert {line.partition("==")[0] for line in pinned} == wanted
+    required = CONFIGURATION["build-system"]["requires"]
+    assert {re.split(r"[>=]", line)[0] for line in required} == wanted
+    environment = CONFIGURATION["tool"]["cibuildwheel"]["environment"]
+    assert (ROOT / environment["PIP_CONSTRAINT"]).is_file()
+
+
+# A set of files --------------------------------------------------------------------------------
+
+
+def release() -> list[Path]:
+    """Name all files of a release."""
+    tags = {
+        "manylinux_x86_64": "manylinux2014_x86_64.manylinux_2_17_x86_64",
+        "manylinux_aarch64": "manylinux_2_17_aarch64.manylinux2014_aarch64",
+        "musllinux_x86_64": "musllinux_1_2_x86_64",
+        "musllinux_aarch64": "musllinux_1_2_aarch64",
+        "macosx_x86_64": "macosx_10_13_x86_64",
+        "macosx_arm64": "macosx_11_0_arm64",
+        "win_amd64": "win_amd64",
+        "win_arm64": "win_arm64",
+    }
+    names = [f"fastws-{VERSION}.tar.gz", f"fastws-{VERSION}-py3-none-any.whl"]
+    for abi in check.PYTHONS:
+        python = abi.removesuffix("t")
+        names += [f"fastws-{VERSION}-{python}-{abi}-{tags[name]}.whl" for name in check.PLATFORMS]
+    return [Path(name) for name in names]
+
+
+def test_a_release_is_complete() -> None:
+    assert len(release()) == 58
+    check.check_complete(release())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda files: files[1:], "missing: sdist"),
+        (lambda files: [*files[:1], *files[2:]], "missing: pure"),
+        (lambda files: files[:-1], "missing: cp315t-win_arm64"),
+        (lambda files: [*files, files[5]], "there twice: cp311-musllinux_aarch64"),
+        (
+            lambda files: [*files, Path(f"fastws-{VERSION}-cp310-cp310-win_amd64.whl")],
+            "not wanted: cp310-win_amd64",
+        ),
+        (
+            lambda files: [*files, Path(f"fastws-{VERSION}-cp312-cp312-linux_x86_64.whl")],
+            "not a platform that is built for",
+        ),
+        (
+            lambda files: [*files, Path(f"fastws-{VERSION}-cp312-cp312-manylinux_2_34_x86_64.whl")],
+            "not a platform that is built for",
+        ),
+    ],
+)
+def test_what_is_missing_or_too_much_is_named(
+    change: Callable[[list[Path]], list[Path]], message: str
+) -> None:
+    with pytest.raises(check.BadFile, match=message):
+        check.check_complete(change(release()))
+
+
+def test_versions_are_not_mixed(tmp_path: Path) -> None:
+    files = [tmp_path / "fastws-1.0-py3-none-any.whl", tmp_path / "fastws-1.1.tar.gz"]
+    with pytest.raises(check.BadFile, match=r"more than one version: 1\.0, 1\.1"):
+        check.check(files)
+
+
+# A wheel ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pure(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pure wheel, built from a copy of the sources."""
+    place = tmp_path_factory.mktemp("pure")
+    tree = place / "tree"
+    tree.mkdir()
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    ignore = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT / "src", tree / "src", ignore=ignore)
+    code = "from setuptools import build_meta; build_meta.build_wheel('..')"
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tree,
+        env=os.environ | {"FASTWS_EXT": "no"},
+        capture_output=True,
+        check=True,
+    )
+    (wheel,) = place.glob("*.whl")
+    return wheel
+
+
+def changed(wheel: Path, name: str, change: Callable[[zipfile.ZipFile], object]) -> Path:
+    copy = wheel.parent / "changed" / name
+    copy.parent.mkdir(exist_ok=True)
+    shutil.copy(wheel, copy)
+    with zipfile.ZipFile(copy, "a") as archive:
+        change(archive)
+    return copy
+
+
+def test_a_good_wheel_is_good(pure: Path) -> None:
+    check.check([pure])
+
+
+def test_a_wheel_says_what_is_in_it(pure: Path) -> None:
+    with zipfile.ZipFile(pure) as archive:
+        bill = json.loads(archive.read(f"fastws-{VERSION}.dist-info/sboms/fastws.cdx.json"))
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    component = bill["metadata"]["component"]
+    assert component["purl"] == f"pkg:pypi/fastws@{VERSION}"
+    assert component["licenses"] == [{"license": {"id": "MIT"}}]
+    assert bill["components"] == []  # nothing but what we wrote
+
+
+def test_a_pure_wheel_has_no_extension(pure: Path) -> None:
+    wheel = changed(pure, pure.name, lambda archive: archive.writestr("fastws/_c/hot.so", b""))
+    with pytest.raises(check.BadFile, match=r"has fastws/_c/hot\.so"):
+        check.check_wheel(wheel)
+
+
+def test_a_wheel_for_a_platform_has_the_extension(pure: Path) -> None:
+    name = f"fastws-{VERSION}-cp312-cp312-win_amd64.whl"
+    with pytest.raises(check.BadFile, match="has no extension"):
+        check.check_wheel(changed(pure, name, lambda _: None))
+
+
+def test_a_wheel_is_small(pure: Path) -> None:
+    wheel = changed(
+        pure, pure.name, lambda archive: archive.writestr("fastws/a", os.urandom(check.MAX_SIZE))
+    )
+    with pytest.raises(check.BadFile, match="409,600 are allowed"):
+        check.check_wheel(wheel)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="makes libraries for Linux")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], None),
+        (["-g"], "debugging information"),
+        (["-Wl,-rpath,/opt/python/lib"], "looks for libraries in its own places"),
+        (["-Wl,--no-as-needed", "-ldl", "-lpthread", "-lz"], "needs libz"),
+    ],
+    ids=["good", "debug", "rpath", "library"],
+)
+def test_libraries_tell_nothing_of_where_they_were_made(
+    tmp_path: Path, options: list[str], message: str | None
+) -> None:
+    source, library = tmp_path / "a.c", tmp_path / "a.so"
+    source.write_text("int one(void) { return 1; }\n")
+    compiler = os.environ.get("CC", "cc")
+    subprocess.run([compiler, "-shared", "-fPIC", source, "-o", library, *options], check=True)
+    if message is None:
+        check.check_elf("a.so", library.read_bytes())
+    else:
+        with pytest.raises(check.BadFile, match=message):
+            check.check_elf("a.so", library.read_bytes())
