@@ -26,7 +26,7 @@ COVERED := src/fastws/_py/*,src/fastws/connection.py,src/fastws/deflate.py,src/f
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.built  ## Build, and start the echo server on port 8080
 	$(BIN)/fastws echo --port 8080

@@ -93,7 +93,7 @@ def build(source: Path, out: Path, pythons: list[str]) -> list[Path]:
     with tempfile.TemporaryDirectory(prefix="fastws-") as name:
         work = Path(name)
         if source.is_dir():
-            epoch = os.environ.get("SOURCE_DATE_EPOCH") or last_commit(source)
+            epoch = os.environ.get("SOURCE_DATE_EPOCH") or date_of(source)
             sdist = build_sdist(source, work, epoch)
         else:
             sdist = source
@@ -108,7 +108,10 @@ def build(source: Path, out: Path, pythons: list[str]) -> list[Path]:
     return [out / sdist.name, pure, *binary]
 
 
-def last_commit(source: Path) -> str:
+def date_of(source: Path) -> str:
+    """Return the date of the last commit, in seconds; what an sdist was packed with is its date."""
+    if not (source / ".git").exists():
+        return str(int((source / "PKG-INFO").stat().st_mtime))
     command = ["git", "-C", source, "log", "-1", "--format=%ct"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
