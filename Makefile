@@ -54,6 +54,9 @@ test-pypy:  ## Run the suite over the pure wheel on Debian's PyPy
 test-next:  ## Build for the Pythons of Debian sid, and run the suite there
 	$(PYTHON) wheels/cross.py next
 
+test-pyodide:  ## Run the tests that do no I/O over the pure wheel in Pyodide, on Node
+	$(PYTHON) wheels/cross.py pyodide
+
 test-cpus:  ## Test the codec on emulated CPUs: older ones, and one that is big-endian
 	$(PYTHON) wheels/cross.py cpus s390x
 

@@ -8,6 +8,7 @@ cpus     the kernels and the codec's tests on older CPUs, emulated
 s390x    the same on a CPU that is big-endian, cross-compiled
 aarch64  a manylinux wheel for ARM, cross-compiled, audited, and tested under emulation
 musl     musllinux wheels, cross-compiled and audited; of these, the kernels run
+pyodide  the pure wheel, and the tests without I/O, on the Python that browsers run
 
 The other Pythons are Debian's own binaries, unpacked by wheels/debian.sh. All is built from one
 sdist, tested from outside of src/, and kept in .cache/. This file does not know how wheels for
@@ -38,6 +39,16 @@ LIBRARIES = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu", "s390x":
 HOSTS = ("hypercorn>=0.17", "uvicorn>=0.36", "wsproto>=1.2")
 # What came later was compiled for a PyPy after Debian's.
 FOR_PYPY = ("hypothesis<6.151", "cryptography<46")
+# CPython compiled to WebAssembly, as npm has it, and what that says of itself. There are no
+# sockets, threads, processes and subinterpreters: tested is what does no I/O, in the files of
+# which all but two tests need none of them.
+PYODIDE = "314.0.7"
+PYODIDE_PYTHON = "3.14"
+NOT_THERE = ("-k", "not threads_never_share and not forked_child")
+SANS_IO = (
+    *("masking", "utf8", "frames", "messages", "deflate", "connection", "prepared", "handshake"),
+    *("http", "events", "exceptions", "rules", "spec"),
+)
 # What touches bytes. An emulator is some twenty times slower than a CPU.
 CODEC = ("masking", "utf8", "kernels", "frames", "messages", "differential", "connection")
 SLOW = ("--hypothesis-profile=emulated", "-o", "timeout=900")
@@ -361,7 +372,45 @@ def musl() -> None:
     kernels("aarch64-linux-musl", "neon scalar", emulator("aarch64"))
 
 
-JOBS = {"pypy": pypy, "next": next_, "cpus": cpus, "s390x": s390x, "aarch64": aarch64, "musl": musl}
+def pyodide() -> None:
+    """The pure wheel on the Python that browsers run."""
+    if not shutil.which("node") or not shutil.which("npm"):
+        sys.exit("no node or no npm here (Debian: apt install nodejs npm; Node 18 or newer)")
+    work = WORK / "pyodide"
+    package = work / "node_modules/pyodide"
+    stamp = work / f".{PYODIDE}"
+    if not stamp.exists():
+        say(f"Pyodide {PYODIDE}")
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        quiet = ("--no-audit", "--no-fund", "--loglevel=error")
+        run("npm", "install", *quiet, "--no-save", "--prefix", work, f"pyodide@{PYODIDE}")
+        stamp.touch()
+    # Pyodide's own installer would download what is built for it; these are pure wheels only.
+    site = work / "site"
+    shutil.rmtree(site, ignore_errors=True)
+    run(
+        *(tools() / "pip", "--disable-pip-version-check", "install", "-q", "--target", site),
+        *("--only-binary=:all:", "--python-version", PYODIDE_PYTHON, "--platform=any"),
+        *("--implementation=py", "--abi=none"),
+        *(pure_wheel(), "hypothesis", "pytest", "pytest-timeout"),
+    )
+    tests = [f"/checkout/tests/test_{name}.py" for name in SANS_IO]
+    # What takes too long would be ended by a thread or a signal.
+    options = ("-q", "-rfE", "-p", "no:cacheprovider", "-o", "timeout=0", *NOT_THERE)
+    say("Pyodide: the tests that do no I/O, FASTWS_IMPL=py")
+    run("node", ROOT / "wheels/pyodide.mjs", package, site, ROOT, *options, *tests, *PYTEST_ARGS)
+
+
+JOBS = {
+    "pypy": pypy,
+    "next": next_,
+    "cpus": cpus,
+    "s390x": s390x,
+    "aarch64": aarch64,
+    "musl": musl,
+    "pyodide": pyodide,
+}
 PYTEST_ARGS: list[str] = []
 
 
