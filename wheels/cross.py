@@ -8,6 +8,7 @@ cpus     the kernels and the codec's tests on older CPUs, emulated
 s390x    the same on a CPU that is big-endian, cross-compiled
 aarch64  a manylinux wheel for ARM, cross-compiled, audited, and tested under emulation
 musl     musllinux wheels, cross-compiled and audited; of these, the kernels run
+foreign  the kernels compiled for Windows and macOS, and as other compilers than GCC and clang do
 pyodide  the pure wheel, and the tests without I/O, on the Python that browsers run
 
 The other Pythons are Debian's own binaries, unpacked by wheels/debian.sh. All is built from one
@@ -18,6 +19,7 @@ this machine are made and tested: wheels/build.py and wheels/test.py do.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,6 +57,12 @@ SLOW = ("--hypothesis-profile=emulated", "-o", "timeout=900")
 # These start a Python, which nothing here would emulate.
 ALONE = ("-k", "not lack_of_memory")
 MAX_WHEEL = 400 << 10  # bytes
+KERNELS = ROOT / "src/fastws/_c/kernels"
+STRICT = ("-std=c11", "-O3", "-Wall", "-Wextra", "-Werror")
+PROGRAM = ("-DFASTWS_STANDALONE", f"-I{KERNELS}", ROOT / "fuzz/kernels.c")
+# A compiler that is neither GCC nor clang: it does not say __GNUC__, nor does it know what the
+# C standard does not.
+OTHER = ("-fgnuc-version=0", "-pedantic-errors", "-Wvla")
 
 
 # Steps ----------------------------------------------------------------------------------------
@@ -193,23 +201,41 @@ def compiler(target: str) -> Path:
     return script
 
 
-def kernels(target: str, names: str, *runner: str, inputs: int = 20_000) -> None:
+def program(target: str, *flags: str) -> Path:
+    """Compile and link the program that runs the kernels by themselves."""
+    made = WORK / "kernels" / f"{target}{''.join(flags)}"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    sources = (KERNELS, ROOT / "fuzz/kernels.c", Path(__file__))
+    if not made.exists() or made.stat().st_mtime < max(map(newest, sources)):
+        static = ("-static",) if "linux" in target else ()
+        run(compiler(target), *STRICT, *static, *flags, *PROGRAM, "-o", made)
+    return made
+
+
+def kernels(
+    target: str, names: str, *runner: str, flags: tuple[str, ...] = (), inputs: int = 20_000
+) -> None:
     """Run the kernels by themselves, and see which were there to be run."""
-    program = WORK / "kernels" / target
-    program.parent.mkdir(parents=True, exist_ok=True)
-    if not program.exists() or program.stat().st_mtime < newest(ROOT / "src/fastws/_c/kernels"):
-        flags = ["-std=c11", "-O3", "-static", "-Wall", "-Wextra", "-Werror", "-DFASTWS_STANDALONE"]
-        source = ROOT / "fuzz/kernels.c"
-        include = ROOT / "src/fastws/_c/kernels"
-        run(compiler(target), *flags, f"-I{include}", source, "-o", program)
-    said = output(*runner, program, inputs)
-    print(f"{' '.join(Path(part).name for part in runner)} {target}: {said}", flush=True)
-    if not said.endswith(f" {names}"):
+    said = output(*runner, program(target, *flags), inputs)
+    print(
+        " ".join((*(Path(part).name for part in runner), target, *flags)) + f": {said}", flush=True
+    )
+    if not said.endswith(f": {names}"):
         sys.exit(f"these were to be run: {names}")
 
 
-def newest(folder: Path) -> float:
-    return max(path.stat().st_mtime for path in folder.iterdir())
+def linked(path: Path, names: str) -> None:
+    """See which kernels are in a program that cannot be run."""
+    content = path.read_bytes()
+    there = [name for name in ("avx2", "sse", "neon", "scalar") if f"{name}\0".encode() in content]
+    print(f"{path.name}: {len(content) >> 10} KiB, with {' '.join(there)}", flush=True)
+    if there != names.split():
+        sys.exit(f"these were to be in it: {names}")
+
+
+def newest(path: Path) -> float:
+    paths = path.iterdir() if path.is_dir() else (path,)
+    return max(path.stat().st_mtime for path in paths)
 
 
 def codec(name: str, python: tuple[object, ...], kernel: str, *files: str, **env: str) -> None:
@@ -372,6 +398,41 @@ def musl() -> None:
     kernels("aarch64-linux-musl", "neon scalar", emulator("aarch64"))
 
 
+def foreign() -> None:
+    """Other systems, of which there is only a C library here, and another compiler."""
+    say("for Windows and macOS: compiled and linked, not run")
+    for system in ("windows-gnu", "macos"):
+        linked(program(f"x86_64-{system}"), "avx2 sse scalar")
+        linked(program(f"aarch64-{system}"), "neon scalar")
+
+    say("as MSVC reads it (clang's imitation, with MinGW's headers): compiled and linked")
+    zig = (tools() / "python", "-m", "ziglang")
+    home = Path(output(*zig[:1], "-c", "import ziglang; print(*ziglang.__path__)")) / "lib"
+    made = WORK / "kernels/x86_64-windows-msvc"
+    # (With _MSC_VER these headers put it where clang takes none.)
+    headers = ("-D__declspec(x)=", "-isystem", home / "include")
+    msvc = ("-target", "x86_64-pc-windows-msvc", "-fms-compatibility-version=19.40")
+    run(
+        *(*zig, "clang", *msvc, *headers, "-isystem", home / "libc/include/any-windows-any"),
+        *(*STRICT, *OTHER[1:], *PROGRAM, "-c", "-o", f"{made}.obj"),
+    )
+    run(compiler("x86_64-windows-gnu"), f"{made}.obj", "-o", made)
+    linked(made, "scalar")
+
+    say("without __GNUC__")
+    # clang knows its attributes and built-in functions all the same.
+    ours, known = False, set()
+    text = output(compiler("x86_64-linux-musl"), *OTHER, *PROGRAM, "-E")
+    for line in text.splitlines():
+        if line.startswith("# "):
+            ours = Path(line.split('"')[1]).parent in (KERNELS, ROOT / "fuzz")
+        elif ours:
+            known |= set(re.findall(r"\b__\w+", line))
+    if known:
+        sys.exit(f"not every compiler knows {' '.join(sorted(known))}")
+    kernels("x86_64-linux-musl", "scalar", flags=OTHER, inputs=100_000)
+
+
 def pyodide() -> None:
     """The pure wheel on the Python that browsers run."""
     if not shutil.which("node") or not shutil.which("npm"):
@@ -409,6 +470,7 @@ JOBS = {
     "s390x": s390x,
     "aarch64": aarch64,
     "musl": musl,
+    "foreign": foreign,
     "pyodide": pyodide,
 }
 PYTEST_ARGS: list[str] = []
