@@ -60,7 +60,7 @@ test-pyodide:  ## Run the tests that do no I/O over the pure wheel in Pyodide, o
 test-cpus:  ## Test the codec on emulated CPUs: older ones, and one that is big-endian
 	$(PYTHON) wheels/cross.py cpus s390x
 
-test-foreign:  ## Compile the kernels for Windows, macOS and MSVC, and run what can be run here
+test-foreign:  ## Build for Windows and macOS, and as MSVC would, and run what can be run here
 	$(PYTHON) wheels/cross.py foreign
 
 wheels-aarch64:  ## Cross-compile a wheel for ARM, and test it under an emulator

@@ -8,8 +8,8 @@ cpus     the kernels and the codec's tests on older CPUs, emulated
 s390x    the same on a CPU that is big-endian, cross-compiled
 aarch64  a manylinux wheel for ARM, cross-compiled, audited, and tested under emulation
 musl     musllinux wheels, cross-compiled and audited; of these, the kernels run
-foreign  the kernels compiled for Windows and macOS, and as other compilers than GCC and clang do;
-         of these, what can be run here is
+foreign  the kernels compiled for Windows and macOS, and run if Wine can; the kernels and the
+         extension as another compiler than GCC and clang sees them
 pyodide  the pure wheel, and the tests without I/O, on the Python that browsers run
 
 The other Pythons are Debian's own binaries, unpacked by wheels/debian.sh. All is built from one
@@ -461,6 +461,11 @@ def foreign() -> None:
     if known:
         sys.exit(f"not every compiler knows {' '.join(sorted(known))}")
     kernels("x86_64-linux-musl", "scalar", flags=OTHER)
+    python = environment("foreign", Path(sys.executable))
+    cc = compiler("x86_64-linux-gnu")
+    other = {"CC": f"{cc} {OTHER[0]}", "LDSHARED": f"{cc} -shared"}
+    pip(python, "install", "-q", f"{sdist()}[test]", FASTWS_EXT="require", **other)
+    codec("without __GNUC__", (python,), "scalar")
 
 
 def pyodide() -> None:
