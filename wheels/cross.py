@@ -361,15 +361,16 @@ def next_() -> None:
         python = environment(f"python{version}", at_home(root, f"python{version}"))
         # pyconfig.h is where Python.h does not find it. Ours are the C library's headers,
         # which that one's do not fit the compiler of.
+        headers = f"-O2 -idirafter {root}/usr/include"
         pip(
             python,
             *("install", "-q", f"{sdist()}[test]", *HOSTS),
             FASTWS_EXT="require",
-            CFLAGS=f"-idirafter {root}/usr/include",
+            CFLAGS=headers,
         )
         for implementation in ("c", "py"):
             arguments = ("-n", "2", "--dist", "loadfile", ROOT / "tests")
-            suite(f"Python {version}", python, implementation, *arguments)
+            suite(f"Python {version}", python, implementation, *arguments, CFLAGS=headers)
 
 
 def cpus() -> None:
