@@ -92,11 +92,7 @@ def build(source: Path, out: Path, pythons: list[str]) -> list[Path]:
     os.umask(0o022)
     with tempfile.TemporaryDirectory(prefix="fastws-") as name:
         work = Path(name)
-        if source.is_dir():
-            epoch = os.environ.get("SOURCE_DATE_EPOCH") or date_of(source)
-            sdist = build_sdist(source, work, epoch)
-        else:
-            sdist = source
+        sdist = build_sdist(source, work) if source.is_dir() else source
         shutil.copy(sdist, out)
         with tarfile.open(sdist) as archive:
             epoch = str(int(next(iter(archive)).mtime))
@@ -109,27 +105,31 @@ def build(source: Path, out: Path, pythons: list[str]) -> list[Path]:
 
 
 def date_of(source: Path) -> str:
-    """Return the date of the last commit, in seconds; what an sdist was packed with is its date."""
+    """Return the date that files get, in seconds since 1970: unless it is given, that of the last
+    commit; what an sdist was packed with is its date."""
+    if epoch := os.environ.get("SOURCE_DATE_EPOCH"):
+        return epoch
     if not (source / ".git").exists():
         return str(int((source / "PKG-INFO").stat().st_mtime))
     command = ["git", "-C", source, "log", "-1", "--format=%ct"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def build_sdist(source: Path, work: Path, epoch: str) -> Path:
+def build_sdist(source: Path, work: Path) -> Path:
     """Build an sdist, and pack it again without what depends on who did it, and when."""
+    epoch = int(date_of(source))
     made = uv_build(sys.executable, "--sdist", source, work / "made", {})
     packed = work / made.name
     with (
         tarfile.open(made) as old,
         packed.open("wb") as file,
         # (A gzip header has a name and a time of its own.)
-        gzip.GzipFile("", "wb", fileobj=file, mtime=int(epoch)) as zipped,
+        gzip.GzipFile("", "wb", fileobj=file, mtime=epoch) as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as new,
     ):
         for member in sorted(old.getmembers(), key=lambda member: member.name):
             content = io.BytesIO(old.extractfile(member).read()) if member.isfile() else None
-            member.mtime = int(epoch)
+            member.mtime = epoch
             member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
             member.uid = member.gid = 0
             member.uname = member.gname = ""

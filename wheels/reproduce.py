@@ -22,21 +22,19 @@ UNLIKE = {"PYTHONHASHSEED": "4711", "TZ": "Pacific/Auckland", "LC_ALL": "C"}
 
 
 def main() -> int:
-    dist = Path(sys.argv[1] if len(sys.argv) > 1 else build.ROOT / "dist")
-    (sdist,) = dist.glob("*.tar.gz")
-    tags = {wheel.name.split("-")[2] for wheel in dist.glob("*.whl")}
-    pythons = [python for python in build.find_pythons() if build.tag_of(python) in tags]
     # build.build() would read them too late.
     if any(os.environ.get(name) != value for name, value in UNLIKE.items()):
         os.umask(0o077)
         command = [sys.executable, *sys.argv]
         return subprocess.run(command, env=os.environ | UNLIKE, check=False).returncode
+    dist = Path(sys.argv[1] if len(sys.argv) > 1 else build.ROOT / "dist")
+    (sdist,) = dist.glob("*.tar.gz")
+    tags = {wheel.name.split("-")[2] for wheel in dist.glob("*.whl")}
+    pythons = [python for python in build.find_pythons() if build.tag_of(python) in tags]
     with tempfile.TemporaryDirectory(prefix="again-") as name:
         again = Path(name) / "in" / "another" / "place"
         build.build(sdist, again, pythons)
-        repacked = Path(name) / "repacked"
-        build.build(build.ROOT, repacked, [])
-        (packed,) = repacked.glob("*.tar.gz")
+        packed = build.build_sdist(build.ROOT, Path(name))
         different = 0
         for old in sorted({*dist.glob("*.tar.gz"), *dist.glob("*.whl")}):
             new = packed if old == sdist else again / old.name
