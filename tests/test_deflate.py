@@ -547,6 +547,8 @@ def test_client_that_may_use_256_bytes_only_cannot_compress() -> None:
         # A final block without the byte that should follow it
         (["f3 48 cd c9 c9 07 00"], ["Hello"]),
         (["03 00"], [""]),
+        # Nothing at all, where §7.2.3.6 has a byte
+        (["", "f2 48 cd c9 c9 07 00", "", "", "f2 00 11 00 00"], ["", "Hello", "", "", "Hello"]),
         # Final blocks in front of others, and messages after them
         (["f3 48 cd c9 c9 07 00 f2 48 cd c9 c9 07 00"], ["HelloHello"]),
         (["03 00 03 00 00"], [""]),
@@ -573,7 +575,6 @@ SINGLE_BLOCKS = {
     "stored": compressed(b"Hello, hello", level=0),
 }
 BROKEN = {
-    "nothing at all": "",
     "reserved type of block": "07",
     "lengths that contradict each other": "00 05 00 fb ff 48 65 6c 6c 6f 00",
     "distance beyond the beginning": "f2 00 11 00 00",

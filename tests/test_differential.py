@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import zlib
 from array import array
 from decimal import Decimal
 from fractions import Fraction
@@ -20,7 +21,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from fastws.spec import CloseCode, Opcode
+from fastws.deflate import Agreement, Inflater, PerMessageDeflate
+from fastws.spec import CloseCode, Opcode, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -525,6 +527,57 @@ def test_modules_have_the_same_public_names(module: str) -> None:
     py, c = TWINS["py"][module], TWINS["c"][module]
     assert c.__all__ == py.__all__
     assert {name for name in dir(c) if name in py.__all__} == set(py.__all__)
+
+
+@st.composite
+def compressed_messages(draw: st.DrawFn) -> list[tuple[int, bytes, bool, bool]]:
+    """Frames: opcode, payload, FIN, RSV1."""
+    frames: list[tuple[int, bytes, bool, bool]] = []
+    for _ in range(draw(st.integers(1, 12))):
+        text = draw(st.text("aä☃😀", max_size=30)) * draw(st.sampled_from([0, 1, 100, 10_000]))
+        coded = draw(st.booleans())
+        payload = text.encode()
+        if coded:
+            stream = zlib.compressobj(9, zlib.DEFLATED, -15)
+            payload = (stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        cut = draw(st.integers(0, len(payload)))
+        frames += (1, payload[:cut], False, coded), (9, b"", True, False)
+        frames.append((0, payload[cut:], True, False))
+    return frames
+
+
+@times(1)
+@given(
+    frames=compressed_messages(),
+    step=st.sampled_from([1, 1000, 100_000, 1 << 20]),
+    cut=st.integers(0, 1000),
+)
+def test_decoders_stop_inflating_at_the_same_places(
+    frames: list[tuple[int, bytes, bool, bool]], step: int, cut: int
+) -> None:
+    agreed = Agreement(
+        role=Role.SERVER,
+        config=PerMessageDeflate(),
+        context_takeover=True,
+        peer_context_takeover=True,
+        max_window_bits=15,
+        peer_max_window_bits=15,
+    )
+    encode, _ = both("encode_frame")
+    stream = b"".join(
+        encode(opcode, payload, fin=fin, rsv1=rsv1, key=b"mask")
+        for opcode, payload, fin, rsv1 in frames
+    )
+    results = []
+    for decoder_class in both("MessageDecoder"):
+        decoder = decoder_class(masked=True, inflater=Inflater(agreed), inflate_step=step)
+        batches = [shown(decoder.feed(stream[:cut])), shown(decoder.feed(stream[cut:]))]
+        while decoder.has_pending:
+            batches.append(shown(decoder.feed(b"")))
+        results.append((batches, decoder.error))
+    py, c = results
+    assert c == py
+    assert sum(map(len, py[0])) == len(frames) // 3 * 2
 
 
 NAMES = [name for module in MODULES for name in TWINS["py"][module].__all__]

@@ -18,7 +18,7 @@ from . import exceptions as errors
 from .spec import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
     from typing import TypeAlias
 
     Params: TypeAlias = Sequence[tuple[str, str | None]]
@@ -36,6 +36,9 @@ _FLUSHED: Final = b"\x00\x00\xff\xff"
 
 # An empty block, marked as the last of a stream.
 _LAST_BLOCK: Final = b"\x03\x00"
+
+# How much of a large message is compressed in one go, in bytes.
+_PIECE: Final = 64 << 10
 
 # How much of the input is looked at in one go after a final block, in bytes.
 _SLICE: Final = 256
@@ -283,6 +286,10 @@ class Inflater:
         Raises:
             InvalidPayloadError: if this is not DEFLATE.
         """
+        if not data and not self._begun:
+            # §7.2.3.6 gives an empty message 1 byte. Some peers send none; there is no doubt
+            # what they mean.
+            return b""
         # The libraries take a limit of 0 for none at all. With one byte more than there is
         # room for, no limit is ever 0 and a message that is too big is known by it.
         limit = _NO_LIMIT if room is None else min(room + 1, _NO_LIMIT)
@@ -293,12 +300,10 @@ class Inflater:
                 output = self._decompress(data, limit)
             if not last or len(output) == limit:
                 return output
-            # §7.2.3.6: an empty message has 1 byte.
-            if self._begun:
-                self._begun = False
-                output += self._decompress_end(limit - len(output))
-                if len(output) == limit or self._at_end_of_block():
-                    return output
+            self._begun = False
+            output += self._decompress_end(limit - len(output))
+            if len(output) == limit or self._at_end_of_block():
+                return output
         except self._zlib.error:
             pass
         # Raised out here, the error has no context, which would pin the data.
@@ -425,6 +430,20 @@ def deflate_alone(parameters: CompressorParameters, data: bytes, last: bool = Tr
     payload = _flush(stream, data, _backend(parameters[0]).Z_FULL_FLUSH, last)
     streams.append(stream)
     return payload
+
+
+def deflate_in_pieces(
+    parameters: CompressorParameters, data: bytes
+) -> Generator[None, None, bytes]:
+    """Compress a message as `deflate_alone` does, with a pause after each piece of it."""
+    stream = _compressor(*parameters)
+    view = memoryview(data)
+    pieces = []
+    for start in range(0, len(data), _PIECE):
+        pieces.append(stream.compress(view[start : start + _PIECE]))
+        yield
+    pieces.append(stream.flush(_backend(parameters[0]).Z_FULL_FLUSH))
+    return b"".join(pieces).removesuffix(_FLUSHED)
 
 
 def _flush(stream: Any, data: bytes, mode: int, last: bool) -> bytes:

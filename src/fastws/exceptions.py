@@ -7,7 +7,8 @@ constructors below, so that a message is written once.
     WebSocketError
     ├── ProtocolError           the peer broke RFC 6455            closes with 1002
     │   ├── InvalidPayloadError   text that is not UTF-8           closes with 1007
-    │   └── MessageTooBigError    a limit of ours was passed       closes with 1009
+    │   ├── MessageTooBigError    a limit of ours was passed       closes with 1009
+    │   └── InternalError         decoding failed on our side      closes with 1011
     ├── HandshakeError          no WebSocket connection came about
     │   ├── InvalidURIError       not a ws:// or wss:// URI
     │   ├── RequestError          the client's request; knows the HTTP status to answer
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConnectionClosed",
     "HandshakeError",
+    "InternalError",
     "InvalidPayloadError",
     "InvalidURIError",
     "MessageTooBigError",
@@ -61,6 +63,13 @@ class MessageTooBigError(ProtocolError):
     """A message, or its number of fragments, is over the limit set (RFC 6455 §10.4)."""
 
     close_code = CloseCode.MESSAGE_TOO_BIG
+
+
+class InternalError(ProtocolError):
+    """Decoding failed for a reason that is not the peer's: memory ran out, for example. What
+    follows in the stream can no longer be understood."""
+
+    close_code = CloseCode.INTERNAL_ERROR
 
 
 class HandshakeError(WebSocketError):
@@ -196,6 +205,10 @@ def reason_not_utf8() -> InvalidPayloadError:
 
 def corrupt_deflate() -> InvalidPayloadError:
     return InvalidPayloadError("compressed message is not DEFLATE")
+
+
+def decoding_failed() -> InternalError:
+    return InternalError("decoding failed")
 
 
 def close_payload_of_one_byte() -> ProtocolError:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .deflate import deflate_alone
+from .deflate import deflate_alone, deflate_in_pieces
 from .rules import as_bytes
 from .spec import Opcode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from typing_extensions import Buffer
 
     from .deflate import CompressorParameters
@@ -44,6 +46,12 @@ class PreparedMessage:
         if payload is None:
             payload = self._compressed[parameters] = deflate_alone(parameters, self.payload)
         return payload
+
+    def compress(self, parameters: CompressorParameters) -> Iterator[None]:
+        """Compress the payload piece by piece, for `compressed` to return it at once; there is
+        a pause after each piece, for others to have their turn."""
+        if parameters not in self._compressed:
+            self._compressed[parameters] = yield from deflate_in_pieces(parameters, self.payload)
 
 
 def prepare(message: str | Buffer) -> PreparedMessage:

@@ -8,6 +8,7 @@ application raises.
 
 from __future__ import annotations
 
+import sys
 from codecs import utf_8_decode
 from operator import index
 from typing import TYPE_CHECKING
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from .exceptions import ProtocolError
+
+# PyPy does not tell how large an object is; there a str is its UTF-8.
+_KNOWS_SIZES = sys.implementation.name == "cpython"
 
 _OPCODES = frozenset(Opcode)
 _RSV_NAMES = ((RSV1, "RSV1"), (RSV2, "RSV2"), (RSV3, "RSV3"))
@@ -197,6 +201,14 @@ def frame_repr(
     for name, bit in (("rsv1", rsv1), ("rsv2", rsv2), ("rsv3", rsv3)):
         flags += f", {name}=True" if bit else ""
     return f"Frame(Opcode.{opcode.name}, {payload!r}{flags})"
+
+
+def memory_of(message: str | bytes) -> int:
+    """Tell how much memory a message takes, in bytes.
+
+    A str takes 1, 2 or 4 bytes for each of its characters, as the widest of them needs.
+    """
+    return message.__sizeof__() if _KNOWS_SIZES else len(message)
 
 
 def as_bytes(data: Buffer) -> bytes:

@@ -95,12 +95,24 @@ MAX_PAYLOAD: Final = 0x7FFF_FFFF_FFFF_FFFF
 # How much may wait for the end of a turn of the event loop, to leave in one write.
 CORK_LIMIT: Final = 64 << 10
 
+# How much one step inflates before what came of it has to be taken: about so many bytes, and
+# one message more. What the step costs beyond that counts too: so many bytes for each byte
+# that goes in, and for each piece of a message.
+INFLATE_STEP: Final = 1 << 20
+INFLATE_BYTE_COST: Final = 64
+INFLATE_PIECE_COST: Final = 4 << 10
+# How much of a message goes into the inflater at once.
+INFLATE_PIECE: Final = 4 << 10
+
 # Defaults -------------------------------------------------------------------
 
 DEFAULT_MAX_MESSAGE_SIZE: Final = 1 << 20
 DEFAULT_MAX_FRAGMENTS: Final = 4096
 DEFAULT_MAX_HEADER_SIZE: Final = 16 << 10
+DEFAULT_MAX_QUEUE: Final = 16
+DEFAULT_READ_LIMIT: Final = 1 << 20
 DEFAULT_WRITE_LIMIT: Final = 64 << 10
+DEFAULT_MAX_UNSENT_SIZE: Final = 16 << 20
 DEFAULT_OPEN_TIMEOUT: Final = 10.0
 DEFAULT_CLOSE_TIMEOUT: Final = 10.0
 DEFAULT_PING_INTERVAL: Final = 20.0

@@ -27,6 +27,11 @@ cdef class MessageDecoder:
     cdef object inflater
     cdef object turn  # a lock, if there is an inflater
     cdef bint inflating
+    cdef Py_ssize_t inflate_step
+    # What this call may still inflate, and from where on it left the rest for the next.
+    cdef Py_ssize_t budget
+    cdef bytes rest
+    cdef Py_ssize_t rest_start
     cdef uint64_t size_limit
     cdef uint64_t compressed_limit
     cdef uint64_t fragments_limit
@@ -58,6 +63,7 @@ cdef class MessageDecoder:
     cdef list feed_in_turn(self, const uint8_t* data, Py_ssize_t size)
     cdef int make_controls(self, list events) except -1
     cdef object make_error(self, Failure failure)
+    cdef int decode_rest(self, const uint8_t* data, Py_ssize_t size, list events) except -1
     cdef int decode(self, const uint8_t* data, Py_ssize_t size, list events) except -1
     cdef Py_ssize_t begin_frame(self, const uint8_t* p, Py_ssize_t n, list events) except -2
     cdef int take_control(self, const uint8_t* p, Py_ssize_t n, list events) except -1

@@ -31,11 +31,19 @@ from fastws import rules
 from fastws.events import Ping, Pong
 from fastws.rules import close_payload, str_required
 from fastws.spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE, max_compressed
+from fastws.spec import INFLATE_BYTE_COST as _BYTE_COST
+from fastws.spec import INFLATE_PIECE as _PIECE
+from fastws.spec import INFLATE_PIECE_COST as _PIECE_COST
+
+cdef Py_ssize_t BYTE_COST = _BYTE_COST
+cdef Py_ssize_t PIECE = _PIECE
+cdef Py_ssize_t PIECE_COST = _PIECE_COST
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object)
     Py_ssize_t PyUnicode_GET_LENGTH(object)
     void* PyUnicode_DATA(object)
+    Py_ssize_t PY_SSIZE_T_MAX
 
 __all__ = ["MessageDecoder", "MessageEncoder"]
 
@@ -70,6 +78,7 @@ cdef class MessageDecoder:
         max_message_size=DEFAULT_MAX_MESSAGE_SIZE,
         max_fragments=DEFAULT_MAX_FRAGMENTS,
         inflater=None,
+        inflate_step=None,
     )\n--\n
     Decodes messages, pings, pongs and the close frame from a stream of bytes.
     """
@@ -81,13 +90,18 @@ cdef class MessageDecoder:
         max_message_size=DEFAULT_MAX_MESSAGE_SIZE,
         max_fragments=DEFAULT_MAX_FRAGMENTS,
         inflater=None,
+        inflate_step=None,
     ):
         max_message_size = rules.check_limit("max_message_size", max_message_size, 0)
         max_fragments = rules.check_limit("max_fragments", max_fragments, 1)
+        inflate_step = rules.check_limit("inflate_step", inflate_step, 1)
         with cython.critical_section(self):
             self.only_messages = True
             self.inflater = inflater
             self.turn = None if inflater is None else RLock()
+            self.inflate_step = (
+                PY_SSIZE_T_MAX if inflate_step is None else min(inflate_step, PY_SSIZE_T_MAX)
+            )
             self.masked = masked
             self.max_message_size = max_message_size
             self.max_fragments = max_fragments
@@ -114,6 +128,12 @@ cdef class MessageDecoder:
         finally:
             release(&octets)
 
+    @property
+    @cython.critical_section
+    def has_pending(self):
+        """Whether the last `feed` stopped before the end of its data."""
+        return self.rest is not None
+
     def __reduce__(self):
         raise rules.not_copyable(self)
 
@@ -133,14 +153,26 @@ cdef class MessageDecoder:
         cdef list events = []
         cdef Failure failure
         cdef int controls
-        with cython.critical_section(self):
-            self.failure = NO_FAILURE
-            self.controls = 0
-            self.only_messages = not self.done
-            if not self.done:
-                self.decode(data, size, events)
-            failure = self.failure
-            controls = self.controls
+        try:
+            with cython.critical_section(self):
+                self.failure = NO_FAILURE
+                self.controls = 0
+                self.only_messages = not self.done
+                if not self.done:
+                    self.budget = self.inflate_step
+                    if self.rest is None:
+                        self.decode(data, size, events)
+                    else:
+                        self.decode_rest(data, size, events)
+                failure = self.failure
+                controls = self.controls
+        except BaseException:
+            # Part of the data is taken, part is not: nothing after it would make sense.
+            error = errors.decoding_failed()
+            with cython.critical_section(self):
+                self.finish()
+                self.error = error
+            raise
         if controls:
             self.make_controls(events)
         if failure != NO_FAILURE:
@@ -193,6 +225,24 @@ cdef class MessageDecoder:
             return errors.text_not_utf8()
         return self.inflater_error
 
+    cdef int decode_rest(self, const uint8_t* data, Py_ssize_t size, list events) except -1:
+        """Decode what the last call left, and the new data behind it."""
+        cdef bytes rest = self.rest
+        cdef Py_ssize_t start = self.rest_start
+        if size:
+            rest = rest[start:] + data[:size]
+            start = 0
+        self.rest = None
+        self.decode(
+            <const uint8_t*> PyBytes_AS_STRING(rest) + start, len(rest) - start, events
+        )
+        if self.rest is not None:
+            # It is the end of this one, and need not be copied for each step.
+            start = len(rest) - len(self.rest)
+            self.rest = rest
+            self.rest_start = start
+        return 0
+
     cdef int decode(self, const uint8_t* data, Py_ssize_t size, list events) except -1:
         cdef Py_ssize_t position = 0, available, start, used, length
         cdef const uint8_t* p
@@ -201,7 +251,9 @@ cdef class MessageDecoder:
         cdef int mask = MASK if self.masked else 0
         cdef Py_ssize_t limit = <Py_ssize_t> min(self.size_limit, <uint64_t> 0xFFFF)
 
-        if self.tail_size and size:  # no data may have no address, which memcpy must not get
+        if not size:
+            return 0
+        if self.tail_size:
             # A header or control frame was cut: complete it where it is.
             used = min(MAX_TAIL - self.tail_size, size)
             memcpy(&self.tail[self.tail_size], data, used)
@@ -217,11 +269,17 @@ cdef class MessageDecoder:
         while True:
             if self.in_payload:
                 position += self.take_payload(data + position, size - position, events)
-                if self.in_payload or self.done:
+                if self.done:
                     return 0
             available = size - position
             if not available:
                 return 0
+            if self.budget <= 0:
+                self.rest = PyBytes_FromStringAndSize(<const char*> data + position, available)
+                self.rest_start = 0
+                return 0
+            if self.in_payload:
+                continue  # a piece was inflated, more is there
             p = data + position
 
             # A whole message of up to 64 KiB. Whatever is not exactly that, errors
@@ -339,6 +397,8 @@ cdef class MessageDecoder:
         cdef uint8_t* target
         if <uint64_t> n > self.remaining:
             n = <Py_ssize_t> self.remaining
+        if self.compressed:
+            n = min(n, PIECE)
         last = self.header.first & FIN and <uint64_t> n == self.remaining
         if self.compressed:
             if self.take_compressed(p, n, last, events):
@@ -363,9 +423,13 @@ cdef class MessageDecoder:
             self.fail(NOT_UTF8)
             return n
         if self.opcode == OPCODE_TEXT and not self.is_ascii:
-            events.append(transcode(growing_data(&self.buffer), self.buffer.size))
+            message = transcode(growing_data(&self.buffer), self.buffer.size)
         else:
-            events.append(growing_take(&self.buffer))
+            message = growing_take(&self.buffer)
+        if self.compressed and self.opcode == OPCODE_TEXT:
+            # A str may take four times as much as its UTF-8.
+            self.budget -= max(<Py_ssize_t> rules.memory_of(message) - <Py_ssize_t> self.size, 0)
+        events.append(message)
         self.reset_message()
         return n
 
@@ -390,11 +454,13 @@ cdef class MessageDecoder:
             return 1
         finally:
             self.inflating = False
+        self.budget -= PIECE_COST
         acquire(inflated, &octets)
         try:
             if octets.size:
                 target = growing_extend(&self.buffer, octets.size, octets.size)
                 valid = self.add(target, octets.data, octets.size, 0)
+            self.budget -= max(octets.size, n * BYTE_COST)
         finally:
             release(&octets)
         if not valid:
@@ -462,6 +528,7 @@ cdef class MessageDecoder:
         self.done = True
         self.only_messages = False
         self.tail_size = 0
+        self.rest = None
         self.reset_message()
 
 

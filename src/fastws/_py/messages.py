@@ -8,17 +8,21 @@ mask keys come from, nor when to answer: it never sends anything by itself.
 from __future__ import annotations
 
 from io import BytesIO, StringIO
+from math import inf
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from fastws import exceptions as errors
 from fastws import rules
 from fastws.events import Ping, Pong
-from fastws.rules import as_bytes
+from fastws.rules import as_bytes, memory_of
 from fastws.spec import (
     CONTROL_BIT,
     DEFAULT_MAX_FRAGMENTS,
     DEFAULT_MAX_MESSAGE_SIZE,
     FIN,
+    INFLATE_BYTE_COST,
+    INFLATE_PIECE,
+    INFLATE_PIECE_COST,
     LENGTH_16,
     MASK,
     MASK_KEY_SIZE,
@@ -80,24 +84,34 @@ class MessageDecoder:
         inflater: decompresses the messages that the peer sends with RSV1 set (RFC 7692
             §6); without one, the bit is a violation. The limit then holds for what comes
             out, and for each frame as `spec.max_compressed` has it.
+        inflate_step: about how many bytes one call of `feed` inflates before it stops (see
+            `has_pending`); None for no limit. A few bytes can inflate to a thousand times
+            as many, and one read of a socket holds many messages.
 
     Attributes:
         error: the peer's violation of the protocol, None as long as there is none. A
-            decoder with an error decodes no more, and so does one that met a close frame.
+            decoder with an error decodes no more, and so does one that met a close frame,
+            or whose inflater raised.
+        has_pending: whether the last `feed` stopped at `inflate_step`, with the rest of the
+            data still to be decoded. `feed(b"")` goes on with it; so does data that is
+            fed later, behind it.
         only_messages: whether the last `feed` met nothing but messages: no control frame
             and no violation.
 
     Raises:
         TypeError: if a limit is not an int.
-        ValueError: if `max_message_size` is negative or `max_fragments` is less than 1.
+        ValueError: if `max_message_size` is negative, or `max_fragments` or `inflate_step`
+            is less than 1.
     """
 
     __slots__ = (
+        "_budget",
         "_buffer",
         "_compressed",
         "_done",
         "_fin",
         "_fragments",
+        "_inflate_step",
         "_inflater",
         "_inflating",
         "_key",
@@ -106,6 +120,7 @@ class MessageDecoder:
         "_max_message_size",
         "_opcode",
         "_remaining",
+        "_rest",
         "_rsv",
         "_size",
         "_tail",
@@ -125,6 +140,7 @@ class MessageDecoder:
         max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
         max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
         inflater: Inflater | None = None,
+        inflate_step: int | None = None,
     ) -> None:
         self.error = None
         self.only_messages = True
@@ -134,7 +150,11 @@ class MessageDecoder:
         self._masked = bool(masked)
         self._max_message_size = rules.check_limit("max_message_size", max_message_size, 0)
         self._max_fragments = rules.check_limit("max_fragments", max_fragments, 1)
+        self._inflate_step = rules.check_limit("inflate_step", inflate_step, 1)
         self._done = False
+        # What this call may still inflate, and what it left for the next.
+        self._budget: int | float = inf
+        self._rest = b""
         # The beginning of a header or of a control frame: at most 130 bytes.
         self._tail = b""
         # The data frame whose payload is arriving.
@@ -164,6 +184,9 @@ class MessageDecoder:
         Raises:
             TypeError: if `data` is not bytes-like.
             StateError: if it is the inflater that calls.
+
+        Whatever else is raised, by the inflater or for want of memory, is the end: the
+        decoder's `error` is an InternalError then.
         """
         octets = as_bytes(data)
         events: list[Event] = []
@@ -172,28 +195,43 @@ class MessageDecoder:
         self.only_messages = not self._done
         if self._done:
             return events
-        if self._tail:
-            octets = self._tail + octets
-            self._tail = b""
+        if self._tail or self._rest:
+            octets = self._tail + self._rest + octets  # there is only one of them
+            self._tail = self._rest = b""
+        self._budget = inf if self._inflate_step is None else self._inflate_step
         try:
             self._decode(octets, events)
         except errors.ProtocolError as exc:
             self.error = exc.with_traceback(None)
             exc.__context__ = None  # a UnicodeDecodeError would pin the payload
             self._finish()
+        except BaseException:
+            # Part of the data is taken, part is not: nothing after it would make sense.
+            self.error = errors.decoding_failed()
+            self._finish()
+            raise
         return events
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether the last `feed` stopped before the end of its data; see the class."""
+        return self._rest != b""
 
     def __reduce__(self) -> NoReturn:
         raise rules.not_copyable(self)
 
     def _decode(self, data: bytes, events: list[Event]) -> None:
         position, end = 0, len(data)
-        if self._remaining:
-            position = self._take_payload(data, position, events)
         key_size = MASK_KEY_SIZE if self._masked else 0
         mask = MASK if self._masked else 0
         limit = self._max_message_size
         while position < end:
+            if self._budget <= 0:
+                self._rest = data[position:]
+                return
+            if self._remaining:
+                position = self._take_payload(data, position, events)
+                continue
             # A whole message of up to 64 KiB, which takes read_header much longer to find.
             # Whatever is not exactly that, errors included, is left to it.
             start = position + 2 + key_size
@@ -283,8 +321,10 @@ class MessageDecoder:
 
     def _take_payload(self, data: bytes, position: int, events: list[Event]) -> int:
         """Add to the message what is there of the frame's payload; return where it ends."""
-        piece = data[position : position + self._remaining]
-        size = len(piece)
+        size = min(self._remaining, len(data) - position)
+        if self._compressed:
+            size = min(size, INFLATE_PIECE)
+        piece = data[position : position + size]
         if self._key:
             piece = xor(piece, self._key)
             self._key = rotate(self._key, size)
@@ -297,6 +337,7 @@ class MessageDecoder:
                 piece = self._inflater.inflate(piece, self._room(), complete)
             finally:
                 self._inflating = False
+            self._budget -= max(len(piece), size * INFLATE_BYTE_COST) + INFLATE_PIECE_COST
         if self._utf8 is None:
             if self._compressed:
                 self._grow(len(piece))
@@ -320,7 +361,12 @@ class MessageDecoder:
             if self._text is not None:
                 self._text.write(text)
             if complete:
-                events.append(text if self._text is None else self._text.getvalue())
+                if self._text is not None:
+                    text = self._text.getvalue()
+                if self._compressed:
+                    # A str may take four times as much as its UTF-8.
+                    self._budget -= max(memory_of(text) - self._size, 0)
+                events.append(text)
         if complete:
             self._reset_message()
         return position + size
@@ -347,7 +393,7 @@ class MessageDecoder:
         self._done = True
         self.only_messages = False
         self._remaining = 0
-        self._tail = b""
+        self._tail = self._rest = b""
         self._reset_message()
 
 
