@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import socket
 import ssl
+import weakref
 from contextlib import suppress
 
 import pytest
@@ -246,3 +248,37 @@ async def test_a_connection_cut_off(echo, tls, url):
             await ws.recv()
         await ws.wait_closed()
     assert caught.value.code == 1006
+
+
+@pytest.mark.loops("asyncio", "uvloop")  # there is no weak reference to aiofastnet's engine
+@pytest.mark.parametrize("how", ["closed", "aborted", "reset"])
+async def test_nothing_is_left_to_the_garbage_collector(echo, tls, url, until, how):
+    """A transport over TLS has several 100 KiB of buffers, and refers to its protocol."""
+    kept = []
+
+    class Client(WebSocketProtocol):
+        pass
+
+    gc.collect()
+    gc.disable()
+    try:
+        for style in (None, Client):
+            async with serve(echo, HOST, 0, ssl=tls.server) as server:
+                options = {} if style is None else {"protocol": style}
+                ws = await connect(url(server, secure=True), ssl=tls.client, **options)
+                (theirs,) = server.connections
+                held = [weakref.ref(end.get_extra_info("ssl_object")) for end in (ws, theirs)]
+                if how == "closed":
+                    closing = ws.close()
+                    await (ws.wait_closed() if closing is None else closing)
+                else:
+                    (ws if how == "aborted" else theirs)._transport.abort()
+                    await ws.wait_closed()
+                await theirs.wait_closed()
+                # The connections are still there, and know how they were secured.
+                assert ws.get_extra_info("cipher") is not None
+                assert ws.get_extra_info("ssl_object") is None
+                kept += ws, theirs
+                await until(lambda held=held: all(one() is None for one in held))
+    finally:
+        gc.enable()

@@ -167,3 +167,59 @@ async def test_who_only_sends_comes_to_know_that_the_peer_is_gone(size: int) -> 
 
         await asyncio.to_thread(talk)
         assert isinstance(await ended, fastws.ConnectionClosed)
+
+
+async def test_what_hooks_send_to_a_server_that_never_reads_is_bounded_by_default(
+    raw_server: Any, url: Any
+) -> None:
+    closed: asyncio.Future[tuple[int, str, int]] = asyncio.get_running_loop().create_future()
+
+    class Flood(fastws.WebSocketProtocol):
+        def on_open(self) -> None:
+            self.sent = 0
+            asyncio.get_running_loop().call_soon(self.more)
+
+        def more(self) -> None:
+            try:
+                for _ in range(10):
+                    self.send(bytes(100_000))
+                    self.sent += 100_000
+            except fastws.ConnectionClosed:
+                return
+            asyncio.get_running_loop().call_soon(self.more)
+
+        def on_close(self, code: int, reason: str) -> None:
+            closed.set_result((code, reason, self.sent))
+
+    async def play(peer: Any) -> None:
+        peer.writer.transport.pause_reading()
+        await closed
+
+    async with raw_server(play) as server:
+        await fastws.connect(url(server), protocol=Flood)
+        code, reason, sent = await closed
+    assert (code, reason) == (1008, f"more than {16 << 20} bytes unsent")
+    assert 16 << 20 < sent < 64 << 20
+
+
+async def test_one_large_message_is_not_too_much(url: Any) -> None:
+    """The limit is on what there is already, not on the message that comes on top of it."""
+    size = 40 << 20
+
+    class Send(fastws.WebSocketProtocol):
+        def on_open(self) -> None:
+            self.send(bytes(size))
+            self.send("and a small one")
+
+    limits = {"write_limit": 1000, "max_unsent_size": size}
+    async with (
+        fastws.serve(Send, "127.0.0.1", 0, **limits) as server,
+        fastws.connect(url(server), max_message_size=None) as ws,
+    ):
+        assert len(await ws.recv()) == size
+        assert await ws.recv() == "and a small one"
+
+
+def test_a_large_write_limit_needs_no_other() -> None:
+    fastws.serve(fastws.WebSocketProtocol, "127.0.0.1", 0, write_limit=64 << 20)
+    fastws.connect("ws://127.0.0.1", write_limit=64 << 20)

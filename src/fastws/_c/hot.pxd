@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from fastws._c.messages cimport MessageDecoder, MessageEncoder
 
@@ -30,12 +30,14 @@ cdef class HotEndpoint:
     cdef public bint _heard
     cdef public bint _write_paused
     cdef public bint _wrote
-    # For who waits.
+    cdef public uint64_t _written
+    # For coroutines.
     cdef public list _messages
     cdef public bint _held
     cdef public bint _hogging
+    cdef public bint _slow
     cdef public object _waiter
-    cdef public object _fragmented
+    cdef public object _turns
 
     cdef int receive_opening(self, bytes data) except -1
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1

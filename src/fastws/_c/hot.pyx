@@ -53,6 +53,8 @@ cdef class HotConnection:
         `error` is set and a close frame says so. That close frame comes after what is sent
         until `data_to_send` is called: the answers to the messages before.
 
+        Compressed messages are inflated in steps: see `has_pending`.
+
         Args:
             data: any number of bytes, cut anywhere.
 
@@ -100,9 +102,23 @@ cdef class HotConnection:
         """
         return self.take()
 
+    @property
+    @cython.critical_section
+    def has_pending(self):
+        """Whether the last `receive_data` inflated about 1 MiB and left the rest of the data for
+        the next call. Take what it returned, send what has to be sent, and call
+        `receive_data(b"")`, as long as this is true, before you read from the socket again.
+        """
+        return self._decoder.rest is not None and self.close_code is None
+
     cdef list receive(self, const uint8_t* data, Py_ssize_t size):
         cdef MessageDecoder decoder = self._decoder
-        cdef list events = decoder.feed_octets(data, size)
+        cdef list events
+        try:
+            events = decoder.feed_octets(data, size)
+        except BaseException:
+            self._take_control([])  # of the decoder's error, if that is what it was
+            raise
         if self.close_code is not None:
             return []
         self.only_messages = decoder.only_messages
@@ -211,7 +227,11 @@ cdef class HotEndpoint:
         # What is sent in answer leaves in one write.
         self._corked = True
         try:
-            events = connection.receive(data, size)
+            try:
+                events = connection.receive(data, size)
+            except Exception as exc:
+                self._decoding_failed(exc)
+                events = []
             if self._pings:
                 self._resolve_pings(events)
             if events:
@@ -222,6 +242,8 @@ cdef class HotEndpoint:
                 buffers = connection._encoder.take_all()
                 if buffers:
                     self.write(buffers)
+                if self._slow or connection._decoder.rest is not None:
+                    self._after_read(size)
             else:
                 # Our close frame comes next. A task that a message has just woken has its
                 # turn before, and may answer.
@@ -264,14 +286,13 @@ cdef class HotEndpoint:
         return 0
 
     cdef int write(self, list buffers) except -1:
-        if self._gone:
+        if self._gone or (self._write_paused and self._drop_slow_peer()):
             return 0
         # Not writelines: asyncio's joins what it gets, before Python 3.12, and later ones, up to
         # 3.13.1, forget to say that the peer takes too little.
         for buffer in buffers:
+            self._written += len(buffer)
             self._transport.write(buffer)
-        if self._write_paused:
-            self._drop_slow_peer()
         return 0
 
     # For who is called ----------------------------------------------------------------
@@ -306,7 +327,7 @@ cdef class HotEndpoint:
                     if not isinstance(exc, ConnectionClosed):
                         return
 
-    # For who waits ----------------------------------------------------------------------
+    # For coroutines ----------------------------------------------------------------------
 
     def _keep(self, list events not None):
         cdef list messages = events
@@ -357,7 +378,8 @@ cdef class HotEndpoint:
         if (
             connection is None
             or not connection._plain
-            or self._fragmented is not None
+            or self._turns is not None
+            or self._write_paused
             or (type(message) is not str and type(message) is not bytes)
         ):
             return False

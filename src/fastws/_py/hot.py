@@ -79,6 +79,8 @@ class HotConnection:
         `error` is set and a close frame says so. That close frame comes after what is sent
         until `data_to_send` is called: the answers to the messages before.
 
+        Compressed messages are inflated in steps: see `has_pending`.
+
         Args:
             data: any number of bytes, cut anywhere.
 
@@ -89,7 +91,11 @@ class HotConnection:
             TypeError: if `data` is not bytes-like.
         """
         decoder = self._decoder
-        events = decoder.feed(data)
+        try:
+            events = decoder.feed(data)
+        except BaseException:
+            self._take_control([])  # of the decoder's error, if that is what it was
+            raise
         if self.close_code is not None:
             return []
         self.only_messages = decoder.only_messages
@@ -138,6 +144,14 @@ class HotConnection:
             self._answer_close()
         return self._encoder.take_buffers()
 
+    @property
+    def has_pending(self) -> bool:
+        """Whether the last `receive_data` inflated about 1 MiB and left the rest of the data for
+        the next call. Take what it returned, send what has to be sent, and call
+        `receive_data(b"")`, as long as this is true, before you read from the socket again.
+        """
+        return self._decoder.has_pending and self.close_code is None
+
     # For the subclass to fill in -------------------------------------------------------
 
     def check_open(self) -> None:
@@ -165,7 +179,6 @@ class HotEndpoint:
         "_connection",
         "_corked",
         "_ended",
-        "_fragmented",
         "_gone",
         "_heard",
         "_held",
@@ -173,9 +186,12 @@ class HotEndpoint:
         "_loop",
         "_messages",
         "_pings",
+        "_slow",
         "_transport",
+        "_turns",
         "_waiter",
         "_write_paused",
+        "_written",
         "_wrote",
     )
 
@@ -194,14 +210,16 @@ class HotEndpoint:
         self._corked = False
         self._wrote = False  # not all that is sent in one turn is corked: the first is not
         self._write_paused = False
-        # For who waits.
+        self._written = 0  # to the transport, in bytes
+        # For coroutines.
         # Much was sent in this turn of the event loop, which others have to have theirs of: a
         # transport that met an error drops what it is given, and connection_lost is to come.
         self._hogging = False
         self._messages: list[str | bytes] | None = None  # the next one at the end; never empty
         self._held = False  # reading, as what was read is not wanted yet
+        self._slow = False  # reading, which then calls `_after_read`
         self._waiter: Any = None  # the future of the one task that waits for a message
-        self._fragmented: Any = None  # a future, while a message is sent in fragments
+        self._turns: Any = None  # of the coroutines that send, if that takes them some time
 
     def __reduce__(self) -> NoReturn:
         raise rules.not_copyable(self)
@@ -228,7 +246,11 @@ class HotEndpoint:
         # What is sent in answer leaves in one write.
         self._corked = True
         try:
-            events = connection.receive_data(data)
+            try:
+                events = connection.receive_data(data)
+            except Exception as exc:
+                self._decoding_failed(exc)
+                events = []
             if self._pings:
                 self._resolve_pings(events)
             if events:
@@ -239,6 +261,8 @@ class HotEndpoint:
                 buffers = connection.buffers_to_send()
                 if buffers:
                     self._write(buffers)
+                if self._slow or connection._decoder.has_pending:
+                    self._after_read(memoryview(data).nbytes)
             else:
                 # Our close frame comes next. A task that a message has just woken has its
                 # turn before, and may answer.
@@ -290,14 +314,13 @@ class HotEndpoint:
             self._end_transport()
 
     def _write(self, buffers: list[bytes]) -> None:
-        if self._gone:
+        if self._gone or (self._write_paused and self._drop_slow_peer()):
             return
         # Not writelines: asyncio's joins what it gets, before Python 3.12, and later ones, up to
         # 3.13.1, forget to say that the peer takes too little.
         for buffer in buffers:
+            self._written += len(buffer)
             self._transport.write(buffer)
-        if self._write_paused:
-            self._drop_slow_peer()
 
     # For who is called ----------------------------------------------------------------
 
@@ -333,7 +356,7 @@ class HotEndpoint:
                     if not isinstance(exc, ConnectionClosed):
                         return
 
-    # For who waits ----------------------------------------------------------------------
+    # For coroutines ----------------------------------------------------------------------
 
     def _keep(self, events: list[Event]) -> None:
         assert self._connection is not None
@@ -390,7 +413,8 @@ class HotEndpoint:
         if (
             connection is None
             or not connection._plain
-            or self._fragmented is not None
+            or self._turns is not None
+            or self._write_paused
             or (type(message) is not str and type(message) is not bytes)
         ):
             return False
@@ -412,8 +436,15 @@ class HotEndpoint:
     def _resolve_pings(self, events: list[Event]) -> None:
         """Pings of ours are on their way: look whether they are answered."""
 
-    def _drop_slow_peer(self) -> None:
-        """The peer takes too little of what is sent: see whether that is to be borne."""
+    def _drop_slow_peer(self) -> bool:
+        """The peer takes too little of what is sent: return whether it had to be dropped."""
+        raise NotImplementedError
+
+    def _decoding_failed(self, exc: Exception) -> None:
+        """Decoding failed, and not because of what the peer sent."""
+
+    def _after_read(self, size: int) -> None:
+        """So much was read, and either not all of it decoded, or reading is to be slow."""
 
     def _finish(self) -> None:
         """Nothing more will be received."""

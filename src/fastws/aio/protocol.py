@@ -24,9 +24,12 @@ from fastws.spec import (
     DEFAULT_CLOSE_TIMEOUT,
     DEFAULT_MAX_FRAGMENTS,
     DEFAULT_MAX_MESSAGE_SIZE,
+    DEFAULT_MAX_QUEUE,
+    DEFAULT_MAX_UNSENT_SIZE,
     DEFAULT_OPEN_TIMEOUT,
     DEFAULT_PING_INTERVAL,
     DEFAULT_PING_TIMEOUT,
+    DEFAULT_READ_LIMIT,
     DEFAULT_WRITE_LIMIT,
     CloseCode,
     Role,
@@ -34,6 +37,7 @@ from fastws.spec import (
 )
 
 from .opening import ServerOpening
+from .unsent import unacknowledged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,12 +68,18 @@ class Settings:
     close_timeout: float | None = DEFAULT_CLOSE_TIMEOUT
     ping_interval: float | None = DEFAULT_PING_INTERVAL
     ping_timeout: float | None = DEFAULT_PING_TIMEOUT
+    max_queue: int | None = DEFAULT_MAX_QUEUE
+    read_limit: int | None = DEFAULT_READ_LIMIT
     write_limit: int = DEFAULT_WRITE_LIMIT
-    max_unsent_size: int | None = None
+    max_unsent_size: int | None = DEFAULT_MAX_UNSENT_SIZE
 
     def __post_init__(self) -> None:
+        rules.check_limit("max_queue", self.max_queue, 1)
+        rules.check_limit("read_limit", self.read_limit, 1)
         rules.check_limit("write_limit", self.write_limit, 0)
-        rules.check_limit("max_unsent_size", self.max_unsent_size, self.write_limit)
+        # (A write limit over the default of the other raises that with it.)
+        least = min(self.write_limit, DEFAULT_MAX_UNSENT_SIZE)
+        rules.check_limit("max_unsent_size", self.max_unsent_size, least)
         for name in ("open_timeout", "close_timeout", "ping_interval", "ping_timeout"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -119,9 +129,33 @@ def _read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
 # What our own pings carry: a pong must not seem to answer one of the application's.
 _KEEPALIVE = b"keepalive"
 
-# A TLS transport cannot shut down its writing side alone. There the peer has had
-# its say when it was silent for this long, in seconds.
+# A TLS transport cannot shut down its writing side alone. There, and under uvicorn, the peer is
+# considered done after so many seconds of silence.
 _TLS_LINGER = 1.0
+
+
+class _LostTransport(asyncio.Transport):
+    """What is left of a TLS transport that is gone.
+
+    The transport itself refers to its protocol, and has buffers of several 100 KiB, which would
+    stay until the garbage collector comes along.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        names = ("sslcontext", "peercert", "cipher", "compression")
+        super().__init__({name: transport.get_extra_info(name) for name in names})
+
+    def is_closing(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
 
 class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
@@ -138,8 +172,9 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         "_owner",
         "_reading_paused",
         "_settings",
+        "_step",
+        "_taken",
         "_timer",
-        "_unsent",
         "request",
         "response",
         "subprotocol",
@@ -164,9 +199,11 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         # Keepalive.
         self._next_ping = 0.0
         self._deadline: float | None = None
+        # What the peer had taken at the last look, in bytes; None if that was all there was.
+        self._taken: int | None = None
         # Back pressure.
         self._reading_paused = False
-        self._unsent = 0
+        self._step: asyncio.Handle | None = None  # decodes what an earlier read left
         self._drain_waiters: list[asyncio.Future[None]] | None = None
         self._close_waiter: asyncio.Future[None] | None = None
 
@@ -261,10 +298,11 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
             self._close_waiter.set_result(None)
         if self._owner is not None:
             self._owner.endpoint_lost(self)
+        if self.get_extra_info("sslcontext") is not None:
+            self._transport = _LostTransport(self._transport)
 
     def pause_writing(self) -> None:
         self._write_paused = True
-        self._unsent = self._transport.get_write_buffer_size()
         if self._connection is not None:
             self._connection.hold_pongs(True)
         self._update_reading()
@@ -388,6 +426,9 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         error.__cause__ = connection.error
         return error
 
+    def _decoding_failed(self, exc: Exception) -> None:
+        self._log_error("decoding failed", exc)
+
     # Sending ----------------------------------------------------------------------------
 
     def _sendable(self) -> Connection:
@@ -397,17 +438,18 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
             )
         return self._connection
 
-    def _drop_slow_peer(self) -> None:
+    def _drop_slow_peer(self) -> bool:
         limit = self._settings.max_unsent_size
-        if (
-            limit is not None
-            and self._transport.get_write_buffer_size() > limit
-            and not self._ended
-        ):
-            assert self._connection is not None
-            self._connection.fail(CloseCode.POLICY_VIOLATION, f"more than {limit} bytes unsent")
-            self._finish()
-            self._transport.abort()
+        if limit is None or self._ended:
+            return False
+        limit = max(limit, self._settings.write_limit)
+        if self._transport.get_write_buffer_size() <= limit:
+            return False
+        assert self._connection is not None
+        self._connection.fail(CloseCode.POLICY_VIOLATION, f"more than {limit} bytes unsent")
+        self._finish()
+        self._transport.abort()
+        return True
 
     async def _let_others(self) -> None:
         """End this turn of the event loop: there was much to send in it."""
@@ -467,25 +509,51 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         self._held = held
         self._update_reading()
 
-    def _update_reading(self) -> None:
+    def _is_overfull(self) -> bool:
+        """Tell whether the peer gets no further questions in, as it does not take our answers.
+
+        A client always reads: if neither side did, both would wait for the other for ever. Once
+        our close frame is on its way, the peer's must not be kept from us.
+        """
         connection = self._connection
-        # A client that does not take our answers gets no further questions in. A client itself
-        # always reads: if neither side did, both would wait for the other for ever.
-        # Once our close frame is on its way, the peer's must not be kept from us.
-        overfull = (
+        return (
             self._write_paused
             and connection is not None
             and connection.role is Role.SERVER
             and connection.state is State.OPEN
         )
-        pause = (self._held or overfull) and not self._ended
-        if pause == self._reading_paused or self._transport.is_closing():
+
+    def _may_read(self) -> bool:
+        """Tell whether more may be read, or decoded of what was read."""
+        return not self._held and not self._is_overfull()
+
+    def _after_read(self, size: int) -> None:
+        self._update_reading()
+
+    def _update_reading(self) -> None:
+        connection = self._connection
+        may_read = self._ended or self._may_read()
+        pending = connection is not None and connection.has_pending
+        pause = pending or not may_read
+        if self._transport.is_closing():
             return
-        self._reading_paused = pause
-        if pause:
-            self._transport.pause_reading()
-        else:
-            self._transport.resume_reading()
+        if pause != self._reading_paused:
+            self._reading_paused = pause
+            if pause:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+        if pending and may_read and self._step is None:
+            # Other connections have their turn between two steps.
+            self._step = self._loop.call_soon(self._receive_pending)
+
+    def _receive_pending(self) -> None:
+        self._step = None
+        connection = self._connection
+        assert connection is not None
+        if connection.has_pending and self._may_read() and not self._gone:
+            self._receive(b"")
+            self._update_reading()
 
     # Keepalive ------------------------------------------------------------------------------
 
@@ -498,22 +566,13 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
             self._set_timer(interval, self._keep_alive)
 
     def _keep_alive(self) -> None:
-        """Ping the peer, or give it up.
-
-        Whatever arrives is a sign of life: behind a large message the pong may be long in
-        coming. While reading is held on our side none can arrive; and while the peer is slow
-        to take what we send, it is one that it takes some.
-        """
+        """Ping the peer, or give it up."""
         connection = self._connection
         settings = self._settings
         if connection is None or connection.state is not State.OPEN:
             return
         now = self._loop.time()
-        unsent = self._transport.get_write_buffer_size()
-        taken = self._write_paused and unsent < self._unsent
-        alive = taken or self._heard or self._held
-        self._unsent = unsent
-        if alive:
+        if self._is_alive():
             self._deadline = None
         elif self._deadline is not None and now >= self._deadline:
             self._fail_with(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
@@ -530,6 +589,26 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         due = self._next_ping if self._deadline is None else min(self._next_ping, self._deadline)
         self._set_timer(max(due - now, 0.001), self._keep_alive)
 
+    def _is_alive(self) -> bool:
+        """Tell whether the connection got on since the last look.
+
+        Whatever arrives is a sign of life: behind a large message the pong may be long in
+        coming. So it is if the peer takes of what waited to be sent, and no sign can be
+        expected while we do not read. But a server that has something to send does not go by
+        what a client sends, which could be a byte now and then for ever: it has to take something.
+        """
+        # A socket takes much before it takes no more, and then nothing for long: what counts is
+        # what arrives at the peer.
+        unsent = self._transport.get_write_buffer_size()
+        unsent += unacknowledged(self.get_extra_info("socket"))
+        taken = self._written - unsent
+        before, self._taken = self._taken, taken if unsent else None
+        takes = (before is None or taken > before) if unsent else before is not None
+        assert self._connection is not None
+        if unsent and self._connection.role is Role.SERVER:
+            return takes
+        return takes or self._heard or self._reading_paused
+
     # Closing -----------------------------------------------------------------------------------
 
     def _close(self, code: int | None, reason: str) -> None:
@@ -538,7 +617,7 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         if connection is None:
             # Never open: there is nobody to say goodbye to.
             if self._transport is not None and not self._ended:
-                self._transport.close()
+                self._close_transport()
             return
         if connection.state is State.OPEN and connection.close_code is None:
             connection.close(code, reason)
@@ -585,23 +664,35 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         elif self._connection is not None and self._connection.error is None:
             self._shut()  # the peer sent its close frame, thus nothing after it
         else:
-            self._deadline = None if timeout is None else self._loop.time() + timeout
-            self._linger_over_tls()
+            self._begin_silence()
 
-    def _linger_over_tls(self) -> None:
+    def _begin_silence(self) -> None:
+        timeout = self._settings.close_timeout
+        self._deadline = None if timeout is None else self._loop.time() + timeout
+        self._linger_until_silent()
+
+    def _linger_until_silent(self) -> None:
         if self._deadline is not None and self._loop.time() >= self._deadline:
             self._transport.abort()
         elif self._heard or self._transport.get_write_buffer_size():
             self._heard = False
             left = _TLS_LINGER if self._deadline is None else self._deadline - self._loop.time()
-            self._set_timer(min(_TLS_LINGER, left), self._linger_over_tls)
+            self._set_timer(min(_TLS_LINGER, left), self._linger_until_silent)
         else:
             self._shut()
 
     def _shut(self) -> None:
         """Have the transport send what it holds, then close, but not wait for ever."""
         self._set_timer(self._settings.close_timeout, self._transport.abort)
-        self._transport.close()
+        self._close_transport()
+
+    def _close_transport(self) -> None:
+        # Closed twice, a transport over TLS knows nothing any more, not even that it is.
+        if not self._transport.is_closing():
+            self._transport.close()
+
+    async def _finish_sends(self) -> None:
+        """Wait until what was to be sent before is on its way, but not for ever."""
 
     async def _wait_closed(self) -> None:
         """Wait until the transport is gone."""

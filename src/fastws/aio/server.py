@@ -20,9 +20,12 @@ from fastws.spec import (
     DEFAULT_MAX_FRAGMENTS,
     DEFAULT_MAX_HEADER_SIZE,
     DEFAULT_MAX_MESSAGE_SIZE,
+    DEFAULT_MAX_QUEUE,
+    DEFAULT_MAX_UNSENT_SIZE,
     DEFAULT_OPEN_TIMEOUT,
     DEFAULT_PING_INTERVAL,
     DEFAULT_PING_TIMEOUT,
+    DEFAULT_READ_LIMIT,
     DEFAULT_WRITE_LIMIT,
     CloseCode,
     State,
@@ -201,6 +204,7 @@ class Server:
         try:
             await self._handler(ws)  # type: ignore[call-arg, misc]
             code = CloseCode.NORMAL_CLOSURE
+            await ws._finish_sends()
         except asyncio.CancelledError:
             code = CloseCode.GOING_AWAY
             raise
@@ -253,11 +257,16 @@ class serve:  # noqa: N801 - it is called like a function
         ping_interval: how often to ping, in seconds; None for never.
         ping_timeout: how long a peer may be silent after a ping, in seconds, before the
             connection is closed with 1011; None for ever.
+        max_queue: how many messages may wait to be received before reading slows down; None for
+            no limit. (Connections that call you have no such queue.)
+        read_limit: how many bytes of memory these messages may take before it does; None for no
+            limit. Reading goes on slowly then, for the sake of pings, pongs and the close frame,
+            and stops when as much again has arrived.
         write_limit: how many bytes a connection holds that the peer did not take yet, before
             `send` waits and reading pauses.
-        max_unsent_size: how many it holds at most before the peer is dropped as too slow;
-            None to wait for it. Of use where `send` does not wait: to connections that call
-            you, and where many tasks send.
+        max_unsent_size: how many bytes it holds at most; None for no limit. A connection that
+            calls you is closed with 1008 when it has more and is to send a message on top of it.
+            A coroutine's `send` waits until there is room for its message.
         shutdown_timeout: how long `Server.close` waits for clients and handlers, in seconds.
         **options: passed on to `loop.create_server` or `loop.create_unix_server`: backlog,
             reuse_port, …
@@ -288,8 +297,10 @@ class serve:  # noqa: N801 - it is called like a function
         close_timeout: float | None = DEFAULT_CLOSE_TIMEOUT,
         ping_interval: float | None = DEFAULT_PING_INTERVAL,
         ping_timeout: float | None = DEFAULT_PING_TIMEOUT,
+        max_queue: int | None = DEFAULT_MAX_QUEUE,
+        read_limit: int | None = DEFAULT_READ_LIMIT,
         write_limit: int = DEFAULT_WRITE_LIMIT,
-        max_unsent_size: int | None = None,
+        max_unsent_size: int | None = DEFAULT_MAX_UNSENT_SIZE,
         shutdown_timeout: float | None = 10.0,
         **options: Any,
     ) -> None:
@@ -304,6 +315,8 @@ class serve:  # noqa: N801 - it is called like a function
             close_timeout=close_timeout,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
+            max_queue=max_queue,
+            read_limit=read_limit,
             write_limit=write_limit,
             max_unsent_size=max_unsent_size,
         )

@@ -16,15 +16,14 @@ from fastws.exceptions import ConnectionClosed
 from fastws.prepared import PreparedMessage, prepare
 from fastws.spec import CloseCode, State
 
-from .protocol import Endpoint, logger
+from .protocol import logger
+from .queue import QueueEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from typing import TypeAlias, TypeGuard
 
     from typing_extensions import Buffer
-
-    from fastws.deflate import CompressorParameters
 
     Message: TypeAlias = (
         str
@@ -50,13 +49,15 @@ _LARGE = 256 << 10
 _PATIENCE = 0.1
 
 
-class WebSocket(Endpoint):
+class WebSocket(QueueEndpoint):
     """A connection, as `serve` hands it to a handler and `connect` returns it.
 
     `async for message in ws` yields messages until the connection is closed.
 
-    Reading stops while messages wait to be received, so that a slow handler slows its peer
-    down; at most two reads of the socket are held for it.
+    Reading slows down, and then stops, while messages wait to be received, so that a slow
+    handler slows its peer down: see the arguments `max_queue` and `read_limit` of `serve` and
+    `connect`. Pings, pongs and the close frame are taken care of whether or not the messages
+    are received.
 
     Attributes:
         request: the client's request; None on a client.
@@ -65,8 +66,6 @@ class WebSocket(Endpoint):
     """
 
     __slots__ = ("_discarding",)
-
-    _fragmented: asyncio.Future[None] | None
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,14 +122,15 @@ class WebSocket(Endpoint):
         """Send a message: text if it is a `str`, binary if it is bytes-like.
 
         An iterable or asynchronous iterable, all of one kind, is sent as the fragments of
-        one message; other messages wait until it is finished. An empty one sends nothing.
+        one message. An empty one sends nothing. Messages leave in the order of the calls.
 
         Waits while the peer takes too little of what was sent before.
 
         Args:
             message: the message, or what `prepare` made of one.
             compress: whether to compress it, where that was agreed on; None to decide by
-                its size. A large message is compressed in another thread.
+                its size. A large message is compressed piece by piece, with turns of the
+                event loop between.
 
         Raises:
             TypeError: if `message` is none of these.
@@ -141,17 +141,32 @@ class WebSocket(Endpoint):
             pass  # as most are
         elif isinstance(message, (str, bytes, PreparedMessage)) or _is_buffer(message):
             connection = self._sendable()
-            if connection.compressor is not None and compress is not False:
-                message = await self._compressed(message, connection.compressor)
-            if self._fragmented is not None:
-                await self._wait_for_turn()
-            connection.send(message, compress=compress)
-            self._sent()
+            connection.check_open()
+            long = self._takes_long(message, compress)
+            if long or self._turns is not None or self._has_no_room():
+                await self._take_turn()
+                try:
+                    await self._wait_for_room()
+                    if long:
+                        message = await self._compressed(message)
+                    connection.send(message, compress=compress)
+                    self._sent()
+                finally:
+                    self._end_turn()
+            else:
+                connection.send(message, compress=compress)
+                self._sent()
         elif isinstance(message, Mapping):  # an iterable by accident
             raise rules.message_required(message)
         elif isinstance(message, (Iterable, AsyncIterable)):
-            await self._wait_for_turn()
-            await self._send_fragments(message, compress)
+            self._sendable().check_open()
+            await self._take_turn()
+            try:
+                self._in_fragments = True
+                await self._send_fragments(message, compress)
+            finally:
+                self._in_fragments = False
+                self._end_turn()
         else:
             raise rules.message_required(message)
         if self._hogging:
@@ -161,23 +176,23 @@ class WebSocket(Endpoint):
             if self._gone:
                 raise self._closed_error()
 
-    async def _wait_for_turn(self) -> None:
-        """Wait until no message is being sent in fragments."""
-        while self._fragmented is not None:
-            self._sendable().check_open()
-            await asyncio.shield(self._fragmented)
-
-    async def _compressed(
-        self, message: str | Buffer | PreparedMessage, parameters: CompressorParameters
-    ) -> str | Buffer | PreparedMessage:
-        """Compress a message that would hold up the event loop, elsewhere."""
+    def _takes_long(self, message: str | Buffer | PreparedMessage, compress: bool | None) -> bool:
+        """Whether to compress the message would hold up the event loop."""
+        connection = self._sendable()
+        if compress is False or connection.compressor is None:
+            return False
         if isinstance(message, PreparedMessage):
-            return message
+            return len(message.payload) >= _LARGE
         size = len(message) if isinstance(message, (str, bytes)) else memoryview(message).nbytes
-        if size < _LARGE:
-            return message
-        prepared = prepare(message)
-        await self._loop.run_in_executor(None, prepared.compressed, parameters)
+        return size >= _LARGE
+
+    async def _compressed(self, message: str | Buffer | PreparedMessage) -> PreparedMessage:
+        """Compress a large message, with turns of the event loop between its pieces."""
+        compressor = self._sendable().compressor
+        assert compressor is not None
+        prepared = message if isinstance(message, PreparedMessage) else prepare(message)
+        for _ in prepared.compress(compressor):
+            await asyncio.sleep(0)
         return prepared
 
     async def _send_fragments(
@@ -185,7 +200,6 @@ class WebSocket(Endpoint):
     ) -> None:
         connection = self._sendable()
         connection.check_open()
-        self._fragmented = self._loop.create_future()
         kind: _Kind | None = None
         try:
             async with aclosing(_iterate(fragments)) as iterator:
@@ -211,9 +225,6 @@ class WebSocket(Endpoint):
             if kind is not None:
                 self._close(CloseCode.INTERNAL_ERROR, "")
             raise
-        finally:
-            _set(self._fragmented)
-            self._fragmented = None
 
     async def ping(self, data: Buffer | None = None) -> float:
         """Send a ping and wait for the pong (RFC 6455 §5.5.2).
@@ -236,8 +247,9 @@ class WebSocket(Endpoint):
     async def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection and wait until it is gone.
 
-        Messages that arrived before can still be received. Does no more than wait if the
-        connection is closing already.
+        What other tasks began to send leaves first, unless it is a message in
+        fragments that is not finished. Messages that arrived before can still be received.
+        Does no more than wait if the connection is closing already.
 
         Args:
             code: a close code that may travel (RFC 6455 §7.4); None to send none.
@@ -246,7 +258,11 @@ class WebSocket(Endpoint):
         Raises:
             ValueError: if the code may not travel or the reason is too long.
         """
-        self._close(code, reason)
+        rules.close_payload(code, reason)
+        try:
+            await self._finish_sends()
+        finally:
+            self._close(code, reason)
         await self._wait_closed()
 
     async def wait_closed(self) -> None:
@@ -265,16 +281,12 @@ class WebSocket(Endpoint):
 
     # Endpoint's ---------------------------------------------------------------------------
 
-    _received = Endpoint._keep
-
     def _pile_up(self, messages: list[str | bytes]) -> None:
-        if self._discarding:
-            return
-        assert self._messages is not None
-        self._messages[:0] = messages
-        if not self._held:
-            self._hold_reading(True)
-            self._look_after_reader()
+        if not self._discarding:
+            was_held = self._held
+            super()._pile_up(messages)
+            if not was_held:
+                self._look_after_reader()
 
     def _close(self, code: int | None, reason: str) -> None:
         super()._close(code, reason)
@@ -295,15 +307,6 @@ class WebSocket(Endpoint):
 
     def _failed(self, exc: Exception) -> None:
         logger.debug("connection failed (%s): %s", self.remote_address, exc)
-
-    def _finished(self) -> None:
-        self._wake_reader()
-        _set(self._fragmented)
-
-
-def _set(waiter: asyncio.Future[None] | None) -> None:
-    if waiter is not None and not waiter.done():
-        waiter.set_result(None)
 
 
 def _is_buffer(message: Message) -> TypeGuard[Buffer]:

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
 from fastws.aio.protocol import Endpoint, Settings
+from fastws.aio.queue import QueueEndpoint
 from fastws.deflate import PerMessageDeflate
 from fastws.exceptions import ConnectionClosed, RequestError
 from fastws.handshake import ServerHandshake
@@ -73,10 +74,6 @@ _MAX_EARLY = 64 << 10
 # uvicorn's HTTP protocol read the request, and has its own limit.
 _MAX_HEADER_SIZE = 1 << 20
 
-# Messages that wait for the application may take so many bytes (or characters) before
-# reading stops, however few they are.
-_MAX_WAITING = 1 << 20
-
 # When the server stops, a client has so many seconds to take its close frame.
 _SHUTDOWN_TIMEOUT = 1.0
 
@@ -94,6 +91,7 @@ class _Options:
         interval, timeout = config.ws_ping_interval, config.ws_ping_timeout
         self.settings = Settings(
             max_message_size=config.ws_max_size,
+            max_queue=config.ws_max_queue,
             open_timeout=None,
             ping_interval=interval if interval and interval > 0 else None,
             ping_timeout=None if timeout is None else max(timeout, 0.001),
@@ -108,7 +106,7 @@ class _Options:
 _options: WeakKeyDictionary[Config, _Options] = WeakKeyDictionary()
 
 
-class WebSocketProtocol(Endpoint):
+class WebSocketProtocol(QueueEndpoint):
     """A WebSocket connection of uvicorn's.
 
     Its HTTP protocol makes one when it meets a request for an upgrade, and hands the request
@@ -121,7 +119,6 @@ class WebSocketProtocol(Endpoint):
     __slots__ = (
         "_disconnect",
         "_greeted",
-        "_peer_closed",
         "_stage",
         "app",
         "app_state",
@@ -171,7 +168,6 @@ class WebSocketProtocol(Endpoint):
         self._stage = _CONNECTING
         self._greeted = False  # the application got its websocket.connect
         self._disconnect: dict[str, Any] | None = None
-        self._peer_closed = False
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -213,11 +209,11 @@ class WebSocketProtocol(Endpoint):
         """The server stops."""
         if self._connection is None:
             self._respond_500()
-            self._transport.close()
+            self._close_transport()
         elif self._connection.state is State.OPEN and not self._transport.is_closing():
             self._disconnected(CloseCode.SERVICE_RESTART.value)
             self._fail_with(CloseCode.SERVICE_RESTART, "")
-            self._set_timer(_SHUTDOWN_TIMEOUT, self._abort)
+            self._set_timer(_SHUTDOWN_TIMEOUT, self._transport.abort)
         else:
             self._shut()
 
@@ -311,10 +307,23 @@ class WebSocketProtocol(Endpoint):
             RuntimeError: if it is out of turn.
             ClientDisconnected: if the client is gone.
         """
+        if self._turns is None and not self._write_paused:
+            self._take(message)
+        else:
+            try:
+                await self._take_turn()
+            except ConnectionClosed as exc:
+                raise ClientDisconnected from exc
+            try:
+                while self._write_paused:
+                    await self._drain()
+                self._take(message)
+            finally:
+                self._end_turn()
         if self._hogging:
             await self._let_others()
-        while self._write_paused:
-            await self._drain()
+
+    def _take(self, message: Message) -> None:
         if self._stage != _OPEN or message["type"] != "websocket.send":
             self._say(message)
             return
@@ -448,35 +457,26 @@ class WebSocketProtocol(Endpoint):
         # What arrives after the application closed the connection is not for it.
         if self._stage == _OPEN:
             self._keep(events)
-            if self._waiter is None and self._messages is not None:
-                self._hold_what_waits(self._messages)
         connection = self._connection
         assert connection is not None
         if connection.close_code is not None:
-            # Without a violation, it is a close frame that ends a connection.
-            self._peer_closed = connection.error is None
             self._disconnected(connection.close_code, connection.close_reason)
             if connection.state is State.CLOSED:  # it answers ours
                 self._flush()
 
-    def _pile_up(self, messages: list[str | bytes]) -> None:
-        assert self._messages is not None
-        self._messages[:0] = messages
-
-    def _hold_what_waits(self, messages: list[str | bytes]) -> None:
-        """Stop reading if the application is too far behind."""
-        limit = self.config.ws_max_queue
-        too_many = limit is not None and len(messages) >= limit
-        if not self._held and (too_many or sum(map(len, messages)) > _MAX_WAITING):
-            self._hold_reading(True)
-
     def _finished(self) -> None:
+        super()._finished()
         connection = self._connection
         assert connection is not None
         if connection.error is not None:
             self._disconnected(connection.error.close_code.value, str(connection.error))
         else:
             self._disconnected(CloseCode.NO_STATUS_RCVD.value)
+
+    def _is_overfull(self) -> bool:
+        # `send` makes a slow client wait, and that is enough: a task that only receives need
+        # not wait for one that sends.
+        return False
 
     def _close(self, code: int | None, reason: str) -> None:
         connection = self._connection
@@ -487,33 +487,13 @@ class WebSocketProtocol(Endpoint):
         self._set_timer(self.close_timeout, self._shut)
 
     def _end_transport(self) -> None:
-        if self._peer_closed:
-            self._shut()  # nothing comes after its close frame
-        else:
-            super()._end_transport()
-
-    def _shut(self) -> None:
-        self._set_timer(self._settings.close_timeout, self._abort)
-        self._transport.close()
-
-    def _abort(self) -> None:
-        self._transport.abort()
-
-    def pause_writing(self) -> None:
-        self._write_paused = True
-        if self._connection is not None:
-            self._connection.hold_pongs(True)
-
-    def _update_reading(self) -> None:
-        # `send` makes a slow client wait, and that is enough: a task that only receives need
-        # not wait for one that sends.
-        pause = self._held and not self._ended
-        if pause != self._reading_paused and not self._transport.is_closing():
-            self._reading_paused = pause
-            if pause:
-                self._transport.pause_reading()
-            else:
-                self._transport.resume_reading()
+        super()._end_transport()
+        # uvicorn waits for its connections when it stops: not for a client that has said all it
+        # had to say and leaves its side open.
+        connection = self._connection
+        assert connection is not None
+        if connection.error is None and not self._transport.is_closing():
+            self._begin_silence()
 
     # Helpers ----------------------------------------------------------------------------
 

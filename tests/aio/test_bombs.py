@@ -1,0 +1,233 @@
+"""A little that inflates to much: memory stays within bounds, and others get their turn."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+
+import pytest
+
+from fastws import ConnectionClosed, PerMessageDeflate, WebSocketProtocol, connect, serve
+from fastws.deflate import Inflater
+
+from ..tools import traced
+
+MIB = 1 << 20
+COUNT = 200
+OFFER = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+)
+
+
+def compressed(data):
+    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return (stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+PAYLOADS = {
+    "binary": (2, bytes(MIB)),
+    "text": (1, b"a" * MIB),
+    "wide text": (1, "😀".encode() + b"a" * (MIB - 4)),
+}
+
+
+@pytest.fixture(params=["callback", "coroutine"])
+def count_messages(request):
+    """A handler that answers "how many" with a number, and forgets all else."""
+
+    def answer(state, message):
+        state["count"] = state.get("count", 0) + 1
+        return str(state["count"]) if message == "how many" else None
+
+    def make(state):
+        if request.param == "coroutine":
+
+            async def handler(ws):
+                async for message in ws:
+                    if (reply := answer(state, message)) is not None:
+                        await ws.send(reply)
+
+            return handler
+
+        class Protocol(WebSocketProtocol):
+            def on_message(self, message):
+                if (reply := answer(state, message)) is not None:
+                    self.send(reply)
+
+        return Protocol
+
+    return make
+
+
+@pytest.mark.parametrize("kind", PAYLOADS)
+async def test_a_bomb_takes_little_memory_and_lets_others_in(
+    count_messages, raw, frame, url, kind, until
+):
+    opcode, payload = PAYLOADS[kind]
+    bomb = frame(opcode, compressed(payload), rsv=4) * COUNT
+    bomb += frame(1, b"how many")
+    state = {}
+    gaps = []
+    async with (
+        serve(count_messages(state), "127.0.0.1", 0, deflate=True) as server,
+        raw(server, handshake=False) as peer,
+        connect(url(server)) as other,
+    ):
+        assert (await peer.request(OFFER))[0] == 101
+        with traced() as memory:
+            sending = asyncio.create_task(peer.send(bomb))
+            reading = asyncio.create_task(peer.frame())
+            while not reading.done():
+                before = state.get("count", 0)
+                await other.send("how many")
+                await other.recv()
+                gaps.append(state["count"] - before)
+            most = memory()[1]
+        await sending
+        # 200 MiB were inflated, one after the other.
+        _, answer = await reading
+        assert int(answer) >= COUNT
+    assert most < 16 * MIB
+    # The other connection had its turn between a few messages each.
+    assert len(gaps) > COUNT // 20
+    assert max(gaps) < 20
+
+
+async def test_nobody_receives_a_bomb(raw, frame, until, settled):
+    """What is not received is inflated up to a bound, and the rest as it is received."""
+    bomb = frame(2, compressed(bytes(MIB)), rsv=4) * COUNT
+    received = []
+    go = asyncio.Event()
+
+    async def handler(ws):
+        await go.wait()
+        received.extend([len(await ws.recv()) for _ in range(COUNT)])
+
+    async with (
+        serve(handler, "127.0.0.1", 0, deflate=True) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        assert (await peer.request(OFFER))[0] == 101
+        with traced() as memory:
+            sending = asyncio.create_task(peer.send(bomb))
+            (ws,) = server.connections
+            await until(lambda: ws._messages)
+            await settled(lambda: memory()[0], quiet=0.5)
+            assert memory()[1] < 16 * MIB
+            go.set()
+            await until(lambda: len(received) == COUNT)
+            assert memory()[1] < 16 * MIB
+        await sending
+    assert received == [MIB] * COUNT
+
+
+async def test_a_client_is_bounded_too(raw_server, url, frame):
+    """(A raw server says nothing of compression; so a fastws server sends.)"""
+    messages = [bytes(MIB)] * 50
+
+    class Flood(WebSocketProtocol):
+        def on_open(self):
+            for message in messages:
+                self.send(message)
+            self.close()
+
+    async with serve(Flood, "127.0.0.1", 0, deflate=True) as server:
+        ws = await connect(url(server), deflate=True)
+        with traced() as memory:
+            received = [len(message) async for message in ws]
+            assert memory()[1] < 16 * MIB
+    assert received == [MIB] * 50
+
+
+@pytest.mark.parametrize("how", ["close frame", "end of stream"])
+async def test_the_end_comes_after_all_that_was_inflated(count_messages, raw, frame, how, until):
+    bomb = frame(2, compressed(bytes(MIB)), rsv=4) * 50
+    state = {}
+    async with (
+        serve(count_messages(state), "127.0.0.1", 0, deflate=True) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        assert (await peer.request(OFFER))[0] == 101
+        await peer.send(bomb + (frame(8, b"\x0f\xa0") if how == "close frame" else b""))
+        if how == "end of stream":
+            peer.writer.write_eof()
+            await until(lambda: not server.connections)
+        else:
+            assert await peer.close_frame() == (4000, "")
+        assert state["count"] == 50
+
+
+async def test_close_ends_what_is_pending(raw, frame, until):
+    """Nobody receives: the messages are dropped, and the peer's close frame is found."""
+    bomb = frame(2, compressed(bytes(MIB)), rsv=4) * 50 + frame(8, b"\x0f\xa0")
+    ended = asyncio.get_running_loop().create_future()
+
+    async def handler(ws):
+        await until(lambda: ws._messages)
+        await ws.close(4001)
+        ended.set_result(ws.close_code)
+
+    async with (
+        serve(handler, "127.0.0.1", 0, deflate=True) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        assert (await peer.request(OFFER))[0] == 101
+        await peer.send(bomb)
+        assert await peer.close_frame() == (4001, "")
+        assert await ended == 4000
+
+
+async def test_decoding_that_fails_is_told_and_logged(
+    count_messages, raw, frame, monkeypatch, caplog
+):
+    def fail(self, data, room, last):
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(Inflater, "inflate", fail)
+    async with (
+        serve(count_messages({}), "127.0.0.1", 0, deflate=True) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        assert (await peer.request(OFFER))[0] == 101
+        await peer.send(frame(2, b"\x00", rsv=4))
+        assert await peer.close_frame() == (1011, "decoding failed")
+        assert await peer.rest() == b""
+    (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
+    assert "decoding failed" in record.message
+    assert isinstance(record.exc_info[1], MemoryError)
+
+
+async def test_an_empty_message_without_payload_is_a_message(pair, raw, frame, count_messages):
+    state = {}
+    async with (
+        serve(count_messages(state), "127.0.0.1", 0, deflate=PerMessageDeflate()) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        assert (await peer.request(OFFER))[0] == 101
+        await peer.send(frame(1, b"", rsv=4) * 3 + frame(1, compressed(b"how many"), rsv=4))
+        assert (await peer.frame())[1] == b"4"
+
+
+async def test_what_is_pending_goes_with_a_connection_that_is_lost(raw, frame, until):
+    bomb = frame(2, compressed(bytes(MIB)), rsv=4) * 50
+    ended = asyncio.get_running_loop().create_future()
+
+    async def handler(ws):
+        await until(lambda: ws._messages)
+        ws._transport.abort()
+        await ws.wait_closed()
+        try:
+            while True:
+                await ws.recv()
+        except ConnectionClosed as exc:
+            ended.set_result(exc.code)
+
+    async with (
+        serve(handler, "127.0.0.1", 0, deflate=True) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        assert (await peer.request(OFFER))[0] == 101
+        await peer.send(bomb)
+        assert await ended == 1006
