@@ -414,6 +414,7 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
                 waiter.set_exception(self._closed_error())
                 waiter.exception()  # nobody has to await it
         self._pings = None
+        self._wake_drain_waiters()
         self._finished()
 
     def _closed_error(self) -> ConnectionClosed:
@@ -457,7 +458,9 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         await asyncio.sleep(0)
 
     async def _drain(self) -> None:
-        """Wait until the peer took enough of what was sent."""
+        """Wait until the peer took enough of what was sent, or the connection ends."""
+        if self._ended:
+            return
         waiter: asyncio.Future[None] = self._loop.create_future()
         if self._drain_waiters is None:
             self._drain_waiters = []

@@ -137,6 +137,7 @@ class QueueEndpoint(Endpoint):
         limit = self._settings.max_unsent_size
         return (
             self._write_paused
+            and not self._ended
             and limit is not None
             and self._transport.get_write_buffer_size() > limit
         )

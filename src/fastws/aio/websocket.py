@@ -173,7 +173,7 @@ class WebSocket(QueueEndpoint):
             await self._let_others()
         if self._write_paused:
             await self._drain()
-            if self._gone:
+            if self._ended:
                 raise self._closed_error()
 
     def _takes_long(self, message: str | Buffer | PreparedMessage, compress: bool | None) -> bool:

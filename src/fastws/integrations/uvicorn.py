@@ -315,7 +315,7 @@ class WebSocketProtocol(QueueEndpoint):
             except ConnectionClosed as exc:
                 raise ClientDisconnected from exc
             try:
-                while self._write_paused:
+                while self._write_paused and not self._ended:
                     await self._drain()
                 self._take(message)
             finally:
