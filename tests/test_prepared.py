@@ -208,6 +208,23 @@ def test_a_prepared_message_can_be_the_first_fragment() -> None:
     assert client.receive_data(server.data_to_send()) == [TEXT + " and more"]
 
 
+@pytest.mark.parametrize("agreed", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_first_fragment_that_goes_plain_is_followed_by_plain_ones(
+    agreed: bool, shared: bool
+) -> None:
+    ends = pair() if agreed else (Connection(Role.CLIENT), Connection(Role.SERVER))
+    first = prepare(TEXT) if shared else TEXT
+    for sender, receiver in (ends, ends[::-1]):
+        sender.send(first, fin=False, compress=False)
+        sender.continuation("and more", fin=False)
+        sender.continuation(TEXT)
+        sender.send(TEXT)
+        received = receiver.receive_data(sender.data_to_send())
+        assert received == [TEXT + "and more" + TEXT, TEXT]
+        assert receiver.error is None
+
+
 def test_a_prepared_message_out_of_turn_is_refused_without_compression_too() -> None:
     client, server = Connection(Role.CLIENT), Connection(Role.SERVER)
     server.send("begin", fin=False)
