@@ -1291,6 +1291,23 @@ def test_frame_of_a_compressed_message_is_limited_before_it_arrives(
     assert verdict(decoder) == too_big(limit)
 
 
+@pytest.mark.parametrize("limit", [0, 1, 1000])
+@pytest.mark.parametrize("fragment", [None, 1])
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_plain_message_after_a_compressed_one_is_held_to_what_it_is(
+    twin: SimpleNamespace, peer: Peer, limit: int, fragment: int | None, opcode: int
+) -> None:
+    before = peer.message(opcode, compressed(b"a" * limit), fragment)
+    fits = peer.frame(opcode, b"b" * limit)
+    whole = peer.frame(opcode, b"b" * (limit + 1))
+    in_two = peer.frame(opcode, b"b", False) + peer.frame(CONTINUATION, b"b" * limit)
+    for over, piece in product((whole, whole[:8], in_two), (None, 1)):
+        decoder = peer.decoder(twin, max_message_size=limit)
+        assert [len(event) for event in decode(decoder, before + fits, piece)] == [limit] * 2
+        assert decode(decoder, over + fits, piece) == []
+        assert verdict(decoder) == too_big(limit)
+
+
 def test_frames_of_a_compressed_message_may_be_longer_than_what_comes_out(
     twin: SimpleNamespace, peer: Peer
 ) -> None:
