@@ -624,6 +624,27 @@ def test_of_two_violations_the_first_counts(
     check_bad(twin, peer, good(peer), bad(peer), events, expected, **limits)
 
 
+@pytest.mark.parametrize("opcode", [CONTINUATION, TEXT, BINARY])
+@pytest.mark.parametrize(
+    ("width", "length"),
+    [*((2, n) for n in (0, 1, 124, 125)), *((8, n) for n in (0, 1, 124, 125, 126, 65535))],
+)
+def test_length_not_minimal_is_refused_with_its_payload_at_hand(
+    twin: SimpleNamespace, peer: Peer, opcode: int, width: int, length: int
+) -> None:
+    """… as it is without it: a whole message is read in another way."""
+    payload = b"x" * length
+    good = peer.text("a") + (b"" if opcode else peer.text("b", False))
+    head = peer.head(FIN | opcode, {2: 126, 8: 127}[width], length.to_bytes(width, "big"))
+    key = peer.key or b""
+    body = bytes(map(xor, payload, cycle(key))) if key else payload
+    decoder = peer.decoder(twin)
+    assert decoder.feed(good + head + key + body + peer.text("late")) == ["a"]
+    words = f"length {length} is not encoded in the fewest bytes"
+    assert verdict(decoder) == broken(words)
+    assert decoder.feed(peer.text("late")) == []
+
+
 @pytest.mark.parametrize("opcode", [TEXT, BINARY, CLOSE, PING, PONG])
 @pytest.mark.parametrize("length", [0, 1, 2, 125, 126, 127])
 def test_wrong_mask_direction(twin: SimpleNamespace, peer: Peer, opcode: int, length: int) -> None:
