@@ -72,6 +72,12 @@ def writes(monkeypatch):
     return spy_on
 
 
+@pytest.fixture(params=["callback", "coroutine"])
+def style(request):
+    """Which of the two a test is to write a handler in."""
+    return request.param
+
+
 # Conversations ------------------------------------------------------------------------
 
 
@@ -402,6 +408,47 @@ async def test_what_was_sent_leaves_before_a_task_waits(pair, writes):
         assert written == [b"\x81\x01a", b"\x81\x01b"]
         await client.send("c")
         assert await waiting == "c"
+
+
+async def test_a_message_sent_outside_the_hooks_leaves_at_once(raw, writes):
+    """A broadcast does not wait for something else to happen on each connection."""
+    written = writes(WebSocketProtocol)
+    async with (
+        serve(Recorder, "127.0.0.1", 0) as server,
+        raw(server) as one,
+        raw(server) as two,
+    ):
+        del written[:]
+        for ws in server.connections:
+            ws.send("news")
+        assert written == [b"\x81\x04news"] * 2
+        for peer in one, two:
+            assert await peer.frame() == (0x81, b"news")
+
+
+@pytest.mark.parametrize("ending", [(8, b"\x0f\xa0bye"), (1, b"\xff")], ids=["close", "violation"])
+async def test_large_answers_leave_before_our_close_frame(raw, frame, style, ending):
+    """… all of them, though each is enough to be sent without waiting for the others."""
+    answers = [bytes([number]) * 70 * KIB for number in range(3)]
+
+    class Answers(WebSocketProtocol):
+        def on_message(self, message):
+            self.send(answers[int(message)])
+
+    async def answer(ws):
+        async for message in ws:
+            await ws.send(answers[int(message)])
+
+    questions = b"".join(frame(1, b"%d" % number) for number in range(3))
+    async with (
+        serve(Answers if style == "callback" else answer, "127.0.0.1", 0) as server,
+        raw(server) as peer,
+    ):
+        await peer.send(questions + frame(*ending))
+        for expected in answers:
+            assert await peer.frame() == (0x82, expected)
+        assert (await peer.close_frame())[0] == (4000 if ending[0] == 8 else 1007)
+        assert await peer.rest() == b""
 
 
 async def test_a_send_on_a_connection_that_was_just_lost_goes_nowhere(raw, frame):

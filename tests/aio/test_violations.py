@@ -306,6 +306,31 @@ async def test_a_bad_handshake_gets_a_response_that_says_why(
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_close_in_on_error_does_not_cut_the_response_off(raw, until, tls, secure):
+    """… though the client is still sending: a reset would take the response away from it."""
+    errors = []
+
+    class Closes(WebSocketProtocol):
+        def on_error(self, exc):
+            errors.append(str(exc))
+            self.close()
+
+    options = {"ssl": tls.client, "server_hostname": "localhost"} if secure else {}
+    async with (
+        serve(Closes, "127.0.0.1", 0, ssl=tls.server if secure else None) as server,
+        raw(server, handshake=False, **options) as peer,
+    ):
+        await peer.send(request(("Host", None)))
+        await until(lambda: errors)
+        for _ in range(8):
+            await peer.send(JUNK)
+        assert (await peer.head())[0] == 400
+        assert b"Host" in await peer.rest()
+    assert errors == ["Missing mandatory Host: header"]
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_a_bad_handshake_over_tls(raw, tls, echo):
     async with (
         serve(echo, "127.0.0.1", 0, ssl=tls.server) as server,
