@@ -935,6 +935,30 @@ def test_answers_what_came_before_the_close_frame() -> None:
     run(main())
 
 
+def test_large_answers_leave_before_our_close_frame() -> None:
+    """… all of them, though each is enough to be sent without waiting for the others."""
+    answers = {text: text.encode() * 70_000 for text in "abc"}
+
+    async def act(receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        while (event := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "bytes": answers[event["text"]]})
+
+    async def main() -> None:
+        app = Recorder(act)
+        async with serving(app) as server, Client(server.port) as client:
+            await client.open()
+            for text in answers:
+                client.connection.send(text)
+            client.connection.close()
+            client.flush()
+            assert [await client.recv() for _ in answers] == list(answers.values())
+            assert await client.end() == (1000, "")
+
+    run(main())
+
+
 @both
 def test_client_is_lost(cls: Any) -> None:
     async def act(receive: Any, send: Any) -> None:
@@ -1040,6 +1064,60 @@ def test_server_stops_before_the_answer(cls: Any) -> None:
             assert (await client.refused())[0] == 500
             await app.done.wait()
         assert app.events == [CONNECT, disconnect(1006)]
+
+    run(main())
+
+
+@both
+def test_server_stops_after_the_application_closed(
+    cls: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits no longer for the client's close frame, and says nothing more."""
+    monkeypatch.setattr("fastws.integrations.uvicorn._SHUTDOWN_TIMEOUT", 3600.0)
+
+    async def act(receive: Any, send: Any) -> None:
+        await receive()
+        server.protocol.close_timeout = 3600.0
+        await send(ACCEPT)
+        await send({"type": "websocket.close", "code": 4000, "reason": "mine"})
+        await receive()
+
+    async def main() -> None:
+        nonlocal server
+        app = Recorder(act)
+        async with serving(app, cls) as server, Client(server.port) as client:
+            await client.reader.readuntil(b"\r\n\r\n")
+            await app.done.wait()
+            server.protocol.shutdown()
+            assert await client.reader.read() == b"\x88\x06\x0f\xa0mine"
+            await server.wait_idle()
+        assert app.events == [CONNECT, disconnect(4000, "mine")]
+
+    server: Any = None
+    run(main())
+
+
+def test_server_stops_while_the_transport_is_closing() -> None:
+    """The application left without a word; what it sent is still on its way, and stays all."""
+    size = 16 << 20  # more than the system takes at once
+
+    async def act(receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        await send({"type": "websocket.send", "bytes": bytes(size)})
+
+    async def main() -> None:
+        app = Recorder(act)
+        async with serving(app) as server, Client(server.port) as client:
+            await client.open()
+            await app.done.wait()
+            await until(lambda: server.protocol.transport.is_closing())
+            server.protocol.shutdown()
+            server.protocol.shutdown()
+            assert await client.recv() == bytes(size)
+            assert await client.end() == (1006, "")
+            await server.wait_idle()
+        assert app.events == [CONNECT]
 
     run(main())
 
