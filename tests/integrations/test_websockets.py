@@ -287,6 +287,20 @@ def test_same_byte_by_byte(name: str, step: int) -> None:
         compare(SERVER, chunks[:end], eof=eof, max_size=max_size, debug=True)
 
 
+@pytest.mark.parametrize("extensions", EXTENSIONS)
+@pytest.mark.parametrize("side", Side)
+def test_same_for_each_reserved_bit(side: Side, extensions: str) -> None:
+    mask = side is SERVER
+    for bits, opcode, size in itertools.product(range(8), (0, 1, 2, 8, 9, 10), (0, 2)):
+        payload = b"\x03\xe8"[:size]
+        before = wire(0x81, b"a", mask=mask) if opcode else wire(0x01, b"a", mask=mask)
+        bad = wire(0x80 | bits << 4 | opcode, payload, mask=mask)
+        (outcome,) = compare(side, [before + bad], eof=False, extensions=extensions)
+        if extensions == "none" and bits:
+            assert outcome["error"][:2] == (ProtocolError, "reserved bits must be 0")
+            assert len(outcome["events"]) == 1
+
+
 @pytest.mark.parametrize("side", Side)
 @pytest.mark.parametrize("size", [0, 1, 14, 15, 125, 126, 65535, 65536, 200_000])
 def test_same_end_in_a_frame(side: Side, size: int) -> None:
