@@ -1,0 +1,276 @@
+"""An echo server on trio: all that `fastws.Connection` leaves to the code around it.
+
+    pip install trio
+    python examples/trio_server.py 8080
+
+`ServerHandshake` and `Connection` know the protocol. What they cannot know is here: sockets,
+timeouts, back pressure, cancellation, and how a TCP connection is ended so that the last
+words are read. Put what your server does in the place of `echo`.
+
+Each connection has one task. It calls the handler with one message after the other and reads
+on when the handler has returned, so a client that is not listened to is slowed down by TCP.
+Other tasks may call `WebSocket.send` and `WebSocket.close` at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+import trio
+
+from fastws import (
+    CloseCode,
+    Connection,
+    ConnectionClosed,
+    PerMessageDeflate,
+    RequestError,
+    Role,
+    ServerHandshake,
+    State,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Handler: TypeAlias = Callable[["WebSocket", str | bytes], Awaitable[None]]
+
+# In seconds.
+OPEN_TIMEOUT = 10.0  # for the client to send its whole request
+SEND_TIMEOUT = 20.0  # for the client to take MAX_WRITE bytes
+PING_INTERVAL = 20.0  # of silence before we ask whether the client is there
+PING_TIMEOUT = 20.0  # for the client to give a sign of life after that
+CLOSE_TIMEOUT = 10.0  # for all that follows our decision to end the connection
+
+# In bytes.
+MAX_READ = 64 << 10  # at once
+MAX_WRITE = 64 << 10  # at once
+MAX_QUEUED = 1 << 20  # that wait to leave together with our close frame
+
+GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
+logger = logging.getLogger(__name__)
+
+
+class WebSocket:
+    """One client: a `Connection`, and the stream that it uses.
+
+    Args:
+        connection: the connection, after the opening handshake.
+        stream: the TCP connection.
+    """
+
+    def __init__(self, connection: Connection, stream: trio.SocketStream) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._sending = trio.Lock()
+        self._reading = trio.CancelScope()
+
+    # For the handler, and for any other task ------------------------------------------------
+
+    async def send(self, message: str | bytes) -> None:
+        """Send a message, and wait until the operating system has taken it.
+
+        Raises:
+            ConnectionClosed: if the connection is closed or closing, or the client is lost.
+        """
+        queued = self._connection.send(message)
+        # Once the client has closed, what `data_to_send` returns ends with our close frame. So
+        # answers to the client's last messages wait until all of them are there.
+        if self._connection.close_code is None or queued > MAX_QUEUED:
+            await self._flush()
+
+    async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Begin to close the connection; `run` ends, and `end` does the rest.
+
+        Raises:
+            ConnectionClosed: if the client is lost.
+        """
+        self._connection.close(code, reason)
+        await self._flush()
+        self._reading.cancel()
+
+    # For serve_client ------------------------------------------------------------------------
+
+    async def run(self, on_message: Handler, data: bytes) -> None:
+        """Hand messages to the handler until the client or we have closed.
+
+        Args:
+            on_message: the handler.
+            data: what arrived behind the request.
+        """
+        connection = self._connection
+        while True:
+            for event in connection.receive_data(data):
+                # Pings are answered by the connection; messages that come after our close
+                # frame are too late.
+                if isinstance(event, (str, bytes)) and connection.state is State.OPEN:
+                    await on_message(self, event)
+            if connection.close_code is not None:
+                return
+            await self._flush()
+            more = await self._receive()
+            if more is None:
+                return
+            data = more
+
+    async def end(self, code: int) -> None:
+        """End the connection, wherever it is: with close frames first, then TCP's way.
+
+        This takes as long as the client likes; the caller has the clock.
+
+        Args:
+            code: the close code, if neither side has closed.
+        """
+        connection = self._connection
+        connection.close(code)
+        await self._flush()
+        # No more is sent than this. The client's close frame may be behind messages.
+        while connection.close_code is None:
+            data = await self._stream.receive_some(MAX_READ)
+            if data:
+                connection.receive_data(data)
+            else:
+                connection.receive_eof()
+        await linger(self._stream)
+
+    async def _receive(self) -> bytes | None:
+        """Read; return b"" at the end of the stream, or None if it is we who are closing.
+
+        A client that is silent for long is pinged. If it stays silent, it is given up.
+        """
+        connection = self._connection
+        pinged = False
+        while connection.state is State.OPEN:
+            patience = PING_TIMEOUT if pinged else PING_INTERVAL
+            with trio.move_on_after(patience) as self._reading:
+                try:
+                    data = await self._stream.receive_some(MAX_READ)
+                except GONE:
+                    data = b""
+                if not data:
+                    connection.receive_eof()
+                return data
+            if connection.state is not State.OPEN:
+                break
+            if pinged:
+                connection.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+            else:
+                connection.ping()
+                await self._flush()
+            pinged = True
+        return None
+
+    async def _flush(self) -> None:
+        """Send what is queued; bytes leave in the order in which they were queued."""
+        async with self._sending:
+            data = memoryview(self._connection.data_to_send())
+            try:
+                for start in range(0, len(data), MAX_WRITE):
+                    with trio.fail_after(SEND_TIMEOUT):
+                        await self._stream.send_all(data[start : start + MAX_WRITE])
+            except BaseException as exc:
+                # A frame may have left in part, and nothing can follow that: neither other
+                # messages nor a close frame.
+                self._connection.receive_eof()
+                self._stream.socket.close()
+                if isinstance(exc, (*GONE, trio.TooSlowError)):
+                    raise ConnectionClosed(CloseCode.ABNORMAL_CLOSURE) from exc
+                raise
+
+
+async def shake_hands(stream: trio.SocketStream) -> tuple[Connection | None, bytes]:
+    """Lead the opening handshake.
+
+    Returns:
+        the connection, None if the request was refused; and what arrived behind the request.
+    """
+    handshake = ServerHandshake(extensions=[PerMessageDeflate()])
+    connection = None
+    try:
+        with trio.fail_after(OPEN_TIMEOUT):
+            request = None
+            while request is None:
+                data = await stream.receive_some(MAX_READ)
+                if not data:
+                    return None, b""
+                request = handshake.receive_data(data)
+        response = handshake.accept(request)
+    except RequestError as error:
+        response = handshake.reject(error)
+    except trio.TooSlowError:
+        response = handshake.reject(RequestError("the opening handshake took too long", 408))
+    else:
+        deflate = handshake.extensions[0] if handshake.extensions else None
+        connection = Connection(Role.SERVER, deflate=deflate)
+    with trio.fail_after(SEND_TIMEOUT):
+        await stream.send_all(response)
+    return connection, handshake.trailing_data
+
+
+async def linger(stream: trio.SocketStream) -> None:
+    """End a TCP connection such that the client can read all that was sent.
+
+    RFC 6455 §7.1.1 has the server close first. But to close a socket while there is something
+    to read, or to come, sends a reset, and the client's system then throws away what the client
+    has not read yet: our close frame. So only our side is closed, and what arrives is dropped
+    until the client has closed its side.
+    """
+    await stream.send_eof()
+    while await stream.receive_some(MAX_READ):
+        pass
+
+
+async def serve_client(on_message: Handler, stream: trio.SocketStream) -> None:
+    """Lead one TCP connection from its first byte to its last."""
+    try:
+        connection, data = await shake_hands(stream)
+        if connection is None:
+            with trio.move_on_after(CLOSE_TIMEOUT):
+                await linger(stream)
+            return
+        ws = WebSocket(connection, stream)
+        code = CloseCode.GOING_AWAY  # if the server stops
+        try:
+            await ws.run(on_message, data)
+        except Exception as exc:
+            # To send on a connection that has just been closed is nobody's mistake.
+            if not isinstance(exc, ConnectionClosed) or connection.state is State.OPEN:
+                logger.exception("the handler failed")
+                code = CloseCode.INTERNAL_ERROR
+        finally:
+            with trio.move_on_after(CLOSE_TIMEOUT) as scope:
+                scope.shield = True  # a server that stops says goodbye too
+                await ws.end(code)
+    except (*GONE, trio.TooSlowError, ConnectionClosed):
+        pass  # the client is lost
+    finally:
+        stream.socket.close()
+
+
+async def echo(ws: WebSocket, message: str | bytes) -> None:
+    await ws.send(message)
+
+
+async def main(host: str, port: int) -> None:
+    """Serve until a signal comes; then close every connection, and end."""
+    async with trio.open_nursery() as nursery:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            listeners = await trio.open_tcp_listeners(port, host=host)
+            serve = partial(trio.serve_listeners, partial(serve_client, echo), listeners)
+            nursery.start_soon(serve)
+            port = listeners[0].socket.getsockname()[1]
+            print(f"listening on ws://{host}:{port}", flush=True)
+            await anext(aiter(signals))
+            nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", nargs="?", type=int, default=8080, help="0 for any that is free")
+    parser.add_argument("--host", default="127.0.0.1")
+    arguments = parser.parse_args()
+    logging.basicConfig()
+    trio.run(main, arguments.host, arguments.port)
