@@ -100,6 +100,7 @@ class Program:
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._output: list[str] = []
         self._errors: list[str] = []
+        self._news = threading.Condition()  # told of each line
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         # Threads read, so that the program never waits for us.
@@ -113,10 +114,13 @@ class Program:
         for thread in self._threads:
             thread.start()
 
-    @staticmethod
-    def _read(stream: Any, lines: list[str], copy: queue.SimpleQueue[str | None] | None) -> None:
+    def _read(
+        self, stream: Any, lines: list[str], copy: queue.SimpleQueue[str | None] | None
+    ) -> None:
         for line in stream:
-            lines.append(line)
+            with self._news:
+                lines.append(line)
+                self._news.notify_all()
             if copy is not None:
                 copy.put(line.removesuffix("\n"))
         if copy is not None:
@@ -150,6 +154,12 @@ class Program:
             self._process.wait(TIMEOUT)
             pytest.fail(f"{self._name} ended with {self._process.returncode}:\n{self.errors}")
         return line
+
+    def wait_for_errors(self, text: str, times: int = 1) -> None:
+        """Wait until it has written a text to stderr so many times."""
+        with self._news:
+            if not self._news.wait_for(lambda: self.errors.count(text) >= times, TIMEOUT):
+                pytest.fail(f"{self._name} does not say {text!r}:\n{self.errors}")
 
     def wait_for_port(self, port: int) -> None:
         """Wait until it listens on a port of 127.0.0.1."""

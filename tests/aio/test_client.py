@@ -125,12 +125,21 @@ async def test_async_for_waits_for_a_server_that_hangs_up_at_once(monkeypatch, u
 # Trying again ------------------------------------------------------------------------------
 
 
-async def test_a_server_that_comes_back_is_found_again(swift, handler, url):
+async def test_a_server_that_comes_back_is_found_again(monkeypatch, handler, url):
     server = await serve(handler, HOST, 0)
     again = None
+    missed = asyncio.Event()
+
+    def delays():
+        yield 0.01  # after the server hung up
+        while True:
+            missed.set()  # after an attempt to connect
+            yield 0.01
+
+    monkeypatch.setattr(client, "_delays", delays)
 
     async def restart(port):
-        await asyncio.sleep(0.1)
+        await missed.wait()
         return await serve(handler, HOST, port)
 
     heard = []

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import struct
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -61,7 +60,7 @@ async def test_a_peer_that_takes_nothing_is_dropped_at_the_limit() -> None:
     assert 500_000 < sent < 20_000_000
 
 
-async def test_send_waits_from_the_write_limit_on_and_nobody_is_dropped() -> None:
+async def test_send_waits_from_the_write_limit_on_and_nobody_is_dropped(settled: Any) -> None:
     sizes = []
 
     async def flood(ws: fastws.WebSocket) -> None:
@@ -74,10 +73,7 @@ async def test_send_waits_from_the_write_limit_on_and_nobody_is_dropped() -> Non
         flood, "127.0.0.1", 0, close_timeout=0.2, shutdown_timeout=0.2, **limits
     ) as server:
         client = await deaf_client(server.sockets[0].getsockname()[1])
-        count = -1
-        while count != len(sizes) or not sizes:
-            count = len(sizes)
-            await asyncio.sleep(0.2)
+        assert await settled(lambda: len(sizes), quiet=0.2)
         (ws,) = server.connections
         assert ws.state is fastws.State.OPEN
         assert max(sizes) < 150_000
@@ -137,10 +133,11 @@ def test_limits_that_make_no_sense_are_refused(limits: dict[str, int]) -> None:
 async def test_who_only_sends_comes_to_know_that_the_peer_is_gone(size: int) -> None:
     """A transport that met an error takes all that is written, and drops it."""
     ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-    reset = threading.Event()
+    begun, reset = threading.Event(), threading.Event()
 
     async def flood(ws: fastws.WebSocket) -> None:
         await ws.recv()
+        begun.set()
         # The loop must not find out before the next write does.
         assert reset.wait(10)
         message = "x" * size
@@ -159,7 +156,7 @@ async def test_who_only_sends_comes_to_know_that_the_peer_is_gone(size: int) -> 
         def talk() -> None:
             client.setblocking(True)
             client.sendall(frame)
-            time.sleep(0.1)
+            assert begun.wait(10)
             # Nothing is sent in order: the peer's next write fails.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()

@@ -7,7 +7,6 @@ import itertools
 import os
 import struct
 import sys
-import time
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -413,9 +412,7 @@ def test_server(tmp_path: Any) -> None:
     options = ("-c", "python:fastws.integrations.gunicorn", "--workers", "2")
     with serving(tmp_path, *options) as (program, connected):
         active = f"<fastws in gunicorn {gunicorn.__version__}, active>"
-        while program.errors.count(active) < 2:  # both workers
-            assert not program.has_ended
-            time.sleep(0.05)
+        program.wait_for_errors(active, times=2)  # both workers
         for _ in range(4):
             with connected() as ws:
                 ws.send("installed?")

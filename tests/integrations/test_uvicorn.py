@@ -769,10 +769,11 @@ def test_frames_sent_before_the_answer() -> None:
 
     async def main() -> None:
         nonlocal protocol
-        async with serving(Recorder(act)) as server, Client(server.port) as client:
+        app = Recorder(act)
+        async with serving(app) as server, Client(server.port) as client:
             protocol = lambda: server.protocol  # noqa: E731
             early = Connection(Role.CLIENT)
-            await asyncio.sleep(0.02)
+            await until(lambda: app.events)
             for letter in b"abc":
                 early.send(bytes([letter]) * 100_000)
             client.writer.write(early.data_to_send())
@@ -1197,10 +1198,9 @@ def test_slow_client(cls: Any) -> None:
                 assert await client.recv() == bytes(100_000)
             # A send that waits when the client goes away is told.
             client.writer.transport.pause_reading()
-            before = -1
-            while sent != before:
-                before = sent
-                await asyncio.sleep(0.05)
+            transport = server.protocol.transport
+            _, high = transport.get_write_buffer_limits()
+            await until(lambda: transport.get_write_buffer_size() > high)
 
     run(main())
 
