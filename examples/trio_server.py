@@ -108,8 +108,7 @@ class WebSocket:
                 # frame are too late.
                 if isinstance(event, (str, bytes)) and connection.state is State.OPEN:
                     await on_message(self, event)
-            if connection.close_code is not None:
-                return
+            # If the client has closed, this ends with our close frame.
             await self._flush()
             more = await self._receive()
             if more is None:
@@ -137,7 +136,7 @@ class WebSocket:
         await linger(self._stream)
 
     async def _receive(self) -> bytes | None:
-        """Read; return b"" at the end of the stream, or None if it is we who are closing.
+        """Read; return b"" at the end of the stream, None if the connection is not open.
 
         A client that is silent for long is pinged. If it stays silent, it is given up.
         """

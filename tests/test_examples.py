@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -126,14 +127,21 @@ async def connected(port: int, data: bytes = b"") -> AsyncIterator[Client]:
             yield client
 
 
+@dataclass
+class Server:
+    """One that runs; `gone` says that it has no connection any more."""
+
+    port: int
+    gone: trio.Event
+
+
 def with_server(
-    example: ModuleType, on_message: Any, use: Callable[[int], Awaitable[None]]
+    example: ModuleType, on_message: Any, use: Callable[[Server], Awaitable[None]]
 ) -> None:
-    """Run a server with this handler, use it by its port, and wait for its connections to end."""
+    """Run a server with this handler, use it, and wait for its connections to end."""
 
     async def main() -> None:
         clients = 0
-        gone = trio.Event()
 
         async def serve_client(stream: trio.SocketStream) -> None:
             nonlocal clients
@@ -141,14 +149,15 @@ def with_server(
             await example.serve_client(on_message, stream)
             clients -= 1
             if not clients:
-                gone.set()
+                server.gone.set()
 
         async with trio.open_nursery() as nursery:
             listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
             nursery.start_soon(partial(trio.serve_listeners, serve_client, listeners))
+            server = Server(listeners[0].socket.getsockname()[1], trio.Event())
             with trio.fail_after(TIMEOUT):
-                await use(listeners[0].socket.getsockname()[1])
-                await gone.wait()
+                await use(server)
+                await server.gone.wait()
             nursery.cancel_scope.cancel()
 
     trio.run(main)
@@ -170,9 +179,9 @@ def test_trio_server_answers_what_came_before_the_close_frame(example: ModuleTyp
     async def answer(ws: Any, message: str) -> None:
         await ws.send(message * 70_000)
 
-    async def use(port: int) -> None:
+    async def use(server: Server) -> None:
         early = b"".join(frame(1, text) for text in (b"a", b"b", b"c"))
-        async with connected(port, early + frame(8, b"\x0f\xa0bye")) as client:
+        async with connected(server.port, early + frame(8, b"\x0f\xa0bye")) as client:
             assert [await client.next() for _ in range(3)] == [c * 70_000 for c in "abc"]
             assert await client.next() == Close(4000, "bye")
             assert await client.next() is None
@@ -180,12 +189,31 @@ def test_trio_server_answers_what_came_before_the_close_frame(example: ModuleTyp
     with_server(example, answer, use)
 
 
+def test_trio_servers_answers_to_a_client_that_has_closed_are_bounded(example: ModuleType) -> None:
+    async def flood(ws: Any, message: str) -> None:
+        for _ in range(100):
+            await ws.send(JUNK)
+        complete.append(True)
+
+    async def use(server: Server) -> None:
+        async with connected(server.port, frame(1, b"go") + frame(8, b"\x03\xe8")) as client:
+            assert await client.next() == JUNK
+            while (event := await client.next()) == JUNK:
+                pass
+            assert event == Close(1000, "")
+            assert await client.next() is None
+
+    complete: list[bool] = []
+    with_server(example, flood, use)
+    assert complete == []
+
+
 @pytest.mark.parametrize("ending", [frame(1, b"\xff"), frame(0)], ids=["1007", "1002"])
 def test_trio_servers_close_frame_is_read_by_a_client_that_keeps_sending(
     example: ModuleType, ending: bytes
 ) -> None:
-    async def use(port: int) -> None:
-        async with connected(port) as client:
+    async def use(server: Server) -> None:
+        async with connected(server.port) as client:
             await client.stream.send_all(ending)
             for _ in range(8):
                 await client.stream.send_all(JUNK)
@@ -197,8 +225,8 @@ def test_trio_servers_close_frame_is_read_by_a_client_that_keeps_sending(
 
 
 def test_trio_servers_refusal_is_read_by_a_client_that_keeps_sending(example: ModuleType) -> None:
-    async def use(port: int) -> None:
-        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+    async def use(server: Server) -> None:
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
             await stream.send_all(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n")
             for _ in range(8):
                 await stream.send_all(JUNK)
@@ -210,38 +238,48 @@ def test_trio_servers_refusal_is_read_by_a_client_that_keeps_sending(example: Mo
 
 
 def test_trio_server_closes(example: ModuleType) -> None:
-    """… from a handler, and from another task while nothing is received."""
+    """… and waits for the client's close frame before it ends the TCP connection."""
+    heard: list[str] = []
 
     async def close(ws: Any, message: str) -> None:
-        if message == "here":
-            await ws.close(4000, "bye")
-        else:
-            nursery.start_soon(ws.close)
+        heard.append(message)
+        await ws.close(4000, "bye")
+        with pytest.raises(ConnectionClosed, match="4000"):
+            await ws.send("too late")
 
-    async def use(port: int) -> None:
-        nonlocal nursery
-        async with trio.open_nursery() as nursery:
-            for message, expected in (("here", Close(4000, "bye")), ("there", Close(1000, ""))):
-                async with connected(port) as client:
-                    client.connection.send(message)
-                    client.connection.send("too late")
-                    await client.flush()
-                    assert await client.next() == expected
-                    await client.flush()
-                    assert await client.next() is None
+    async def use(server: Server) -> None:
+        async with connected(server.port) as client:
+            client.connection.send("go")
+            client.connection.send("too late")
+            await client.flush()
+            assert await client.next() == Close(4000, "bye")
 
-    nursery: Any = None
+            async def read_on() -> None:
+                ended.append(await client.next())
+
+            ended: list[None] = []
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read_on)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                assert ended == []
+                await client.flush()
+            assert ended == [None]
+
     with_server(example, close, use)
+    assert heard == ["go"]
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError(), ConnectionClosed(1006)], ids=repr)
 def test_trio_servers_handler_may_fail(
-    example: ModuleType, caplog: pytest.LogCaptureFixture
+    example: ModuleType, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    async def fail(ws: Any, message: str) -> None:
-        raise ZeroDivisionError(message)
+    """… with an error that is about another connection, too."""
 
-    async def use(port: int) -> None:
-        async with connected(port) as client:
+    async def fail(ws: Any, message: str) -> None:
+        raise error
+
+    async def use(server: Server) -> None:
+        async with connected(server.port) as client:
             client.connection.send("oh")
             await client.flush()
             assert await client.next() == Close(1011, "")
@@ -250,24 +288,28 @@ def test_trio_servers_handler_may_fail(
 
     with_server(example, fail, use)
     (record,) = caplog.records
-    assert (record.levelno, record.exc_info[0]) == (logging.ERROR, ZeroDivisionError)
+    assert (record.levelno, record.exc_info[0]) == (logging.ERROR, type(error))
 
 
 def test_trio_server_keeps_the_order_of_sends(example: ModuleType) -> None:
     """… of many tasks, to a client that reads slowly."""
-    sizes = [70_000, 1, 200_000, 2, 3_000_000, 3]
+    sizes = [70_000, 1, 16_000_000, 2, 200_000, 3]
 
     async def push(ws: Any, message: str) -> None:
         async with trio.open_nursery() as nursery:
             for number, size in enumerate(sizes):
                 nursery.start_soon(ws.send, bytes([number]) * size)
                 await trio.testing.wait_all_tasks_blocked()
+            all_begun.set()
 
-    async def use(port: int) -> None:
-        async with connected(port) as client:
+    all_begun = trio.Event()
+
+    async def use(server: Server) -> None:
+        async with connected(server.port) as client:
             client.connection = Connection(Role.CLIENT, max_message_size=None)
             client.connection.send("go")
             await client.flush()
+            await all_begun.wait()
             received = [await client.next() for _ in sizes]
             assert received == [bytes([n]) * size for n, size in enumerate(sizes)]
 
@@ -282,8 +324,8 @@ def test_trio_server_ends_an_unfinished_handshake(
 ) -> None:
     monkeypatch.setattr(example, "OPEN_TIMEOUT", 0.05)
 
-    async def use(port: int) -> None:
-        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+    async def use(server: Server) -> None:
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
             await stream.send_all(b"GET / HTTP/1.1\r\n")
             response = b"".join([data async for data in stream])
             assert response.startswith(b"HTTP/1.1 408 ")
@@ -297,8 +339,8 @@ def test_trio_server_pings_a_silent_client_and_gives_it_up(
     monkeypatch.setattr(example, "PING_INTERVAL", 0.05)
     monkeypatch.setattr(example, "PING_TIMEOUT", 0.05)
 
-    async def use(port: int) -> None:
-        async with connected(port) as client:
+    async def use(server: Server) -> None:
+        async with connected(server.port) as client:
             for _ in range(3):
                 assert await client.next() == Ping()
                 await client.flush()  # the pong
@@ -310,26 +352,35 @@ def test_trio_server_pings_a_silent_client_and_gives_it_up(
 
 
 def test_trio_server_does_not_wait_for_ever_for_a_close_frame(
-    example: ModuleType, monkeypatch: pytest.MonkeyPatch
+    example: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(example, "CLOSE_TIMEOUT", 0.05)
 
     async def close(ws: Any, message: str) -> None:
-        await ws.close()
+        if message == "here":
+            await ws.close()
+            await ws.send("too late")  # which is nobody's mistake
+        else:  # while nothing is received
+            nursery.start_soon(ws.close)
 
-    async def use(port: int) -> None:
-        async with connected(port) as client:
-            client.connection.send("go")
-            await client.flush()
-            assert await client.next() == Close(1000, "")
-            assert await client.next() is None
+    async def use(server: Server) -> None:
+        nonlocal nursery
+        async with trio.open_nursery() as nursery:
+            for message in ("here", "from another task"):
+                async with connected(server.port) as client:
+                    client.connection.send(message)
+                    await client.flush()
+                    assert await client.next() == Close(1000, "")
+                    assert await client.next() is None
             # Nor for a client that goes on.
-            async with connected(port) as client:
+            async with connected(server.port) as client:
                 await client.stream.send_all(frame(0))
                 with pytest.raises(trio.BrokenResourceError):
                     await repeat(client.stream.send_all)
 
+    nursery: Any = None
     with_server(example, close, use)
+    assert caplog.records == []
 
 
 def test_trio_server_drops_a_client_that_never_reads(
@@ -340,25 +391,26 @@ def test_trio_server_drops_a_client_that_never_reads(
     async def flood(ws: Any, message: str) -> None:
         with pytest.raises(ConnectionClosed, match="1006"):
             await repeat(ws.send)
-        dropped.set()
+        dropped.append(True)
 
-    async def use(port: int) -> None:
-        async with connected(port) as client:
+    async def use(server: Server) -> None:
+        async with connected(server.port) as client:
             client.connection.send("go")
             await client.flush()
-            await dropped.wait()
+            await server.gone.wait()
 
-    dropped = trio.Event()
+    dropped: list[bool] = []
     with_server(example, flood, use)
+    assert dropped == [True]
 
 
 def test_trio_server_survives_resets(example: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
-    async def use(port: int) -> None:
+    async def use(server: Server) -> None:
         for data in (b"", frame(1, b"hello"), frame(1, JUNK), frame(8)):
-            async with connected(port) as client:
+            async with connected(server.port) as client:
                 await client.stream.send_all(data)
                 client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        async with connected(port) as client:
+        async with connected(server.port) as client:
             client.connection.send("still there?")
             await client.flush()
             assert await client.next() == "still there?"
