@@ -81,9 +81,16 @@ def test_a_message_is_compressed_when_it_pays_or_is_wished(
     assert server.receive_data(client.data_to_send()) == [expected]
 
 
+def test_a_connection_says_what_was_agreed_on() -> None:
+    for agreement in agree(PerMessageDeflate()):
+        connection = Connection(agreement.role, deflate=agreement)
+        assert connection.deflate is agreement
+        assert connection.compressor == ("zlib", None, agreement.max_window_bits, 5)
+
+
 def test_without_an_agreement_nothing_is_compressed() -> None:
     server = Connection(Role.SERVER)
-    assert server.compressor is None
+    assert server.compressor is server.deflate is None
     server.send(TEXT, compress=True)
     server.send(prepare(TEXT), compress=True)
     assert [frame.rsv1 for frame in frames_of(server)] == [False, False]
@@ -219,10 +226,26 @@ def test_a_first_fragment_that_goes_plain_is_followed_by_plain_ones(
         sender.send(first, fin=False, compress=False)
         sender.continuation("and more", fin=False)
         sender.continuation(TEXT)
+        data = sender.data_to_send()
+        frames = FrameDecoder(masked=sender.role is Role.CLIENT, rsv1=True).feed(data)
+        assert [frame.rsv1 for frame in frames] == [False] * 3
         sender.send(TEXT)
-        received = receiver.receive_data(sender.data_to_send())
+        received = receiver.receive_data(data + sender.data_to_send())
         assert received == [TEXT + "and more" + TEXT, TEXT]
         assert receiver.error is None
+
+
+@pytest.mark.parametrize("compress", [None, True, False])
+def test_a_prepared_message_is_compressed_as_any_other(compress: bool | None) -> None:
+    for message in (TEXT, "short", NOISE, ""):
+        for sent in (message, prepare(message)):
+            _, server = pair()
+            server.send(sent, compress=compress)
+            (one,) = frames_of(server)
+            server.send(sent, compress=compress, fin=False)
+            server.continuation(b"")
+            assert one.rsv1 is (compress is True or (compress is None and message == TEXT))
+            assert [frame.rsv1 for frame in frames_of(server)] == [compress is not False, False]
 
 
 def test_a_prepared_message_out_of_turn_is_refused_without_compression_too() -> None:
