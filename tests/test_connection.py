@@ -303,6 +303,20 @@ def test_the_end_of_the_stream_without_a_close_frame_is_1006(role):
 
 
 @roles
+def test_what_was_queued_can_be_sent_after_the_end_of_the_stream(role):
+    """The peer may have shut down only its writing side."""
+    connection = Connection(role)
+    connection.receive_data(from_peer(connection, Opcode.PING, b"there?"))
+    connection.send("answer")
+    connection.receive_eof()
+    connection.close()
+    assert frames_of(connection) == [Frame(Opcode.PONG, b"there?"), Frame(Opcode.TEXT, b"answer")]
+    connection.receive_eof()
+    assert (connection.state, connection.close_code) == (State.CLOSED, 1006)
+    assert connection.data_to_send() == b""
+
+
+@roles
 def test_the_end_of_the_stream_in_the_close_handshake_is_1006_too(role):
     connection = Connection(role)
     connection.close(4000)

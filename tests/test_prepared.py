@@ -88,6 +88,20 @@ def test_a_connection_says_what_was_agreed_on() -> None:
         assert connection.compressor == ("zlib", None, agreement.max_window_bits, 5)
 
 
+@pytest.mark.parametrize("agreed", [True, False])
+@pytest.mark.parametrize("compress", [None, True, False])
+def test_send_returns_how_much_is_queued(agreed: bool, compress: bool | None) -> None:
+    ends = pair() if agreed else (Connection(Role.CLIENT), Connection(Role.SERVER))
+    for connection in ends:
+        before = 0
+        for message in ("short", b"short", bytearray(b"short"), TEXT, prepare("short"), NOISE):
+            queued = connection.send(message, compress=compress)
+            assert before < queued == connection.bytes_queued
+            before = queued
+        queued = connection.send(TEXT, fin=False, compress=compress)
+        assert before < queued == connection.bytes_queued == len(connection.data_to_send())
+
+
 def test_without_an_agreement_nothing_is_compressed() -> None:
     server = Connection(Role.SERVER)
     assert server.compressor is server.deflate is None

@@ -40,28 +40,25 @@ class Connection(HotConnection):
 
     Threads that share one have to lock it.
 
-    It does not touch the TCP connection: that is up to you. Give what the socket delivers to
-    `receive_data`, and tell `receive_eof` when it delivers no more. After each call, here and
-    to any method that sends, write what `data_to_send` returns. When `state` is CLOSED, write
-    that once more, and then end the TCP connection (RFC 6455 §7.1.1, §7.1.7):
+    It does no I/O. Pass what the socket delivers to `receive_data`, and call `receive_eof` at
+    the end of the stream. After these calls, and after those that send something, write what
+    `data_to_send` returns. When `state` is CLOSED after that, there is nothing more to say, and
+    the TCP connection has to be ended (RFC 6455 §7.1.1, §7.1.7):
 
-    - A server, and whoever failed the connection (`error` is set, or `fail` was called), shuts
-      down the writing side of the socket only (`SHUT_WR`), then reads and drops what arrives
-      until the peer has ended its side too, for 10 seconds at most, say, and then closes the
-      socket. A socket that is closed while something is unread, or still to arrive, sends a
-      reset. The peer's system then throws away what the peer has not read, and with it the
-      close frame that says what was wrong.
-    - Over TLS there may be no way to end one side only. Write, read and drop what arrives until
-      the peer has closed or has been silent for a second, and then close.
-    - A client reads until the server has closed, but for 10 seconds at most, and then closes
-      its socket. So it is the server that keeps the TCP state TIME_WAIT.
-    - After `receive_eof` without a close frame before it, `close_code` is 1006: nobody is left
-      to wait for, and the socket can be closed at once.
+    - On a server, and wherever the connection failed (`error` is set, or you called `fail`),
+      shut down only the writing side of the socket. Then read, and drop what arrives, until the
+      peer has ended its side too; give up after 10 seconds, say. Then close the socket. If you
+      close it at once while something is unread or still to come, the system sends a reset, and
+      the peer loses whatever it has not read yet: the close frame that says what was wrong.
+    - On a client, read until the server has closed, for at most 10 seconds, then close.
+    - Where the writing side cannot be shut down alone, as with TLS in Python, read and drop
+      until the peer has closed or has been silent for a second, then close.
+    - After `receive_eof`, if `close_code` is 1006, there is nobody to wait for: close at once.
 
-    Timeouts are up to you as well. After `close`, wait some 10 seconds for the peer's close
-    frame, then close the socket. What is written may never be taken, and a peer that is gone
-    may never end the stream: bound the time of a write, and `ping` a peer that is silent.
-    `examples/trio_server.py` in fastws's sources is a server that does all this.
+    The clock is yours, too. Close the socket if the peer does not answer `close` within some
+    10 seconds. Limit how long a write may take, for a peer may never read; and `ping` a peer
+    that is silent, for it may be gone without the system knowing. A server that does all this
+    is in `examples/trio_server.py` of fastws's sources.
 
     Args:
         role: which end we are: a client masks what it sends (RFC 6455 §5.1).
@@ -159,15 +156,15 @@ class Connection(HotConnection):
             self._end(self.error.close_code.value, str(self.error))
 
     def receive_eof(self) -> None:
-        """Take note of the end of the stream: the peer will send no more.
+        """Note that the stream has ended: the peer will send nothing more.
 
-        If neither its close frame nor a violation came before, the connection is over:
-        `state` is CLOSED, `close_code` 1006, and no close frame is queued, nor any answered.
-        That is so after a close frame of ours too. What was queued before is still handed out:
-        a peer that has only ended its side of the TCP connection can read it.
+        If that comes before the peer's close frame, the connection is lost: `state` becomes
+        CLOSED and `close_code` 1006, even if we sent a close frame, and none is queued now.
+        What was queued before is still returned by `data_to_send`, as the peer may have shut
+        down only its writing side. Part of a message is dropped.
 
-        After a close frame or a violation, and when it is called again, it changes nothing.
-        In particular, what came before can still be answered, as `State` says of OPEN.
+        After the peer's close frame or a violation, nothing changes, and what came before can
+        still be answered.
         """
         if self.close_code is None:
             self._end(CloseCode.ABNORMAL_CLOSURE.value, "")

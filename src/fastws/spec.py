@@ -28,9 +28,8 @@ class State(IntEnum):
     OPEN: messages travel both ways. When the peer closed or broke the protocol, what came
         before can still be answered: the next `data_to_send` ends with our close frame.
     CLOSING: we sent a close frame and wait for the peer's; messages may still arrive.
-    CLOSED: nothing more is sent or received. What `data_to_send` returns should still go out;
-        then the TCP connection is to be ended: half of it first, so that no reset takes our
-        close frame away from the peer. `Connection` says how.
+    CLOSED: nothing more is sent or received. Write what `data_to_send` still returns, then end
+        the TCP connection as `Connection` says, so that the peer can read the close frame.
     """
 
     OPEN = 1
