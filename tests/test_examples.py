@@ -337,7 +337,7 @@ def test_trio_server_pings_a_silent_client_and_gives_it_up(
     example: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(example, "PING_INTERVAL", 0.05)
-    monkeypatch.setattr(example, "PING_TIMEOUT", 0.05)
+    monkeypatch.setattr(example, "PING_TIMEOUT", 1.0)
 
     async def use(server: Server) -> None:
         async with connected(server.port) as client:
