@@ -1232,6 +1232,38 @@ def test_slow_client_does_not_keep_others_from_receiving() -> None:
     run(main())
 
 
+def test_application_that_sends_and_sends_lets_others_run() -> None:
+    """… though its client takes all of it, so that no `send` has to wait."""
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def act(receive: Any, send: Any) -> None:
+        await receive()
+        server.protocol.transport.set_write_buffer_limits(1 << 30)
+        await send(ACCEPT)
+        others = asyncio.create_task(count_turns())
+        for _ in range(1000):
+            await send({"type": "websocket.send", "bytes": bytes(4096)})
+        assert turns > 10
+        others.cancel()
+        await send({"type": "websocket.close"})
+
+    async def main() -> None:
+        nonlocal server
+        async with serving(Recorder(act)) as server, Client(server.port) as client:
+            await client.open()
+            assert [await client.recv() for _ in range(1000)] == [bytes(4096)] * 1000
+            assert await client.end() == (1000, "")
+
+    server: Any = None
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("size", "limit", "most"), [(10, 4, 4), (500_000, 32, 4)], ids=["many", "large"]
 )

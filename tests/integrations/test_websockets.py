@@ -538,7 +538,10 @@ def test_writes_whatever_an_extension_makes(mask: bool) -> None:
     for made in (
         Frame(Opcode.PING, bytes(126)),
         Frame(Opcode.PING, bytes(70_000), False),
-        Frame(Opcode.TEXT, b"abc", True, True, True, True),
+        *(
+            Frame(Opcode.TEXT, b"abc", True, *bits)
+            for bits in itertools.product((True, False), repeat=3)
+        ),
         Frame(Opcode.TEXT, memoryview(bytes(20))[::2], False, True),
         Frame(11, b"abc", True, True),  # type: ignore[arg-type]
     ):
