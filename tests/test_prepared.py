@@ -81,6 +81,32 @@ def test_a_message_is_compressed_when_it_pays_or_is_wished(
     assert server.receive_data(client.data_to_send()) == [expected]
 
 
+@pytest.mark.parametrize("gain", [-1, 0, 1])
+def test_compression_pays_from_one_byte_on(gain: int) -> None:
+    for repeated in range(100):
+        message = NOISE[:50] + b"a" * repeated
+        _, server = pair(threshold=0)
+        server.send(message, compress=True)
+        (frame,) = frames_of(server)
+        if len(frame.payload) + gain == len(message):
+            break
+    else:
+        pytest.fail("there is no such message")
+    _, server = pair(threshold=0)
+    server.send(message)
+    (frame,) = frames_of(server)
+    assert frame.rsv1 is (gain == 1)
+
+
+@pytest.mark.parametrize("size", [255, 256])
+def test_messages_are_compressed_from_the_threshold_on(size: int) -> None:
+    for message in (bytes(size), "é" * (size // 2) + "e" * (size % 2)):
+        _, server = pair(threshold=256)
+        server.send(message)
+        (frame,) = frames_of(server)
+        assert frame.rsv1 is (size == 256)
+
+
 def test_a_connection_says_what_was_agreed_on() -> None:
     for agreement in agree(PerMessageDeflate()):
         connection = Connection(agreement.role, deflate=agreement)
