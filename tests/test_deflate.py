@@ -229,17 +229,13 @@ SMALL = {"max_window_bits": 11, "peer_max_window_bits": 10}
 @pytest.mark.parametrize(
     ("config", "offer", "answer", "agreed"),
     [
-        # Nothing asked: our window is named, because it is ours to make smaller.
-        ({}, "", "server_max_window_bits=12", (True, True, 12, 15)),
+        # Nothing asked: that our window is smaller is our own affair.
+        ({}, "", "", (True, True, 12, 15)),
         (WIDE, "", "", (True, True, 15, 15)),
         # A client that does not offer to use a smaller window is not asked to.
-        (SMALL, "", "server_max_window_bits=11", (True, True, 11, 15)),
-        (
-            SMALL,
-            "client_max_window_bits",
-            "server_max_window_bits=11; client_max_window_bits=10",
-            (True, True, 11, 10),
-        ),
+        (SMALL, "", "", (True, True, 11, 15)),
+        (SMALL, "client_max_window_bits", "client_max_window_bits=10", (True, True, 11, 10)),
+        # With a value, the client says what it will use; not all do so unless it is confirmed.
         (WIDE, "client_max_window_bits", "", (True, True, 15, 15)),
         (WIDE, "client_max_window_bits=15", "", (True, True, 15, 15)),
         (WIDE, "client_max_window_bits=9", "client_max_window_bits=9", (True, True, 15, 9)),
@@ -247,22 +243,26 @@ SMALL = {"max_window_bits": 11, "peer_max_window_bits": 10}
         (
             SMALL,
             "client_max_window_bits=12",
-            "server_max_window_bits=11; client_max_window_bits=10",
+            "client_max_window_bits=10",
             (True, True, 11, 10),
         ),
-        # What is asked of our window is confirmed.
+        (SMALL, "client_max_window_bits=9", "client_max_window_bits=9", (True, True, 11, 9)),
+        # What is asked of our window is confirmed as it was asked, though we may use less.
         (WIDE, "server_max_window_bits=15", "server_max_window_bits=15", (True, True, 15, 15)),
         (WIDE, "server_max_window_bits=9", "server_max_window_bits=9", (True, True, 9, 15)),
         (SMALL, "server_max_window_bits=10", "server_max_window_bits=10", (True, True, 10, 15)),
-        (SMALL, "server_max_window_bits=15", "server_max_window_bits=11", (True, True, 11, 15)),
+        (SMALL, "server_max_window_bits=15", "server_max_window_bits=15", (True, True, 11, 15)),
+        (SMALL, "server_max_window_bits=11", "server_max_window_bits=11", (True, True, 11, 15)),
         # No library compresses for a window of 256 bytes.
         ({}, "server_max_window_bits=8", None, None),
         # Context takeover
         (WIDE, "server_no_context_takeover", "server_no_context_takeover", (False, True, 15, 15)),
         (WIDE, "client_no_context_takeover", "client_no_context_takeover", (True, False, 15, 15)),
+        # ... which we can forgo without a word.
+        (WIDE | {"context_takeover": False}, "", "", (False, True, 15, 15)),
         (
             WIDE | {"context_takeover": False},
-            "",
+            "server_no_context_takeover",
             "server_no_context_takeover",
             (False, True, 15, 15),
         ),
@@ -323,7 +323,7 @@ def test_server_answers_an_offer(
     fallback = "permessage-deflate; client_no_context_takeover"
     if agreed is None:
         parameters, taken = serve(f"{offers}, {fallback}", **config)
-        assert parameters == "client_no_context_takeover; server_max_window_bits=12"
+        assert parameters == "client_no_context_takeover"
         assert terms(taken) == (True, False, 12, 15)
     else:
         assert terms(serve(f"{offers}, {fallback}", **config)[1]) == agreed
@@ -354,20 +354,21 @@ def test_server_refuses_a_request_whose_offer_is_no_list(value: str) -> None:
 @pytest.mark.parametrize(
     ("config", "offers"),
     [
-        ({}, "permessage-deflate; client_max_window_bits=12"),
+        # Whatever the server answers, we can refer back less far.
+        ({}, "permessage-deflate; client_max_window_bits"),
         (WIDE, "permessage-deflate; client_max_window_bits"),
         (
             {"context_takeover": False, "peer_context_takeover": False},
             (
                 "permessage-deflate; server_no_context_takeover; client_no_context_takeover;"
-                " client_max_window_bits=12"
+                " client_max_window_bits"
             ),
         ),
         (
             SMALL,
             (
-                "permessage-deflate; client_max_window_bits=11; server_max_window_bits=10,"
-                " permessage-deflate; client_max_window_bits=11"
+                "permessage-deflate; client_max_window_bits; server_max_window_bits=10,"
+                " permessage-deflate; client_max_window_bits"
             ),
         ),
     ],
@@ -415,6 +416,10 @@ def connect(answer: str, **config: Any) -> Agreement | None:
         (WIDE, "client_max_window_bits=8", (True, True, 8, 15)),
         ({}, "client_max_window_bits=12", (True, True, 12, 15)),
         ({}, "client_max_window_bits=9", (True, True, 9, 15)),
+        # ... which may be more than we will use.
+        ({}, "client_max_window_bits=13", (True, True, 12, 15)),
+        ({}, "client_max_window_bits=15", (True, True, 12, 15)),
+        (SMALL, "client_max_window_bits=12; server_max_window_bits=10", (True, True, 11, 10)),
         # It need not confirm what we do without being asked.
         ({"context_takeover": False}, "", (False, True, 12, 15)),
         # The answer to our second offer, in which the server's window is its own affair.
@@ -439,9 +444,7 @@ def test_client_takes_an_answer(
 @pytest.mark.parametrize(
     ("config", "answer"),
     [
-        # §7.1.2.2: not larger than offered, and never without a value.
-        ({}, "client_max_window_bits=13"),
-        ({}, "client_max_window_bits=15"),
+        # §7.1.2.2: never without a value.
         ({}, "client_max_window_bits"),
         (WIDE, "client_max_window_bits"),
         # §7.1.1.1: what was asked for has to be confirmed.
@@ -482,6 +485,184 @@ def test_client_goes_without_when_the_server_does() -> None:
     assert handshake.extensions == []
 
 
+# Negotiation: what others say --------------------------------------------------------------------
+
+# What clients offer: by default, and as they can be told to.
+OFFERS = {
+    "Chrome, Edge, Node's ws, undici, Bun, .NET, websockets, Tornado, faye, Tomcat, Tyrus": (
+        "permessage-deflate; client_max_window_bits",
+        (True, True, 12, 15),
+    ),
+    "Firefox, Safari, OkHttp, Jetty, Mojolicious, coder's Go client": (
+        "permessage-deflate",
+        (True, True, 12, 15),
+    ),
+    "Netty, and its older names of the extension": (
+        "permessage-deflate;client_max_window_bits,deflate-frame,x-webkit-deflate-frame",
+        (True, True, 12, 15),
+    ),
+    "Netty, told to ask for a window": (
+        "permessage-deflate; server_max_window_bits=13; client_max_window_bits",
+        (True, True, 12, 15),
+    ),
+    "gorilla, gws, uWebSockets": (
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+        (False, False, 12, 15),
+    ),
+    "nhooyr": (
+        "permessage-deflate; client_no_context_takeover; server_no_context_takeover",
+        (False, False, 12, 15),
+    ),
+    "gws, told to ask for windows": (
+        "permessage-deflate; server_max_window_bits=10; client_max_window_bits=11",
+        (True, True, 10, 11),
+    ),
+    "Boost.Beast": (
+        "permessage-deflate; server_max_window_bits=15; client_max_window_bits=15",
+        (True, True, 12, 15),
+    ),
+    "wsproto": (
+        "permessage-deflate; client_max_window_bits=15; server_max_window_bits=15",
+        (True, True, 12, 15),
+    ),
+    "Starscream": (
+        "permessage-deflate; client_max_window_bits; server_max_window_bits=15",
+        (True, True, 12, 15),
+    ),
+    "IXWebSocket": (
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover;"
+        " server_max_window_bits=15; client_max_window_bits=15",
+        (False, False, 12, 15),
+    ),
+    "Autobahn, libwebsockets, websocketpp": (
+        "permessage-deflate; client_no_context_takeover; client_max_window_bits",
+        (True, False, 12, 15),
+    ),
+    "aiohttp with compress=12": (
+        "permessage-deflate; client_max_window_bits; server_max_window_bits=12",
+        (True, True, 12, 15),
+    ),
+    "websockets before 10, .NET with smaller windows": (
+        "permessage-deflate; server_max_window_bits=9; client_max_window_bits=9",
+        (True, True, 9, 9),
+    ),
+    "Chrome's second choice of old": (
+        "permessage-deflate; client_max_window_bits, x-webkit-deflate-frame",
+        (True, True, 12, 15),
+    ),
+    "Safari of old": ("x-webkit-deflate-frame", None),
+}
+
+
+@pytest.mark.parametrize("who", OFFERS)
+@pytest.mark.parametrize("config", [{}, {"context_takeover": False}, WIDE], ids=str)
+def test_offers_that_are_met(who: str, config: dict[str, Any]) -> None:
+    """None of these clients can find in the answer what it did not ask for.
+
+    Netty refuses a window or the server's takeover that it did not ask for, and a window that
+    is another; nhooyr and gorilla know two parameters.
+    """
+    offer, agreed = OFFERS[who]
+    parameters, ours = serve(offer, **config)
+    if agreed is None:
+        assert ours is None
+        return
+    takeover, peer_takeover, bits, peer_bits = agreed
+    if config == WIDE:
+        bits = int(dict(parse_extensions([offer])[0][1]).get("server_max_window_bits", 15))
+    takeover = takeover and config.get("context_takeover", True)
+    assert terms(ours) == (takeover, peer_takeover, bits, peer_bits)
+
+    (_, asked), *_ = parse_extensions([offer])
+    (_, answered), *_ = parse_extensions([f"permessage-deflate; {parameters}".rstrip("; ")])
+    confirmed = {name: value for name, value in asked if value is not None}
+    for name, value in answered:
+        assert (name, value) in asked or (name, confirmed.get(name)) == (name, None)
+        assert name in dict(asked)
+    # What is asked of a server has to be confirmed (§7.1.1.1, §7.1.2.1).
+    for name, value in asked:
+        if name.startswith("server_"):
+            assert (name, value) in answered
+
+
+# What servers answer to our offer: by default, and as they can be told to.
+ANSWERS = {
+    "most": ("permessage-deflate", (True, True, 12, 15)),
+    "Node's ws with clientMaxWindowBits: 13": (
+        "permessage-deflate; client_max_window_bits=13",
+        (True, True, 12, 15),
+    ),
+    "Node's ws with clientMaxWindowBits: 15, wsproto, faye": (
+        "permessage-deflate; client_max_window_bits=15",
+        (True, True, 12, 15),
+    ),
+    "Node's ws with clientMaxWindowBits: 10": (
+        "permessage-deflate; client_max_window_bits=10",
+        (True, True, 10, 15),
+    ),
+    "Node's ws with serverMaxWindowBits: 10": (
+        "permessage-deflate; server_max_window_bits=10",
+        (True, True, 12, 10),
+    ),
+    "Node's ws without takeover": (
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+        (False, False, 12, 15),
+    ),
+    "websockets": (
+        "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",
+        (True, True, 12, 12),
+    ),
+    "fastws under uvicorn": (
+        "permessage-deflate; client_max_window_bits=12",
+        (True, True, 12, 15),
+    ),
+    "gorilla, gws, nhooyr, Swoole": (
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+        (False, False, 12, 15),
+    ),
+    "uWebSockets with a shared compressor, Bun": (
+        "permessage-deflate; client_no_context_takeover; server_no_context_takeover",
+        (False, False, 12, 15),
+    ),
+    "uWebSockets with a dedicated compressor": (
+        "permessage-deflate; client_no_context_takeover; server_max_window_bits=13",
+        (False, True, 12, 13),
+    ),
+    "Jetty": (
+        "permessage-deflate;server_no_context_takeover",
+        (True, False, 12, 15),
+    ),
+    "Tomcat": (
+        "permessage-deflate;client_max_window_bits=15",
+        (True, True, 12, 15),
+    ),
+    "Haskell's websockets with 8 bits": (
+        "permessage-deflate; server_max_window_bits=8; client_max_window_bits=8",
+        (True, True, 8, 8),
+    ),
+    "Panda": (
+        "permessage-deflate; server_max_window_bits=15; client_max_window_bits=15",
+        (True, True, 12, 15),
+    ),
+}
+
+
+@pytest.mark.parametrize("who", ANSWERS)
+def test_answers_that_are_met(who: str) -> None:
+    answer, agreed = ANSWERS[who]
+    assert terms(connect(answer)) == agreed
+
+
+def test_a_window_smaller_than_agreed_is_one_that_the_peer_can_read() -> None:
+    """The peer keeps no more than was agreed on, and we refer back no farther."""
+    agreed = connect("permessage-deflate; client_max_window_bits=13")
+    assert agreed is not None
+    deflater, stream = Deflater(agreed), zlib.decompressobj(-13)
+    block = noise(6000)
+    for message in (block, block[::-1] * 2, block):
+        assert stream.decompress(deflater.deflate(message, True) + FLUSHED) == message
+
+
 configs = st.builds(
     PerMessageDeflate,
     context_takeover=st.booleans(),
@@ -498,12 +679,11 @@ def test_both_ends_agree_on_the_same(
 ) -> None:
     response, here = next(filter(None, map(server.accept_offer, client.offers())))
     there = client.accept_response(response)
-    assert terms(here) == (
-        there.peer_context_takeover,
-        there.context_takeover,
-        there.peer_max_window_bits,
-        there.max_window_bits,
-    )
+    # Neither does what the other does not expect.
+    assert here.context_takeover <= there.peer_context_takeover
+    assert there.context_takeover <= here.peer_context_takeover
+    assert here.max_window_bits <= there.peer_max_window_bits
+    assert there.max_window_bits <= here.peer_max_window_bits
     # Neither does more than it wanted, nor has to keep more than it wanted.
     assert here.max_window_bits <= server.max_window_bits
     assert there.max_window_bits <= client.max_window_bits

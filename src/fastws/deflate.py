@@ -74,9 +74,12 @@ class PerMessageDeflate:
         context_takeover: whether a message we send may refer to the ones before. Without,
             all connections share their compressors.
         peer_context_takeover: whether a message we receive may refer to the ones before.
-        max_window_bits: the base-2 logarithm of how far back we refer, 9 to 15.
-        peer_max_window_bits: how far back the peer may refer, 9 to 15. A server can ask
-            this of clients only that offer it; others get what they offer.
+        max_window_bits: the base-2 logarithm of how far back we refer, 9 to 15. The peer
+            need not know it: what is agreed on may be larger, never smaller, than what we use.
+        peer_max_window_bits: how far back the peer may refer, 9 to 15. A client asks its
+            server for it, and takes a larger window where the server has no other. A server
+            can ask only clients that offer to be asked; the others use what they like, up
+            to 15. With the default of 15, a decompressor takes 39 KiB.
         level: the compression level, as the backend counts; None for its default.
         mem_level: how much memory a compressor's tables get, 1 to 9.
         threshold: the smallest message to compress, in bytes. A message also goes out
@@ -124,9 +127,9 @@ class PerMessageDeflate:
         if offered is None:
             return None
         # §7.1.2.1: a server that cannot do with the window offered declines.
-        if isinstance(offered.server_bits, int) and offered.server_bits < MIN_WINDOW_BITS:
+        asked = offered.server_bits or MAX_WINDOW_BITS
+        if asked < MIN_WINDOW_BITS:
             return None
-        server_bits = min(self.max_window_bits, offered.server_bits or MAX_WINDOW_BITS)
         # §7.1.2.2: only a client that said so can be asked to use a smaller window.
         client_bits = offered.client_bits or MAX_WINDOW_BITS
         if offered.client_bits is not None:
@@ -136,17 +139,20 @@ class PerMessageDeflate:
             config=self,
             context_takeover=self.context_takeover and not offered.server_no_takeover,
             peer_context_takeover=self.peer_context_takeover and not offered.client_no_takeover,
-            max_window_bits=server_bits,
+            max_window_bits=min(self.max_window_bits, asked),
             peer_max_window_bits=client_bits,
         )
+        # How little we refer back to is nothing that a client must know, and some refuse an
+        # answer that says more, or other, than what they asked for: it gets just that.
         answer: list[tuple[str, str | None]] = []
-        if not agreement.context_takeover:
+        if offered.server_no_takeover:
             answer.append((_SERVER_NO_CONTEXT_TAKEOVER, None))
         if not agreement.peer_context_takeover:
             answer.append((_CLIENT_NO_CONTEXT_TAKEOVER, None))
-        if server_bits < MAX_WINDOW_BITS or offered.server_bits is not None:
-            answer.append((_SERVER_MAX_WINDOW_BITS, str(server_bits)))
-        if offered.client_bits is not None and client_bits < MAX_WINDOW_BITS:
+        if offered.server_bits is not None:
+            answer.append((_SERVER_MAX_WINDOW_BITS, str(asked)))
+        # A value in the offer is a hint (§7.1.2.2) that not every client keeps to by itself.
+        if client_bits < MAX_WINDOW_BITS:
             answer.append((_CLIENT_MAX_WINDOW_BITS, str(client_bits)))
         return answer, agreement
 
@@ -159,8 +165,8 @@ class PerMessageDeflate:
             ours.append((_SERVER_NO_CONTEXT_TAKEOVER, None))
         if not self.context_takeover:
             ours.append((_CLIENT_NO_CONTEXT_TAKEOVER, None))
-        bits = None if self.max_window_bits == MAX_WINDOW_BITS else str(self.max_window_bits)
-        ours.append((_CLIENT_MAX_WINDOW_BITS, bits))
+        # Without a value: any answer will do, for we can always refer back less far.
+        ours.append((_CLIENT_MAX_WINDOW_BITS, None))
         if self.peer_max_window_bits == MAX_WINDOW_BITS:
             return [ours]
         # A server may be unable to use a smaller window; better a large one than none.
@@ -175,8 +181,8 @@ class PerMessageDeflate:
         answer = _parse(params)
         if answer is None:
             raise ValueError("bad parameters of permessage-deflate")
-        if answer.client_bits is not None and not 8 <= answer.client_bits <= self.max_window_bits:
-            raise ValueError(f"{_CLIENT_MAX_WINDOW_BITS} is not what was offered")
+        if answer.client_bits == 0:
+            raise ValueError(f"{_CLIENT_MAX_WINDOW_BITS} has no value")
         # §7.1.1.1: what was asked for has to be confirmed.
         if not self.peer_context_takeover and not answer.server_no_takeover:
             raise ValueError(f"{_SERVER_NO_CONTEXT_TAKEOVER} is missing")
@@ -185,7 +191,7 @@ class PerMessageDeflate:
             config=self,
             context_takeover=self.context_takeover and not answer.client_no_takeover,
             peer_context_takeover=not answer.server_no_takeover,
-            max_window_bits=answer.client_bits or self.max_window_bits,
+            max_window_bits=min(self.max_window_bits, answer.client_bits or MAX_WINDOW_BITS),
             peer_max_window_bits=answer.server_bits or MAX_WINDOW_BITS,
         )
 
@@ -199,8 +205,9 @@ class Agreement:
         config: how we wanted it.
         context_takeover: whether a message we send may refer to the ones before.
         peer_context_takeover: whether a message we receive may.
-        max_window_bits: how far back we refer, 8 to 15.
-        peer_max_window_bits: how far back the peer refers, 8 to 15.
+        max_window_bits: how far back we refer, 8 to 15; the peer may have been promised no
+            more than a larger window.
+        peer_max_window_bits: how far back the peer may refer, 8 to 15.
     """
 
     role: Role

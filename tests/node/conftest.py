@@ -43,8 +43,8 @@ def echo() -> Iterator[Echo]:
 class NodeServer(Program):
     """A `ws` server that listens."""
 
-    def __init__(self, node: str, *args: str) -> None:
-        super().__init__(node, SCRIPT, "server", *args)
+    def __init__(self, node: str, *args: str, env: dict[str, str] | None = None) -> None:
+        super().__init__(node, SCRIPT, "server", *args, env=env)
         try:
             self.port = int(self.line())
         except BaseException:

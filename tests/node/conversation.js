@@ -1,7 +1,8 @@
 // The Node world's side of the tests, with the `ws` package.
 //
 //   node conversation.js client NAME URL   hold a conversation; status 0 if it went as it should
-//   node conversation.js server [CERT KEY] serve, and log to stdout what happens
+//   node conversation.js server [CERT KEY] serve, and log to stdout what happens; DEFLATE in the
+//                                          environment has options of permessage-deflate in JSON
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -239,7 +240,7 @@ function serve(cert, key) {
     : createHttpServer();
   const wss = new WebSocketServer({
     server,
-    perMessageDeflate: true,
+    perMessageDeflate: JSON.parse(process.env.DEFLATE ?? 'true'),
     handleProtocols: (offered) => (offered.has('two') ? 'two' : false),
     verifyClient: ({ req }) => req.headers['x-unwelcome'] === undefined,
   });

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import queue
 import socket
@@ -163,6 +164,37 @@ def test_shutdown_of_the_server(node):
 
 
 # Node is the server -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "bits", "peer_bits"),
+    [
+        ({}, 12, 15),
+        ({"clientMaxWindowBits": 15}, 12, 15),
+        ({"clientMaxWindowBits": 13}, 12, 15),
+        ({"clientMaxWindowBits": 10}, 10, 15),
+        ({"clientMaxWindowBits": 9, "serverMaxWindowBits": 9}, 9, 9),
+        ({"serverMaxWindowBits": 13, "serverNoContextTakeover": True}, 12, 13),
+        ({"clientNoContextTakeover": True}, 12, 15),
+    ],
+    ids=str,
+)
+def test_compression(node, options, bits, peer_bits):
+    async def converse(url: str):
+        async with fastws.connect(f"{url}/echo", deflate=True) as ws:
+            # What lies farther back than any window, and what lies within.
+            block = os.urandom(5000)
+            for message in (block, block, block * 10, block[::-1] + block, "zażółć " * 1000):
+                await ws.send(message)
+                assert await ws.recv() == message
+            return ws._connection
+
+    options = {"threshold": 0} | options
+    with NodeServer(node, env={"DEFLATE": json.dumps(options)}) as server:
+        connection = drive(converse(server.url))
+        assert server.line() == "closed: 1000"
+    agreed = connection.deflate
+    assert (agreed.max_window_bits, agreed.peer_max_window_bits) == (bits, peer_bits)
 
 
 async def echoes(ws, *messages) -> None:
