@@ -201,11 +201,13 @@ def serve(offers: str, **config: Any) -> tuple[str, Agreement | None]:
     ]
     if not answers:
         assert handshake.extensions == []
+        assert handshake.deflate is None
         return "", None
     (answer,), (agreed,) = answers, handshake.extensions
     name, _, parameters = answer.partition("; ")
     assert name == "permessage-deflate"
     assert isinstance(agreed, Agreement)
+    assert handshake.deflate is agreed
     assert agreed.role is Role.SERVER
     return parameters, agreed
 
@@ -395,6 +397,7 @@ def connect(answer: str, **config: Any) -> Agreement | None:
         return None
     (agreed,) = handshake.extensions
     assert isinstance(agreed, Agreement)
+    assert handshake.deflate is agreed
     assert agreed.role is Role.CLIENT
     return agreed
 
@@ -530,8 +533,10 @@ OFFERS = {
         (True, True, 12, 15),
     ),
     "IXWebSocket": (
-        "permessage-deflate; server_no_context_takeover; client_no_context_takeover;"
-        " server_max_window_bits=15; client_max_window_bits=15",
+        (
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover;"
+            " server_max_window_bits=15; client_max_window_bits=15"
+        ),
         (False, False, 12, 15),
     ),
     "Autobahn, libwebsockets, websocketpp": (

@@ -44,7 +44,7 @@ from .codec import (
     kernel,
 )
 from .connection import Connection, State
-from .deflate import PerMessageDeflate
+from .deflate import Agreement, PerMessageDeflate
 from .events import Close, Event, Ping, Pong
 from .exceptions import (
     ConnectionClosed,
@@ -58,13 +58,20 @@ from .exceptions import (
     StateError,
     WebSocketError,
 )
-from .handshake import ClientHandshake, ServerHandshake
-from .http import Headers, Request, Response
+from .handshake import (
+    URI,
+    ClientExtension,
+    ClientHandshake,
+    ServerExtension,
+    ServerHandshake,
+)
+from .http import Headers, HeadersLike, Request, Response
 from .prepared import PreparedMessage, prepare
 from .spec import CloseCode, Opcode, Role
 
 if TYPE_CHECKING:
     from .aio.client import connect
+    from .aio.opening import ProcessRequest
     from .aio.protocol import WebSocketProtocol
     from .aio.server import Server, serve
     from .aio.websocket import WebSocket
@@ -73,21 +80,27 @@ __version__ = "0.1.0"
 
 __all__ = [
     # asyncio
+    "ProcessRequest",
     "Server",
     "WebSocket",
     "WebSocketProtocol",
     "connect",
     "serve",
     # without I/O
+    "Agreement",
+    "ClientExtension",
     "ClientHandshake",
     "Connection",
     "Headers",
+    "HeadersLike",
     "PerMessageDeflate",
     "PreparedMessage",
     "Request",
     "Response",
+    "ServerExtension",
     "ServerHandshake",
     "State",
+    "URI",
     "prepare",
     # the codec
     "Close",
@@ -126,6 +139,7 @@ __all__ = [
 # asyncio and ssl take longer to import than all the rest, and whoever uses the codec under
 # another server may have no use for them.
 _FROM_AIO = {
+    "ProcessRequest": "opening",
     "Server": "server",
     "WebSocket": "websocket",
     "WebSocketProtocol": "protocol",

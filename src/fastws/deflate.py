@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from operator import index
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from . import exceptions as errors
 from .spec import Role
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
-    from typing import TypeAlias
 
     Params: TypeAlias = Sequence[tuple[str, str | None]]
-    # What makes two compressors alike: backend, level, window bits, memory level.
-    CompressorParameters: TypeAlias = tuple[str, int | None, int, int]
 
-__all__ = ["Agreement", "Deflater", "Inflater", "PerMessageDeflate"]
+__all__ = ["Agreement", "CompressorParameters", "Deflater", "Inflater", "PerMessageDeflate"]
+
+# What makes two compressors alike: backend, level, window bits, memory level.
+CompressorParameters: TypeAlias = tuple[str, int | None, int, int]
 
 MAX_WINDOW_BITS: Final = 15
 # RFC 7692 allows 8, which no library can write.

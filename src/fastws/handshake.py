@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote
 
 import h11
 
+from .deflate import Agreement
 from .exceptions import InvalidURIError, RequestError, ResponseError, StateError
 from .http import TCHAR, Headers, HeadersLike, Request, Response, is_token
 from .spec import DEFAULT_MAX_HEADER_SIZE
@@ -332,6 +333,12 @@ class ServerHandshake:
         self._done = False
         self._is_head = False
 
+    @property
+    def deflate(self) -> Agreement | None:
+        """What `accept` agreed on for permessage-deflate, as `Connection` takes it; None if
+        messages are not compressed."""
+        return _deflate(self.extensions)
+
     def receive_data(self, data: Buffer) -> Request | None:
         """Take bytes from the client.
 
@@ -608,6 +615,12 @@ class ClientHandshake:
         self._body = bytearray()
         self._request = self._write_request(origin, _checked_headers(headers))
 
+    @property
+    def deflate(self) -> Agreement | None:
+        """What was agreed on for permessage-deflate, as `Connection` takes it; None if messages
+        are not compressed."""
+        return _deflate(self.extensions)
+
     def request(self) -> bytes:
         """Return the request to send (RFC 6455 §4.1)."""
         return self._request
@@ -865,6 +878,10 @@ def _checked_subprotocols(names: Sequence[str]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise ValueError("a subprotocol appears twice")
     return tuple(names)
+
+
+def _deflate(agreed: list[object]) -> Agreement | None:
+    return next((extension for extension in agreed if isinstance(extension, Agreement)), None)
 
 
 def _by_name(extensions: Sequence[_Named]) -> dict[str, _Named]:

@@ -132,9 +132,8 @@ class Client:
             data = await self.reader.read(65536)
             assert data, "no response"
             self.response = self.handshake.receive_data(data)
-        agreed = self.handshake.extensions
         self.connection = Connection(
-            Role.CLIENT, max_message_size=None, deflate=agreed[0] if agreed else None
+            Role.CLIENT, max_message_size=None, deflate=self.handshake.deflate
         )
         self._events += self.connection.receive_data(self.handshake.trailing_data)
         self.flush()

@@ -38,6 +38,10 @@ def process_request(request: fastws.Request) -> fastws.Response | None:
     return fastws.Response.text("OK\n") if request.path == "/health" else None
 
 
+checked: fastws.ProcessRequest = process_request
+fields: fastws.HeadersLike = {"X-Name": "value"}
+
+
 async def main() -> None:
     async with (
         fastws.serve(echo, "localhost", 0, process_request=process_request, deflate=True) as server,
@@ -55,7 +59,10 @@ async def main() -> None:
 
 
 def without_io(data: bytes) -> bytes:
-    connection = Connection(Role.SERVER, max_message_size=None)
+    handshake = fastws.ServerHandshake(extensions=[fastws.PerMessageDeflate()])
+    assert_type(handshake.deflate, fastws.Agreement | None)
+    assert_type(fastws.ClientHandshake("ws://localhost").deflate, fastws.Agreement | None)
+    connection = Connection(Role.SERVER, max_message_size=None, deflate=handshake.deflate)
     for event in assert_type(connection.receive_data(memoryview(data)), list[Event]):
         match event:
             case str() | bytes():

@@ -7,26 +7,24 @@ connection is open. It does not know what happens on the connection then.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from fastws.exceptions import HandshakeError, RequestError
 from fastws.handshake import ClientHandshake, ServerHandshake
+from fastws.http import Request, Response
 from fastws.spec import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from fastws.deflate import Agreement
-    from fastws.http import Request, Response
-
     from .protocol import Endpoint
 
-    ProcessRequest = Callable[[Request], Response | Awaitable[Response | None] | None]
+__all__ = ["ClientOpening", "Opening", "ProcessRequest", "ServerOpening"]
 
-__all__ = ["ClientOpening", "Opening", "ServerOpening"]
+# What `serve` takes to see each request first: a function, or a coroutine function.
+ProcessRequest: TypeAlias = Callable[[Request], Response | Awaitable[Response | None] | None]
 
 
 class Opening(Protocol):
@@ -134,7 +132,7 @@ class ServerOpening:
             self._reject(endpoint, exc)
             return
         endpoint.subprotocol = self.handshake.subprotocol
-        endpoint._open(octets, self.handshake.trailing_data, _agreement(self.handshake))
+        endpoint._open(octets, self.handshake.trailing_data, self.handshake.deflate)
 
     def _reject(self, endpoint: Endpoint, error: RequestError) -> None:
         endpoint._refuse(self.handshake.reject(error), error)
@@ -166,7 +164,7 @@ class ClientOpening:
             return
         endpoint.response = response
         endpoint.subprotocol = self.handshake.subprotocol
-        endpoint._open(b"", self.handshake.trailing_data, _agreement(self.handshake))
+        endpoint._open(b"", self.handshake.trailing_data, self.handshake.deflate)
 
     def receive_eof(self, endpoint: Endpoint) -> None:
         try:
@@ -179,8 +177,3 @@ class ClientOpening:
 
     def cancel(self) -> None:
         pass
-
-
-def _agreement(handshake: ServerHandshake | ClientHandshake) -> Agreement | None:
-    """Return what was agreed on for compression, the only extension that is offered."""
-    return cast("Agreement", handshake.extensions[0]) if handshake.extensions else None

@@ -151,7 +151,7 @@ class _Session:
                 if handshake.receive_data(data) is not None:
                     break
         self._trailing = handshake.trailing_data
-        return bool(handshake.extensions) == deflate
+        return (handshake.deflate is not None) == deflate
 
     async def run(self, check: Check, manner: str) -> Result:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from fastws import rules
 from fastws.exceptions import ConnectionClosed
@@ -21,23 +21,20 @@ from .queue import QueueEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-    from typing import TypeAlias, TypeGuard
+    from typing import TypeGuard
 
     from typing_extensions import Buffer
 
-    Message: TypeAlias = (
-        str
-        | Buffer
-        | PreparedMessage
-        | Iterable[str]
-        | Iterable[Buffer]
-        | AsyncIterable[str]
-        | AsyncIterable[Buffer]
-    )
 
     _Kind: TypeAlias = Literal["text", "binary"]
 
-__all__ = ["WebSocket"]
+__all__ = ["Message", "WebSocket"]
+
+# What `WebSocket.send` takes; of several pieces, each one becomes a fragment.
+Message: TypeAlias = (
+    "str | Buffer | PreparedMessage | Iterable[str] | Iterable[Buffer]"
+    " | AsyncIterable[str] | AsyncIterable[Buffer]"
+)
 
 
 # From this size on, in bytes, a message takes milliseconds to compress.

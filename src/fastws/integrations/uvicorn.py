@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-    from fastws.deflate import Agreement
     from fastws.events import Event
     from fastws.http import Request
 
@@ -416,7 +415,7 @@ class WebSocketProtocol(QueueEndpoint):
         self.subprotocol = subprotocol
         self._stage = _OPEN
         self._hold_reading(False)
-        self._open(octets, bytes(upgrade.early), upgrade.agreement)
+        self._open(octets, bytes(upgrade.early), upgrade.handshake.deflate)
 
     def _say_goodbye(self, code: int | None, reason: str) -> None:
         connection = self._connection
@@ -518,14 +517,13 @@ class WebSocketProtocol(QueueEndpoint):
 class _Upgrade:
     """The request, until it is answered: an `Opening`."""
 
-    __slots__ = ("agreement", "body", "early", "handshake", "head", "response")
+    __slots__ = ("body", "early", "handshake", "head", "response")
 
     role = Role.SERVER
 
     def __init__(self, handshake: ServerHandshake) -> None:
         self.handshake = handshake
         self.head = b""  # of the response that accepts, without its end
-        self.agreement: Agreement | None = None
         self.early = bytearray()
         self.response: Response | None = None
         self.body = b""
@@ -550,8 +548,6 @@ class _Upgrade:
         # uvicorn has its own Date, or none.
         lines = [line for line in head.splitlines(True) if not line.startswith(b"Date:")]
         self.head = b"".join(lines[:-1])
-        if handshake.extensions:
-            self.agreement = cast("Agreement", handshake.extensions[0])
         self._receive_early(endpoint, handshake.trailing_data)
         cast("WebSocketProtocol", endpoint)._start(request)
 
