@@ -11,10 +11,12 @@ import pytest
 from fastws import exceptions
 from fastws.exceptions import (
     ConnectionClosed,
+    FieldError,
     HandshakeError,
     InvalidPayloadError,
     InvalidURIError,
     MessageTooBigError,
+    MissingFieldError,
     ProtocolError,
     RequestError,
     ResponseError,
@@ -36,6 +38,8 @@ TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     InvalidURIError: (HandshakeError, ValueError),
     RequestError: (HandshakeError,),
     ResponseError: (HandshakeError,),
+    FieldError: (WebSocketError, LookupError),
+    MissingFieldError: (FieldError, KeyError),
     StateError: (WebSocketError,),
     ConnectionClosed: (WebSocketError,),
 }
@@ -51,6 +55,8 @@ SAMPLES = [
     RequestError("a", 426, (("Sec-WebSocket-Version", "13"),)),
     ResponseError("a"),
     ResponseError("a", Response(404, [("X-Y", "z")], b"body")),
+    FieldError("Cookie", 2),
+    MissingFieldError("Cookie"),
     StateError("a"),
     ConnectionClosed(1006),
     ConnectionClosed(4000, "why"),
@@ -105,6 +111,14 @@ def test_request_error_knows_what_to_answer() -> None:
 
 def test_request_error_is_a_400_without_headers_by_default() -> None:
     assert (RequestError("no").status, RequestError("no").headers) == (400, ())
+
+
+def test_field_error_knows_the_field() -> None:
+    error = FieldError("Cookie", 3)
+    assert (error.name, error.count, str(error)) == ("Cookie", 3, "3 header fields named Cookie")
+    missing = MissingFieldError("Cookie")
+    assert (missing.name, missing.count) == ("Cookie", 0)
+    assert str(missing) == "no header field named Cookie"
 
 
 def test_response_error_knows_the_response() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import re
 from http import HTTPStatus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastws import ClientHandshake, ServerHandshake
+from fastws.exceptions import FieldError, MissingFieldError
 from fastws.http import Headers, Request, Response, is_token
 
 SEVERAL = Headers([("Host", "a"), ("Set-Cookie", "x"), ("set-cookie", "y")])
@@ -61,14 +64,17 @@ def test_headers_of_one_name() -> None:
 
 @pytest.mark.parametrize("look_up", [Headers.__getitem__, Headers.get])
 def test_one_of_several_is_not_guessed(look_up) -> None:
-    with pytest.raises(LookupError, match="2 header fields named Set-Cookie") as caught:
+    with pytest.raises(FieldError, match="2 header fields named Set-Cookie") as caught:
         look_up(SEVERAL, "Set-Cookie")
+    assert isinstance(caught.value, LookupError)
     assert not isinstance(caught.value, KeyError)
+    assert (caught.value.name, caught.value.count) == ("Set-Cookie", 2)
 
 
 def test_missing() -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match=r"^no header field named Origin$") as caught:
         SEVERAL["Origin"]
+    assert type(caught.value) is MissingFieldError
     assert SEVERAL.get("Origin") is None
     assert SEVERAL.get("Origin", "null") == "null"
     assert SEVERAL.get("host", "null") == "a"
@@ -123,6 +129,43 @@ def test_bad_value(value: str) -> None:
         Headers([("A", value)])
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"X": 5}, "header field value must be a str, not 'int'"),
+        ({"X": None}, "header field value must be a str, not 'NoneType'"),
+        ([("X", b"y")], "header field value must be a str, not 'bytes'"),
+        ([("X", ["y", "z"])], "header field value must be a str, not 'list'"),
+        ({5: "x"}, "header field name must be a str, not 'int'"),
+        ([(b"X", b"y")], "header field name must be a str, not 'bytes'"),
+        (5, "header fields must be a mapping or pairs, not 'int'"),
+        (None, "header fields must be a mapping or pairs, not 'NoneType'"),
+        ("X: y", "header fields must be a mapping or pairs, not 'str'"),
+        (b"X: y", "header fields must be a mapping or pairs, not 'bytes'"),
+        (["XY"], "a header field must be a pair of name and value, not 'str'"),
+        (["X: y"], "a header field must be a pair of name and value, not 'str'"),
+    ],
+)
+def test_fields_of_another_type(fields, message: str) -> None:
+    for make in (
+        Headers,
+        lambda fields: SEVERAL | fields,
+        lambda fields: Response(200, fields),
+        lambda fields: Response.text("x", headers=fields),
+        lambda fields: Response.html("x", headers=fields),
+        lambda fields: ServerHandshake(headers=fields),
+        lambda fields: ClientHandshake("ws://h", headers=fields),
+    ):
+        with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+            make(fields)
+
+
+@pytest.mark.parametrize("fields", [[("X",)], [("X", "y", "z")], [()]])
+def test_fields_that_are_no_pairs(fields) -> None:
+    with pytest.raises(ValueError, match="unpack"):
+        Headers(fields)
+
+
 def test_merging_replaces_names_and_keeps_the_rest() -> None:
     merged = SEVERAL | {"SET-COOKIE": "z", "New": "n"}
     assert merged.items() == (("Host", "a"), ("SET-COOKIE", "z"), ("New", "n"))
@@ -168,6 +211,10 @@ def test_headers_hold_together(pairs: list[tuple[str, str]]) -> None:
         ("/a?b=c&d", "/a", "b=c&d"),
         ("/a?b?c", "/a", "b?c"),
         ("/?", "/", ""),
+        ("http://a", "/", ""),
+        ("http://a/b?c", "/b", "c"),
+        ("ws://a?c/d", "/", "c/d"),
+        ("a:80", "a:80", ""),
         ("*", "*", ""),
     ],
 )
@@ -223,6 +270,24 @@ def test_response_holds_plain_values() -> None:
 def test_bad_status(status: int) -> None:
     with pytest.raises(ValueError, match="not a status code"):
         Response(status)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"status": "200"},
+        {"status": 200.0},
+        {"status": None},
+        {"body": "text"},
+        {"body": 5},
+        {"body": None},
+        {"reason": b"OK"},
+        {"reason": None},
+    ],
+)
+def test_parts_of_a_response_of_another_type(options) -> None:
+    with pytest.raises(TypeError):
+        Response(**{"status": 200} | options)
 
 
 @pytest.mark.parametrize("reason", ["OK\r\nSet-Cookie: x", "\n", "\0", "\u0100"])

@@ -48,10 +48,12 @@ from .deflate import Agreement, PerMessageDeflate
 from .events import Close, Event, Ping, Pong
 from .exceptions import (
     ConnectionClosed,
+    FieldError,
     HandshakeError,
     InvalidPayloadError,
     InvalidURIError,
     MessageTooBigError,
+    MissingFieldError,
     ProtocolError,
     RequestError,
     ResponseError,
@@ -125,10 +127,12 @@ __all__ = [
     "Role",
     # errors
     "ConnectionClosed",
+    "FieldError",
     "HandshakeError",
     "InvalidPayloadError",
     "InvalidURIError",
     "MessageTooBigError",
+    "MissingFieldError",
     "ProtocolError",
     "RequestError",
     "ResponseError",

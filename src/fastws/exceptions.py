@@ -13,6 +13,8 @@ constructors below, so that a message is written once.
     │   ├── InvalidURIError       not a ws:// or wss:// URI
     │   ├── RequestError          the client's request; knows the HTTP status to answer
     │   └── ResponseError         the server's answer; knows the response
+    ├── FieldError              a header field looked up is there more than once
+    │   └── MissingFieldError     ... or is not there
     ├── StateError              the application called a method out of turn
     └── ConnectionClosed        the connection is gone; knows close code and reason
 
@@ -30,11 +32,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConnectionClosed",
+    "FieldError",
     "HandshakeError",
     "InternalError",
     "InvalidPayloadError",
     "InvalidURIError",
     "MessageTooBigError",
+    "MissingFieldError",
     "ProtocolError",
     "RequestError",
     "ResponseError",
@@ -113,6 +117,37 @@ class ResponseError(HandshakeError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class FieldError(WebSocketError, LookupError):
+    """A header field that was looked up is there more than once.
+
+    What a peer sends decides this, so fastws does not take it for a mistake of the application:
+    where `process_request` or a handler lets it out, and the peer's header is why, the client gets
+    a 400 or a close frame with 1008, and a line is logged at debug level.
+
+    Attributes:
+        name: the name that was looked up.
+        count: how many fields have it.
+    """
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__(name, count)
+        self.name = name
+        self.count = count
+
+    def __str__(self) -> str:
+        return f"{self.count} header fields named {self.name}"
+
+
+class MissingFieldError(FieldError, KeyError):
+    """A header field that was looked up is not there."""
+
+    def __init__(self, name: str, count: int = 0) -> None:
+        super().__init__(name, count)
+
+    def __str__(self) -> str:
+        return f"no header field named {self.name}"
 
 
 class StateError(WebSocketError):

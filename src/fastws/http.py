@@ -9,7 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import index
 from typing import Final, TypeAlias, overload
+
+from .exceptions import FieldError, MissingFieldError
 
 __all__ = ["TCHAR", "Headers", "HeadersLike", "Request", "Response", "is_token"]
 
@@ -40,6 +43,7 @@ class Headers:
         fields: (name, value) pairs, a mapping, or other Headers.
 
     Raises:
+        TypeError: if `fields` is none of these, or a name or value is not a string.
         ValueError: if a name is not a token, or a value is not latin-1 text or contains
             CR, LF or NUL (RFC 9110 §5.1, §5.5).
     """
@@ -53,13 +57,10 @@ class Headers:
             self._table = fields._unpacked()
             return
         pairs = fields.items() if isinstance(fields, Mapping) else fields
-        # RFC 9110 §5.5: whitespace around a value is no part of it.
-        self._table = _tabulate([(name, value.strip(" \t")) for name, value in pairs])
-        for name, value in self._table[0]:
-            if not is_token(name):
-                raise ValueError(f"not a header field name: {name!r}")
-            if not _TEXT.fullmatch(value):
-                raise ValueError(f"not a header field value: {value!r} ({name})")
+        if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Iterable):
+            kind = type(fields).__name__
+            raise TypeError(f"header fields must be a mapping or pairs, not {kind!r}")
+        self._table = _tabulate([_checked(field) for field in pairs])
 
     def pack(self) -> None:
         """Take less memory, and a little more time when next looked at."""
@@ -89,13 +90,15 @@ class Headers:
         """Return the value of the only field of this name.
 
         Raises:
-            KeyError: if there is none.
-            LookupError: if there are several. Picking one would be a guess, and a request
+            MissingFieldError: if there is none. It is a KeyError.
+            FieldError: if there are several. Picking one would be a guess, and a request
                 that two programs guess differently about is how checks are got around.
         """
-        values = self._values[name.lower()]
+        values = self._values.get(name.lower())
+        if values is None:
+            raise MissingFieldError(name)
         if len(values) > 1:
-            raise LookupError(f"{len(values)} header fields named {name}")
+            raise FieldError(name, len(values))
         return values[0]
 
     @overload
@@ -106,11 +109,11 @@ class Headers:
         """Return the value of the only field of this name, or `default` if there is none.
 
         Raises:
-            LookupError: if there are several.
+            FieldError: if there are several.
         """
         try:
             return self[name]
-        except KeyError:
+        except MissingFieldError:
             return default
 
     def get_all(self, name: str) -> list[str]:
@@ -168,7 +171,27 @@ def _tabulate(pairs: Iterable[tuple[str, str]]) -> _Table:
     return fields, values
 
 
+def _checked(field: tuple[str, str]) -> tuple[str, str]:
+    if isinstance(field, str):  # of two characters, it would be taken for a pair
+        raise TypeError("a header field must be a pair of name and value, not 'str'")
+    name, value = field
+    for what, text in (("name", name), ("value", value)):
+        if not isinstance(text, str):
+            raise TypeError(f"header field {what} must be a str, not {type(text).__name__!r}")
+    if not is_token(name):
+        raise ValueError(f"not a header field name: {name!r}")
+    # RFC 9110 §5.5: whitespace around a value is no part of it.
+    value = value.strip(" \t")
+    if not _TEXT.fullmatch(value):
+        raise ValueError(f"not a header field value: {value!r} ({name})")
+    return name, value
+
+
 HeadersLike: TypeAlias = Headers | Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+# The beginning of a target in absolute form (RFC 9112 §3.2.2), up to the path.
+_ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +212,36 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The target up to the query, as sent: percent-encoded, and nothing resolved."""
-        return self.target.partition("?")[0]
+        """The target's path, as sent: percent-encoded, and nothing resolved.
+
+        A target may be a whole URI (RFC 9112 §3.2.2), of which this is the path, and "/" if
+        that is empty.
+        """
+        return self._split_target()[1].partition("?")[0] or "/"
 
     @property
     def query(self) -> str:
         """The target's query as sent, without its question mark."""
-        return self.target.partition("?")[2]
+        return self._split_target()[1].partition("?")[2]
+
+    @property
+    def host(self) -> str:
+        """The host, and the port if one is given, that the request is for.
+
+        If the target is a whole URI, it is what stands there, whatever Host says (RFC 9112
+        §3.2.2); else what Host says.
+
+        Raises:
+            FieldError: if there is no Host to look at, or more than one.
+        """
+        return self._split_target()[0] or self.headers["Host"]
+
+    def _split_target(self) -> tuple[str, str]:
+        """Return the authority that the target names, if any, and the rest."""
+        if self.target.startswith("/"):
+            return "", self.target
+        uri = _ABSOLUTE_FORM.match(self.target)
+        return ("", self.target) if uri is None else (uri[1], self.target[uri.end() :])
 
     @property
     def is_websocket(self) -> bool:
@@ -214,6 +260,7 @@ class Response:
         reason: the reason phrase; if empty, the registered one is sent.
 
     Raises:
+        TypeError: if one of these is of another type.
         ValueError: if one of these could not travel.
     """
 
@@ -225,13 +272,16 @@ class Response:
     def __init__(
         self, status: int, headers: HeadersLike = (), body: bytes = b"", reason: str = ""
     ) -> None:
+        status = index(status)
         if not 100 <= status <= 999:
             raise ValueError(f"not a status code: {status}")
+        if not isinstance(reason, str):
+            raise TypeError(f"reason must be a str, not {type(reason).__name__!r}")
         if not _TEXT.fullmatch(reason):
             raise ValueError(f"not a reason phrase: {reason!r}")
-        object.__setattr__(self, "status", int(status))
+        object.__setattr__(self, "status", status)
         object.__setattr__(self, "headers", Headers(headers))
-        object.__setattr__(self, "body", bytes(body))
+        object.__setattr__(self, "body", bytes(memoryview(body)))  # of a number, bytes makes zeros
         object.__setattr__(self, "reason", reason)
 
     @classmethod

@@ -225,8 +225,9 @@ def test_bad_arguments_are_told_at_once(tls):
     for name, value in {"ssl": tls.client, **limits}.items():
         with pytest.raises(ValueError, match="Upgrade" if name == "headers" else name):
             connect("ws://localhost", **{name: value})
-    with pytest.raises(TypeError):
-        connect("ws://localhost", subprotocols="chat")
+    for name, value in {"subprotocols": "chat", "headers": {"X": 5}, "origin": b"x"}.items():
+        with pytest.raises(TypeError):
+            connect("ws://localhost", **{name: value})
 
 
 WRONG_ACCEPT = (
