@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastws.exceptions import (
+    FieldError,
     HandshakeError,
     InvalidURIError,
     RequestError,
@@ -439,12 +440,176 @@ def test_http_version_may_be_higher(version: str) -> None:
     serve(line=f"GET / HTTP/{version}")
 
 
-@pytest.mark.parametrize("target", ["/", "/a?b", "http://server.example/a", "*", "//", "/#x"])
-def test_target_is_the_applications_business(target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("/", "/", ""),
+        ("/a?b", "/a", "b"),
+        ("//", "//", ""),
+        ("//server.example/a", "//server.example/a", ""),
+        ("/?", "/", ""),
+        ("/a/../b;c", "/a/../b;c", ""),
+        ("/%zz", "/%zz", ""),
+        ('/|{}[]^`"<>\\?|{}[]^`"<>\\', '/|{}[]^`"<>\\', '|{}[]^`"<>\\'),
+        ("/http://other.example/b", "/http://other.example/b", ""),
+        ("/*", "/*", ""),
+        # RFC 9112 §3.2.2: "A server MUST accept the absolute-form"
+        ("http://server.example/a", "/a", ""),
+        ("http://server.example/a?b=http://c/?d", "/a", "b=http://c/?d"),
+        ("ws://server.example/a", "/a", ""),
+        ("wss://server.example:443/a", "/a", ""),
+        ("HTTPS://Server.Example:/a", "/a", ""),
+        ("http://server.example", "/", ""),
+        ("http://server.example?b", "/", "b"),
+        ("http://server.example?", "/", ""),
+        ("http://server.example//a", "//a", ""),
+        ("http://[::1]:8080/a", "/a", ""),
+        ("http://127.0.0.1/a@b:c", "/a@b:c", ""),
+        ("http://a,b~%20!/c", "/c", ""),
+        ("http://server.example?user@b", "/", "user@b"),
+    ],
+)
+def test_good_target(target: str, path: str, query: str) -> None:
     handshake = ServerHandshake()
     request = handshake.receive_data(request_bytes(line=f"GET {target} HTTP/1.1"))
-    assert request.target == target
+    assert (request.target, request.path, request.query) == (target, path, query)
     handshake.accept(request)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "*",
+        "chat",
+        "chat?a",
+        "?a",
+        "host:80",
+        "server.example:80",
+        "[::1]:80",
+        "http:",
+        "http:/",
+        "http:/a",
+        "http://",
+        "http:///a",
+        "http://?a",
+        "http:server.example/a",
+        "http//server.example/a",
+        "://server.example/a",
+        "ftp://server.example/a",
+        "file:///a",
+        "mailto:a@b.example",
+        "xhttp://server.example/a",
+        "https+ws://server.example/a",
+        "http://user@server.example/a",
+        "http://user:secret@server.example/a",
+        "http://@server.example/a",
+        "http://server.example:80:80/a",
+        "http://server.example:x/a",
+        "http://server.example:123456/a",
+        "http://:80/a",
+        "http://::1/a",
+        "http://[::1/a",
+        "http://[::1]x/a",
+        "http://[server.example]/a",
+        "http://server.example\\a",
+        "http://server.example\\@other.example/a",
+        "http://server.example#a",
+        "http://server.example/a#b",
+        "http://server.example?a#b",
+        "/a#b",
+        "/#",
+        "/?a#b",
+        "#a",
+        "**",
+        "*/a",
+        "\\a",
+        "./a",
+        "../a",
+        "%2Fa",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_bad_target(target: str, method: str) -> None:
+    """Nobody sees a path that is none: neither process_request nor a handler."""
+    for pieces in (
+        [request_bytes(line=f"{method} {target} HTTP/1.1")],
+        in_bytes(request_bytes(line=f"{method} {target} HTTP/1.1")),
+    ):
+        kind, args, _ = feed(ServerHandshake(), pieces)
+        assert kind is RequestError
+        assert args == ("the request target is neither a path nor a URI", 400, ())
+    with pytest.raises(RequestError):
+        ServerHandshake().accept(Request(method, target, Headers(GOOD)))
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        # §3.2.3, §3.2.4: the two forms of other methods, which a WebSocket server has no use for
+        ("CONNECT server.example:80 HTTP/1.1", 405),
+        ("CONNECT [::1]:80 HTTP/1.1", 405),
+        ("CONNECT / HTTP/1.1", 400),
+        ("CONNECT http://server.example/ HTTP/1.1", 400),
+        ("CONNECT * HTTP/1.1", 400),
+        ("OPTIONS * HTTP/1.1", 405),
+        ("OPTIONS /a HTTP/1.1", 405),
+        ("OPTIONS http://server.example HTTP/1.1", 405),
+        ("OPTIONS server.example:80 HTTP/1.1", 400),
+        ("OPTIONS *a HTTP/1.1", 400),
+    ],
+)
+def test_target_of_other_methods(line: str, status: int) -> None:
+    assert refusal(line=line).status == status
+
+
+def test_host() -> None:
+    """RFC 9112 §3.2.2: a server "MUST ignore the received Host header field" then."""
+    for target, host in [
+        ("/http://other.example", "server.example:80"),
+        ("http://Other.example:8080/a", "Other.example:8080"),
+        ("ws://[::1]?a", "[::1]"),
+    ]:
+        fields = changed(GOOD, Host="server.example:80")
+        handshake = ServerHandshake()
+        request = handshake.receive_data(request_bytes(fields, f"GET {target} HTTP/1.1"))
+        assert request.host == host
+        handshake.accept(request)
+    with pytest.raises(FieldError):
+        _ = Request("GET", "/", Headers([("Host", "a"), ("Host", "b")])).host
+    # It has to be there all the same.
+    assert refusal(changed(GOOD, Host=None), "GET http://server.example/ HTTP/1.1").status == 400
+
+
+@pytest.mark.parametrize("cut", [lambda data: [data], in_bytes], ids=["whole", "in bytes"])
+@pytest.mark.parametrize(
+    "lines", [b"\r\n", b"\n", b"\r\n\r\n", b"\n\r\n\n", b"\r\n" * 20], ids=repr
+)
+def test_empty_lines_before_a_request_are_skipped(cut, lines: bytes) -> None:
+    kind, request, rest = feed(ServerHandshake(), cut(lines + request_bytes() + b"frames"))
+    assert (kind, request.path, rest) == (Request, "/chat", b"frames")
+
+
+@pytest.mark.parametrize("cut", [lambda data: [data], in_bytes], ids=["whole", "in bytes"])
+@pytest.mark.parametrize("line", [b"\r\n", b"\n"])
+def test_empty_lines_are_bounded(cut, line: bytes) -> None:
+    request = request_bytes()
+    room = (200 - len(request)) // len(line)
+    handshake = ServerHandshake(max_header_size=200)
+    assert feed(handshake, cut(line * room + request))[0] is Request
+    for stream in (line * (room + 2) + request, line * 101, line * 300, line * 300 + b"\0"):
+        kind, args, _ = feed(ServerHandshake(max_header_size=200), cut(stream + line * 100))
+        assert (kind, args[1]) == (RequestError, 431)
+
+
+def test_half_an_empty_line_is_waited_for() -> None:
+    handshake = ServerHandshake()
+    assert handshake.receive_data(b"\r\n\r") is None
+    assert handshake.receive_data(b"\n") is None
+    assert handshake.receive_data(request_bytes()).path == "/chat"
+
+
+def test_no_empty_line_before_a_response_is_skipped() -> None:
+    assert "not HTTP" in str(failure(b"\r\n" + answer_bytes()))
 
 
 def test_a_request_parsed_elsewhere_is_accepted_too() -> None:
@@ -493,9 +658,12 @@ UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 @pytest.mark.parametrize(
     ("data", "status"),
     [
-        (b"\r\n" + request_bytes(), 400),
-        (b"\n" + request_bytes(), 400),
         (b" " + request_bytes(), 400),
+        (b"\r" + request_bytes(), 400),
+        (b"\r\r\n" + request_bytes(), 400),
+        (b"\r\n " + request_bytes(), 400),
+        (b"\r\n\0", 400),
+        (b"\x0b\r\n" + request_bytes(), 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
         (b"\xff", 400),
         (request_bytes(line="GET /"), 400),

@@ -327,9 +327,7 @@ class ServerHandshake:
         self._subprotocols = _checked_subprotocols(subprotocols)
         self._supported = _by_name(extensions)
         self._headers = _checked_headers(headers)
-        self._reader = _HeadReader(
-            h11.Connection(h11.SERVER), re.compile(TCHAR.encode()), max_header_size, max_headers
-        )
+        self._reader = _HeadReader(h11.Connection(h11.SERVER), max_header_size, max_headers)
         self._done = False
         self._is_head = False
 
@@ -347,10 +345,12 @@ class ServerHandshake:
 
         Returns:
             The request, as soon as its header block is whole. It need not be one for an
-            upgrade: see `Request.is_websocket`.
+            upgrade: see `Request.is_websocket`. Empty lines before it are skipped (RFC 9112
+            §2.2); they count as part of the header block.
 
         Raises:
-            RequestError: if it is not HTTP/1 (400) or over a limit (431).
+            RequestError: if it is not HTTP/1, or what is asked for is neither a path nor an
+                http, https, ws or wss URI (400); if it is over a limit (431).
             StateError: after the request, or an error, came out.
         """
         if self._done:
@@ -370,12 +370,15 @@ class ServerHandshake:
         self._done = True
         self._is_head = event.method == b"HEAD"
         self.trailing_data = self._reader.rest
-        return Request(
+        request = Request(
             event.method.decode("ascii"),
             event.target.decode("ascii"),
             _headers(event),
             event.http_version.decode("ascii"),
         )
+        # Before anybody looks at the path.
+        _check_target(request)
+        return request
 
     def accept(self, request: Request, *, headers: HeadersLike = ()) -> bytes:
         """Accept the request (RFC 6455 §4.2.2).
@@ -479,7 +482,25 @@ class ServerHandshake:
 
 
 _PERSISTENCE = ("close", "keep-alive")
+
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)"
+# RFC 9112 §3.2, by method where it says so. Paths and queries hold more in the wild than RFC 3986
+# has; only a fragment would not be part of either.
+_TARGET = re.compile(
+    rf"(?:(?i:https?|wss?)://{_HOST}(?::[0-9]{{0,5}})?(?=[/?]|\Z)|(?=/))[^#]*", re.ASCII
+)
+_TARGETS = {
+    "CONNECT": re.compile(rf"{_HOST}:[0-9]{{1,5}}"),
+    "OPTIONS": re.compile(rf"\*|{_TARGET.pattern}"),
+}
 _ORIGIN = re.compile(r"null|[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*")
+
+
+def _check_target(request: Request) -> None:
+    """Raise RequestError if the target has not the form that the method asks for."""
+    # RFC 9110 §4.2.4: user information in it is an error.
+    if not _TARGETS.get(request.method, _TARGET).fullmatch(request.target):
+        raise RequestError("the request target is neither a path nor a URI")
 
 
 def _check_request(request: Request) -> str:
@@ -487,6 +508,7 @@ def _check_request(request: Request) -> str:
     headers = request.headers
     if request.method != "GET":
         raise RequestError("the method must be GET", 405, (("Allow", "GET"),))
+    _check_target(request)
     # RFC 9110 §7.8: Upgrade is ignored in HTTP/1.0, and where Connection does not name it, it
     # was not meant for us. Either way this request asks for no upgrade, and 426 says how to.
     if not "1.1" <= request.http_version < "2":
@@ -608,7 +630,7 @@ class ClientHandshake:
             raise ValueError("the key must have 16 bytes")
         self._key = b64encode(key).decode("ascii")
         self._h11 = h11.Connection(h11.CLIENT)
-        self._reader = _HeadReader(self._h11, re.compile(b"H"), max_header_size, max_headers)
+        self._reader = _HeadReader(self._h11, max_header_size, max_headers)
         self._max_body_size = max_body_size
         self._done = False
         self._refusal: Response | None = None
@@ -776,6 +798,9 @@ class ClientHandshake:
 # What both sides need ------------------------------------------------------------
 
 _BLANK_LINE = re.compile(rb"\n\r?\n")
+_EMPTY_LINES = re.compile(rb"(?:\r?\n)*")
+_REQUEST_START = re.compile(TCHAR.encode())
+_RESPONSE_START = re.compile(b"H")
 
 _Head: TypeAlias = h11.Request | h11.InformationalResponse | h11.Response
 _Named = TypeVar("_Named", ServerExtension, ClientExtension)
@@ -790,16 +815,12 @@ class _HeadReader:
 
     Args:
         connection: the parser.
-        first: what the first byte must match.
         max_size: the limit to all blocks together, in bytes.
         max_fields: the limit to the fields of one block.
     """
 
-    def __init__(
-        self, connection: h11.Connection, first: re.Pattern[bytes], max_size: int, max_fields: int
-    ) -> None:
+    def __init__(self, connection: h11.Connection, max_size: int, max_fields: int) -> None:
         self._connection = connection
-        self._first = first
         self._max_size = max_size
         self._max_fields = max_fields
         self._buffer = bytearray()
@@ -814,15 +835,19 @@ class _HeadReader:
         self._buffer += data
 
     def next_event(self) -> _Head | None:
+        is_server = self._connection.our_role is h11.SERVER
+        if is_server and self._buffer.startswith((b"\r", b"\n")):
+            self._skip_empty_lines()
+            if self._buffer == b"\r":  # perhaps half of another
+                return None
         # What is no HTTP at all, a TLS hello for instance, may never have a blank line.
-        if self._buffer and not self._first.match(self._buffer):
+        first = _REQUEST_START if is_server else _RESPONSE_START
+        if self._buffer and not first.match(self._buffer):
             raise h11.RemoteProtocolError("not HTTP")
         # The end that h11 looks for, so that it finds one block in what it is given.
         end = _BLANK_LINE.search(self._buffer, self._searched)
         size = end.end() if end else len(self._buffer)
-        if self._taken + size > self._max_size:
-            message = f"header block over {self._max_size} bytes"
-            raise h11.RemoteProtocolError(message, error_status_hint=431)
+        self._check_size(size)
         if end is None:
             self._searched = max(0, size - 2)
             return None
@@ -835,6 +860,18 @@ class _HeadReader:
             message = f"more than {self._max_fields} header fields"
             raise h11.RemoteProtocolError(message, error_status_hint=431)
         return event
+
+    def _skip_empty_lines(self) -> None:
+        """Skip them in front of a request (RFC 9112 §2.2)."""
+        lines = cast("re.Match[bytes]", _EMPTY_LINES.match(self._buffer))
+        self._taken += lines.end()
+        del self._buffer[: lines.end()]
+        self._check_size(0)
+
+    def _check_size(self, size: int) -> None:
+        if self._taken + size > self._max_size:
+            message = f"header block over {self._max_size} bytes"
+            raise h11.RemoteProtocolError(message, error_status_hint=431)
 
 
 def _headers(event: _Head) -> Headers:

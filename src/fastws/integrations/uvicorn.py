@@ -220,7 +220,7 @@ class WebSocketProtocol(QueueEndpoint):
 
     def _start(self, request: Request) -> None:
         """Run the application for a request that can be accepted."""
-        path, _, query = request.target.partition("?")
+        path = request.path
         offered = request.headers.get_all("Sec-WebSocket-Protocol")
         self.scope = {
             "type": "websocket",
@@ -232,7 +232,7 @@ class WebSocketProtocol(QueueEndpoint):
             "root_path": self.root_path,
             "path": self.root_path + unquote(path),
             "raw_path": (self.root_path + path).encode("ascii"),
-            "query_string": query.encode("ascii"),
+            "query_string": request.query.encode("ascii"),
             "headers": [
                 (name.encode("ascii"), value.encode("latin-1"))
                 for name, value in request.headers.items()
