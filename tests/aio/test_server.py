@@ -20,6 +20,8 @@ import pytest
 
 from fastws import (
     ConnectionClosed,
+    Headers,
+    RequestError,
     Response,
     ResponseError,
     WebSocket,
@@ -265,6 +267,172 @@ async def test_a_process_request_that_fails_is_logged_and_answered_with_500(
     (record,) = errors(caplog)
     assert "process_request failed" in record.getMessage()
     assert record.exc_info is not None
+
+
+TWICE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    b"X-Twice: a\r\nX-Twice: b\r\n\r\n"
+)
+
+
+async def look_up_in_a_group(headers):
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.sleep(0))
+        group.create_task(asyncio.to_thread(headers.get, "X-Twice"))
+
+
+# How an application looks at a header, and what the client is told if that is all there is to it.
+LOOKUPS = {
+    "get": (lambda headers: headers.get("x-twice"), b"2 header fields named x-twice\n"),
+    "item": (lambda headers: headers["X-Twice"], b"2 header fields named X-Twice\n"),
+    "missing": (lambda headers: headers["X-None"], b"no header field named X-None\n"),
+    "copy": (
+        lambda headers: (headers | {"A": "b"}).get("X-Twice"),
+        b"2 header fields named X-Twice\n",
+    ),
+    "group": (look_up_in_a_group, b"bad header fields\n"),
+}
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("how", LOOKUPS)
+async def test_no_header_makes_process_request_fail(echo, raw, caplog, how, later):
+    look_up, answer = LOOKUPS[how]
+
+    async def process_request_later(request):
+        await turns()
+        found = look_up(request.headers)
+        if asyncio.iscoroutine(found):
+            await found
+
+    def process_request(request):
+        return process_request_later(request) if how == "group" else look_up(request.headers)
+
+    function = process_request_later if later else process_request
+    caplog.set_level(logging.DEBUG, "fastws")
+    async with (
+        serve(echo, "127.0.0.1", 0, process_request=function) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        assert (await peer.request(TWICE))[0] == 400
+        assert await peer.rest() == answer
+    records = [record for record in caplog.records if record.name == "fastws"]
+    assert {(record.levelno, record.exc_info) for record in records} == {(logging.DEBUG, None)}
+
+
+async def test_what_is_missing_elsewhere_is_not_the_clients_doing(echo, raw, caplog):
+    """A field that the request has once is no excuse."""
+
+    def process_request(request):
+        return Headers()["Host"]
+
+    async with (
+        serve(echo, "127.0.0.1", 0, process_request=process_request) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        assert (await peer.request(TWICE))[0] == 500
+    assert len(errors(caplog)) == 1
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["sync", "async"])
+async def test_process_request_may_raise_a_request_error(echo, raw, caplog, later):
+    def process_request(request):
+        raise RequestError("not today", 403, (("X-Why", "closed"),))
+
+    async def process_request_later(request):
+        process_request(request)
+
+    function = process_request_later if later else process_request
+    async with (
+        serve(echo, "127.0.0.1", 0, process_request=function) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        status, head = await peer.request()
+        assert (status, b"\r\nX-Why: closed\r\n" in head) == (403, True)
+        assert await peer.rest() == b"not today\n"
+    assert errors(caplog) == []
+
+
+@pytest.mark.parametrize("arguments", [(101,), (99,), (403, (("X", 5),)), (403, (("X\n", "y"),))])
+async def test_a_request_error_that_cannot_be_sent_is_a_mistake(echo, raw, caplog, arguments):
+    def process_request(request):
+        raise RequestError("oops", *arguments)
+
+    async with (
+        serve(echo, "127.0.0.1", 0, process_request=process_request) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        assert (await peer.request())[0] == 500
+        assert await peer.rest() == b"internal server error\n"
+    (record,) = errors(caplog)
+    assert "process_request failed" in record.getMessage()
+
+
+@pytest.mark.parametrize("how", LOOKUPS)
+async def test_no_header_makes_a_handler_fail(raw, caplog, how):
+    async def handler(ws):
+        found = LOOKUPS[how][0](ws.request.headers)
+        if asyncio.iscoroutine(found):
+            await found
+
+    async with serve(handler, "127.0.0.1", 0) as server, raw(server, handshake=False) as peer:
+        assert (await peer.request(TWICE))[0] == 101
+        assert await peer.close_frame() == (1008, "")
+    assert errors(caplog) == []
+
+
+@pytest.mark.parametrize("hook", ["on_open", "on_message", "on_close"])
+@pytest.mark.parametrize("how", sorted({*LOOKUPS} - {"group"}))
+async def test_no_header_makes_a_hook_fail(raw, frame, caplog, hook, how):
+    def look_up(self, *_):
+        LOOKUPS[how][0](self.request.headers)
+
+    protocol = type("Looking", (WebSocketProtocol,), {hook: look_up})
+    async with serve(protocol, "127.0.0.1", 0) as server, raw(server, handshake=False) as peer:
+        assert (await peer.request(TWICE))[0] == 101
+        await peer.send(frame(1, b"x"))
+        if hook == "on_close":
+            await peer.send(frame(8, b""))
+            assert await peer.frame() == (0x88, b"")
+        else:
+            assert await peer.close_frame() == (1008, "")
+    assert errors(caplog) == []
+
+
+async def test_a_client_that_goes_does_not_make_a_group_fail(raw, caplog, until):
+    """What waits in a TaskGroup lets ConnectionClosed out in an ExceptionGroup."""
+    ended = []
+
+    async def handler(ws):
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(ws.recv())
+                group.create_task(ws.wait_closed())
+        finally:
+            ended.append(ws)
+
+    async with serve(handler, "127.0.0.1", 0) as server:
+        for _ in range(3):
+            async with raw(server) as peer:
+                peer.reset()
+        await until(lambda: len(ended) == 3)
+    assert errors(caplog) == []
+
+
+async def test_one_mistake_in_a_group_is_logged(raw, caplog):
+    async def handler(ws):
+        async def fail():
+            raise ZeroDivisionError
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+            group.create_task(look_up_in_a_group(ws.request.headers))
+
+    async with serve(handler, "127.0.0.1", 0) as server, raw(server, handshake=False) as peer:
+        assert (await peer.request(TWICE))[0] == 101
+        assert await peer.close_frame() == (1011, "")
+    assert len(errors(caplog)) == 1
 
 
 async def test_a_process_request_that_is_cancelled_is_answered_with_500(echo, raw):

@@ -13,7 +13,7 @@ from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from fastws.exceptions import HandshakeError, RequestError
+from fastws.exceptions import FieldError, HandshakeError, RequestError
 from fastws.handshake import ClientHandshake, ServerHandshake
 from fastws.http import Request, Response
 from fastws.spec import Role
@@ -55,7 +55,8 @@ class ServerOpening:
     Args:
         handshake: the rules to judge the request by.
         process_request: a function, or coroutine function, that sees each request first.
-            A response that it returns is sent in place of the handshake's.
+            A response that it returns is sent in place of the handshake's; so is what a
+            RequestError that it raises says.
     """
 
     handshake: ServerHandshake = field(default_factory=ServerHandshake)
@@ -135,13 +136,27 @@ class ServerOpening:
         endpoint._open(octets, self.handshake.trailing_data, self.handshake.deflate)
 
     def _reject(self, endpoint: Endpoint, error: RequestError) -> None:
-        endpoint._refuse(self.handshake.reject(error), error)
+        try:
+            octets = self.handshake.reject(error)
+        except (
+            Exception
+        ) as exc:  # one of the application's own, with a status or a field that is bad
+            self._give_up(endpoint, exc)
+        else:
+            endpoint._refuse(octets, error)
 
     def _give_up(self, endpoint: Endpoint, exc: Exception) -> None:
-        """The application's own function failed; the client learns no more than that."""
-        endpoint._log_error("process_request failed", exc)
+        """The application's own function failed. Unless it refuses the request, or the request
+        is why, the client learns no more than that."""
+        error = RequestError("internal server error", 500)
+        if isinstance(exc, RequestError):
+            error = exc
+        elif endpoint._blames_peer(exc):
+            error = RequestError(str(exc) if isinstance(exc, FieldError) else "bad header fields")
+        else:
+            endpoint._log_error("process_request failed", exc)
         if endpoint._opening is self:
-            self._reject(endpoint, RequestError("internal server error", 500))
+            self._reject(endpoint, error)
 
 
 @dataclass(slots=True)

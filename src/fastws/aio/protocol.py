@@ -19,7 +19,7 @@ from fastws.codec import HotEndpoint
 from fastws.connection import Connection
 from fastws.deflate import PerMessageDeflate
 from fastws.events import Pong
-from fastws.exceptions import ConnectionClosed, HandshakeError
+from fastws.exceptions import ConnectionClosed, FieldError, HandshakeError
 from fastws.spec import (
     DEFAULT_CLOSE_TIMEOUT,
     DEFAULT_MAX_FRAGMENTS,
@@ -716,6 +716,20 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         if delay is not None and callback is not None and not self._gone:
             self._timer = self._loop.call_later(delay, callback)
 
+    def _blames_peer(self, exc: Exception) -> bool:
+        """Tell whether the application let this out only because of what the peer did: it went,
+        or its header has no field, or several, of a name that was looked up."""
+        if isinstance(exc, ExceptionGroup):
+            return all(map(self._blames_peer, exc.exceptions))
+        if isinstance(exc, ConnectionClosed):
+            return self.state is not State.OPEN
+        head = self.request or self.response
+        return (
+            isinstance(exc, FieldError)
+            and head is not None
+            and len(head.headers.get_all(exc.name)) != 1
+        )
+
     def _log_error(self, message: str, exc: BaseException) -> None:
         logger.error("%s (%s)", message, self.remote_address, exc_info=exc)
 
@@ -821,9 +835,11 @@ class WebSocketProtocol(Endpoint):
             self._hook_failed(exc)
 
     def _hook_failed(self, exc: Exception) -> None:
-        # To send on a connection that began to close meanwhile is nobody's mistake.
-        if isinstance(exc, ConnectionClosed) and self.state is not State.OPEN:
-            return
-        self._log_error(f"a hook of {type(self).__name__} failed", exc)
+        code = CloseCode.INTERNAL_ERROR
+        if self._blames_peer(exc):
+            code = CloseCode.POLICY_VIOLATION
+            logger.debug("a hook of %s ended: %s", type(self).__name__, exc)
+        else:
+            self._log_error(f"a hook of {type(self).__name__} failed", exc)
         if self.state is State.OPEN:
-            self._close(CloseCode.INTERNAL_ERROR, "")
+            self._close(code, "")

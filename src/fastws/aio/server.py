@@ -12,7 +12,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from fastws import rules
-from fastws.exceptions import ConnectionClosed
 from fastws.handshake import ServerHandshake
 from fastws.http import Headers
 from fastws.spec import (
@@ -28,7 +27,6 @@ from fastws.spec import (
     DEFAULT_READ_LIMIT,
     DEFAULT_WRITE_LIMIT,
     CloseCode,
-    State,
 )
 
 from .opening import ServerOpening
@@ -209,8 +207,10 @@ class Server:
             code = CloseCode.GOING_AWAY
             raise
         except Exception as exc:
-            # That the client is gone is no error of the handler's.
-            if not isinstance(exc, ConnectionClosed) or ws.state is State.OPEN:
+            if ws._blames_peer(exc):
+                code = CloseCode.POLICY_VIOLATION
+                logger.debug("handler ended (%s): %s", ws.remote_address, exc)
+            else:
                 ws._log_error("handler failed", exc)
         finally:
             ws._close(code, "")
@@ -248,7 +248,8 @@ class serve:  # noqa: N801 - it is called like a function
         headers: more header fields for each response.
         process_request: a function, or coroutine function, that sees each HTTP request
             before it is answered: it returns a `Response` to be sent in place of the
-            handshake's, for a health check or to refuse; or None to go on.
+            handshake's, for a health check or to refuse; or None to go on. A `RequestError`
+            that it raises refuses, too.
         max_message_size: the largest message received, in bytes; None for no limit.
         max_fragments: the largest number of frames of one message; None for no limit.
         max_header_size: the longest header block of a request, in bytes.
