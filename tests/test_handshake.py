@@ -855,10 +855,100 @@ def test_two_origins() -> None:
     serve(fields)
 
 
-@pytest.mark.parametrize("origin", ["*", "", "here.example", HERE + "/", "https://a b", "//here"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*",
+        "",
+        "here.example",
+        "//here.example",
+        "here.example:8080",
+        "https:",
+        "https://",
+        "https:here.example",
+        "https:/here.example",
+        HERE + "/",
+        HERE + "/chat",
+        HERE + "?",
+        HERE + "#",
+        f"{HERE} {HERE}",
+        f"{HERE},{HERE}",
+        f" {HERE}",
+        f"{HERE}\n",
+        "https://a b",
+        # Browsers leave out a default port, and write every other in one way.
+        HERE + ":443",
+        "HTTPS://here.example:443",
+        "http://here.example:80",
+        "ws://here.example:80",
+        "wss://here.example:443",
+        HERE + ":",
+        HERE + ":0",
+        HERE + ":08443",
+        HERE + ":65536",
+        HERE + ":*",
+        HERE + ":http",
+        "https://user@here.example",
+        "https://*.here.example",
+        "*://here.example",
+        "https://zażółć.example",
+        "https://here.example\\",
+        "https://::1",
+        "https://[::1",
+        "https://[::g]",
+        "https://[0:0:0:0:0:0:0:1]",
+        "https://[::0001]",
+        "https://127.1",
+        "https://127.0.0.01",
+        "https://1.2.3.4.",
+        "https://2130706433",
+        "chrome-extension://*",
+        "chrome-extension://abc/",
+        "nul",
+        "none",
+        "NULL ",
+    ],
+)
 def test_origins_that_would_match_nothing(origin: str) -> None:
     with pytest.raises(ValueError, match="not an origin"):
-        ServerHandshake(origins=[origin])
+        ServerHandshake(origins=[HERE, origin])
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "null",
+        "http://here.example:443",
+        "https://here.example:80",
+        "http://localhost",
+        "http://localhost:3000",
+        "https://xn--zaz-dwa.example",
+        "https://under_score.here.example",
+        "https://here.example.",
+        "http://127.0.0.1:8000",
+        "http://[::1]",
+        "http://[2001:DB8::1]:8080",
+        "http://[::ffff:7f00:1]",
+        "https://1.2.3.4.example",
+        "file://",
+        "chrome-extension://abcdefghijklmnop",
+        "moz-extension://5c5f3e1a-3b1f-4c0e-9d5e-0c1b2a3d4e5f",
+        "capacitor://localhost",
+        "app://obsidian.md",
+        "vscode-webview://1a2b3c:4",
+        "tauri://localhost",
+    ],
+)
+def test_origins_that_are_met(origin: str) -> None:
+    for written in (origin, origin.upper(), origin.title()):
+        serve(changed(GOOD, Origin=origin), origins=[written])
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, frozenset, dict.fromkeys])
+def test_origins_in_a_collection_of_any_kind(kind) -> None:
+    origins = kind([HERE])
+    for _ in range(2):
+        serve(changed(GOOD, Origin=HERE), origins=origins)
 
 
 # The server: subprotocols and extensions -----------------------------------------
@@ -1023,7 +1113,20 @@ def test_bad_arguments(role, options, error) -> None:
 
 @pytest.mark.parametrize(
     ("origins", "error"),
-    [(HERE, TypeError), ("", TypeError), (re.compile(HERE), TypeError), (["x"], ValueError)],
+    [
+        (HERE, TypeError),
+        ("", TypeError),
+        (HERE.encode(), TypeError),
+        (re.compile(HERE), TypeError),
+        (iter([HERE]), TypeError),  # the second handshake would find nothing in it
+        (5, TypeError),
+        (["x"], ValueError),
+        ([HERE.encode()], TypeError),
+        ([re.compile(HERE.encode())], TypeError),
+        ([HERE, 5], TypeError),
+        ([HERE, [HERE]], TypeError),
+        ([HERE, re.match], TypeError),
+    ],
 )
 def test_bad_origins(origins, error) -> None:
     with pytest.raises(error):

@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import lru_cache
 from hashlib import sha1
 from http import HTTPStatus
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar, cast
 from urllib.parse import quote, unquote
 
@@ -292,7 +293,9 @@ class ServerHandshake:
     Args:
         origins: the origins that may connect (§10.2): strings are compared without regard
             to case, patterns must match the whole origin, None stands for a request
-            without Origin. None instead of a list lets every origin in.
+            without Origin. None instead of a list lets every origin in. Strings must be
+            as browsers write them (RFC 6454 §6.2): "https://example.com", "null", without
+            a path or a default port, and a name that is not ASCII in its xn-- form.
         subprotocols: the subprotocols spoken, the preferred one first.
         extensions: the extensions supported. The client's order decides.
         headers: more header fields for every response written.
@@ -305,7 +308,8 @@ class ServerHandshake:
         trailing_data: the bytes that followed the request: frames sent early.
 
     Raises:
-        TypeError: if `origins` or `subprotocols` is a single string.
+        TypeError: if `origins` or `subprotocols` is a single string, or something in
+            `origins`, `subprotocols` or `headers` is of another type.
         ValueError: if a string is not an origin or not a token, two extensions share a
             name, or `headers` holds a field that is the handshake's own.
     """
@@ -493,7 +497,19 @@ _TARGETS = {
     "CONNECT": re.compile(rf"{_HOST}:[0-9]{{1,5}}"),
     "OPTIONS": re.compile(rf"\*|{_TARGET.pattern}"),
 }
-_ORIGIN = re.compile(r"null|[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*")
+
+# RFC 6454 §6.2, as far as browsers write it, in lower case. Extensions and apps have schemes of
+# their own, and what follows is their own affair.
+_ORIGIN = re.compile(
+    r"""
+    null
+    | (?P<scheme> https?|wss? ) ://
+      (?: (?P<name> [a-z0-9._-]+ ) | \[ (?P<ipv6> [0-9a-f:]+ ) \] )
+      (?: : (?P<port> [1-9][0-9]{0,4} ) )?
+    | (?! https?: | wss?: ) [a-z][a-z0-9+.-]* :// [^\s/?\#@*\\\x00-\x20\x7f-\U0010ffff]*
+    """,
+    re.VERBOSE,
+)
 
 
 def _check_target(request: Request) -> None:
@@ -548,13 +564,42 @@ def _is_origin(allowed: str | re.Pattern[str] | None, origin: str | None) -> boo
 def _checked_origins(
     origins: Sequence[str | re.Pattern[str] | None],
 ) -> tuple[str | re.Pattern[str] | None, ...]:
-    if isinstance(origins, str):
-        raise TypeError("origins must be a sequence of strings, not a string")
+    if isinstance(origins, (str, bytes)) or not isinstance(origins, Collection):
+        kind = type(origins).__name__
+        raise TypeError(f"origins must be a sequence of strings and patterns, not {kind!r}")
     for origin in origins:
-        # What is not an origin would match none, and nobody would see why.
-        if isinstance(origin, str) and not _ORIGIN.fullmatch(origin):
-            raise ValueError(f"not an origin (scheme://host[:port]): {origin!r}")
+        if isinstance(origin, str):
+            # What is not an origin would match none, and nobody would see why.
+            if not _may_be_origin(origin):
+                what = "scheme://host[:port] without a default port"
+                raise ValueError(f"not an origin ({what}): {origin!r}")
+        elif isinstance(origin, re.Pattern):
+            if not isinstance(origin.pattern, str):
+                raise TypeError(f"origins are text, the pattern is of bytes: {origin.pattern!r}")
+        elif origin is not None:
+            kind = type(origin).__name__
+            raise TypeError(f"an origin must be a str, a pattern or None, not {kind!r}")
     return tuple(origins)
+
+
+@lru_cache(256)
+def _may_be_origin(text: str) -> bool:
+    """Tell whether a browser may send this, letter case aside."""
+    match = _ORIGIN.fullmatch(text.lower())
+    if match is None:
+        return False
+    scheme, name, ipv6, port = match.group("scheme", "name", "ipv6", "port")
+    if port and (int(port) > 65535 or int(port) == _DEFAULT_PORTS[scheme in ("https", "wss")]):
+        return False
+    try:
+        if ipv6:
+            return IPv6Address(ipv6).compressed == ipv6 or IPv6Address(ipv6).ipv4_mapped is not None
+        # https://url.spec.whatwg.org/#ends-in-a-number-checker: then it is an IPv4 address.
+        if name and name.removesuffix(".").rpartition(".")[2].isdigit():
+            return str(IPv4Address(name)) == name
+    except ValueError:
+        return False
+    return True
 
 
 def _response_head(status: int, reason: str, headers: Headers) -> bytes:
@@ -599,7 +644,8 @@ class ClientHandshake:
 
     Raises:
         InvalidURIError: if `uri` is a string and not a WebSocket URI.
-        TypeError: if `subprotocols` is a single string.
+        TypeError: if `subprotocols` is a single string, or `origin`, or something in
+            `subprotocols` or `headers`, is of another type.
         ValueError: if a subprotocol is not a token or appears twice, the key has not 16
             bytes, two extensions share a name, or `headers` holds a field that is the
             handshake's own.
