@@ -1289,6 +1289,57 @@ def test_header_field_limit(cut, count: int, outcome: type) -> None:
         assert value == ("more than 10 header fields", 431, ())
 
 
+@pytest.mark.parametrize("cut", [lambda data: [data], in_bytes], ids=["whole", "in bytes"])
+def test_each_line_of_a_folded_field_counts(cut) -> None:
+    for lines, outcome in ((8, Request), (9, RequestError), (100, RequestError)):
+        data = b"GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n" + b" c\r\n" * lines + b"\r\n"
+        assert feed(ServerHandshake(max_headers=10), cut(data))[0] is outcome
+
+
+MANY = {
+    "extensions": ("Sec-WebSocket-Extensions", "a, ", "a"),
+    "parameters": ("Sec-WebSocket-Extensions", "a; ", "a"),
+    "values": ("Sec-WebSocket-Extensions", "a; b=c, ", "a"),
+    "no extensions": ("Sec-WebSocket-Extensions", ",", ""),
+    "subprotocols": ("Sec-WebSocket-Protocol", "a{}, ", "a"),
+    "no subprotocols": ("Sec-WebSocket-Protocol", ",", "a"),
+    "upgrades": ("Upgrade", "a,", "websocket"),
+    "connections": ("Connection", "a,", "Upgrade"),
+    "no connections": ("Connection", " ,", "Upgrade"),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("separators", [128, 130, 200_000])
+def test_lists_are_bounded(name: str, separators: int) -> None:
+    """A list in a header of megabytes is refused before it is taken apart, which takes long."""
+    field, unit, last = MANY[name]
+    units = separators // len(re.findall("[,;]", unit))
+    value = "".join(unit.format(i) for i in range(units)) + last
+    fields = changed(GOOD, **{field.replace("-", "_"): value})
+    handshake = ServerHandshake(max_header_size=10 << 20)
+    request = handshake.receive_data(request_bytes(fields))
+    if separators == 128:
+        handshake.accept(request)
+        return
+    with pytest.raises(RequestError) as caught:
+        handshake.accept(request)
+    assert caught.value.status == 400
+    assert len(str(caught.value)) < 100
+
+
+@pytest.mark.parametrize("field", ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"])
+def test_members_count_together_in_however_many_fields(field: str) -> None:
+    for count, good in ((129, True), (130, False)):
+        fields = [*GOOD.items(), *((field, f"a{i}") for i in range(count))]
+        request = Request("GET", "/", Headers(fields))
+        if good:
+            ServerHandshake().accept(request)
+        else:
+            with pytest.raises(RequestError):
+                ServerHandshake().accept(request)
+
+
 def test_folded_and_bare_lines_are_read_as_h11_reads_them() -> None:
     handshake = ServerHandshake()
     request = handshake.receive_data(b"GET / HTTP/1.1\nHost: a\nX: b\r\n\tc\n\r\nframes")
@@ -1607,6 +1658,15 @@ def test_bad_http(data: bytes, message: str) -> None:
         assert kind is ResponseError
         assert args[0].startswith(message)
         assert args[1] is None
+
+
+@pytest.mark.parametrize("name", ["extensions", "parameters", "upgrades", "connections"])
+def test_lists_in_a_response_are_bounded(name: str) -> None:
+    field, unit, last = MANY[name]
+    fields = changed(GOOD_ANSWER, **{field.replace("-", "_"): unit * 100_000 + last})
+    with pytest.raises(ResponseError, match="too many") as caught:
+        client(max_header_size=1 << 20).receive_data(answer_bytes(fields))
+    assert len(str(caught.value)) < 100
 
 
 def test_client_limits() -> None:

@@ -177,6 +177,9 @@ def accept_key(key: str) -> str:
     return b64encode(digest).decode("ascii")
 
 
+# Where a list of ours may be taken apart at most. Nobody has so many members.
+_MAX_SEPARATORS = 128
+
 # §9.1 uses RFC 2616's grammar: white space may stand between any two tokens.
 _PARAM = re.compile(
     rf'(?P<name>{TCHAR}+)[ \t]*(?:=[ \t]*(?:(?P<token>{TCHAR}+)|"(?P<quoted>(?:\\?{TCHAR})+)"))?'
@@ -193,9 +196,14 @@ def parse_extensions(values: Iterable[str]) -> list[tuple[str, list[tuple[str, s
         (name, parameters) for each extension; a parameter without a value has None.
 
     Raises:
-        ValueError: if a value is malformed.
+        ValueError: if a value is malformed, or there are more than 129 extensions and
+            parameters in all.
     """
     extensions = []
+    values = list(values)
+    # Before anything is taken apart: it would take long.
+    if _separators(values, ",;") > _MAX_SEPARATORS:
+        raise ValueError("too many extensions")
     for value in values:
         # A quoted value must be a token once unquoted (§9.1), so that no separator stands
         # inside quotes in a good list, and in a bad one the quotes are torn and match nothing.
@@ -206,6 +214,22 @@ def parse_extensions(values: Iterable[str]) -> list[tuple[str, list[tuple[str, s
             elif name or params:
                 raise ValueError(f"not an extension: {item!r}")
     return extensions
+
+
+def _members(headers: Headers, name: str) -> list[str]:
+    """Return the members of a list.
+
+    Raises:
+        ValueError: if there are too many.
+    """
+    if _separators(headers.get_all(name), ",") > _MAX_SEPARATORS:
+        raise ValueError(f"too many members in {name}")
+    return headers.tokens(name)
+
+
+def _separators(values: Sequence[str], characters: str) -> int:
+    """Count where the values of a list's fields are taken apart."""
+    return sum(value.count(one) for value in values for one in characters) + len(values) - 1
 
 
 def _parse_param(text: str) -> tuple[str, str | None]:
@@ -400,9 +424,12 @@ class ServerHandshake:
             ValueError: if `headers` holds a field that is the handshake's own.
         """
         extra = self._headers | _checked_headers(headers)
-        key = _check_request(request)
-        self._check_origin(request)
-        self.subprotocol = self._choose_subprotocol(request)
+        try:
+            key = _check_request(request)
+            self._check_origin(request)
+            self.subprotocol = self._choose_subprotocol(request)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
         answers = self._agree_on_extensions(request)
 
         fields = [*_UPGRADE, ("Sec-WebSocket-Accept", accept_key(key))]
@@ -461,7 +488,7 @@ class ServerHandshake:
             raise RequestError("origin not allowed", 403)
 
     def _choose_subprotocol(self, request: Request) -> str | None:
-        offered = request.headers.tokens("Sec-WebSocket-Protocol")
+        offered = _members(request.headers, "Sec-WebSocket-Protocol")
         # §4.1: "The elements [...] MUST all be unique strings".
         if len(set(offered)) < len(offered) or not all(map(is_token, offered)):
             raise RequestError("malformed Sec-WebSocket-Protocol")
@@ -520,7 +547,8 @@ def _check_target(request: Request) -> None:
 
 
 def _check_request(request: Request) -> str:
-    """Raise RequestError if this is not the request of §4.2.1, else return its key."""
+    """Raise RequestError, or ValueError if a list has too many members, if this is not the
+    request of §4.2.1; else return its key."""
     headers = request.headers
     if request.method != "GET":
         raise RequestError("the method must be GET", 405, (("Allow", "GET"),))
@@ -529,14 +557,15 @@ def _check_request(request: Request) -> str:
     # was not meant for us. Either way this request asks for no upgrade, and 426 says how to.
     if not "1.1" <= request.http_version < "2":
         raise RequestError("WebSocket takes HTTP/1.1", 426, _UPGRADE)
+    _members(headers, "Upgrade")
     if not request.is_websocket:
         raise RequestError("this is a WebSocket server", 426, _UPGRADE)
-    if "upgrade" not in [option.lower() for option in headers.tokens("Connection")]:
+    if "upgrade" not in [option.lower() for option in _members(headers, "Connection")]:
         raise RequestError("Connection does not say Upgrade", 426, _UPGRADE)
     if len(headers.get_all("Host")) != 1 or not headers["Host"]:
         raise RequestError("no Host, or more than one")
     # The bytes of a body would be taken for frames.
-    if "Transfer-Encoding" in headers or set(headers.tokens("Content-Length")) - {"0"}:
+    if "Transfer-Encoding" in headers or set(_members(headers, "Content-Length")) - {"0"}:
         raise RequestError("the request must have no body")
     versions = headers.get_all("Sec-WebSocket-Version")
     if len(versions) != 1:
@@ -734,7 +763,10 @@ class ClientHandshake:
         self._done = True
         if event.http_version != b"1.1":
             raise ResponseError("upgrade in HTTP/1.0", response)
-        self._check_response(response)
+        try:
+            self._check_response(response)
+        except ValueError as error:
+            raise ResponseError(str(error), response) from None
         self.trailing_data = self._reader.rest
         return response
 
@@ -787,9 +819,9 @@ class ClientHandshake:
 
     def _check_response(self, response: Response) -> None:
         headers = response.headers
-        if [protocol.lower() for protocol in headers.tokens("Upgrade")] != ["websocket"]:
+        if [protocol.lower() for protocol in _members(headers, "Upgrade")] != ["websocket"]:
             raise ResponseError("Upgrade does not say websocket", response)
-        if "upgrade" not in [option.lower() for option in headers.tokens("Connection")]:
+        if "upgrade" not in [option.lower() for option in _members(headers, "Connection")]:
             raise ResponseError("Connection does not say Upgrade", response)
         if headers.get_all("Sec-WebSocket-Accept") != [accept_key(self._key)]:
             raise ResponseError("Sec-WebSocket-Accept does not answer the key", response)
@@ -891,21 +923,23 @@ class _HeadReader:
         if self._buffer and not first.match(self._buffer):
             raise h11.RemoteProtocolError("not HTTP")
         # The end that h11 looks for, so that it finds one block in what it is given.
-        end = _BLANK_LINE.search(self._buffer, self._searched)
+        room = max(0, self._max_size - self._taken)
+        end = _BLANK_LINE.search(self._buffer, self._searched, room)
         size = end.end() if end else len(self._buffer)
         self._check_size(size)
         if end is None:
             self._searched = max(0, size - 2)
             return None
+        # h11 would take long to find out. Besides the fields there are two lines; of a field
+        # that is folded (RFC 9112 §5.2), each one counts.
+        if self._buffer.count(b"\n", 0, size) > self._max_fields + 2:
+            message = f"more than {self._max_fields} header fields"
+            raise h11.RemoteProtocolError(message, error_status_hint=431)
         self._connection.receive_data(bytes(self._buffer[:size]))
         del self._buffer[:size]
         self._searched = 0
         self._taken += size
-        event = cast("_Head", self._connection.next_event())
-        if len(event.headers) > self._max_fields:
-            message = f"more than {self._max_fields} header fields"
-            raise h11.RemoteProtocolError(message, error_status_hint=431)
-        return event
+        return cast("_Head", self._connection.next_event())
 
     def _skip_empty_lines(self) -> None:
         """Skip them in front of a request (RFC 9112 §2.2)."""

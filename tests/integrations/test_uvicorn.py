@@ -1339,6 +1339,7 @@ def test_logs(cls: Any, caplog: pytest.LogCaptureFixture) -> None:
             for record in caplog.records
             if record.name == "uvicorn.error"
             and record.pathname.endswith(("uvicorn.py", "io_impl.py"))
+            and not record.getMessage().startswith("connection ")
         ]
 
     async def main() -> None:
@@ -1370,6 +1371,212 @@ def test_logs(cls: Any, caplog: pytest.LogCaptureFixture) -> None:
 
     logging.addLevelName(5, "TRACE")
     run(main())
+
+
+def _say(*events: Any) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        for event in events:
+            if isinstance(event, Exception):
+                raise event
+            await send(event)
+        if ACCEPT in events:
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+
+    return app
+
+
+NO_KEY = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+async def ask(port: int, request: bytes) -> bytes:
+    """Send a request; return all that comes, until the server is done."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        return await reader.read()
+    finally:
+        writer.transport.abort()
+
+
+def upgrade_request(target: str = "/", fields: str = "") -> bytes:
+    lines = [
+        f"GET {target} HTTP/1.1",
+        "Host: here.example",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+    ]
+    return ("\r\n".join(lines) + f"\r\n{fields}\r\n").encode()
+
+
+REFUSE = {"type": "websocket.close"}
+HTTP = pytest.mark.parametrize("http", ["h11", "httptools"])
+
+
+@HTTP
+@pytest.mark.parametrize(
+    ("target", "path", "raw_path", "query"),
+    [
+        ("http://there.example/a%20b?c=d", "/a b", b"/a%20b", b"c=d"),
+        ("ws://there.example:80?c", "/", b"/", b"c"),
+        ("http://there.example", "/", b"/", b""),
+        ("//a/../b?c", "//a/../b", b"//a/../b", b"c"),
+    ],
+)
+def test_path_of_a_target_in_absolute_form(
+    http: str, target: str, path: str, raw_path: bytes, query: bytes
+) -> None:
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope["path"], scope["raw_path"], scope["query_string"]))
+        await _say(REFUSE)(scope, receive, send)
+
+    async def main() -> None:
+        async with serving(app, http=http) as server:
+            assert b" 403 " in await ask(server.port, upgrade_request(target))
+
+    run(main())
+    assert seen == [(path, raw_path, query)]
+
+
+@HTTP
+@pytest.mark.parametrize(
+    "target",
+    [
+        "*",
+        "chat",
+        "host:80",
+        "ftp://a/b",
+        "http:///b",
+        "http://",
+        "http://u@a/b",
+        "http://a#b",
+        "/#",
+    ],
+)
+def test_targets_that_are_none(http: str, target: str) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("it never gets here")
+
+    async def main() -> None:
+        async with serving(app, http=http) as server:
+            answer = await ask(server.port, upgrade_request(target))
+            assert answer.startswith(b"HTTP/1.1 400 ")
+
+    run(main())
+
+
+LARGE = {
+    "a cookie": (f"Cookie: {'x' * 60_000}\r\n", 403),
+    "a larger cookie": (f"Cookie: {'x' * 70_000}\r\n", 431),
+    "5 MiB": (f"Sec-WebSocket-Extensions: {'a;b, ' * (1 << 20)}\r\n", 431),
+    "5 MiB in lines": ("X: y\r\n" * (1 << 20), 431),
+    "extensions": (f"Sec-WebSocket-Extensions: {'a, ' * 20_000}\r\n", 400),
+    "parameters": (f"Sec-WebSocket-Extensions: a{';b' * 20_000}\r\n", 400),
+    "no extensions": (f"Sec-WebSocket-Extensions: {',' * 60_000}\r\n", 400),
+    "subprotocols": (f"Sec-WebSocket-Protocol: {'a, ' * 20_000}\r\n", 400),
+    "no subprotocols": (f"Sec-WebSocket-Protocol: {', ' * 20_000}\r\n", 400),
+    "lines": ("X: y\r\n" * 200, 431),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_headers(name: str) -> None:
+    """Over httptools, for h11 has a limit of its own."""
+    fields, status = LARGE[name]
+
+    async def main() -> None:
+        async with serving(_say(REFUSE), http="httptools") as server:
+            answer = await ask(server.port, upgrade_request(fields=fields))
+            assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+
+    run(main())
+
+
+@HTTP
+def test_the_limit_of_headers_is_uvicorns_option(http: str) -> None:
+    async def main() -> None:
+        options = {"http": http, "h11_max_incomplete_event_size": 200_000}
+        async with serving(_say(REFUSE), **options) as server:
+            for size, good in ((190_000, True), (250_000, False)):
+                request = upgrade_request(fields=f"Cookie: {'x' * size}\r\n")
+                answer = await ask(server.port, request)
+                assert answer.startswith(b"HTTP/1.1 403 " if good else b"HTTP/1.1 4")
+                assert good or not answer.startswith(b"HTTP/1.1 403 ")
+
+    run(main())
+
+
+LIFES = {
+    "client closes": (_say(ACCEPT), "close", ["open", "closed"]),
+    "client goes": (_say(ACCEPT), "abort", ["open", "closed"]),
+    "client errs": (_say(ACCEPT), "err", ["open", "closed"]),
+    "application closes": (
+        _say(ACCEPT, {"type": "websocket.close", "code": 4000}),
+        "wait",
+        ["open", "closed"],
+    ),
+    "application fails": (_say(ACCEPT, ZeroDivisionError()), "wait", ["open", "closed"]),
+    "403": (_say({"type": "websocket.close"}), "wait", ["rejected (403 Forbidden)", "closed"]),
+    "418": (
+        _say(
+            {"type": "websocket.http.response.start", "status": 418, "headers": []},
+            {"type": "websocket.http.response.body", "body": b""},
+        ),
+        "wait",
+        ["rejected (418 I'm a Teapot)", "closed"],
+    ),
+    "no answer": (_say(), "wait", ["rejected (500 Internal Server Error)", "closed"]),
+    "500": (_say(ZeroDivisionError()), "wait", ["rejected (500 Internal Server Error)", "closed"]),
+    "400": (_say(ACCEPT), "no key", ["rejected (400 Bad Request)", "closed"]),
+}
+
+
+@both
+@pytest.mark.parametrize("life", LIFES)
+def test_lines_that_people_look_for(cls: Any, life: str, caplog: pytest.LogCaptureFixture) -> None:
+    """uvicorn's class over websockets' legacy server writes all of them, its present one all
+    but the last."""
+    app, client_does, expected = LIFES[life]
+    caplog.set_level(logging.INFO, logger="uvicorn.error")
+
+    async def main() -> None:
+        async with serving(app, cls) as server:
+            if client_does == "no key":
+                assert (await ask(server.port, NO_KEY)).startswith(b"HTTP/1.1 400 ")
+                await server.wait_idle()
+                return
+            async with Client(server.port) as client:
+                if "open" in expected:
+                    await client.open()
+                    if client_does == "close":
+                        client.connection.close()
+                        client.flush()
+                    elif client_does == "err":
+                        client.writer.write(b"\xff\xff")
+                    if client_does != "abort":
+                        await client.end()
+                else:
+                    await client.refused()
+            await server.wait_idle()
+
+    run(main())
+    lines = [
+        (record.levelname, record.getMessage())
+        for record in caplog.records
+        if record.name == "uvicorn.error" and record.getMessage().startswith("connection ")
+    ]
+    if cls is not WebSocketProtocol:
+        expected = expected[:1]
+        lines = lines[:1]
+    assert lines == [("INFO", f"connection {what}") for what in expected]
 
 
 @pytest.fixture(scope="module")

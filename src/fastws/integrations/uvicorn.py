@@ -70,8 +70,9 @@ _CLOSED = 4  # nothing
 # bytes are held for it.
 _MAX_EARLY = 64 << 10
 
-# uvicorn's HTTP protocol read the request, and has its own limit.
-_MAX_HEADER_SIZE = 1 << 20
+# The longest header block, in bytes, where uvicorn's option for it is not set. (That is for h11;
+# over httptools, uvicorn has no limit.)
+_MAX_HEADER_SIZE = 64 << 10
 
 # When the server stops, a client has so many seconds to take its close frame.
 _SHUTDOWN_TIMEOUT = 1.0
@@ -96,9 +97,12 @@ class _Options:
             ping_timeout=None if timeout is None else max(timeout, 0.001),
         )
         self._extensions = (_deflate(),) if config.ws_per_message_deflate else ()
+        self._max_header_size = config.h11_max_incomplete_event_size or _MAX_HEADER_SIZE
 
     def make_upgrade(self) -> _Upgrade:
-        handshake = ServerHandshake(extensions=self._extensions, max_header_size=_MAX_HEADER_SIZE)
+        handshake = ServerHandshake(
+            extensions=self._extensions, max_header_size=self._max_header_size
+        )
         return _Upgrade(handshake)
 
 
@@ -188,6 +192,9 @@ class WebSocketProtocol(QueueEndpoint):
         super().connection_lost(exc)
         self.connections.discard(self)
         self._trace("lost")
+        # This line, "connection open" and "connection rejected" are written by the library of
+        # uvicorn's own classes; people look for them.
+        self.logger.info("connection closed")
         # uvicorn's codes: without a close frame 1006 would be right in both cases.
         never_open = self._connection is None
         code = CloseCode.ABNORMAL_CLOSURE if never_open else CloseCode.NO_STATUS_RCVD
@@ -415,6 +422,7 @@ class WebSocketProtocol(QueueEndpoint):
         self.subprotocol = subprotocol
         self._stage = _OPEN
         self._hold_reading(False)
+        self.logger.info("connection open")
         self._open(octets, bytes(upgrade.early), upgrade.handshake.deflate)
 
     def _say_goodbye(self, code: int | None, reason: str) -> None:
@@ -436,7 +444,7 @@ class WebSocketProtocol(QueueEndpoint):
 
     def _respond_plain(self, status: int, text: str = "") -> None:
         upgrade = cast("_Upgrade", self._opening)
-        self._refuse(upgrade.handshake.respond(Response.text(text, status)), None)
+        self._reject(upgrade.handshake.respond(Response.text(text, status)))
 
     def _respond(self, upgrade: _Upgrade) -> None:
         """Send the application's response, as far as it is there."""
@@ -448,7 +456,13 @@ class WebSocketProtocol(QueueEndpoint):
         whole = Response(response.status, headers, upgrade.body)
         self._disconnected(CloseCode.ABNORMAL_CLOSURE.value)
         if not self._gone:
-            self._refuse(upgrade.handshake.respond(whole), None)
+            self._reject(upgrade.handshake.respond(whole))
+
+    def _reject(self, response: bytes) -> None:
+        """Send a whole response in place of the one that accepts."""
+        self._refuse(response, None)
+        status_and_reason = response[9 : response.index(b"\r")].decode("latin-1")
+        self.logger.info("connection rejected (%s)", status_and_reason)
 
     # Endpoint's -----------------------------------------------------------------------
 
@@ -542,8 +556,9 @@ class _Upgrade:
                 return
             head = handshake.accept(request)
         except RequestError as exc:
-            cast("WebSocketProtocol", endpoint)._stage = _CLOSED
-            endpoint._refuse(handshake.reject(exc), None)
+            protocol = cast("WebSocketProtocol", endpoint)
+            protocol._stage = _CLOSED
+            protocol._reject(handshake.reject(exc))
             return
         # uvicorn has its own Date, or none.
         lines = [line for line in head.splitlines(True) if not line.startswith(b"Date:")]
