@@ -143,6 +143,31 @@ async def test_server_hostname(echo, tls, url, broken_off):
             assert await ws.recv() == "x"
 
 
+# (aiofastnet does not survive a callback that looks at the name.)
+@pytest.mark.loops("asyncio", "uvloop")
+async def test_the_dot_that_ends_a_host_is_no_part_of_its_tls_name(tls, url, monkeypatch):
+    seen = []
+    note = lambda sock, name, context: seen.append(name)  # noqa: E731
+    monkeypatch.setattr(tls.server, "sni_callback", note)
+
+    async def handler(ws):
+        await ws.send(ws.request.headers["Host"])
+
+    async with serve(handler, HOST, 0, ssl=tls.server) as server:
+        port = server.sockets[0].getsockname()[1]
+        for uri, options, host in [
+            (f"wss://localhost.:{port}", {}, f"localhost.:{port}"),
+            (f"wss://localhost.:{port}", {"port": port}, f"localhost.:{port}"),
+            (f"wss://a.invalid:{port}", {"server_hostname": "localhost."}, f"a.invalid:{port}"),
+            ("wss://localhost.:443", {"port": port}, "localhost."),
+        ]:
+            async with connect(uri, ssl=tls.client, host=HOST, **options) as ws:
+                assert await ws.recv() == host
+        async with connect(f"wss://{HOST}.:{port}", ssl=tls.client, host=HOST) as ws:
+            assert await ws.recv() == f"{HOST}.:{port}"
+    assert seen == ["localhost"] * 4 + [None]
+
+
 async def test_a_client_without_tls(echo, tls, url, broken_off):
     broken_off()
     async with serve(echo, HOST, 0, ssl=tls.server) as server:

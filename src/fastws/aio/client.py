@@ -147,7 +147,9 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
             raise ValueError("a ws:// URI has no use for ssl; wss:// has")
         if address.secure:
             options["ssl"] = ssl or ssl_module.create_default_context()
-            options["server_hostname"] = server_hostname or address.host
+            # The dot of "host." is for name servers. The name in TLS has none (RFC 6066 §3), nor
+            # have certificates; Host keeps it, as in browsers.
+            options["server_hostname"] = (server_hostname or address.host).removesuffix(".")
         if path is not None:
             options["path"] = path
         elif sock is not None:

@@ -120,7 +120,11 @@ async def _session(
     uri: URI, ssl: ssl_module.SSLContext | None, timeout: float
 ) -> AsyncIterator[_Session]:
     async with asyncio.timeout(timeout):
-        reader, writer = await asyncio.open_connection(uri.host, uri.port, ssl=ssl)
+        # As in `connect`, the dot that may end a name is no part of the one in TLS.
+        name = None if ssl is None else uri.host.removesuffix(".")
+        reader, writer = await asyncio.open_connection(
+            uri.host, uri.port, ssl=ssl, server_hostname=name
+        )
     writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         yield _Session(uri, reader, writer, timeout)
