@@ -6,13 +6,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from contextlib import suppress
 from functools import partial
+from itertools import chain, repeat
 
 import pytest
 
 from fastws import (
     ConnectionClosed,
     HandshakeError,
+    Response,
     State,
     WebSocket,
     WebSocketProtocol,
@@ -958,6 +961,54 @@ async def test_a_half_request_is_ended_by_the_open_timeout(raw, until):
         assert await peer.rest() == b"the opening handshake took too long\n"
     assert len(calls) == 1
     assert issubclass(calls[0], HandshakeError)
+
+
+async def trickle(sock, data):
+    """Send a byte at a time, the last one again and again, and read nothing; return when the
+    other side is gone."""
+    loop = asyncio.get_running_loop()
+    with suppress(ConnectionError):
+        for octet in chain(data, repeat(data[-1])):
+            await loop.sock_sendall(sock, bytes([octet]))
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("sends", ["nothing", "trickle", "bad", "waits"])
+async def test_what_never_opens_is_gone_after_the_open_timeout(echo, until, sends):
+    """It may ignore the 408, and keep its side of the connection."""
+
+    async def wait(request):
+        await asyncio.Event().wait()
+
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    options = {"open_timeout": 0.3, "close_timeout": 30, "process_request": wait}
+    async with serve(echo, "127.0.0.1", 0, **options) as server:
+        with socket.create_connection(server.sockets[0].getsockname()) as sock:
+            sock.setblocking(False)
+            await until(lambda: server.connections)
+            if sends == "trickle":
+                await trickle(sock, b"GET / HTTP/1.1\r\nX: y")
+            elif sends == "bad":
+                await trickle(sock, b"\0")
+            elif sends == "waits":
+                await loop.sock_sendall(sock, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: not server.connections)
+    # (An idle machine needs 1.3 s, and without the bound it were 30.)
+    assert loop.time() - started < 10
+
+
+async def test_a_large_answer_may_take_longer_than_the_open_timeout(raw, echo):
+    """Who still reads is not cut off."""
+    page = bytes(range(256)) * 40_000
+    options = {"open_timeout": 0.2, "process_request": lambda request: Response(200, body=page)}
+    async with (
+        serve(echo, "127.0.0.1", 0, **options) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        assert (await peer.request(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 200
+        await asyncio.sleep(1.5)
+        assert await peer.rest() == page
 
 
 async def test_the_open_timeout_does_not_end_an_open_connection(echo, raw, frame):

@@ -201,6 +201,117 @@ async def test_a_server_that_never_answers_tls(tls):
     assert client.calls == [TimeoutError]
 
 
+def client_hello():
+    ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = ssl.create_default_context().wrap_bio(ours, theirs, server_hostname="localhost")
+    with suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return theirs.read()
+
+
+@pytest.mark.parametrize("does", ["nothing", "trickle", "half"])
+async def test_tls_that_is_not_done_is_gone_after_the_open_timeout(echo, tls, broken_off, does):
+    broken_off()
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    options = {"open_timeout": 0.3, "close_timeout": 30}
+    async with serve(echo, HOST, 0, ssl=tls.server, **options) as server:
+        with socket.create_connection(server.sockets[0].getsockname()) as sock:
+            sock.setblocking(False)
+            hello = client_hello()
+            with suppress(ConnectionError):
+                if does == "trickle":
+                    for octet in hello * 100:
+                        await loop.sock_sendall(sock, bytes([octet]))
+                        await asyncio.sleep(0.005)
+                elif does == "half":
+                    await loop.sock_sendall(sock, hello)
+                async with asyncio.timeout(20):
+                    while await loop.sock_recv(sock, 4096):
+                        pass
+    assert loop.time() - started < 10
+
+
+@pytest.mark.parametrize("does", ["nothing", "trickle", "bad", "stay"])
+async def test_what_never_opens_is_gone_after_the_open_timeout(echo, tls, raw, until, does):
+    """The 408 included, that the client need not answer: not by closing, nor in TLS."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    options = {"open_timeout": 0.5, "close_timeout": 30}
+    async with (
+        serve(echo, HOST, 0, ssl=tls.server, **options) as server,
+        raw(server, handshake=False, ssl=tls.client, server_hostname="localhost") as peer,
+    ):
+        await until(lambda: server.connections)
+        if does == "bad":
+            await peer.send(b"\0")
+        if does == "stay":  # and not even read
+            peer.writer.transport.pause_reading()
+        while server.connections:
+            if does == "trickle":
+                with suppress(ConnectionError):
+                    await peer.send(b"G")
+            assert loop.time() - started < 20
+            await asyncio.sleep(0.02)
+        peer.reset()
+    assert loop.time() - started < 10
+
+
+async def test_the_open_timeout_begins_before_tls(tls, until):
+    """TLS and the request have it together."""
+    made = []
+    loop = asyncio.get_running_loop()
+
+    class Protocol(WebSocketProtocol):
+        def __init__(self):
+            super().__init__()
+            made.append((self, loop.time()))
+
+    async with serve(Protocol, HOST, 0, ssl=tls.server, open_timeout=20) as server:
+        with socket.create_connection(server.sockets[0].getsockname()) as sock:
+            sock.setblocking(False)
+            await until(lambda: made)
+            ((endpoint, begun),) = made
+            await until(lambda: loop.time() > begun + 0.5)
+            assert endpoint._timer is None
+            _, writer = await asyncio.open_connection(
+                sock=sock, ssl=tls.client, server_hostname="localhost"
+            )
+            await until(lambda: endpoint._timer is not None)
+            # What the loop tells is the time of its turn.
+            assert endpoint._timer.when() < begun + 20.4
+            writer.transport.abort()
+            await until(lambda: not server.connections)
+
+
+@pytest.mark.parametrize(
+    ("within_tls", "begins"),
+    [
+        (False, b"\x16\x03\x03\x3f\xff"),
+        (True, b"HTTP/1.1 101 x\r\nX: "),
+        (True, b"HTTP/1.1 500 x\r\nContent-Length: 60000\r\n\r\n"),
+    ],
+    ids=["TLS", "header", "body"],
+)
+async def test_a_server_that_trickles_is_given_up(tls, raw_server, within_tls, begins):
+    async def play(peer):
+        await peer.send(begins)
+        while True:
+            await peer.send(b"\0" if begins[0] == 0x16 else b"x")
+            await asyncio.sleep(0.01)
+
+    loop = asyncio.get_running_loop()
+    context = tls.server if within_tls else None
+    async with raw_server(play, handshake=False, ssl=context) as server:
+        uri = f"wss://localhost:{server.sockets[0].getsockname()[1]}"
+        started = loop.time()
+        client = Recorder()
+        with pytest.raises(TimeoutError):
+            await connect(uri, host=HOST, ssl=tls.client, protocol=lambda: client, open_timeout=0.3)
+        assert client.calls == [TimeoutError]
+    assert loop.time() - started < 10
+
+
 # Ends -----------------------------------------------------------------------------------
 
 

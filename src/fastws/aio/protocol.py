@@ -129,6 +129,10 @@ def _read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
 # What our own pings carry: a pong must not seem to answer one of the application's.
 _KEEPALIVE = b"keepalive"
 
+# How long a peer may take to close its side when its opening handshake has no time left, in
+# seconds.
+_MOMENT = 1.0
+
 # A TLS transport cannot shut down its writing side alone. There, and under uvicorn, the peer is
 # considered done after so many seconds of silence.
 _TLS_LINGER = 1.0
@@ -198,6 +202,7 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         # Keepalive.
         self._next_ping = 0.0
+        # By when the opening handshake has to be done; later on, by when the peer has to move.
         self._deadline: float | None = None
         # What the peer had taken at the last look, in bytes; None if that was all there was.
         self._taken: int | None = None
@@ -213,6 +218,9 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         self._settings = settings
         self._make_opening = make_opening
         self._owner = owner
+        # From here on, and not from when there is a transport: TLS may take its time before.
+        if settings.open_timeout is not None:
+            self._deadline = asyncio.get_running_loop().time() + settings.open_timeout
 
     # For both styles --------------------------------------------------------------
 
@@ -275,7 +283,12 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         if self._owner is not None:
             self._owner.endpoint_made(self)
         self._opening = self._make_opening()
-        self._set_timer(self._settings.open_timeout, self._open_timed_out)
+        timeout = self._settings.open_timeout
+        if timeout is not None:
+            if self._deadline is None:
+                self._deadline = self._loop.time() + timeout
+            timeout = max(self._deadline - self._loop.time(), 0.0)
+        self._set_timer(timeout, self._open_timed_out)
         self._opening.begin(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -331,7 +344,7 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
             self._finish()
         # Returning None makes the transport send what it holds, then close; a peer that takes
         # none of it must not hold it for ever.
-        self._set_timer(self._settings.close_timeout, self._transport.abort)
+        self._set_timer(self._patience(), self._transport.abort)
 
     # Opening ---------------------------------------------------------------------------
 
@@ -354,6 +367,7 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         )
         if self._write_paused:
             self._connection.hold_pongs(True)
+        self._deadline = None
         self._keep_alive_from_now()
         self._corked = True
         try:
@@ -657,7 +671,7 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         self._update_reading()
         if self._transport.is_closing():
             return
-        timeout = self._settings.close_timeout
+        timeout = self._patience()
         if self._transport.can_write_eof():
             self._set_timer(timeout, self._transport.abort)
             try:
@@ -670,7 +684,7 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
             self._begin_silence()
 
     def _begin_silence(self) -> None:
-        timeout = self._settings.close_timeout
+        timeout = self._patience()
         self._deadline = None if timeout is None else self._loop.time() + timeout
         self._linger_until_silent()
 
@@ -686,13 +700,29 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
 
     def _shut(self) -> None:
         """Have the transport send what it holds, then close, but not wait for ever."""
-        self._set_timer(self._settings.close_timeout, self._transport.abort)
+        self._set_timer(self._patience(), self._transport.abort)
         self._close_transport()
 
     def _close_transport(self) -> None:
         # Closed twice, a transport over TLS knows nothing any more, not even that it is.
         if not self._transport.is_closing():
             self._transport.close()
+
+    def _patience(self) -> float | None:
+        """Return how long the peer may take to end its side, in seconds.
+
+        What never became a connection is gone by the time that its handshake had, or a moment
+        after its last word. Only who still takes a response gets as long as a connection.
+        """
+        timeout = self._settings.close_timeout
+        if (
+            self._connection is not None
+            or self._deadline is None
+            or self._transport.get_write_buffer_size()
+        ):
+            return timeout
+        left = max(self._deadline - self._loop.time(), _MOMENT)
+        return left if timeout is None else min(timeout, left)
 
     async def _finish_sends(self) -> None:
         """Wait until what was to be sent before is on its way, but not for ever."""

@@ -253,7 +253,9 @@ class serve:  # noqa: N801 - it is called like a function
         max_message_size: the largest message received, in bytes; None for no limit.
         max_fragments: the largest number of frames of one message; None for no limit.
         max_header_size: the longest header block of a request, in bytes.
-        open_timeout: how long an opening handshake may take, in seconds; None for ever.
+        open_timeout: how long an opening handshake may take, in seconds, with TLS and all:
+            a connection that is not open by then gets a 408, and is gone a moment after.
+            None: no timeout.
         close_timeout: how long to wait for the peer when closing, in seconds.
         ping_interval: how often to ping, in seconds; None for never.
         ping_timeout: how long a peer may be silent after a ping, in seconds, before the

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-
     _Kind: TypeAlias = Literal["text", "binary"]
 
 __all__ = ["Message", "WebSocket"]
