@@ -205,8 +205,8 @@ class Agreement:
         config: how we wanted it.
         context_takeover: whether a message we send may refer to the ones before.
         peer_context_takeover: whether a message we receive may.
-        max_window_bits: how far back we refer, 8 to 15; the peer may have been promised no
-            more than a larger window.
+        max_window_bits: how far back we refer, 8 to 15. The window that the peer was told
+            of may be larger.
         peer_max_window_bits: how far back the peer may refer, 8 to 15.
     """
 

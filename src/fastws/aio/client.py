@@ -89,7 +89,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         max_fragments: the largest number of frames of one message; None for no limit.
         max_header_size: the longest header block of a response, in bytes.
         open_timeout: how long it may take to connect, in seconds, name lookup, TLS and
-            opening handshake included; None for ever.
+            opening handshake included; None: no timeout.
         close_timeout: how long to wait for the peer when closing, in seconds.
         ping_interval: how often to ping, in seconds; None for never.
         ping_timeout: how long a peer may be silent after a ping, in seconds, before the
