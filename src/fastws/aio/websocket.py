@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Union
 
 from fastws import rules
 from fastws.exceptions import ConnectionClosed
@@ -30,10 +30,16 @@ if TYPE_CHECKING:
 __all__ = ["Message", "WebSocket"]
 
 # What `WebSocket.send` takes; of several pieces, each one becomes a fragment.
-Message: TypeAlias = (
-    "str | Buffer | PreparedMessage | Iterable[str] | Iterable[Buffer]"
-    " | AsyncIterable[str] | AsyncIterable[Buffer]"
-)
+# (Buffer is for the type checker: Python has it from 3.12 on.)
+Message: TypeAlias = Union[
+    str,
+    "Buffer",
+    PreparedMessage,
+    Iterable[str],
+    Iterable["Buffer"],
+    AsyncIterable[str],
+    AsyncIterable["Buffer"],
+]
 
 
 # From this size on, in bytes, a message takes milliseconds to compress.
