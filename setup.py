@@ -54,13 +54,14 @@ class BdistWheel(bdist_wheel):
     def write_wheelfile(self, wheelfile_base, *args, **kwargs):
         super().write_wheelfile(wheelfile_base, *args, **kwargs)
         os.makedirs(os.path.join(wheelfile_base, "sboms"), exist_ok=True)
-        with open(os.path.join(wheelfile_base, "sboms", "fastws.cdx.json"), "w") as file:
+        name = f"{self.distribution.get_name()}.cdx.json"
+        with open(os.path.join(wheelfile_base, "sboms", name), "w") as file:
             json.dump(self.bill_of_materials(), file, indent=2)
             file.write("\n")
 
     def bill_of_materials(self):
-        version = self.distribution.get_version()
-        purl = f"pkg:pypi/fastws@{version}"
+        name, version = self.distribution.get_name(), self.distribution.get_version()
+        purl = f"pkg:pypi/{name}@{version}"
         components = []
         if self.distribution.ext_modules:
             from Cython import __version__ as cython
@@ -87,7 +88,7 @@ class BdistWheel(bdist_wheel):
                 "component": {
                     "type": "library",
                     "bom-ref": purl,
-                    "name": "fastws",
+                    "name": name,
                     "version": version,
                     "licenses": [{"license": {"id": "MIT"}}],
                     "purl": purl,

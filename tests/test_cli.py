@@ -419,7 +419,7 @@ def test_no_uvloop(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvloop", None)
     assert failure(capsys, "echo", "--uvloop") == (
         1,
-        "fastws echo: uvloop is not installed; pip install fastws[uvloop] does it\n",
+        "fastws echo: uvloop is not installed; pip install fastws-codec[uvloop] does it\n",
     )
 
 

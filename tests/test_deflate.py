@@ -62,7 +62,7 @@ def backend(request: pytest.FixtureRequest) -> str:
     except ImportError:
         if os.environ.get("CI"):
             raise
-        pytest.skip(f"{name} is not installed: pip install 'fastws[{name}]'")
+        pytest.skip(f"{name} is not installed: pip install 'fastws-codec[{name}]'")
     return name
 
 
@@ -160,7 +160,7 @@ def test_levels_are_the_backends_own() -> None:
 
 def test_backend_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(deflate._BACKENDS, "elsewhere", ("no_such_module", 6))
-    with pytest.raises(ImportError, match=r"pip install 'fastws\[elsewhere\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'fastws-codec\[elsewhere\]'"):
         PerMessageDeflate(backend="elsewhere")
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import ssl
 import sys
 import tomllib
@@ -179,6 +180,76 @@ def test_the_installation(
     assert Path(found["location"]).name == "fastws"
     assert main(["info"]) == 0
     assert f"{fastws.__version__} {line}" in capsys.readouterr().out
+
+
+# Another project with the same import name ------------------------------------------------
+
+CONFLICT = (
+    "the distribution fastws 0.1.7 is installed too, which is another project: it and fastws-codec "
+    "both use the import name fastws, and overwrite each other's files; uninstall both, then "
+    "install the one that you want"
+)
+
+
+def distribution(
+    folder: Path, name: str, version: str, scripts: str = "", egg: bool = False
+) -> str:
+    """Make a folder seem to have a distribution; return what puts the folder in front."""
+    info = folder / (f"{name}.egg-info" if egg else f"{name}-{version}.dist-info")
+    info.mkdir()
+    (info / ("PKG-INFO" if egg else "METADATA")).write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    )
+    if scripts:
+        (info / "entry_points.txt").write_text(f"[console_scripts]\n{scripts}\n")
+    return f"sys.path.insert(0, {str(folder)!r})"
+
+
+def test_no_other_distribution() -> None:
+    assert info()["warnings"] == []
+
+
+@pytest.mark.parametrize("scripts", ["", "fastws = fastws.application:main"])
+@pytest.mark.parametrize("name", ["fastws", "FastWS"])
+def test_the_other_distribution(tmp_path: Path, name: str, scripts: str) -> None:
+    before = distribution(tmp_path, name, "0.1.7", scripts)
+    assert info(before)["warnings"] == [CONFLICT]
+    # In sys.path there may be the same folder twice.
+    assert info(f"{before}; {before}")["warnings"] == [CONFLICT]
+    result = run(sys.executable, "-c", CODE, before, "info")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"\nwarning      {CONFLICT}\n" in result.stdout
+
+
+@pytest.mark.parametrize("egg", [False, True], ids=["dist-info", "egg-info"])
+def test_ours_by_its_earlier_name_is_no_other(tmp_path: Path, egg: bool) -> None:
+    ours = tmp_path / "ours"
+    ours.mkdir()
+    before = distribution(ours, "fastws", "0.1.0", "fastws = fastws.cli:main", egg)
+    assert info(before)["warnings"] == []
+    # It hides nothing.
+    before += f"; {distribution(tmp_path, 'fastws', '0.1.7')}"
+    assert info(before)["warnings"] == [CONFLICT]
+    before += "; sys.path.reverse()"
+    assert info(before)["warnings"] == [CONFLICT]
+
+
+def test_what_the_other_distribution_left_behind(tmp_path: Path) -> None:
+    (tmp_path / "fastws-0.1.7.dist-info").mkdir()
+    assert info(f"sys.path.insert(0, {str(tmp_path)!r})")["warnings"] == []
+
+
+def test_the_other_distribution_over_ours(tmp_path: Path) -> None:
+    """Whichever is installed last has the file `__init__.py`."""
+    shutil.copytree(
+        Path(fastws.__file__).parent,
+        tmp_path / "fastws",
+        ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__"),
+    )
+    (tmp_path / "fastws" / "__init__.py").write_text('__version__ = "0.1.7"\n')
+    found = info(distribution(tmp_path, "fastws", "0.1.7"))
+    assert found["installation"]["location"] == str(tmp_path / "fastws")
+    assert found["warnings"] == [CONFLICT]
 
 
 # What is nobody's business ----------------------------------------------------------------

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import fastws
+
 ROOT = Path(__file__).parents[1]
 MODULES = ("kernel", "masking", "utf8", "frames", "messages", "hot")
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
@@ -113,6 +115,7 @@ def installed(wheel: Path, target: Path) -> str:
 
 
 def test_an_sdist_has_all_sources_and_nothing_generated(sdist: Path) -> None:
+    assert sdist.name == f"fastws_codec-{fastws.__version__}.tar.gz"
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert set(SOURCES) <= names
@@ -125,6 +128,7 @@ def test_a_wheel_built_from_the_sdist_is_complete(sdist: Path, tmp_path: Path) -
     (tree,) = (path for path in tmp_path.iterdir() if path.is_dir())
     wheel, output = build("build_wheel", tree, tmp_path / "out", FASTWS_EXT="require")
     assert wheel is not None, output
+    assert wheel.name.startswith(f"fastws_codec-{fastws.__version__}-")
     names = set(zipfile.ZipFile(wheel).namelist())
     for module in MODULES:
         assert f"fastws/_c/{module}{SUFFIX}" in names

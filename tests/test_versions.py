@@ -13,6 +13,7 @@ import pytest
 from packaging.version import Version
 
 import fastws
+from fastws import _info
 from fastws.integrations._startup import hosts
 
 from . import lowest
@@ -26,7 +27,7 @@ CHANGELOG = (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
 def test_the_version_is_that_of_the_installation() -> None:
-    assert fastws.__version__ == version("fastws")
+    assert fastws.__version__ == version("fastws-codec")
 
 
 def test_the_version_is_written_in_one_place() -> None:
@@ -35,6 +36,56 @@ def test_the_version_is_written_in_one_place() -> None:
     assert "version" not in pyproject["project"]
     assert "version" in pyproject["project"]["dynamic"]
     assert pyproject["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "fastws.__version__"}
+
+
+# The name -----------------------------------------------------------------------------
+
+# What there is under the name `fastws` is another project.
+TO_INSTALL = re.compile(
+    r"""
+    pip\ install\b [^\n`]*? [\s'"] fastws (?![\w-])
+    | (?<![\w-]) fastws\[\w
+    | pypi/fastws (?![\w-])
+    """,
+    re.VERBOSE,
+)
+
+TEXT = ("", ".in", ".md", ".mjs", ".pxd", ".py", ".pyi", ".pyx", ".sh", ".toml", ".txt", ".yml")
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("pip install fastws", True),
+        ("pip install -U 'fastws[isal]'", True),
+        ("`pip install h11 fastws==1`", True),
+        ("with `fastws[aiofastnet]`", True),
+        ("pkg:pypi/fastws@1", True),
+        ("pip install fastws-codec", False),
+        ("`pip install 'fastws-codec[isal]'`, and import `fastws`", False),
+        ("pip install dist/fastws_codec-1.0-py3-none-any.whl", False),
+    ],
+)
+def test_what_tells_to_install_another_project_is_found(text: str, wrong: bool) -> None:
+    assert bool(TO_INSTALL.search(text)) is wrong
+
+
+def test_nothing_tells_to_install_another_project() -> None:
+    assert lowest.read()["project"]["name"] == _info.DISTRIBUTION == "fastws-codec"
+    files = [path for path in ROOT.iterdir() if path.is_file()]
+    for folder in ("src", "bench", "fuzz", "wheels", ".ci", ".github"):
+        files += (path for path in (ROOT / folder).rglob("*") if path.is_file())
+    told = 0
+    for path in files:
+        if path.suffix in TEXT and not path.parent.name.endswith(".egg-info"):
+            text = path.read_text("utf-8", errors="replace")
+            assert not TO_INSTALL.search(text), path
+            told += len(re.findall(r"fastws-codec\b", text))
+    assert told > 10
+
+
+def test_the_wheel_that_the_readme_names_is_of_this_version() -> None:
+    assert set(re.findall(r"fastws_codec-(.+?)-py3", README)) == {fastws.__version__}
 
 
 # The changelog ------------------------------------------------------------------------

@@ -111,10 +111,12 @@ def release() -> list[Path]:
         "win_amd64": "win_amd64",
         "win_arm64": "win_arm64",
     }
-    names = [f"fastws-{VERSION}.tar.gz", f"fastws-{VERSION}-py3-none-any.whl"]
+    names = [f"fastws_codec-{VERSION}.tar.gz", f"fastws_codec-{VERSION}-py3-none-any.whl"]
     for abi in check.PYTHONS:
         python = abi.removesuffix("t")
-        names += [f"fastws-{VERSION}-{python}-{abi}-{tags[name]}.whl" for name in check.PLATFORMS]
+        names += [
+            f"fastws_codec-{VERSION}-{python}-{abi}-{tags[name]}.whl" for name in check.PLATFORMS
+        ]
     return [Path(name) for name in names]
 
 
@@ -131,15 +133,18 @@ def test_a_release_is_complete() -> None:
         (lambda files: files[:-1], "missing: cp315t-win_arm64"),
         (lambda files: [*files, files[5]], "there twice: cp311-musllinux_aarch64"),
         (
-            lambda files: [*files, Path(f"fastws-{VERSION}-cp310-cp310-win_amd64.whl")],
+            lambda files: [*files, Path(f"fastws_codec-{VERSION}-cp310-cp310-win_amd64.whl")],
             "not wanted: cp310-win_amd64",
         ),
         (
-            lambda files: [*files, Path(f"fastws-{VERSION}-cp312-cp312-linux_x86_64.whl")],
+            lambda files: [*files, Path(f"fastws_codec-{VERSION}-cp312-cp312-linux_x86_64.whl")],
             "not a platform that is built for",
         ),
         (
-            lambda files: [*files, Path(f"fastws-{VERSION}-cp312-cp312-manylinux_2_34_x86_64.whl")],
+            lambda files: [
+                *files,
+                Path(f"fastws_codec-{VERSION}-cp312-cp312-manylinux_2_34_x86_64.whl"),
+            ],
             "not a platform that is built for",
         ),
     ],
@@ -151,8 +156,20 @@ def test_what_is_missing_or_too_much_is_named(
         check.check_complete(change(release()))
 
 
+@pytest.mark.parametrize(
+    "name", ["fastws-1.0-py3-none-any.whl", "fastws-1.0.tar.gz", "fastws-codec-1.0.tar.gz"]
+)
+def test_the_name_is_ours(tmp_path: Path, name: str) -> None:
+    with pytest.raises(check.BadFile, match=f"{name}: not a name that begins with fastws_codec-"):
+        check.check([tmp_path / name])
+
+
+def test_the_name_is_that_of_pyproject() -> None:
+    assert CONFIGURATION["project"]["name"] == check.NAME == "fastws-codec"
+
+
 def test_versions_are_not_mixed(tmp_path: Path) -> None:
-    files = [tmp_path / "fastws-1.0-py3-none-any.whl", tmp_path / "fastws-1.1.tar.gz"]
+    files = [tmp_path / "fastws_codec-1.0-py3-none-any.whl", tmp_path / "fastws_codec-1.1.tar.gz"]
     with pytest.raises(check.BadFile, match=r"more than one version: 1\.0, 1\.1"):
         check.check(files)
 
@@ -197,10 +214,13 @@ def test_a_good_wheel_is_good(pure: Path) -> None:
 
 def test_a_wheel_says_what_is_in_it(pure: Path) -> None:
     with zipfile.ZipFile(pure) as archive:
-        bill = json.loads(archive.read(f"fastws-{VERSION}.dist-info/sboms/fastws.cdx.json"))
+        bill = json.loads(
+            archive.read(f"fastws_codec-{VERSION}.dist-info/sboms/fastws-codec.cdx.json")
+        )
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     component = bill["metadata"]["component"]
-    assert component["purl"] == f"pkg:pypi/fastws@{VERSION}"
+    assert component["name"] == "fastws-codec"
+    assert component["purl"] == f"pkg:pypi/fastws-codec@{VERSION}"
     assert component["licenses"] == [{"license": {"id": "MIT"}}]
     assert bill["components"] == []  # nothing but what we wrote
 
@@ -212,7 +232,7 @@ def test_a_pure_wheel_has_no_extension(pure: Path) -> None:
 
 
 def test_a_wheel_for_a_platform_has_the_extension(pure: Path) -> None:
-    name = f"fastws-{VERSION}-cp312-cp312-win_amd64.whl"
+    name = f"fastws_codec-{VERSION}-cp312-cp312-win_amd64.whl"
     with pytest.raises(check.BadFile, match="has no extension"):
         check.check_wheel(changed(pure, name, lambda _: None))
 

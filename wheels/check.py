@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+NAME: Final = "fastws-codec"  # of the distribution; `fastws` is what is imported
 MODULES: Final = (
     "_c/kernel",
     "_c/masking",
@@ -81,6 +82,10 @@ def check(files: Iterable[Path]) -> None:
         BadFile: if one is not as it must be.
     """
     files = list(files)
+    for path in files:
+        # As the specification of binary distributions writes it.
+        if not path.name.startswith(start := f"{NAME.replace('-', '_')}-"):
+            raise BadFile(f"{path.name}: not a name that begins with {start}")
     versions = {version_of(path) for path in files}
     if len(versions) != 1:
         raise BadFile(f"there is more than one version: {', '.join(sorted(versions))}")
@@ -172,14 +177,14 @@ def check_wheel(path: Path) -> None:
         names = set(archive.namelist())
         info = f"{path.name.split('-')[0]}-{version_of(path)}.dist-info"
         metadata = Parser().parsestr(archive.read(f"{info}/METADATA").decode())
-        bill = json.loads(archive.read(f"{info}/sboms/fastws.cdx.json"))
+        bill = json.loads(archive.read(f"{info}/sboms/{NAME}.cdx.json"))
         extensions = {
             name: archive.read(name) for name in names if name.endswith((".so", ".pyd", ".dylib"))
         }
     wanted = set() if kind == "pure" else {f"fastws/{module}" for module in MODULES}
     if {name.partition(".")[0] for name in extensions} != wanted:
         raise BadFile(f"{path.name}: has {', '.join(extensions) or 'no extension'}")
-    if [metadata["Name"], metadata["Version"]] != ["fastws", version_of(path)]:
+    if [metadata["Name"], metadata["Version"]] != [NAME, version_of(path)]:
         raise BadFile(f"{path.name}: has the metadata of another")
     if bill["metadata"]["component"]["version"] != version_of(path):
         raise BadFile(f"{path.name}: has the bill of materials of another")

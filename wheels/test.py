@@ -62,7 +62,7 @@ def test(wheel: Path, python: str, quick: bool, options: list[str]) -> bool:
         subprocess.run(["uv", "venv", "-q", "--python", python, venv], check=True)
         installed = venv / "bin" / "python"
         pip = ["uv", "pip", "install", "-q", "--python", installed]
-        subprocess.run([*pip, f"fastws[test] @ {wheel.as_uri()}"], cwd=place, check=True)
+        subprocess.run([*pip, f"fastws-codec[test] @ {wheel.as_uri()}"], cwd=place, check=True)
         env = {
             name: value
             for name, value in os.environ.items()

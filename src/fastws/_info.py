@@ -23,7 +23,10 @@ from typing import Any
 from .codec import implementation, kernel
 from .integrations._startup import hosts
 
-__all__ = ["DEPENDENCIES", "collect"]
+__all__ = ["DEPENDENCIES", "DISTRIBUTION", "collect"]
+
+# What is installed under this name is imported as `fastws`.
+DISTRIBUTION = "fastws-codec"
 
 # What fastws uses if it is there.
 DEPENDENCIES = ("h11", "uvloop", "aiofastnet", "zlib-ng", "isal")
@@ -46,6 +49,7 @@ def collect(fastws: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "fastws": fastws,
         "installation": _installation(),
+        "warnings": _conflicts(),
         "twin": implementation,
         "twin_reason": reason,
         "extension_error": error,
@@ -87,7 +91,7 @@ def _installation() -> dict[str, Any]:
         "installer": None,
     }
     try:
-        distribution = Distribution.from_name("fastws")
+        distribution = Distribution.from_name(DISTRIBUTION)
     except PackageNotFoundError:
         return found
     origin = json.loads(distribution.read_text("direct_url.json") or "{}")
@@ -99,6 +103,24 @@ def _installation() -> dict[str, Any]:
             r"^Tag: *(\S+)", distribution.read_text("WHEEL") or "", re.MULTILINE
         )
     return found
+
+
+def _conflicts() -> list[str]:
+    """Tell of the other project that is imported as `fastws`, if it is installed too."""
+    versions = {
+        other.version
+        for other in Distribution.discover(name="fastws")
+        # (A folder may be there without any, after it was removed.)
+        if (other.read_text("METADATA") or other.read_text("PKG-INFO"))
+        # Ours had that name before it was published, and may have left its metadata.
+        and not any(script.value == "fastws.cli:main" for script in other.entry_points)
+    }
+    return [
+        f"the distribution fastws {number} is installed too, which is another project: it and "
+        f"{DISTRIBUTION} both use the import name fastws, and overwrite each other's files; "
+        "uninstall both, then install the one that you want"
+        for number in sorted(versions)
+    ]
 
 
 def _twin() -> tuple[str, str | None]:

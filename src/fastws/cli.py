@@ -33,7 +33,7 @@ from multiprocessing import connection as pipes
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import __version__
-from ._info import collect
+from ._info import DISTRIBUTION, collect
 from .aio.client import connect
 from .aio.probe import probe
 from .aio.protocol import WebSocketProtocol
@@ -397,6 +397,8 @@ def _readable(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
         how += f", of {installation['version']}"
     yield "fastws", f"{info['fastws']} ({how})"
     yield "location", installation["location"]
+    for warning in info["warnings"]:
+        yield "warning", warning
     error = info["extension_error"]
     yield "twin", f"{info['twin']}: {info['twin_reason']}{f' ({error})' if error else ''}"
     others = ", ".join(name for name in info["kernels"] if name != info["kernel"])
@@ -534,7 +536,7 @@ def _loop_factory(args: argparse.Namespace) -> Callable[[], asyncio.AbstractEven
     try:
         import uvloop
     except ImportError as exc:
-        message = "uvloop is not installed; pip install fastws[uvloop] does it"
+        message = f"uvloop is not installed; pip install {DISTRIBUTION}[uvloop] does it"
         raise CommandError(message) from exc
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory

@@ -84,7 +84,8 @@ class PerMessageDeflate:
         mem_level: how much memory a compressor's tables get, 1 to 9.
         threshold: the smallest message to compress, in bytes. A message also goes out
             plain where compression does not make it smaller.
-        backend: "zlib", "zlib-ng" or "isal" (`pip install fastws[zlib-ng]`, `fastws[isal]`).
+        backend: "zlib", "zlib-ng" or "isal" (`pip install fastws-codec[zlib-ng]`,
+            `fastws-codec[isal]`).
 
     Raises:
         TypeError: if an argument is of another type.
@@ -473,7 +474,9 @@ def _backend(name: str) -> Any:
     try:
         return import_module(module)
     except ImportError as exc:
-        raise ImportError(f"the backend {name!r} needs: pip install 'fastws[{name}]'") from exc
+        raise ImportError(
+            f"the backend {name!r} needs: pip install 'fastws-codec[{name}]'"
+        ) from exc
 
 
 def _compressor(backend: str, level: int | None, window_bits: int, mem_level: int) -> Any:
