@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "_py": TWIN,
     "_c": TWIN,
     "capi": TWIN | {"_c"},
-    "codec": set(),  # the twins by import_module only
+    "codec": {"_c", "_py"},
     "deflate": CODEC,
     "handshake": {"http", "exceptions", "spec", "deflate"},
     "prepared": CODEC | {"deflate"},
@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "integrations": SANS_IO | {"aio"},
     "demo": set(),
     "_info": {"codec", "integrations"},
+    "__pyinstaller": set(),
     "cli": ALL | {"_info", "_init_"},
     "__main__": ALL,
     "__init__": ALL,
@@ -49,7 +50,6 @@ ALLOWED: dict[str, set[str]] = {
 # ... and what besides for the type checker.
 FOR_TYPES: dict[str, set[str]] = {
     "exceptions": {"http"},
-    "codec": {"_py"},
     "deflate": {"handshake"},
 }
 # Twins hold no clock, no randomness, no logging, no I/O.
@@ -157,10 +157,12 @@ def test_twins_know_no_clock_no_chance_no_log_and_no_io(name: str) -> None:
         assert not NOT_IN_A_TWIN & {imported.split(".")[0] for imported, _ in imports(path)}
 
 
-def test_codec_gets_at_the_twins_by_import_module_alone() -> None:
-    names = {name for name, typing in imports(ROOT / "codec.py") if not typing}
-    assert any(name.startswith("f'{") or "fastws._c" in name for name in names)
-    assert not any(name.startswith(("fastws._c", "fastws._py")) for name in names)
+def test_twins_are_told_apart_in_one_place() -> None:
+    assert fastws_parts(ROOT / "codec.py", typing=False) >= {"_c", "_py"}
+    for path in SOURCES:
+        if path.suffix == ".py" and part_of(path) not in ("_c", "_py", "_info", "codec"):
+            parts = fastws_parts(path, typing=False) | fastws_parts(path, typing=True)
+            assert not parts & {"_c", "_py"}, path
 
 
 # Does this file see what it claims to see? -------------------------------------------------

@@ -140,24 +140,34 @@ __all__ = [
     "WebSocketError",
 ]
 
+
 # asyncio and ssl take longer to import than all the rest, and whoever uses the codec under
-# another server may have no use for them.
-_FROM_AIO = {
-    "ProcessRequest": "opening",
-    "Server": "server",
-    "WebSocket": "websocket",
-    "WebSocketProtocol": "protocol",
-    "connect": "client",
-    "serve": "server",
-}
-
-
+# another server may have no use for them. (import_module would hide them from PyInstaller and kin.)
 def __getattr__(name: str) -> object:
-    if name not in _FROM_AIO:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    value: object
+    match name:
+        case "ProcessRequest":
+            from .aio import opening
 
-    value = getattr(import_module(f".aio.{_FROM_AIO[name]}", __name__), name)
+            value = opening.ProcessRequest
+        case "Server" | "serve":
+            from .aio import server
+
+            value = getattr(server, name)
+        case "WebSocket":
+            from .aio import websocket
+
+            value = websocket.WebSocket
+        case "WebSocketProtocol":
+            from .aio import protocol
+
+            value = protocol.WebSocketProtocol
+        case "connect":
+            from .aio import client
+
+            value = client.connect
+        case _:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
 

@@ -4,6 +4,7 @@ This module knows that there are two and which one was taken. It does not know w
 do. `FASTWS_IMPL=c` demands the accelerated twin, `FASTWS_IMPL=py` the pure-Python one;
 without it the accelerated one is taken where it can be imported: where it is compiled, and in
 one interpreter of a process, the first that asks. Other subinterpreters get the pure-Python one.
+Both are imported by statements, so that PyInstaller and its kin find them in a program to freeze.
 The accelerated twin has kernels for several instruction sets and takes the best that the CPU
 can run; `FASTWS_KERNEL` demands others.
 
@@ -22,8 +23,7 @@ from __future__ import annotations
 
 import copyreg
 import os
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 __all__ = [
     "Frame",
@@ -50,7 +50,7 @@ def _choose() -> str:
     if wanted == "py":
         return "py"
     try:
-        import_module("fastws._c.hot")  # which imports all others
+        import fastws._c.hot  # noqa: F401 - which imports all others
     except ImportError as exc:
         if wanted == "c":
             missing = isinstance(exc, ModuleNotFoundError) and f"{exc.name}".startswith("fastws.")
@@ -66,37 +66,31 @@ def _choose_kernel() -> str:
         if wanted not in ("", "python"):
             raise ImportError(f"FASTWS_KERNEL={wanted!r}, but this is the pure-Python twin")
         return "python"
-    kernels = import_module("fastws._c.kernel")
+    from ._c import kernel as kernels
+
     if wanted:
         try:
             kernels.use(wanted)
         except ValueError as exc:
             raise ImportError(f"FASTWS_KERNEL: {exc}") from None
-    return cast("str", kernels.current())
+    return kernels.current()
 
 
 implementation: Final = _choose()
 kernel: Final = _choose_kernel()
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or implementation == "py":
     from ._py.frames import Frame, FrameDecoder, encode_frame
     from ._py.hot import HotConnection, HotEndpoint
     from ._py.masking import apply_mask, apply_mask_inplace
     from ._py.messages import MessageDecoder, MessageEncoder
     from ._py.utf8 import Utf8Validator, decode_utf8, is_utf8
 else:
-    _twin = f"fastws._{implementation}"
-    _masking = import_module(f"{_twin}.masking")
-    apply_mask, apply_mask_inplace = _masking.apply_mask, _masking.apply_mask_inplace
-    _utf8 = import_module(f"{_twin}.utf8")
-    Utf8Validator, decode_utf8, is_utf8 = _utf8.Utf8Validator, _utf8.decode_utf8, _utf8.is_utf8
-    _frames = import_module(f"{_twin}.frames")
-    Frame, FrameDecoder = _frames.Frame, _frames.FrameDecoder
-    encode_frame = _frames.encode_frame
-    _messages = import_module(f"{_twin}.messages")
-    MessageDecoder, MessageEncoder = _messages.MessageDecoder, _messages.MessageEncoder
-    _hot = import_module(f"{_twin}.hot")
-    HotConnection, HotEndpoint = _hot.HotConnection, _hot.HotEndpoint
+    from ._c.frames import Frame, FrameDecoder, encode_frame
+    from ._c.hot import HotConnection, HotEndpoint
+    from ._c.masking import apply_mask, apply_mask_inplace
+    from ._c.messages import MessageDecoder, MessageEncoder
+    from ._c.utf8 import Utf8Validator, decode_utf8, is_utf8
 
 
 # A frame pickled where one twin runs can be loaded where the other does ---------------

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from operator import index
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -50,12 +49,8 @@ _CLIENT_NO_CONTEXT_TAKEOVER: Final = "client_no_context_takeover"
 _SERVER_MAX_WINDOW_BITS: Final = "server_max_window_bits"
 _CLIENT_MAX_WINDOW_BITS: Final = "client_max_window_bits"
 
-# By backend: its module, and its default level. isal's levels go from 0 to 3.
-_BACKENDS: Final = {
-    "zlib": ("zlib", 6),
-    "zlib-ng": ("zlib_ng.zlib_ng", 6),
-    "isal": ("isal.isal_zlib", 2),
-}
+# By backend: its default level. isal's levels go from 0 to 3.
+_BACKENDS: Final = {"zlib": 6, "zlib-ng": 6, "isal": 2}
 
 
 # Negotiation (RFC 7692 §5, §7.1) -------------------------------------------------------
@@ -466,23 +461,34 @@ def _flush(stream: Any, data: bytes, mode: int, last: bool) -> bytes:
 
 @cache
 def _backend(name: str) -> Any:
+    if name not in _BACKENDS:
+        raise ValueError(f"no such backend: {name!r}; there are {', '.join(_BACKENDS)}")
+    why = None
     try:
-        module, _ = _BACKENDS[name]
-    except KeyError:
-        known = ", ".join(_BACKENDS)
-        raise ValueError(f"no such backend: {name!r}; there are {known}") from None
-    try:
-        return import_module(module)
+        # Statements, for PyInstaller and its kin, which look for them in Python code only: that
+        # isal_zlib imports igzip_lib is compiled.
+        match name:
+            case "zlib":
+                import zlib
+
+                return zlib
+            case "zlib-ng":
+                from zlib_ng import zlib_ng
+
+                return zlib_ng
+            case "isal":
+                from isal import igzip_lib, isal_zlib  # noqa: F401
+
+                return isal_zlib
     except ImportError as exc:
-        raise ImportError(
-            f"the backend {name!r} needs: pip install 'fastws-codec[{name}]'"
-        ) from exc
+        why = exc
+    raise ImportError(f"the backend {name!r} needs: pip install 'fastws-codec[{name}]'") from why
 
 
 def _compressor(backend: str, level: int | None, window_bits: int, mem_level: int) -> Any:
     library = _backend(backend)
     if level is None:
-        level = _BACKENDS[backend][1]
+        level = _BACKENDS[backend]
     try:
         return library.compressobj(level, library.DEFLATED, -window_bits, mem_level)
     except (ValueError, OverflowError, library.error) as exc:

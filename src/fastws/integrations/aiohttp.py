@@ -32,11 +32,15 @@ from ._install import Host, Installation
 HOST = Host("aiohttp", ("3.13.2", "3.15"))
 
 try:
-    client: Any = import_module("aiohttp.client")
-    compression: Any = import_module("aiohttp.compression_utils")
-    writer: Any = import_module("aiohttp._websocket.writer")
+    import aiohttp._websocket.writer
+    import aiohttp.client
+    import aiohttp.compression_utils
 except ImportError as exc:
     raise HOST.missing() from exc
+
+client: Any = aiohttp.client
+compression: Any = aiohttp.compression_utils
+writer: Any = aiohttp._websocket.writer
 
 __all__ = ["install"]
 

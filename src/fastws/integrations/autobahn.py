@@ -17,7 +17,6 @@ This module knows where autobahn masks and validates. It does not know its proto
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastws import codec
@@ -29,9 +28,11 @@ from ._pieces import Utf8Validator, XorMasker
 HOST = Host("autobahn", ("23.1", "27"))
 
 try:
-    protocol: Any = import_module("autobahn.websocket.protocol")
+    import autobahn.websocket.protocol
 except ImportError as exc:
     raise HOST.missing() from exc
+
+protocol: Any = autobahn.websocket.protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable

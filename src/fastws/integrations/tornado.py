@@ -16,7 +16,6 @@ This module knows where tornado masks and how it reads a frame. It does not know
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastws import codec
@@ -27,10 +26,13 @@ from ._install import Host, Installation
 HOST = Host("tornado", ("6.3", "6.7"))
 
 try:
-    iostream: Any = import_module("tornado.iostream")
-    websocket: Any = import_module("tornado.websocket")
+    import tornado.iostream
+    import tornado.websocket
 except ImportError as exc:
     raise HOST.missing() from exc
+
+iostream: Any = tornado.iostream
+websocket: Any = tornado.websocket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -2,7 +2,7 @@
 
     uvicorn app:app --ws fastws.integrations.uvicorn:WebSocketProtocol
 
-or `UVICORN_WS=`, or `uvicorn.run(app, ws="…")`; there is nothing to install.
+or `UVICORN_WS=`, or `uvicorn.run(app, ws=WebSocketProtocol)`; there is nothing to install.
 
 This module knows ASGI and what uvicorn expects of a protocol class. It does not know frames,
 timers or transports: those are the business of `Endpoint`, and the host's own WebSocket

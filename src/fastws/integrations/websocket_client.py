@@ -19,7 +19,6 @@ sockets.
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastws import codec
@@ -30,8 +29,7 @@ from ._install import Host, Installation
 HOST = Host("websocket-client", ("1.7", "1.10"), module="websocket_client")
 
 try:
-    _abnf: Any = import_module("websocket._abnf")
-    _utils: Any = import_module("websocket._utils")
+    from websocket import _abnf, _utils
 except ImportError as exc:
     raise HOST.missing() from exc
 
