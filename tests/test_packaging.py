@@ -28,6 +28,7 @@ SOURCES = (
     ),
     "src/fastws/py.typed",
     "src/fastws/demo/index.html",
+    "src/fastws/__pyinstaller/hook-fastws.cli.py",
     "LICENSE",
     "README.md",
     "CHANGELOG.md",
@@ -135,6 +136,7 @@ def test_a_wheel_built_from_the_sdist_is_complete(sdist: Path, tmp_path: Path) -
         assert f"fastws/_c/{module}.pyi" in names
     assert f"fastws/capi{SUFFIX}" in names
     assert {"fastws/py.typed", "fastws/demo/index.html", "fastws/capi.pyi"} <= names
+    assert "fastws/__pyinstaller/hook-fastws.cli.py" in names
     # What other projects compile against, and no more.
     assert [name for name in names if name.endswith(".pxd")] == ["fastws/capi.pxd"]
     assert not [name for name in names if name.endswith((".c", ".h", ".pyx"))]

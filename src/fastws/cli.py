@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: if the arguments are wrong, or ask for help or the version.
     """
+    multiprocessing.freeze_support()  # in a frozen program, a worker is the program once more
     args = _parser().parse_args(argv)
     try:
         status: int = args.run(args)
@@ -317,6 +318,8 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def _run_run(args: argparse.Namespace) -> int:
+    if getattr(sys, "frozen", False):
+        raise CommandError("this is a frozen program, which cannot run others", 2)
     known = hosts()
     for name in args.integrations:
         if name not in known:
@@ -553,8 +556,11 @@ class _Pages:
     """What the echo server answers to plain HTTP: a page to try it from, and a health check."""
 
     def __init__(self) -> None:
-        # Line ends as an HTML parser sees them, for the hashes below.
-        html = files("fastws").joinpath("demo", "index.html").read_text("utf-8")
+        try:
+            # Line ends as an HTML parser sees them, for the hashes below.
+            html = files("fastws").joinpath("demo", "index.html").read_text("utf-8")
+        except OSError:
+            html = "<!doctype html><title>fastws</title>The page is missing in this frozen program."
         # The page may run what it is made of and nothing else, load nothing, and connect to
         # any WebSocket server that is typed into it.
         policy = [
