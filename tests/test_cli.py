@@ -498,6 +498,7 @@ def test_one_worker_dies(port):
 def test_workers_do_not_outlive_their_parent(port):
     with Echo("--workers", "2", port=port) as server, connect(server.url) as ws:
         workers = workers_of(server)
+        assert workers
         assert server.stop(signal.SIGKILL) == -signal.SIGKILL
         wait_until_gone(workers)
         with pytest.raises(websockets.ConnectionClosedOK):

@@ -38,15 +38,15 @@ def load(name: str) -> Any:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_corpus_passes(target: str) -> None:
+    check_all(target)
     module = load(target)
-    for data in load("make_corpus").corpus(target):
-        module.check(data)
     for size in range(10):
         module.check(bytes(size))
 
 
 def test_corpus_is_the_same_for_the_same_seed() -> None:
     make_corpus = load("make_corpus")
+    assert set(make_corpus.TARGETS) >= set(TARGETS)
     for target in make_corpus.TARGETS:
         first, second = (list(make_corpus.corpus(target, 1, 30)) for _ in range(2))
         assert first == second != list(make_corpus.corpus(target, 2, 30))
@@ -65,7 +65,9 @@ def test_corpus_is_written(tmp_path: Path) -> None:
 
 def check_all(target: str) -> None:
     module = load(target)
-    for data in load("make_corpus").corpus(target):
+    corpus = list(load("make_corpus").corpus(target))
+    assert corpus
+    for data in corpus:
         module.check(data)
 
 

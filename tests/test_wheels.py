@@ -68,6 +68,7 @@ def test_the_release_has_a_job_for_each_platform() -> None:
 
 
 def test_only_publishing_may_do_more_than_read() -> None:
+    assert [path.name for path in WORKFLOWS] == ["ci.yml", "release.yml"]
     for path in WORKFLOWS:
         content = workflow(path.name)
         assert content["permissions"] == {}, path.name

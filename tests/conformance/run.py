@@ -184,6 +184,8 @@ def main() -> int:
                 f"{role:6} {impl:2} {loop:7}: {len(index)} cases in {took:.0f} s: {summary}",
                 flush=True,
             )
+            # (Patterns may match no case.)
+            failed += not index
             for case, result in sorted(
                 index.items(), key=lambda item: [int(n) for n in item[0].split(".")]
             ):
