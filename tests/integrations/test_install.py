@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from contextlib import ExitStack
+from importlib import import_module
 from types import ModuleType
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from fastws import integrations
 from fastws.integrations._install import Host, Installation, IntegrationError, UntestedHostWarning
 
-from ..tools import run
+from ..tools import TIMEOUT, run
 
 
 class Codec:
@@ -70,6 +73,173 @@ def test_is_idempotent(module: ModuleType) -> None:
         assert again is not handle
         handle.uninstall()
         assert module.mask() == "ours"
+
+
+# Several users at a time ----------------------------------------------------------------
+
+
+def put(module: ModuleType) -> Installation:
+    return HOST.install(lambda to: to.replace(module, "mask", ours), fine)
+
+
+def test_an_inner_block_leaves_the_outer_one_alone(module: ModuleType) -> None:
+    with put(module) as outer:
+        for _ in range(2):
+            with put(module) as inner:
+                assert module.mask() == "ours"
+                with put(module):
+                    pass
+                assert inner.active
+            assert outer.active
+            assert module.mask() == "ours"
+            assert integrations.installed() == ["any-host"]
+    assert not outer.active
+    assert module.mask() == "theirs"
+    assert integrations.installed() == []
+
+
+def test_a_block_leaves_alone_what_was_installed_before(module: ModuleType) -> None:
+    handle = put(module)
+    with put(module):
+        pass
+    assert module.mask() == "ours"
+    with pytest.raises(ZeroDivisionError), put(module):
+        raise ZeroDivisionError
+    assert module.mask() == "ours"
+    handle.uninstall()
+    assert module.mask() == "theirs"
+
+
+def test_a_handle_may_be_entered_twice(module: ModuleType) -> None:
+    handle = put(module)
+    with handle:
+        with handle:
+            pass
+        assert module.mask() == "ours"
+    assert module.mask() == "theirs"
+
+
+def test_each_uninstall_takes_back_one_install(module: ModuleType) -> None:
+    outer, inner = put(module), put(module)
+    inner.uninstall()
+    assert module.mask() == "ours"
+    assert outer.active
+    outer.uninstall()
+    assert module.mask() == "theirs"
+    for handle in (outer, inner):
+        handle.uninstall()
+        assert not handle.active
+    with put(module):
+        inner.uninstall()  # of the time before
+        put(module).uninstall()
+        assert module.mask() == "ours"
+    assert module.mask() == "theirs"
+
+
+def test_blocks_may_end_in_any_order(module: ModuleType) -> None:
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(put(module))
+    second.enter_context(put(module))
+    first.close()
+    assert module.mask() == "ours"
+    second.close()
+    assert module.mask() == "theirs"
+
+
+def test_blocks_may_begin_in_any_order(module: ModuleType) -> None:
+    # As in threads, where another may come between `install` and the block.
+    first, second = put(module), put(module)
+    with second:
+        with first:
+            pass
+        assert module.mask() == "ours"
+    assert module.mask() == "theirs"
+    first, second = put(module), put(module)
+    with second:
+        pass
+    assert module.mask() == "ours"
+    with first:
+        pass
+    assert module.mask() == "theirs"
+
+
+def test_a_block_may_uninstall_what_is_its_own(module: ModuleType) -> None:
+    with put(module) as handle:
+        handle.uninstall()
+        assert module.mask() == "theirs"
+        with put(module) as other:
+            pass
+        assert not other.active
+    with put(module) as outer:
+        with put(module) as inner:
+            inner.uninstall()
+        assert outer.active
+    assert module.mask() == "theirs"
+
+
+def test_blocks_in_threads(module: ModuleType) -> None:
+    seen: list[str] = []
+    start = threading.Barrier(4)
+
+    def work() -> None:
+        start.wait(TIMEOUT)
+        for _ in range(200):
+            with put(module):
+                seen.append(module.mask())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT)
+    assert seen == ["ours"] * 800
+    assert module.mask() == "theirs"
+    assert integrations.installed() == []
+
+
+def test_what_is_released_stays_until_somebody_uninstalls_it(module: ModuleType) -> None:
+    put(module).release()
+    assert integrations.installed() == ["any-host"]
+    put(module).uninstall()
+    assert module.mask() == "theirs"
+
+
+def test_tells_what_is_replaced(module: ModuleType) -> None:
+    def patch(to: Installation) -> None:
+        to.replace(module, "mask", ours)
+        to.replace(Codec, "name", staticmethod(ours))
+
+    with HOST.install(patch, fine) as handle:
+        assert handle.replaced == ["anyhost.mask", f"{__name__}.Codec.name"]
+    assert handle.replaced == []
+
+
+def test_undoes_everything_if_it_is_interrupted(module: ModuleType) -> None:
+    def check() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        HOST.install(lambda to: to.replace(module, "mask", ours), check)
+    assert module.mask() == "theirs"
+    assert integrations.installed() == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["aiohttp", "autobahn", "gunicorn", "tornado", "websocket_client", "websockets", "wsproto"],
+)
+def test_blocks_nest_in_every_host(name: str) -> None:
+    integration = import_module(f"fastws.integrations.{name}")
+    with integration.install() as outer:
+        replaced = outer.replaced
+        with integration.install():
+            pass
+        assert outer.active
+        assert outer.replaced == replaced
+    assert integrations.installed() == []
+
+
+# What is replaced -------------------------------------------------------------------------
 
 
 def test_replaces_methods_as_they_are(module: ModuleType) -> None:

@@ -89,7 +89,8 @@ class Host:
         *,
         untested: bool = False,
     ) -> Installation:
-        """Patch the host, unless that was done already.
+        """Patch the host, unless that was done already: then whoever did it is not disturbed
+        by what is done with the installation from here on.
 
         Args:
             patch: replaces what is to be replaced, by `Installation.replace`.
@@ -107,6 +108,7 @@ class Host:
         with _lock:
             found = _installations.get(self.name)
             if found is not None:
+                found._held += 1
                 return found
             installation = Installation(self.name, self.version())
             if not self.is_tested() and not untested:
@@ -114,8 +116,10 @@ class Host:
             try:
                 patch(installation)
                 check()
-            except Exception as exc:
+            except BaseException as exc:
                 installation._undo()
+                if not isinstance(exc, Exception):
+                    raise
                 raise IntegrationError(
                     f"fastws does not work in {self.name} {installation.version}: {exc!r}"
                 ) from exc
@@ -124,7 +128,12 @@ class Host:
 
 
 class Installation:
-    """What an integration's `install` returns. As a context manager it uninstalls at the end.
+    """What an integration's `install` returns.
+
+    There is one for a host as long as it runs with fastws: `install` returns it again, and each
+    call of `uninstall` takes back one call of `install`; the last one sets the host right.
+    As a context manager it leaves the host at the end as it was before: blocks may be nested, may
+    overlap in several threads, and do not take out what was installed before them.
 
     Attributes:
         name: the host's distribution.
@@ -135,6 +144,11 @@ class Installation:
         self.name = name
         self.version = version
         self._replaced: list[tuple[Any, str, Any, Any]] = []
+        # How many calls of `install` were not taken back, those apart that became blocks; how
+        # many were there when the first of the open blocks began; how many blocks are open.
+        self._held = 1
+        self._held_before = 0
+        self._blocks = 0
 
     @property
     def active(self) -> bool:
@@ -142,20 +156,31 @@ class Installation:
         return _installations.get(self.name) is self
 
     def uninstall(self) -> None:
-        """Set the host right again; does nothing if that was done already.
+        """Take back one `install`. If it was the only one left, set the host right again.
 
-        What somebody else replaced after us stays as it is, with a RuntimeWarning.
+        Does nothing if that was done already. What somebody else replaced after us stays as it
+        is, with a RuntimeWarning.
         """
         with _lock:
-            if self.active:
-                del _installations[self.name]
-                self._undo()
+            if self._held:
+                self._held -= 1
+            elif self._blocks == 1:
+                self._blocks = 0
+            self._undo_unless_held()
 
     def __enter__(self) -> Self:
+        with _lock:
+            self._held = max(self._held - 1, 0)
+            self._held_before = min(self._held, self._held_before if self._blocks else self._held)
+            self._blocks += 1
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.uninstall()
+        with _lock:
+            self._blocks = max(self._blocks - 1, 0)
+            if not self._blocks:
+                self._held = min(self._held, self._held_before)
+            self._undo_unless_held()
 
     def __repr__(self) -> str:
         state = "active" if self.active else "not active"
@@ -179,6 +204,27 @@ class Installation:
         setattr(owner, name, value)
         self._replaced.append((owner, name, old, value))
         return old
+
+    def release(self) -> None:
+        """Hold it no longer, and leave it in the host: whoever calls `install` next may take
+        it out."""
+        with _lock:
+            self._held = 0
+
+    @property
+    def replaced(self) -> list[str]:
+        """The full names of what is replaced, in the order in which it was."""
+        return [
+            f"{owner.__module__}.{owner.__qualname__}.{name}"
+            if isinstance(owner, type)
+            else f"{owner.__name__}.{name}"
+            for owner, name, _, _ in self._replaced
+        ]
+
+    def _undo_unless_held(self) -> None:
+        if self.active and not self._held and not self._blocks:
+            del _installations[self.name]
+            self._undo()
 
     def _undo(self) -> None:
         while self._replaced:

@@ -66,6 +66,7 @@ def post_fork(server: Any, worker: Any) -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UntestedHostWarning)
             installation = install()
+            installation.release()  # nobody has it who could uninstall it
     except IntegrationError:
         worker.log.exception("This worker works without fastws")
         return
