@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
+import struct
+import sys
 from collections import Counter
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 import fastws
 from fastws import cli
-from fastws.aio.probe import CHECKS, MANNERS, probe
+from fastws.aio.probe import CHECKS, MANNERS, OUT_OF_TIME, probe
+
+from ..tools import FASTWS, TIMEOUT, free_port, run, traced
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from fastws.aio.probe import Result
 
@@ -129,6 +136,300 @@ def test_json_has_every_result(
     ]
     assert {row["verdict"] for row in rows} == {"wrong"}
     assert rows[0]["expected"] == ["pong 'Hello'"]
+
+
+# Servers that go on and on -----------------------------------------------------------------
+
+
+async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Open the connection."""
+    handshake = fastws.ServerHandshake(extensions=[fastws.PerMessageDeflate()])
+    request = handshake.receive_data(await reader.readuntil(b"\r\n\r\n"))
+    assert request is not None
+    writer.write(handshake.accept(request))
+
+
+async def repeat(writer: asyncio.StreamWriter, data: bytes, pause: float = 0) -> None:
+    while not writer.is_closing():
+        writer.write(data)
+        await writer.drain()
+        await asyncio.sleep(pause)
+
+
+def endless(
+    begin: bytes, data: bytes, *, opened: bool = True, pause: float = 0
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if opened:
+            await accept(reader, writer)
+        else:
+            await reader.readuntil(b"\r\n\r\n")
+        writer.write(begin)
+        await repeat(writer, data, pause)
+
+    return serve
+
+
+HUGE = b"\x82\x7f" + (1 << 62).to_bytes(8, "big")
+LARGE = b"\x82\x7e\xff\xff" + bytes(65535)
+KIB = b"x" * 1024
+FLOODS = {
+    "message": (endless(HUGE, KIB * 64), "no answer, but a message over 1048576 bytes"),
+    "message in fragments": (
+        endless(b"\x02\x00", b"\x00\x7e\xff\xff" + bytes(65535)),
+        "no answer within 1048576 bytes",
+    ),
+    "message in empty fragments": (
+        endless(b"\x01\x00", b"\x00\x00" * 8192),
+        "no answer, but a message of more than 4096 fragments",
+    ),
+    "messages": (endless(b"", LARGE), "no answer within 1048576 bytes"),
+    "small messages": (endless(b"", b"\x81\x0etext, and more" * 1024), "no answer within 1048576 bytes"),
+    "pings": (endless(b"", (b"\x89\x7d" + bytes(125)) * 512), "no answer within 1048576 bytes"),
+}
+TRICKLES = {
+    "message": (endless(HUGE, b"x", pause=0.02), "no answer, but a message over 1048576 bytes"),
+    "text": (endless(b"\x81\x7e\xff\xff", b"x", pause=0.02), "no answer"),
+    "pings": (endless(b"", b"\x89\x01x", pause=0.02), "no answer"),
+}
+
+
+@asynccontextmanager
+async def listening(
+    server: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    *,
+    good: int = 0,
+) -> AsyncIterator[str]:
+    """Serve, the first `good` connections as one should; tell the URI."""
+    tasks: set[asyncio.Task[None]] = set()
+    count = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        count += 1
+        try:
+            if count <= good:
+                await accept(reader, writer)
+            else:
+                await server(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, fastws.RequestError):
+            pass
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(handle(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    listener = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        yield f"ws://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    finally:
+        listener.close()
+        await asyncio.gather(*tasks)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let there be three checks: one of frames, one with compression, one of HTTP."""
+    wanted = ("ping", "RSV1 on a ping", "POST")
+    checks = [check for check in CHECKS if check.name in wanted]
+    monkeypatch.setattr("fastws.aio.probe.CHECKS", checks)
+
+
+def answers(results: list[Result], name: str) -> set[str]:
+    assert len(results) == 6
+    return {result.answer for result in results if result.check.name == name}
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_floods(flood: str) -> None:
+    server, answer = FLOODS[flood]
+    with traced() as memory:
+        async with asyncio.timeout(TIMEOUT), listening(server) as uri:
+            results = await probe(uri, timeout=TIMEOUT)
+        assert memory()[1] < 8 << 20
+    assert answers(results, "ping") == answers(results, "RSV1 on a ping") == {answer}
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("trickle", TRICKLES)
+async def test_trickles(trickle: str) -> None:
+    server, answer = TRICKLES[trickle]
+    async with asyncio.timeout(TIMEOUT), listening(server) as uri:
+        results = await probe(uri, timeout=0.2)
+    assert answers(results, "ping") == {answer}
+
+
+@pytest.mark.usefixtures("few")
+async def test_compressed_messages_are_no_answer() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await accept(reader, writer)
+        # One that would be 64 MiB large, and one that is not DEFLATE at all.
+        bomb = b"\xec\xc1\x01" + b"\x0c" * 1000
+        writer.write(b"\xc2\x7e" + struct.pack("!H", len(bomb)) + bomb + b"\xc1\x01\xff")
+        await reader.read(1)
+        writer.write(b"\x88\x02\x03\xea")
+
+    async with asyncio.timeout(TIMEOUT), listening(serve) as uri:
+        results = await probe(uri, timeout=TIMEOUT)
+    assert answers(results, "RSV1 on a ping") == {"close 1002"}
+
+
+REFUSAL = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 1000000000000\r\n\r\n"
+HTTP = {
+    "status line": (b"HTTP/1.1 101 ", KIB * 64, "HTTP 101"),
+    "status": (b"HTTP/1.1 4", b"0" * 1024, "not HTTP"),
+    "header": (b"HTTP/1.1 101 Switching\r\n", b"X: y\r\n" * 4096, "HTTP 101"),
+    "responses": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, "HTTP 100"),
+    "body": (REFUSAL, KIB * 64, "HTTP 403"),
+    "something else": (b"SSH-2.0-", KIB, "not HTTP"),
+}
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("name", HTTP)
+@pytest.mark.parametrize("pause", [0, 0.02], ids=["flood", "trickle"])
+async def test_endless_http(name: str, pause: float) -> None:
+    begin, data, status = HTTP[name]
+    if pause:
+        data = data[:1]
+    # Once the server was found to be one, and when it is not.
+    server = endless(begin, data, opened=False, pause=pause)
+    with traced() as memory:
+        async with asyncio.timeout(TIMEOUT), listening(server, good=1) as uri:
+            results = await probe(uri, timeout=0.2 if pause else 10)
+            assert {result.verdict for result in results} <= {"wrong", "ok"}
+            for answer in answers(results, "ping"):
+                assert answer == "no answer" or answer.startswith("no connection: ")
+            if not pause:
+                assert answers(results, "POST") == {status}
+            with pytest.raises((fastws.HandshakeError, TimeoutError)):
+                await probe(uri, timeout=0.2 if pause else 10)
+        assert memory()[1] < 8 << 20
+
+
+@pytest.mark.usefixtures("few")
+async def test_all_of_it_takes_no_longer_than_is_said() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with asyncio.timeout(TIMEOUT), listening(silent, good=1) as uri:
+        seen: list[Result] = []
+        results = await probe(uri, timeout=TIMEOUT, total_timeout=0.3, on_result=seen.append)
+    assert seen == results
+    assert [result.answer for result in results] == ["no answer"] + 5 * [OUT_OF_TIME]
+    assert [result.verdict for result in results] == ["wrong"] + 5 * ["skipped"]
+
+
+def test_no_time_for_all_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def results(
+        *_: object, on_result: Callable[[Result], None], **__: object
+    ) -> list[Result]:
+        result = fastws.aio.probe.Result(CHECKS[0], MANNERS[0], "skipped", OUT_OF_TIME)
+        on_result(result)
+        return [result]
+
+    monkeypatch.setattr("fastws.cli.probe", results)
+    assert cli.main(["probe", "ws://localhost"]) == 1
+    assert capsys.readouterr().err == (
+        "fastws probe: the time for all checks is up; --total-timeout gives more\n"
+    )
+
+
+# Connections that end, and such that never begin ---------------------------------------------
+
+
+async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Open the connection, and drop it without a word at the first byte."""
+    await accept(reader, writer)
+    await reader.readexactly(1)
+    writer.transport.abort()
+
+
+async def closes_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer the first byte with a close frame, and read no more."""
+    await accept(reader, writer)
+    await reader.readexactly(1)
+    writer.write(b"\x88\x02\x03\xea")
+
+
+async def test_an_answer_counts_even_if_there_was_more_to_send(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checks = [check for check in CHECKS if check.name == "nonsense after a close frame"] * 5
+    monkeypatch.setattr("fastws.aio.probe.CHECKS", checks)
+    async with asyncio.timeout(TIMEOUT), listening(closes_early) as uri:
+        results = await probe(uri, timeout=TIMEOUT)
+    assert [result.answer for result in results] == ["close 1002"] * 10
+
+
+@pytest.mark.usefixtures("few")
+async def test_a_reset_is_an_answer() -> None:
+    async with asyncio.timeout(TIMEOUT), listening(resets) as uri:
+        results = await probe(uri, timeout=TIMEOUT)
+    ended = {"connection reset", "connection closed without a close frame"}
+    assert answers(results, "ping") <= ended
+    assert {result.verdict for result in results if result.check.name == "ping"} == {"wrong"}
+
+
+@pytest.mark.usefixtures("few")
+async def test_a_server_that_goes_away() -> None:
+    async with asyncio.timeout(TIMEOUT), listening(says_nothing) as uri:
+        pass
+    with pytest.raises(ConnectionRefusedError):
+        await probe(uri, timeout=TIMEOUT)
+
+    # After the connection that tells whether there is a server at all.
+    async with asyncio.timeout(TIMEOUT):
+        done = asyncio.Event()
+
+        async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            listener.close()
+            await accept(reader, writer)
+            await reader.read()
+            writer.close()
+            done.set()
+
+        listener = await asyncio.start_server(once, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        results = await probe(f"ws://127.0.0.1:{port}", timeout=TIMEOUT)
+        await done.wait()
+    refused = os.strerror(errno.ECONNREFUSED)
+    assert {(result.verdict, result.answer) for result in results} == {
+        ("wrong", f"no connection: {refused}")
+    }
+
+
+def test_the_reader_of_the_results_is_gone(closed_pipe: int) -> None:
+    port = free_port()
+    script = (
+        "import asyncio, fastws, sys\n"
+        "class Echo(fastws.WebSocketProtocol):\n"
+        "    def on_message(self, message): self.send(message)\n"
+        "async def main():\n"
+        f"    async with fastws.serve(Echo, '127.0.0.1', {port}):\n"
+        f"        argv = [*sys.argv[1:], 'probe', 'ws://127.0.0.1:{port}', '--all']\n"
+        "        process = await asyncio.create_subprocess_exec(*argv)\n"
+        "        sys.exit(await process.wait())\n"
+        "asyncio.run(main())\n"
+    )
+    result = run(sys.executable, "-c", script, *FASTWS, stdout=closed_pipe)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+@pytest.fixture
+def closed_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
 
 
 def test_a_server_that_is_not_there_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,22 +2,25 @@
 
 This module knows what a client may not send, and what RFC 6455 and RFC 7692 want a server to
 answer. It does not judge what arrives here; that is for the codec. Each check has a connection
-of its own and sends some hundred bytes at most, so that a server in use is not disturbed.
+of its own and sends some hundred bytes at most, so that a server in use is not disturbed. Nor can
+a server disturb us: a check ends after MAX_RECEIVED bytes, and after its timeout.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import socket
 import ssl as ssl_module
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from fastws.codec import MessageDecoder, encode_frame
 from fastws.deflate import PerMessageDeflate
 from fastws.events import Close, Pong
-from fastws.exceptions import HandshakeError
+from fastws.exceptions import HandshakeError, MessageTooBigError
 from fastws.handshake import ClientHandshake, parse_uri
 from fastws.rules import close_payload
 from fastws.spec import FIN, LENGTH_16, LENGTH_64, MASK, RSV1, RSV2, RSV3, Opcode
@@ -27,9 +30,19 @@ if TYPE_CHECKING:
 
     from fastws.handshake import URI
 
-__all__ = ["CHECKS", "MANNERS", "Check", "Result", "probe"]
+__all__ = ["CHECKS", "MANNERS", "MAX_RECEIVED", "OUT_OF_TIME", "Check", "Result", "probe"]
 
 MANNERS: Final = ("whole", "byte by byte")
+
+# What is read in one check, in bytes, before the server is taken for one that does not answer.
+MAX_RECEIVED: Final = 1 << 20
+
+# The answer of a check that was not made any more.
+OUT_OF_TIME: Final = "not tried: the time for all checks is up"
+
+# How much may arrive before it is looked at, and how much of an answer is told.
+_MAX_WAITING = 64 << 10
+_MAX_ANSWER = 200
 
 # Of RFC 6455's examples; to be unpredictable would serve nobody here.
 _KEY: Final = b"\x37\xfa\x21\x3d"
@@ -80,6 +93,7 @@ async def probe(
     *,
     ssl: ssl_module.SSLContext | None = None,
     timeout: float = 5.0,
+    total_timeout: float | None = None,
     on_result: Callable[[Result], None] | None = None,
 ) -> list[Result]:
     """Run all checks against a server, one after the other.
@@ -87,121 +101,246 @@ async def probe(
     Args:
         uri: a ws:// or wss:// URI.
         ssl: the context for wss://; by default `ssl.create_default_context()`.
-        timeout: how long to wait for an answer, in seconds.
+        timeout: how long a check may take, in seconds, and to connect for it.
+        total_timeout: how long all of them may take, in seconds; by default 60 times `timeout`.
+            A check that does not begin in time is skipped, with the answer OUT_OF_TIME.
         on_result: called with each result as it comes.
+
+    Returns:
+        the results: for each of CHECKS one for each of MANNERS.
 
     Raises:
         InvalidURIError: if `uri` is not a WebSocket URI.
-        OSError, TimeoutError, HandshakeError: if there is no WebSocket server.
+        OSError, TimeoutError, HandshakeError: if there is no WebSocket server. That a server
+            ends a connection, or takes no more of them, is the answer of a check.
     """
     address = parse_uri(uri)
     if not address.secure:
         ssl = None
     elif ssl is None:
         ssl = ssl_module.create_default_context()
-    async with _session(address, ssl, timeout) as session:
-        await session.open(deflate=False)
+    end = asyncio.get_running_loop().time()
+    end += 60 * timeout if total_timeout is None else total_timeout
+    try:
+        async with asyncio.timeout(timeout), _session(address, ssl) as session:
+            await session.open(deflate=False)
+    except _TooMuch as exc:
+        raise HandshakeError(str(exc)) from None
     results = []
     for check in CHECKS:
         for manner in MANNERS:
-            async with _session(address, ssl, timeout) as session:
-                result = await session.run(check, manner)
+            result = await _run(check, manner, address, ssl, min(end, _now() + timeout))
             results.append(result)
             if on_result is not None:
                 on_result(result)
     return results
 
 
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _run(
+    check: Check, manner: str, uri: URI, ssl: ssl_module.SSLContext | None, deadline: float
+) -> Result:
+    """Make one check, whatever the server does, until a time of the event loop."""
+    if deadline <= _now():
+        return Result(check, manner, "skipped", OUT_OF_TIME)
+    session = None
+    try:
+        async with asyncio.timeout_at(deadline), _session(uri, ssl) as session:
+            answer = await session.run(check, manner)
+    except _Skipped as exc:
+        return Result(check, manner, "skipped", str(exc))
+    except TimeoutError as exc:
+        # The operating system has such an error too, with a number.
+        answer = "no connection: it takes too long" if session is None else "no answer"
+        if exc.errno is not None:
+            answer = "connection timed out"
+    except _TooMuch as exc:
+        answer = str(exc)
+    except HandshakeError as exc:
+        answer = f"no connection: {exc}"
+    except OSError as exc:
+        if session is None:
+            answer = (
+                f"no connection: {exc.strerror if exc.errno is None else os.strerror(exc.errno)}"
+            )
+        elif isinstance(exc, ConnectionError):
+            answer = "connection reset"
+        else:
+            answer = f"connection lost: {exc}"
+    expected = any(_matches(answer, text) for text in check.expected)
+    return Result(check, manner, "ok" if expected else "wrong", answer[:_MAX_ANSWER])
+
+
 # One connection -----------------------------------------------------------------------------
 
 
+class _TooMuch(Exception):
+    """The server sends and sends, and that is no answer."""
+
+
+class _Skipped(Exception):
+    """The check cannot be made with this server."""
+
+
+class _Wire(asyncio.Protocol):
+    """What a server sends, up to a limit; it can be read to the end even if a write failed."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._waiting: list[bytes] = []
+        self._size = 0  # of what waits
+        self._received = 0
+        self._ended = False
+        self._error: Exception | None = None
+        self._changed = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def data_received(self, data: bytes) -> None:
+        self._waiting.append(bytes(data))
+        self._size += len(data)
+        if self._size > _MAX_WAITING and self._transport is not None:
+            self._transport.pause_reading()
+        self._changed.set()
+
+    def eof_received(self) -> None:
+        self._ended = True
+        self._changed.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._error = exc
+        self.eof_received()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the server sends no more."""
+        return self._ended
+
+    def write(self, data: bytes) -> None:
+        assert self._transport is not None
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def receive(self) -> bytes:
+        """Return what came, or b"" at the end.
+
+        Raises:
+            OSError: if the connection was lost in another way.
+            _TooMuch: if it is more than MAX_RECEIVED bytes in all.
+        """
+        while not self._waiting:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                return b""
+            self._changed.clear()
+            await self._changed.wait()
+        data = b"".join(self._waiting)
+        self._waiting.clear()
+        self._size = 0
+        self._received += len(data)
+        if self._received > MAX_RECEIVED:
+            raise _TooMuch(f"no answer within {MAX_RECEIVED} bytes")
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+        return data
+
+
 @asynccontextmanager
-async def _session(
-    uri: URI, ssl: ssl_module.SSLContext | None, timeout: float
-) -> AsyncIterator[_Session]:
-    async with asyncio.timeout(timeout):
-        # As in `connect`, the dot that may end a name is no part of the one in TLS.
-        name = None if ssl is None else uri.host.removesuffix(".")
-        reader, writer = await asyncio.open_connection(
-            uri.host, uri.port, ssl=ssl, server_hostname=name
-        )
-    writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+async def _session(uri: URI, ssl: ssl_module.SSLContext | None) -> AsyncIterator[_Session]:
+    loop = asyncio.get_running_loop()
+    wire = _Wire()
     try:
-        yield _Session(uri, reader, writer, timeout)
+        # A dot at the end makes a name absolute for DNS; no certificate has it (RFC 6066 §3).
+        name = None if ssl is None else uri.host.removesuffix(".")
+        await loop.create_connection(
+            lambda: wire, uri.host, uri.port, ssl=ssl, server_hostname=name
+        )
+        yield _Session(uri, wire)
     finally:
-        writer.transport.abort()
+        wire.abort()
+
+
+class _Compressed:
+    """In the place of a decompressor: what messages say does not matter here."""
+
+    def inflate(self, data: bytes, room: int | None, last: bool) -> bytes:
+        return b""
 
 
 class _Session:
-    def __init__(
-        self, uri: URI, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, timeout: float
-    ) -> None:
+    def __init__(self, uri: URI, wire: _Wire) -> None:
         self._uri = uri
-        self._reader = reader
-        self._writer = writer
-        self._timeout = timeout
+        self._wire = wire
         self._trailing = b""
 
     async def open(self, *, deflate: bool) -> bool:
         """Go through the opening handshake; tell whether compression is as wanted."""
         extensions = [PerMessageDeflate()] if deflate else []
         handshake = ClientHandshake(self._uri, extensions=extensions)
-        self._writer.write(handshake.request())
-        async with asyncio.timeout(self._timeout):
-            while True:
-                data = await self._reader.read(65536)
-                if not data:
-                    handshake.receive_eof()
-                if handshake.receive_data(data) is not None:
-                    break
+        self._wire.write(handshake.request())
+        while True:
+            data = await self._wire.receive()
+            if not data:
+                handshake.receive_eof()
+            if handshake.receive_data(data) is not None:
+                break
         self._trailing = handshake.trailing_data
         return (handshake.deflate is not None) == deflate
 
-    async def run(self, check: Check, manner: str) -> Result:
-        try:
-            async with asyncio.timeout(self._timeout):
-                if check.request:
-                    target, host = self._uri.target, self._uri.host_header
-                    request = check.request.format(target=target, host=host)
-                    await self._send(request.encode(), manner)
-                    answer = await self._status()
-                elif await self.open(deflate=check.deflate):
-                    await self._send(check.data, manner)
-                    answer = await self._answer()
-                else:
-                    return Result(check, manner, "skipped", "permessage-deflate is not agreed on")
-        except TimeoutError:
-            answer = "no answer"
-        except HandshakeError as exc:
-            answer = f"no connection: {exc}"
-        except ConnectionError:
-            answer = "connection reset"
-        verdict = (
-            "ok" if any(_matches(answer, expected) for expected in check.expected) else "wrong"
-        )
-        return Result(check, manner, verdict, answer)
+    async def run(self, check: Check, manner: str) -> str:
+        """Return the answer to a check."""
+        if check.request:
+            target, host = self._uri.target, self._uri.host_header
+            request = check.request.format(target=target, host=host)
+            await self._send(request.encode(), manner)
+            return await self._status()
+        if not await self.open(deflate=check.deflate):
+            raise _Skipped("permessage-deflate is not agreed on")
+        await self._send(check.data, manner)
+        return await self._answer(deflate=check.deflate)
 
     async def _send(self, data: bytes, manner: str) -> None:
         step = 1 if manner == "byte by byte" else len(data)
         for start in range(0, len(data), step):
-            try:
-                self._writer.write(data[start : start + step])
-                await self._writer.drain()
-            except ConnectionError:
-                return  # the answer may have arrived before
+            if self._wire.ended:
+                return  # the answer is there, or there will be none
+            self._wire.write(data[start : start + step])
+            # What arrives is read before the next write can fail, for that ends all reading.
             await asyncio.sleep(0)
 
     async def _status(self) -> str:
         """Read the status line of a response."""
-        line = await self._reader.readline()
-        if not line:
-            return "connection closed without an answer"
-        parts = line.decode("latin-1").split(" ", 2)
-        return f"HTTP {parts[1]}" if len(parts) > 1 and parts[0] == "HTTP/1.1" else "not HTTP"
+        line = b""
+        while b"\n" not in line:
+            data = await self._wire.receive()
+            if not data and not line:
+                return "connection closed without an answer"
+            line += data
+            if not data or len(line) > _MAX_WAITING:
+                break
+        parts = line.partition(b"\n")[0].decode("latin-1").split(" ", 2)
+        if len(parts) > 1 and parts[0] == "HTTP/1.1" and re.fullmatch("[1-9][0-9]{2}", parts[1]):
+            return f"HTTP {parts[1]}"
+        return "not HTTP"
 
-    async def _answer(self) -> str:
+    async def _answer(self, *, deflate: bool) -> str:
         """Read up to the first thing that is an answer; messages that happen to come are not."""
-        decoder = MessageDecoder(masked=False, max_message_size=None)
+        decoder = MessageDecoder(
+            masked=False,
+            max_message_size=MAX_RECEIVED,
+            inflater=_Compressed() if deflate else None,
+        )
         data = self._trailing
         while True:
             for event in decoder.feed(data):
@@ -212,9 +351,11 @@ class _Session:
                         return f"close {code}"
                     case Pong(payload):
                         return f"pong {payload.decode('latin-1')!r}"
+            if isinstance(decoder.error, MessageTooBigError):
+                raise _TooMuch(f"no answer, but a {decoder.error}")
             if decoder.error is not None:
                 return f"a broken frame: {decoder.error}"
-            data = await self._reader.read(65536)
+            data = await self._wire.receive()
             if not data:
                 return "connection closed without a close frame"
 
