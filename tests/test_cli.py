@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import errno
 import os
 import re
@@ -15,11 +16,11 @@ import sys
 import threading
 import time
 from base64 import b64encode
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from hashlib import sha256
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 import websockets
@@ -40,6 +41,9 @@ from .tools import (
     run,
     run_fastws,
 )
+
+with suppress(ImportError):  # on Windows
+    import termios
 
 if TYPE_CHECKING:
     import trustme
@@ -624,9 +628,52 @@ def test_what_arrives_is_printed():
             "text",
             "binary, 0 bytes: ",
             "binary, 4 bytes: 00 01 02 03",
-            f"binary, 33 bytes: {zeros} ...",
+            f"binary, 33 bytes: {zeros} 00",
         ]
         assert client.errors == "closed: 1000 normal_closure: that was all\n"
+
+
+# What a terminal would obey or not show, and how it is shown there.
+STRANGE = (
+    "\x00\x07\x08\x0b\r\x1b]52;c;cm0gLXJm\x07\x1b[2J\x7f\x80\x90\x9b2J\x9c\x9d0;title\x9c"
+    "\xad\u061c\u200b\u200e\u2028\u2029\u202e\u2066\u2069\u3164\ufeff\U000e0041\U000e0100\ufff9"
+)
+ESCAPED = (
+    r"\x00\x07\x08\x0b\r\x1b]52;c;cm0gLXJm\x07\x1b[2J\x7f\x80\x90\x9b2J\x9c\x9d0;title\x9c"
+    r"\xad\u061c\u200b\u200e\u2028\u2029\u202e\u2066\u2069\u3164\ufeff\U000e0041\U000e0100\ufff9"
+)
+
+
+def test_a_pipe_gets_all_as_it_is(tmp_path):
+    blob = bytes(range(256)) * 1000
+
+    async def send(ws):
+        await ws.send(f"a\n{STRANGE}\n\tä€😀\\x1b")
+        await ws.send(blob)
+        await ws.close()
+
+    with Background(send) as server:
+        with (tmp_path / "out").open("wb") as stdout:
+            result = run_fastws("connect", server.url, stdin=subprocess.DEVNULL, stdout=stdout)
+        assert result.returncode == 0
+        assert (tmp_path / "out").read_bytes().decode() == (
+            f"a\n{STRANGE}\n\tä€😀\\x1b\nbinary, 256000 bytes: {blob.hex(' ')}\n"
+        )
+
+
+def test_output_that_cannot_be_written(server):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("only Linux has a device that is full")
+    with full.open("wb") as stdout:
+        result = run_fastws("connect", server.url, input="hi\n", stdout=stdout)
+        assert result.returncode == 1
+        assert result.stderr.splitlines() == [
+            "closed: 1000 normal_closure",
+            f"fastws connect: standard output: {os.strerror(errno.ENOSPC)}",
+        ]
+        result = run_fastws("info", stdout=stdout)
+        assert (result.returncode, result.stderr.count("\n")) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -778,53 +825,356 @@ def test_conversation_that_nobody_reads(server, closed_pipe):
 
 @posix
 @pytest.mark.parametrize("ending", ["\x04", "\x03"], ids=["Ctrl-D", "Ctrl-C"])
-def test_terminal(server, ending):
-    terminal = Terminal("connect", server.url)
-    try:
-        terminal.expect("connected; a line is a message")
-        terminal.type("hello\n")
-        terminal.expect("< hello")
-        terminal.type("/nonsense\n")
-        terminal.expect("no such command")
-        terminal.type(ending)
-        terminal.expect("closed: 1000 normal_closure")
-        # Who types may mistype.
-        assert terminal.wait() == 0
-    finally:
+def test_terminal(terminal, server, ending):
+    client = terminal("connect", server.url)
+    client.expect("connected; a line is a message")
+    client.type("hello\n")
+    client.expect("< hello")
+    client.type("/nonsense\n")
+    client.expect("no such command")
+    client.type(ending)
+    client.expect("closed: 1000 normal_closure")
+    # Who types may mistype.
+    assert client.wait() == 0
+
+
+@pytest.fixture
+def terminal():
+    """Run a `fastws` command on a terminal of its own."""
+    terminals = []
+
+    def start(*args: str, **options: Any) -> Terminal:
+        terminals.append(Terminal(*args, **options))
+        return terminals[-1]
+
+    yield start
+    for terminal in terminals:
         terminal.close()
 
 
-class Terminal:
-    """A `fastws` command on a terminal of its own."""
+@posix
+def test_a_terminal_obeys_nothing_that_is_received(terminal):
+    async def send(ws):
+        await ws.send(f"{STRANGE}|")
+        await ws.send("one\r\n\ttwo\nclosed: 1000 normal_closure\n|")
+        await ws.send("ä€😀\u3000\N{VARIATION SELECTOR-16}\\x1b|")
+        await ws.send(bytes(40))
+        await ws.close(4000, "\x1b[2J\x9b\u202e")
 
-    def __init__(self, *args: str) -> None:
+    with Background(send) as server:
+        client = terminal("connect", server.url)
+        client.expect(f"< {ESCAPED}|\r\n")
+        assert client.before.startswith("connected; ")
+        client.expect("< one\\r\r\n  \ttwo\r\n  closed: 1000 normal_closure\r\n  |\r\n")
+        client.expect("< ä€😀\u3000\N{VARIATION SELECTOR-16}\\x1b|\r\n")
+        client.expect(f"< binary, 40 bytes: {' '.join(['00'] * 32)} ...\r\n")
+        client.expect(r"closed: 4000: \x1b[2J\x9b\u202e")
+        assert client.wait() == 1
+
+
+@posix
+@pytest.mark.parametrize("command", ["connect", "probe"])
+def test_a_terminal_obeys_nothing_of_a_response(terminal, command):
+    strange = STRANGE.encode().replace(b"\0", b"").replace(b"\r", b"")
+    with TalkingServer(b"HTTP/1.1 403 %s\r\nX: %s\r\n\r\n%s" % ((strange,) * 3)) as server:
+        client = terminal(command, server.url)
+        client.expect("cannot connect: ")
+        assert client.wait() == 1
+        client.expect_end()
+        assert not re.search(r"[^ -~\r\n]", client.before)
+
+
+class TalkingServer:
+    """Says the same to everyone who asks for anything."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"ws://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+
+    def _serve(self) -> None:
+        while True:
+            client, _ = self._socket.accept()
+            with client:
+                client.settimeout(TIMEOUT)
+                if not client.recv(65536):
+                    return
+                client.sendall(self._answer)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # A client that says nothing ends it.
+        socket.create_connection(self._socket.getsockname()).close()
+        self._thread.join(TIMEOUT)
+        self._socket.close()
+        assert not self._thread.is_alive()
+
+
+@posix
+def test_long_lines_are_taken_whole(terminal):
+    received = []
+
+    async def note(ws):
+        async for message in ws:
+            received.append(message)
+            await ws.send(f"got {len(message)}|")
+
+    with Background(note) as server:
+        client = terminal("connect", server.url)
+        client.expect("connected")
+        lines = ["x" * 100_000, "ä€😀" * 30_000, "last"]
+        for line in lines:
+            client.type(f"{line}\n")
+            client.expect(f"< got {len(line)}|")
+        client.type("\n".join([*lines, ""]))
+        for line in lines:
+            client.expect(f"< got {len(line)}|")
+        client.type("\x04")
+        assert client.wait() == 0
+    assert received == lines * 2
+
+
+@posix
+def test_what_is_pasted_at_once_is_taken_whole(terminal):
+    # Before there is a connection, and for a terminal that shows nothing for a while.
+    received = []
+
+    async def note(ws):
+        received.append(await ws.recv())
+        await ws.wait_closed()
+
+    line = "y" * 100_000
+    with Background(note) as server:
+        client = terminal("connect", server.url)
+        client.expect_settings(canonical=False)
+        client.type_blindly(f"{line}\n")
+        client.expect("connected")
+        client.type("\x04")
+        client.expect("closed: 1000 normal_closure")
+        assert client.wait() == 0
+    assert received == [line]
+
+
+@posix
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        ("abc\x7f\x7fd", "ad"),
+        ("ä€😀\x7f\x7f!", "ä!"),
+        ("\x7f\x7fa", "a"),
+        ("one two  \x17three", "one three"),
+        ("one\x17\x17two", "two"),
+        ("all\x15new", "new"),
+        ("par\x04t\x12", "part"),
+        ("\x1b[A\t\x01", "\x1b[A\t\x01"),
+    ],
+)
+def test_lines_are_edited(terminal, server, typed, sent):
+    client = terminal("connect", server.url)
+    client.expect("connected")
+    client.type(f"{typed}\n")
+    shown = sent.replace("\x1b", r"\x1b").replace("\x01", r"\x01")
+    client.expect(f"< {shown}\r\n")
+    # What is typed is shown, and nothing of it obeyed, but for the erasing.
+    assert not re.search("[\x00-\x07\x0b\x0e-\x1f\x7f]", client.before)
+    client.type("\x04")
+    assert client.wait() == 0
+
+
+@posix
+def test_what_is_erased_is_not_seen_any_more(terminal, server):
+    client = terminal("connect", server.url)
+    client.expect("// for /")
+    client.type("a漢\x1b\x7f\x7f\x7f")
+    client.expect("a漢^[" + "\b \b" * 5)
+    client.type("b\x12")
+    client.expect("b^R\r\nb")
+    client.type("\x04\x04")
+    client.expect("< b")
+    assert client.wait() == 0
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT])
+def test_a_signal_sets_the_terminal_right(terminal, server, number):
+    client = terminal("connect", server.url)
+    client.expect("connected")
+    before = client.settings
+    assert not client.is_canonical
+    client.signal(number)
+    assert client.wait() == (0 if number == signal.SIGINT else -number)
+    assert client.is_canonical
+    assert client.settings != before
+
+
+@posix
+@pytest.mark.parametrize("how", ["close", "refused", "Ctrl-C", "Ctrl-D"])
+def test_the_end_sets_the_terminal_right(terminal, how):
+    async def play(ws):
+        await ws.recv()
+        await ws.close(1000)
+
+    options = {}
+    if how == "refused":
+        options["process_request"] = lambda _: fastws.Response.text("no", 403)
+    with Background(play, **options) as server:
+        client = terminal("connect", server.url)
+        first = client.settings
+        if how != "refused":
+            client.expect("connected")
+            client.expect_settings(canonical=False)
+            client.type({"Ctrl-C": "\x03", "Ctrl-D": "\x04"}.get(how, "x\n"))
+        assert client.wait() == (1 if how == "refused" else 0)
+        assert client.settings == first
+
+
+@posix
+def test_a_stopped_process_gives_the_terminal_back(terminal, server):
+    client = terminal("connect", server.url, shell=True)
+    client.expect("connected")
+    client.type("\x1a")
+    client.expect("STOPPED")
+    assert client.is_canonical
+    client.type("\n")
+    client.expect("RESUMED")
+    client.type("hello\n")
+    client.expect("< hello")
+    assert not client.is_canonical
+    client.type("\x04")
+    client.expect("ENDED 0")
+    assert client.wait() == 0
+
+
+@posix
+def test_a_terminal_that_somebody_else_made_raw_stays_as_it_is(terminal, server):
+    client = terminal("connect", server.url, setup="tty.setraw(0)")
+    client.expect("connected")
+    before = client.settings
+    client.type("hello\n")
+    client.expect("< hello")
+    assert client.settings == before
+    client.signal(signal.SIGINT)
+    assert client.wait() == 0
+
+
+@posix
+def test_a_terminal_that_does_not_echo(terminal, server):
+    setup = "a = termios.tcgetattr(0); a[3] &= ~termios.ECHO; termios.tcsetattr(0, 0, a)"
+    client = terminal("connect", server.url, setup=setup)
+    client.expect("// for /\r\n")
+    client.type("hello\n")
+    client.expect("< hello")
+    assert client.before == ""
+    client.type("\x04")
+    assert client.wait() == 0
+
+
+# A shell with one job, which it resumes when a line is typed.
+SHELL = """
+import os, signal, subprocess, sys, termios
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+settings = termios.tcgetattr(0)
+def start():
+    os.setpgid(0, 0)
+    os.tcsetpgrp(0, os.getpid())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+job = subprocess.Popen(sys.argv[1:], preexec_fn=start)
+_, status = os.waitpid(job.pid, os.WUNTRACED)
+os.tcsetpgrp(0, os.getpid())
+print("STOPPED" if os.WIFSTOPPED(status) else status, flush=True)
+sys.stdin.readline()
+print("RESUMED", flush=True)
+os.tcsetpgrp(0, job.pid)
+os.kill(job.pid, signal.SIGCONT)
+_, status = os.waitpid(job.pid, 0)
+os.tcsetpgrp(0, os.getpid())
+print("ENDED", status, flush=True)
+"""
+
+
+class Terminal:
+    """A `fastws` command on a terminal of its own.
+
+    Args:
+        setup: what to do with the terminal before, in Python.
+        shell: whether it is the job of a shell.
+    """
+
+    def __init__(self, *args: str, setup: str = "", shell: bool = False) -> None:
         self._seen = ""
+        self.before = ""  # what came before that which was expected last
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._fd, terminal = os.openpty()
+        # Open as long as we are, so that its settings can be seen after the end.
+        self._terminal = terminal
         # os.login_tty() in the words of PyPy, which has none.
         code = (
-            "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY);"
+            "import fcntl, os, sys, termios, tty; os.setsid();"
+            "fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+            f"{setup or 'pass'};"
             "os.dup2(0, 1); os.dup2(0, 2); os.execv(sys.executable, sys.argv[1:])"
         )
+        command = [*FASTWS, *args]
+        if shell:
+            command = [sys.executable, "-c", SHELL, *command]
+        environ = os.environ | {"PYTHONIOENCODING": "utf-8"}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code, *FASTWS, *args], stdin=terminal
+            [sys.executable, "-c", code, *command], stdin=terminal, env=environ
         )
-        os.close(terminal)
+
+    @property
+    def settings(self) -> list[Any]:
+        settings: list[Any] = termios.tcgetattr(self._terminal)
+        return settings
+
+    @property
+    def is_canonical(self) -> bool:
+        return bool(self.settings[3] & termios.ICANON)
+
+    def expect_settings(self, *, canonical: bool) -> None:
+        deadline = time.monotonic() + TIMEOUT
+        while self.is_canonical is not canonical:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def type(self, text: str) -> None:
-        os.write(self._fd, text.encode())
+        """Type, and read what is shown meanwhile, as terminals do."""
+        data = text.encode()
+        while data:
+            self._read_what_is_there()
+            _, ready, _ = select.select([], [self._fd], [], 0.01)
+            if ready:
+                data = data[os.write(self._fd, data[:1024]) :]
+
+    def type_blindly(self, text: str) -> None:
+        """Type, and do not look."""
+        data = text.encode()
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+    def _read_what_is_there(self) -> None:
+        while select.select([self._fd], [], [], 0)[0]:
+            self._seen += self._decoder.decode(os.read(self._fd, 4096))
 
     def expect(self, text: str) -> None:
         deadline = time.monotonic() + TIMEOUT
         while text not in self._seen:
             ready, _, _ = select.select([self._fd], [], [], max(0, deadline - time.monotonic()))
             assert ready, self._seen
-            try:
-                data = os.read(self._fd, 4096)
-            except OSError:  # Linux: nothing has the terminal open any more
-                data = b""
-            assert data, self._seen
-            self._seen += data.decode()
-        self._seen = self._seen.partition(text)[2]
+            self._seen += self._decoder.decode(os.read(self._fd, 4096))
+        self.before, _, self._seen = self._seen.partition(text)
+
+    def expect_end(self) -> None:
+        """Take the rest as what came before."""
+        self._read_what_is_there()
+        self.before, self._seen = self._seen, ""
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
 
     def wait(self) -> int:
         return self._process.wait(TIMEOUT)
@@ -833,3 +1183,4 @@ class Terminal:
         self._process.kill()
         self.wait()
         os.close(self._fd)
+        os.close(self._terminal)

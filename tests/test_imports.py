@@ -43,7 +43,8 @@ ALLOWED: dict[str, set[str]] = {
     "demo": set(),
     "_info": {"codec", "integrations"},
     "__pyinstaller": set(),
-    "cli": ALL | {"_info", "_init_"},
+    "_terminal": set(),
+    "cli": ALL | {"_info", "_terminal", "_init_"},
     "__main__": ALL,
     "__init__": ALL,
 }

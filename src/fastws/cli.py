@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import errno
 import json
+import logging
 import multiprocessing
 import os
 import re
@@ -25,7 +26,7 @@ import sys
 import sysconfig
 import threading
 from base64 import b64encode
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from hashlib import sha256
 from importlib.resources import files
@@ -34,8 +35,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import __version__
 from ._info import DISTRIBUTION, collect
+from ._terminal import Keyboard, printable
 from .aio.client import connect
-from .aio.probe import probe
+from .aio.probe import OUT_OF_TIME, probe
 from .aio.protocol import WebSocketProtocol
 from .aio.server import serve
 from .codec import implementation, kernel
@@ -46,6 +48,7 @@ from .spec import DEFAULT_MAX_MESSAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from io import FileIO
     from multiprocessing.process import BaseProcess
 
     from .aio.probe import Result
@@ -54,6 +57,10 @@ if TYPE_CHECKING:
     from .http import Request
 
 __all__ = ["main"]
+
+
+class OutputError(Exception):
+    """Standard output takes no more; the message says why, if it is of use to anybody."""
 
 
 class CommandError(Exception):
@@ -78,12 +85,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     multiprocessing.freeze_support()  # in a frozen program, a worker is the program once more
     args = _parser().parse_args(argv)
+    _log_printable()
     try:
         status: int = args.run(args)
     except CommandError as exc:
         _say(f"fastws {args.command}: {exc}")
         status = exc.status
-    except BrokenPipeError:
+    except OutputError as exc:
+        if str(exc):
+            _say(f"fastws {args.command}: {exc}")
         status = 1
     except KeyboardInterrupt:
         status = 130
@@ -91,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
-        # Whoever read our output is gone. Python would try again, and complain, at exit.
+        # Python would try again, and complain, at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = status or 1
     return status
@@ -211,8 +221,10 @@ def _add_connect(commands: Any) -> None:
         _run_connect,
         "an interactive client: a line in is a message out",
         """\
-Type a line and it is sent as a text message. What arrives is printed: text as it is,
-binary messages as a number of bytes and the first of them in hexadecimal.
+Type a line and it is sent as a text message. What arrives is printed, a message in a line:
+text, and binary messages as a number of bytes and these in hexadecimal. A terminal gets the
+first bytes only, and an escape such as \\x1b for each character that it might obey or would not
+show. What is no terminal, a pipe or a file, gets all bytes, and text as it is.
 
   /ping                   measure how long the server takes to answer
   /close [CODE [REASON]]  close the connection
@@ -262,7 +274,8 @@ def _add_probe(commands: Any) -> None:
         "what a server answers to input that breaks the rules",
         """\
 Each check has a connection of its own, and is made twice: with everything sent at once,
-and byte by byte. The exit status is 1 if an answer is not what RFC 6455 or RFC 7692 ask for.
+and byte by byte. A check reads 1 MiB at most. The exit status is 1 if an answer is not what
+RFC 6455 or RFC 7692 ask for, if there was no time for all checks, or if there is no server.
 
 example:
   fastws probe ws://localhost:8080
@@ -278,6 +291,13 @@ example:
         default=5,
         metavar="SECONDS",
         help="how long to wait for an answer (default: %(default)s)",
+    )
+    add(
+        "--total-timeout",
+        type=partial(_number, 1, 1_000_000),
+        metavar="SECONDS",
+        help="how long all of it may take; checks that are left are skipped "
+        "(default: 60 times --timeout)",
     )
     _add_trust(parser)
 
@@ -376,10 +396,10 @@ def _script(command: list[str]) -> str:
 def _run_info(args: argparse.Namespace) -> int:
     info = collect(__version__)
     if args.json:
-        print(json.dumps(info, indent=2))
+        _print(json.dumps(info, indent=2))
         return 0
     for name, text in _readable(info):
-        print(f"{name:<12} {text}")
+        _print(f"{name:<12} {text}")
     return 0
 
 
@@ -736,6 +756,7 @@ def _work(args: argparse.Namespace, ready: pipes.Connection) -> None:
     def announce(server: Server) -> None:
         ready.send([sock.getsockname() for sock in server.sockets])
 
+    _log_printable()
     # Ignored already, but for PyPy, which does not keep what it inherits.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -760,11 +781,13 @@ def _run_connect(args: argparse.Namespace) -> int:
         )
     except (HandshakeError, ValueError) as exc:
         raise CommandError(str(exc), 2) from exc
-    # What the terminal cannot show must not end the conversation.
+    # What the terminal cannot show must not end the conversation, and text stays as it is.
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
-        reconfigure(errors="backslashreplace")
-    return asyncio.run(_Conversation().hold(connecting))
+        reconfigure(errors="backslashreplace", newline="\n")
+    keyboard = Keyboard(sys.stdin.fileno(), sys.stdin.encoding) if _is_tty(sys.stdin) else None
+    with keyboard or nullcontext():
+        return asyncio.run(_Conversation(keyboard).hold(connecting))
 
 
 def _trust(args: argparse.Namespace) -> ssl.SSLContext | None:
@@ -784,11 +807,15 @@ def _trust(args: argparse.Namespace) -> ssl.SSLContext | None:
 
 
 class _Conversation:
-    """One run of `fastws connect`."""
+    """One run of `fastws connect`.
 
-    def __init__(self) -> None:
-        self._is_tty = _is_tty(sys.stdin)
-        self._prefix = "< " if _is_tty(sys.stdout) else ""
+    Args:
+        keyboard: where lines are typed; None if nobody does.
+    """
+
+    def __init__(self, keyboard: Keyboard | None) -> None:
+        self._keyboard = keyboard
+        self._shows = _is_tty(sys.stdout)
         self._failed = False
         self._closed_by_user: int | None = None
 
@@ -798,18 +825,19 @@ class _Conversation:
             ws = await connecting
         except (OSError, HandshakeError) as exc:
             raise CommandError(f"cannot connect: {_describe(exc)}") from exc
-        if self._is_tty:
+        if self._keyboard is not None:
             agreed = f" ({ws.subprotocol})" if ws.subprotocol else ""
             _say(f"connected{agreed}; a line is a message, Ctrl-D ends, /ping, /close, // for /")
         sender = asyncio.create_task(self._send_lines(ws))
+        lost: OutputError | None = None
         try:
             with suppress(ConnectionClosed):
                 while True:
                     self._show(await ws.recv())
         except asyncio.CancelledError:  # Ctrl-C
             await ws.close()
-        except BrokenPipeError:  # nobody reads what is printed
-            self._failed = True
+        except OutputError as exc:
+            lost = exc
             await ws.close()
         finally:
             sender.cancel()
@@ -817,17 +845,24 @@ class _Conversation:
         await ws.wait_closed()
         if not sender.cancelled():
             sender.result()
-        return self._report(ws)
+        status = self._report(ws)
+        if lost is not None:
+            raise lost
+        return status
 
     def _show(self, message: str | bytes) -> None:
         if isinstance(message, bytes):
-            rest = " ..." if len(message) > 32 else ""
-            message = f"binary, {len(message)} bytes: {message[:32].hex(' ')}{rest}"
-        print(f"{self._prefix}{message}", flush=True)
+            rest = " ..." if self._shows and len(message) > 32 else ""
+            shown = message[:32] if rest else message
+            message = f"binary, {len(message)} bytes: {shown.hex(' ')}{rest}"
+        if self._shows:
+            # No line of it can be taken for one of ours.
+            message = "< " + printable(message, keep="\n\t").replace("\n", "\n  ")
+        _print(message)
 
     def _report(self, ws: WebSocket) -> int:
         assert ws.close_code is not None
-        closed = ConnectionClosed(ws.close_code, _printable(ws.close_reason))
+        closed = ConnectionClosed(ws.close_code, ws.close_reason)
         _say(f"closed: {closed}")
         normal = closed.is_normal or closed.code == self._closed_by_user
         return 0 if normal and not self._failed else 1
@@ -835,7 +870,7 @@ class _Conversation:
     async def _send_lines(self, ws: WebSocket) -> None:
         with suppress(ConnectionClosed):
             try:
-                async for line in _lines_of_stdin():
+                async for line in _lines_of_stdin(self._keyboard):
                     if line.startswith("/") and not line.startswith("//"):
                         await self._obey(ws, line)
                     else:
@@ -868,10 +903,10 @@ class _Conversation:
     def _complain(self, message: str) -> None:
         _say(f"fastws connect: {message}")
         # Who types can try again; a pipe cannot.
-        self._failed = self._failed or not self._is_tty
+        self._failed = self._failed or self._keyboard is None
 
 
-async def _lines_of_stdin() -> AsyncIterator[str]:
+async def _lines_of_stdin(keyboard: Keyboard | None) -> AsyncIterator[str]:
     """Read standard input line by line, no faster than the lines are taken.
 
     Raises:
@@ -883,7 +918,7 @@ async def _lines_of_stdin() -> AsyncIterator[str]:
     wanted = threading.Semaphore(1)
 
     def read() -> None:
-        chunks = _read_stdin()
+        chunks = _read_stdin(keyboard)
         while True:
             wanted.acquire()
             item: list[bytes] | Exception | None
@@ -912,7 +947,7 @@ async def _lines_of_stdin() -> AsyncIterator[str]:
         wanted.release()
 
 
-def _read_stdin() -> Iterator[list[bytes]]:
+def _read_stdin(keyboard: Keyboard | None) -> Iterator[list[bytes]]:
     """Yield the lines that each read of standard input brings."""
     if sys.stdin is None:
         return
@@ -920,10 +955,7 @@ def _read_stdin() -> Iterator[list[bytes]]:
     # Without a buffer, for its lock would be held while we wait, and the interpreter wants
     # it when it exits.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stdin:
-        while (data := stdin.read(64 << 10)) != b"":
-            if data is None:  # somebody made it non-blocking
-                select.select([stdin], [], [])
-                continue
+        for data in _pieces(stdin, keyboard):
             first, *lines = data.split(b"\n")
             parts.append(first)
             if lines:
@@ -932,6 +964,20 @@ def _read_stdin() -> Iterator[list[bytes]]:
                 yield lines
     if last := b"".join(parts):
         yield [last]
+
+
+def _pieces(stdin: FileIO, keyboard: Keyboard | None) -> Iterator[bytes]:
+    """Yield what is read, or typed, up to the end of it."""
+    while (data := stdin.read(64 << 10)) != b"":
+        if data is None:  # somebody made it non-blocking
+            select.select([stdin], [], [])
+        elif keyboard is None or not keyboard.active:
+            yield data
+        else:
+            for line in keyboard.feed(data):
+                if not line:
+                    return
+                yield line
 
 
 # fastws probe -----------------------------------------------------------------------------
@@ -945,12 +991,18 @@ def _run_probe(args: argparse.Namespace) -> int:
         if args.json or not (args.all or result.verdict == "wrong"):
             return
         check = result.check
-        print(f"{result.verdict:7} {check.name}, {result.manner}: {_printable(result.answer)}")
+        _print(f"{result.verdict:7} {check.name}, {result.manner}: {printable(result.answer)}")
         if result.verdict == "wrong":
             expected = " or ".join(check.expected)
-            print(f"        expected {expected}: {check.rule} (RFC {check.section})", flush=True)
+            _print(f"        expected {expected}: {check.rule} (RFC {check.section})")
 
-    probing = probe(args.uri, ssl=_trust(args), timeout=args.timeout, on_result=show)
+    probing = probe(
+        args.uri,
+        ssl=_trust(args),
+        timeout=args.timeout,
+        total_timeout=args.total_timeout,
+        on_result=show,
+    )
     try:
         results = asyncio.run(probing)
     except InvalidURIError as exc:
@@ -970,10 +1022,14 @@ def _run_probe(args: argparse.Namespace) -> int:
             }
             for result in results
         ]
-        print(json.dumps(rows, indent=2))
+        # JSON escapes all that a terminal might obey but this one.
+        _print(json.dumps(rows, indent=2).replace("\x7f", r"\u007f"))
     else:
-        print(", ".join(f"{number} {verdict}" for verdict, number in counts.items()))
-    return 1 if counts["wrong"] else 0
+        _print(", ".join(f"{number} {verdict}" for verdict, number in counts.items()))
+    incomplete = any(result.answer == OUT_OF_TIME for result in results)
+    if incomplete:
+        _say(f"fastws probe: {OUT_OF_TIME.removeprefix('not tried: ')}; --total-timeout gives more")
+    return 1 if counts["wrong"] or incomplete else 0
 
 
 # Helpers ----------------------------------------------------------------------------------
@@ -983,9 +1039,37 @@ def _is_tty(stream: Any) -> bool:
     return stream is not None and stream.isatty()
 
 
+def _print(text: str) -> None:
+    """Print a line of what the command is for.
+
+    Raises:
+        OutputError: if that cannot be.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError as exc:
+        raise OutputError from exc  # which is no news to whoever read it
+    except OSError as exc:
+        raise OutputError(f"standard output: {_describe(exc)}") from exc
+
+
 def _say(message: str) -> None:
+    """Tell the user something in one line, whoever's words are in it."""
     with suppress(OSError):
-        print(message, file=sys.stderr, flush=True)
+        print(printable(message), file=sys.stderr, flush=True)
+
+
+class _Formatter(logging.Formatter):
+    """Writes what is logged such that a terminal obeys nothing of it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n\t")
+
+
+def _log_printable() -> None:
+    """See to it that what peers sent can be logged; unless somebody does that by themselves."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Formatter())
 
 
 def _describe(exc: Exception) -> str:
@@ -999,9 +1083,4 @@ def _describe(exc: Exception) -> str:
     if isinstance(exc, OSError) and exc.errno is not None:
         # asyncio's own text repeats what was typed.
         return os.strerror(exc.errno)
-    return _printable(str(exc)) or type(exc).__name__
-
-
-def _printable(text: str) -> str:
-    """A stranger's words may hold what makes a terminal do things."""
-    return text if text.isprintable() else repr(text)[1:-1]
+    return str(exc) or type(exc).__name__
