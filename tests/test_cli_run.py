@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import os
+import re
+import shutil
 import signal
 import sys
 import textwrap
 import time
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 
+import fastws
 from fastws.cli import main
+from fastws.integrations import _servers
+from fastws.integrations._startup import hook, hosts
 
 from .tools import FASTWS, TIMEOUT, Program, free_port, run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork are POSIX's")
 
@@ -52,9 +58,18 @@ def fastws_run(folder: Path, *args: str, **options: Any) -> Any:
 
 
 def told(folder: Path, *args: str, **options: Any) -> Any:
-    result = fastws_run(folder, *args, **options)
+    result = fastws_run(folder, "--quiet", *args, **options)
     assert (result.returncode, result.stderr) == (0, "")
     return json.loads(result.stdout)
+
+
+def in_place(name: str = "wsproto") -> str:
+    """What is said of a host, up to what is replaced."""
+    kernel, twin = fastws.kernel, fastws.implementation
+    return (
+        f"fastws run: {name} {version(name)} with fastws {fastws.__version__}, "
+        f"twin {twin}, kernel {kernel}: "
+    )
 
 
 # Programs -------------------------------------------------------------------------------
@@ -95,6 +110,7 @@ def test_finds_the_scripts_of_this_python(folder: Path) -> None:
     environ = os.environ | {"PATH": ""}
     result = fastws_run(folder, "--with", "wsproto", "hypercorn", "--help", env=environ)
     assert result.returncode == 0
+    assert result.stderr.startswith(in_place())
     assert result.stdout.startswith("usage: hypercorn ")
 
 
@@ -124,6 +140,8 @@ def test_refuses_other_programs(folder: Path, head: bytes, message: str) -> None
         (["--with", "wsproto"], "fastws run: what is to be run?"),
         (["--with", "wsproto", "--"], "fastws run: what is to be run?"),
         (["--with", "wsproto", "-m"], "fastws run: -m needs the name of a module"),
+        (["x"], "fastws run: --with is missing; it names one or more of aiohttp, autobahn, "),
+        (["hypercorn"], "fastws run: --with is missing; hypercorn: its WebSockets are wsproto's: "),
     ],
     ids=str,
 )
@@ -153,8 +171,18 @@ def test_lists_the_integrations(capsys: pytest.CaptureFixture[str]) -> None:
 def test_ends_as_without(folder: Path, code: str) -> None:
     (folder / "ends.py").write_text(f"print('out')\n{code}\n")
     without = run(sys.executable, "ends.py", cwd=folder)
-    result = fastws_run(folder, "--with", "wsproto", "ends.py")
+    result = fastws_run(folder, "--with", "wsproto", "--quiet", "ends.py")
     assert (result.returncode, result.stderr) == (without.returncode, without.stderr)
+    result = fastws_run(folder, "--with", "wsproto", "ends.py")
+    assert result.returncode == without.returncode
+    first, *errors = result.stderr.splitlines(keepends=True)
+    assert first.startswith(in_place())
+    if "os._exit" not in code:
+        assert errors.pop() == NEVER
+    assert "".join(errors) == without.stderr
+
+
+NEVER = "fastws run: wsproto was never imported, so fastws did nothing there\n"
 
 
 @posix
@@ -165,7 +193,7 @@ def test_gets_the_signals_as_without(folder: Path, number: signal.Signals) -> No
         "import os, time\nprint(os.getpid(), flush=True)\nfor _ in range(1200): time.sleep(0.05)\n"
     )
     statuses = []
-    for start in [sys.executable], [*FASTWS, "run", "--with", "wsproto"]:
+    for start in [sys.executable], [*FASTWS, "run", "--quiet", "--with", "wsproto"]:
         with Program(*start, "waits.py", cwd=folder) as program:
             assert program.line() == str(program.pid)
             statuses.append(program.stop(number))
@@ -180,7 +208,7 @@ def test_runs_the_sitecustomize_that_is_there(folder: Path) -> None:
         "import sitecustomize, fastws.integrations\n"
         "print(sitecustomize.__file__, fastws.integrations.installed())\n"
     )
-    result = fastws_run(folder, "--with", "wsproto", "shows.py", env=environ)
+    result = fastws_run(folder, "--quiet", "--with", "wsproto", "shows.py", env=environ)
     theirs = str(folder / "site" / "sitecustomize.py")
     # That of the process of `fastws run` itself, and that of the program.
     first, *lines = result.stdout.splitlines()
@@ -232,6 +260,319 @@ def test_reaches_other_processes_of_this_python_only(folder: Path) -> None:
     )
     assert told(folder, "--with", "wsproto", "starts.py")["installed"] == ["wsproto"]
     assert told(folder, "--with", "wsproto", "starts.py", "/other")["installed"] == []
+
+
+# What a program imports, and whether it runs with fastws then.
+IMPORTS = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+import wsproto.connection
+print(wsproto.connection.FrameProtocol.__module__)
+"""
+
+
+@pytest.mark.parametrize("first", ["wsproto", "wsproto.frame_protocol", "hypercorn.protocol"])
+def test_is_in_place_when_the_host_is_imported(folder: Path, first: str) -> None:
+    (folder / "imports.py").write_text(IMPORTS)
+    result = fastws_run(folder, "--with", "wsproto", "imports.py", first)
+    assert (result.returncode, result.stdout) == (0, "fastws.integrations.wsproto\n")
+    assert result.stderr.startswith(in_place() + "wsproto.connection.FrameProtocol")
+    assert result.stderr.count("\n") == 1
+    result = fastws_run(folder, "--quiet", "--with", "wsproto", "imports.py", first)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("aiohttp", "aiohttp"),
+        ("autobahn", "autobahn"),
+        ("gunicorn", "gunicorn"),
+        ("tornado", "tornado"),
+        ("websocket_client", "websocket"),
+        ("websockets", "websockets"),
+        ("wsproto", "wsproto"),
+    ],
+)
+def test_each_host_is_found(folder: Path, name: str, host: str) -> None:
+    (folder / "imports.py").write_text(
+        "import sys, fastws.integrations as i\n"
+        f"print(i.installed())\nimport {host}\n"
+        f"print(i.installed(), 'fastws.integrations.{name}' in sys.modules)\n"
+        f"print({host}.__spec__.loader is {host}.__loader__, type({host}.__loader__).__name__)\n"
+    )
+    result = fastws_run(folder, "--with", name, "imports.py")
+    distribution = name.replace("_", "-")
+    assert result.stdout.splitlines() == [
+        f"['{distribution}']",
+        f"['{distribution}'] True",
+        "True SourceFileLoader",
+    ]
+    assert result.stderr.startswith(in_place(distribution))
+    assert result.stderr.count("\n") == 1
+
+
+def test_says_what_is_in_place_of_each_host(folder: Path) -> None:
+    result = fastws_run(folder, "--with", "wsproto,websockets", "--with", "wsproto", "tell.py")
+    first, second, last = result.stderr.splitlines()
+    assert first.startswith(in_place("wsproto"))
+    assert second.startswith(in_place("websockets"))
+    if fastws.implementation == "py":
+        assert second.endswith("nothing would be gained with the twin py")
+    assert last == (
+        "fastws run: wsproto and websockets were never imported, so fastws did nothing there"
+    )
+
+
+def test_a_program_that_only_asks_whether_the_host_is_there(folder: Path) -> None:
+    (folder / "asks.py").write_text(
+        "import importlib.util\nspec = importlib.util.find_spec('wsproto')\n"
+        "print(spec.name, spec.loader.get_filename('wsproto') == spec.origin)\n"
+    )
+    result = fastws_run(folder, "--with", "wsproto", "asks.py")
+    assert result.stdout == "wsproto True\n"
+    assert result.stderr.endswith(f"\n{NEVER}")
+
+
+@pytest.mark.parametrize("method", ["spawn", *(["fork"] if os.name == "posix" else [])])
+def test_a_host_that_only_workers_import(folder: Path, method: str, tmp_path: Path) -> None:
+    (folder / "workers.py").write_text(
+        WORKERS.replace("queue.put(tell.report())", "import wsproto; queue.put(tell.report())")
+    )
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environ = os.environ | {"TMPDIR": str(temporary)}
+    result = fastws_run(folder, "--with", "wsproto", "workers.py", method, env=environ)
+    assert json.loads(result.stdout)["installed"] == ["wsproto"]
+    assert result.stderr.count("\n") == 1
+    assert list(temporary.iterdir()) == []
+
+
+# Children that have no use for it -----------------------------------------------------------
+
+
+CHILD = """
+import os, subprocess, sys
+result = subprocess.run(
+    [*sys.argv[2:], "-c", "import sys; sys.stdout.write('alive')"],
+    env=os.environ | eval(sys.argv[1]), capture_output=True, text=True,
+)
+print(result.returncode, result.stdout, result.stderr)
+"""
+
+
+@pytest.fixture
+def ends(folder: Path, tmp_path: Path) -> Any:
+    """Run a Python under a program; return what came of it."""
+
+    def run_child(environ: dict[str, str], *python: str) -> str:
+        (folder / "child.py").write_text(CHILD)
+        command = python or (sys.executable,)
+        result = fastws_run(
+            folder,
+            "--quiet",
+            "--with",
+            "wsproto,websocket_client",
+            "child.py",
+            repr(environ),
+            *command,
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+        return str(result.stdout)
+
+    return run_child
+
+
+def test_a_child_whose_host_is_broken(ends: Any, folder: Path) -> None:
+    (folder / "broken").mkdir()
+    for name in ("wsproto", "websocket", "h11"):
+        (folder / "broken" / f"{name}.py").write_text("1 / 0")
+    startup = str(Path(hook.__file__).parent)
+    path = os.pathsep.join([startup, str(folder / "broken")])
+    assert ends({"PYTHONPATH": path}) == "0 alive \n"
+
+
+def test_a_child_without_fastws(ends: Any, folder: Path) -> None:
+    (folder / "shadow").mkdir()
+    (folder / "shadow" / "fastws.py").write_text("raise ImportError('no')")
+    startup = str(Path(hook.__file__).parent)
+    path = os.pathsep.join([startup, str(folder / "shadow")])
+    assert ends({"PYTHONPATH": path}) == "0 alive \n"
+    # One that uses the host does without.
+    (folder / "child.py").write_text(CHILD)
+    code = CHILD.replace("import sys; sys", "import wsproto.connection, sys; sys")
+    (folder / "uses.py").write_text(code)
+    result = fastws_run(
+        folder,
+        "--quiet",
+        "--with",
+        "wsproto",
+        "uses.py",
+        repr({"PYTHONPATH": path}),
+        sys.executable,
+    )
+    assert (result.stdout, result.stderr) == ("0 alive \n", "")
+
+
+@pytest.mark.parametrize("options", ["-S", "-I", "-E", "-s", "-B", "-O"])
+def test_a_child_with_options(ends: Any, options: str) -> None:
+    assert ends({}, sys.executable, options) == "0 alive \n"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"FASTWS_INTEGRATIONS": ""},
+        {"FASTWS_INTEGRATIONS": "nonsense"},
+        {"FASTWS_INTEGRATIONS": "a=b,c"},
+        {"FASTWS_RUN_SEEN": "/no/such/folder/x"},
+        {"FASTWS_IMPL": "nonsense"},
+    ],
+    ids=str,
+)
+def test_a_child_with_other_settings(ends: Any, setting: dict[str, str]) -> None:
+    assert ends(setting) == "0 alive \n"
+
+
+def other_pythons() -> list[str]:
+    """Those of this machine that are not of our environment; one at least."""
+    names = ("python2.7", "python3.6", "python3.12", "python3.13", "pypy3")
+    found = {sys._base_executable}
+    for name in names:
+        found.add(shutil.which(name, path=os.defpath))
+        found |= {str(path) for path in Path(sys.base_prefix).parent.glob(f"*/bin/{name}")}
+    return sorted(filter(None, found))
+
+
+@posix
+@pytest.mark.parametrize("python", other_pythons())
+def test_a_child_of_another_python(ends: Any, python: str) -> None:
+    # As if with the prefix of ours, as the Pythons of a system have the same.
+    prefix = run(python, "-c", "import sys; sys.stdout.write(sys.prefix)").stdout
+    assert ends({"FASTWS_INTEGRATIONS_PREFIX": prefix}, python) == "0 alive \n"
+
+
+def test_any_python_can_read_it() -> None:
+    source = Path(hook.__file__).with_name("sitecustomize.py").read_text()
+    tree = ast.parse(source, feature_version=(3, 4))
+    # What Python 2 has not.
+    assert not [node for node in ast.walk(tree) if isinstance(node, (ast.JoinedStr, ast.AnnAssign))]
+    assert "__future__" not in source
+
+
+@posix
+def test_runs_their_customizations_in_other_pythons(ends: Any, folder: Path) -> None:
+    (folder / "site").mkdir()
+    for name in ("sitecustomize", "usercustomize"):
+        (folder / "site" / f"{name}.py").write_text(f"import sys; sys.stdout.write('{name} ')")
+    startup = str(Path(hook.__file__).parent)
+    path = os.pathsep.join([startup, str(folder / "site")])
+    python = Path(sys.base_prefix) / "bin" / "python3"
+    # An environment of its own has no place for the user's.
+    environ = {"PYTHONPATH": path}
+    assert ends(environ, str(python)) == "0 sitecustomize usercustomize alive \n"
+    assert ends(environ) == "0 sitecustomize alive \n"
+
+
+def test_a_host_that_turns_out_to_be_another(folder: Path) -> None:
+    """The program has one of its own, and fastws leaves that alone."""
+    (folder / "vendored").mkdir()
+    (folder / "vendored" / "wsproto.py").write_text("connection = None\n")
+    (folder / "vendors.py").write_text(
+        "import sys; sys.path.insert(0, 'vendored'); import wsproto; print(wsproto.connection)"
+    )
+    result = fastws_run(folder, "--with", "wsproto", "vendors.py")
+    assert (result.returncode, result.stdout) == (0, "None\n")
+    assert result.stderr.endswith(
+        "\nfastws run: wsproto runs without fastws: "
+        "fastws.integrations.wsproto needs wsproto, which is not installed\n"
+    )
+
+
+def test_a_host_whose_import_fails_at_first(folder: Path) -> None:
+    (folder / "tries.py").write_text(
+        textwrap.dedent("""
+            import sys
+            sys.modules["h11"] = None
+            try:
+                import wsproto
+            except ImportError:
+                for name in ["h11", *sys.modules]:
+                    if name.partition(".")[0] in ("h11", "wsproto"):
+                        sys.modules.pop(name, None)
+            import wsproto.connection
+            print(wsproto.connection.FrameProtocol.__module__)
+        """)
+    )
+    result = fastws_run(folder, "--quiet", "--with", "wsproto", "tries.py")
+    assert (result.stdout, result.stderr) == ("fastws.integrations.wsproto\n", "")
+
+
+# Names of servers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("hypercorn", "--with wsproto"),
+        ("quart", "--with wsproto"),
+        ("nicegui", "--with wsproto"),
+        ("sanic", "--with websockets"),
+        ("daphne", "--with autobahn"),
+        ("channels", "--with autobahn"),
+        ("django", "--with autobahn"),
+        ("jupyter", "--with tornado"),
+        ("jupyter-lab", "--with tornado"),
+        ("uvicorn", "--ws fastws.integrations.uvicorn:WebSocketProtocol"),
+        ("fastapi", "--ws fastws.integrations.uvicorn:WebSocketProtocol"),
+        ("Starlette", "--ws fastws.integrations.uvicorn:WebSocketProtocol"),
+        ("websocket", "--with websocket_client"),
+    ],
+)
+def test_knows_servers(name: str, advice: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--with", name, "x"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"fastws run: {name.replace('-', '_')} is not a host itself; ")
+    assert advice in error
+    assert error.count("\n") == 1
+    for command in ([name, "app"], ["-m", name]):
+        assert main(["run", "--", *command]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"fastws run: --with is missing; {name}: ")
+        assert advice in error
+
+
+def test_every_advice_can_be_followed() -> None:
+    known = hosts()
+    for name, server in _servers._SERVERS.items():
+        assert set(server.hosts) <= set(known), name
+        for named in re.findall(r"--with (\w+)", server.advice):
+            assert named in server.hosts, name
+        assert name not in known or name == "gunicorn"
+    integration = importlib.import_module("fastws.integrations.uvicorn")
+    assert integration.WebSocketProtocol
+
+
+@pytest.mark.parametrize(
+    ("named", "command", "told"),
+    [
+        ("websockets", ["-m", "hypercorn", "--help"], True),
+        ("wsproto", ["-m", "hypercorn", "--help"], False),
+        ("wsproto", ["-m", "uvicorn", "--help"], True),
+        ("wsproto", ["-m", "uvicorn", "--ws", "wsproto", "--help"], False),
+        ("wsproto", ["tell.py"], False),
+    ],
+)
+def test_says_that_a_server_has_no_use_for_it(
+    folder: Path, named: str, command: list[str], told: bool
+) -> None:
+    result = fastws_run(folder, "--with", named, "--", *command)
+    assert result.returncode == 0
+    start = f"fastws run: {command[1]}: " if len(command) > 1 else "fastws run: tell.py: "
+    assert (result.stderr.splitlines()[1].startswith(start)) is told
+    result = fastws_run(folder, "--quiet", "--with", named, "--", *command)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 # What cannot be installed ---------------------------------------------------------------

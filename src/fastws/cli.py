@@ -26,7 +26,7 @@ import sys
 import sysconfig
 import threading
 from base64 import b64encode
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from hashlib import sha256
 from importlib.resources import files
@@ -43,7 +43,10 @@ from .aio.server import serve
 from .codec import implementation, kernel
 from .exceptions import ConnectionClosed, HandshakeError, InvalidURIError
 from .http import Response
-from .integrations._startup import environment, hosts
+from .integrations import IntegrationError
+from .integrations._servers import find
+from .integrations._startup import environment, hosts, try_out
+from .integrations._startup.hook import SEEN, never_imported, warning
 from .spec import DEFAULT_MAX_MESSAGE_SIZE
 
 if TYPE_CHECKING:
@@ -55,6 +58,8 @@ if TYPE_CHECKING:
     from .aio.server import Server
     from .aio.websocket import WebSocket
     from .http import Request
+    from .integrations import Installation
+    from .integrations._servers import KnownServer
 
 __all__ = ["main"]
 
@@ -149,26 +154,31 @@ def _add_run(commands: Any) -> None:
         "run a Python program with fastws in the servers and clients it uses",
         """\
 PROGRAM is a console script of the Python that fastws is installed in, or a path to a script.
-fastws is installed in the hosts before the program begins, in its worker processes too. If that
-cannot be done, the exit status is 2; else it is that of the program. `fastws info` lists the
+fastws is tried in the hosts before the program begins; if it does not work, the exit status is 2,
+else it is that of the program. It is put into a host when the program imports that, in its
+worker processes too; in a process that does not, nothing is done. What is put in place is told
+on standard error, and at the end, which host was never imported. `fastws info` lists the
 integrations whose hosts are here.
 
 example:
   fastws run --with wsproto -- hypercorn app:app --workers 4
   fastws run --with wsproto,websockets -- -m quart run""",
     )
-    parser.usage = "%(prog)s --with NAME[,NAME...] [--] (PROGRAM | -m MODULE) [ARGUMENT ...]"
+    parser.usage = (
+        "%(prog)s --with NAME[,NAME...] [--quiet] [--] (PROGRAM | -m MODULE) [ARGUMENT ...]"
+    )
     add = parser.add_argument
     add(
         "--with",
         dest="integrations",
         type=lambda text: [name.strip().replace("-", "_") for name in text.split(",")],
         action="extend",
-        required=True,
+        default=[],
         metavar="NAME[,NAME...]",
         help="the integrations to install; may be repeated",
     )
     add("--untested", action="store_true", help="install them in untested versions of hosts, too")
+    add("--quiet", action="store_true", help="tell nothing but errors")
     add("-m", dest="module", nargs=argparse.REMAINDER, help="run a module, as python -m does")
     add("program", nargs=argparse.REMAINDER, metavar="PROGRAM", help="what to run")
 
@@ -340,26 +350,86 @@ def _header(text: str) -> tuple[str, str]:
 def _run_run(args: argparse.Namespace) -> int:
     if getattr(sys, "frozen", False):
         raise CommandError("this is a frozen program, which cannot run others", 2)
-    known = hosts()
-    for name in args.integrations:
-        if name not in known:
-            raise CommandError(f"no integration {name!r}, but {', '.join(known)}", 2)
     if args.module is not None:
         command = ["-m", *args.module]
     else:
         command = args.program[args.program[:1] == ["--"] :]
+    program = _program(command)
+    names = _integrations(args.integrations, program)
     if command[:1] != ["-m"]:
         command[:1] = [_script(command)]
     elif len(command) < 2:
         raise CommandError("-m needs the name of a module", 2)
-    environ = environment(args.integrations, os.environ, untested=args.untested)
+    server = find(program)
+    advice = None if server is None else f"{program}: {server.advice}"
+    with ExitStack() as tried:
+        for name in names:
+            try:
+                installation = tried.enter_context(try_out(name, untested=args.untested))
+            except (ImportError, IntegrationError) as exc:
+                raise CommandError(str(exc), 2) from exc
+            if not args.quiet:
+                _say(f"fastws run: {_in_place(installation)}")
+    if not args.quiet and server is not None and not _fits(server, names, command):
+        _say(f"fastws run: {advice}")
+    environ = environment(
+        names, os.environ, untested=args.untested, advice=None if args.quiet else advice or ""
+    )
     command = [sys.executable, *command]
     if os.name == "posix":
         # The program gets our process: its signals, its exit status and its id are its own.
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
         os.execve(sys.executable, command, environ)  # noqa: S606
-    return subprocess.run(command, env=environ, check=False).returncode  # noqa: S603
+    status = subprocess.run(command, env=environ, check=False).returncode  # noqa: S603
+    if SEEN in environ:
+        packages = [hosts()[name].package for name in names]
+        missing = never_imported(packages, environ[SEEN])
+        if missing:
+            _say(warning(missing, advice or "").removesuffix("\n"))
+    return status
+
+
+def _program(command: list[str]) -> str:
+    """Return the name of what is run: of the script, or of the top package of the module."""
+    if command[:1] == ["-m"]:
+        return "".join(command[1:2]).partition(".")[0]
+    return os.path.basename("".join(command[:1]))
+
+
+def _integrations(named: list[str], program: str) -> list[str]:
+    """Return the names of the integrations, each once, if there are such."""
+    known = hosts()
+    for name in named:
+        if name not in known:
+            server = find(name)
+            if server is not None:
+                raise CommandError(f"{name} is not a host itself; {server.advice}", 2)
+            raise CommandError(f"no integration {name!r}, but {', '.join(known)}", 2)
+    if not named:
+        server = find(program)
+        if server is not None:
+            raise CommandError(f"--with is missing; {program}: {server.advice}", 2)
+        raise CommandError(f"--with is missing; it names one or more of {', '.join(known)}", 2)
+    return [*dict.fromkeys(named)]
+
+
+def _in_place(installation: Installation) -> str:
+    """Say what is put into a host."""
+    tested = "" if installation.tested else " (not tested)"
+    what = ", ".join(installation.replaced)
+    if not what:
+        what = f"nothing is replaced, since nothing would be gained with the twin {implementation}"
+    return (
+        f"{installation.name} {installation.version}{tested} with fastws {__version__}, "
+        f"twin {implementation}, kernel {kernel}: {what}"
+    )
+
+
+def _fits(server: KnownServer, names: list[str], command: list[str]) -> bool:
+    """Whether a server has a use for one of these integrations; if we know what it uses."""
+    # With this option of uvicorn, whoever gave it knows what they do.
+    return not set(server.hosts).isdisjoint(names) or "--ws" in command
 
 
 def _script(command: list[str]) -> str:

@@ -184,7 +184,10 @@ FLOODS = {
         "no answer, but a message of more than 4096 fragments",
     ),
     "messages": (endless(b"", LARGE), "no answer within 1048576 bytes"),
-    "small messages": (endless(b"", b"\x81\x0etext, and more" * 1024), "no answer within 1048576 bytes"),
+    "small messages": (
+        endless(b"", b"\x81\x0etext, and more" * 1024),
+        "no answer within 1048576 bytes",
+    ),
     "pings": (endless(b"", (b"\x89\x7d" + bytes(125)) * 512), "no answer within 1048576 bytes"),
 }
 TRICKLES = {

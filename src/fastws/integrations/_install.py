@@ -6,6 +6,7 @@ This module knows what is patched, by whom, and how to undo it. It does not know
 from __future__ import annotations
 
 import re
+import sys
 import threading
 import warnings
 from importlib.metadata import PackageNotFoundError, version
@@ -33,13 +34,21 @@ class Host:
     Args:
         name: the distribution, as on PyPI; `installed` lists it.
         tested: the versions tested: from the first, up to but not including the second.
-        module: the name of what to import, if it is not that of the distribution.
+        module: the name of the integration, if it is not that of the distribution.
+        package: the name of what to import, if it is not that of the integration.
     """
 
-    def __init__(self, name: str, tested: tuple[str, str], module: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        tested: tuple[str, str],
+        module: str | None = None,
+        package: str | None = None,
+    ) -> None:
         self.name = name
         self.tested = tested
         self.module = module or name
+        self.package = package or self.module
 
     def missing(self) -> ImportError:
         """Return what to raise if the host cannot be imported."""
@@ -110,8 +119,8 @@ class Host:
             if found is not None:
                 found._held += 1
                 return found
-            installation = Installation(self.name, self.version())
-            if not self.is_tested() and not untested:
+            installation = Installation(self.name, self.version(), tested=self.is_tested())
+            if not installation.tested and not untested:
                 return installation
             try:
                 patch(installation)
@@ -138,11 +147,13 @@ class Installation:
     Attributes:
         name: the host's distribution.
         version: its version.
+        tested: whether this version was tested.
     """
 
-    def __init__(self, name: str, version: str) -> None:
+    def __init__(self, name: str, version: str, *, tested: bool = True) -> None:
         self.name = name
         self.version = version
+        self.tested = tested
         self._replaced: list[tuple[Any, str, Any, Any]] = []
         # How many calls of `install` were not taken back, those apart that became blocks; how
         # many were there when the first of the open blocks began; how many blocks are open.
@@ -244,8 +255,18 @@ _installations: dict[str, Installation] = {}
 
 
 def installed() -> list[str]:
-    """Return the names of the hosts that run with fastws, in the order of installation."""
-    return list(_installations)
+    """Return the names of the hosts that run with fastws, in the order of installation.
+
+    In a program that `fastws run` started, these are also the hosts that will run with it when
+    they are imported.
+    """
+    pending = [
+        host
+        for finder in sys.meta_path
+        for host in getattr(finder, "hosts_for_fastws", ())
+        if host not in _installations
+    ]
+    return [*_installations, *pending]
 
 
 def _release(text: str) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ from fastws.spec import MASK_KEY_SIZE, Opcode
 
 from ._install import Host, Installation
 
-HOST = Host("websocket-client", ("1.7", "1.10"), module="websocket_client")
+HOST = Host("websocket-client", ("1.7", "1.10"), module="websocket_client", package="websocket")
 
 try:
     from websocket import _abnf, _utils

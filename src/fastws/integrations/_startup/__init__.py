@@ -1,7 +1,8 @@
 """Installing integrations where a program starts that knows nothing of them.
 
 `fastws run` starts the program with this package's directory in PYTHONPATH, so that every Python
-started with it, workers included, runs the `sitecustomize` in there before anything else.
+started with it, workers included, runs the `sitecustomize` in there before anything else. That
+installs an integration when its host is imported, and not before.
 
 This package knows which integrations there are, by reading them: it imports only those wanted.
 """
@@ -10,23 +11,24 @@ from __future__ import annotations
 
 import ast
 import os
+import secrets
 import sys
+import tempfile
 import warnings
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from fastws.integrations._install import Host, IntegrationError, UntestedHostWarning
+
+from .hook import ADVICE, NAMES, PID, PREFIX, SEEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["environment", "hosts", "install_from_environment"]
+    from fastws.integrations._install import Installation
 
-# Names with commas between; those that may be in any version have a "!".
-NAMES = "FASTWS_INTEGRATIONS"
-# The sys.prefix of the interpreter they are for. Others may not have fastws, or not those hosts.
-PREFIX = "FASTWS_INTEGRATIONS_PREFIX"
+__all__ = ["environment", "hosts", "try_out"]
 
 
 def hosts(*, installable: bool = True) -> dict[str, Host]:
@@ -53,7 +55,11 @@ def hosts(*, installable: bool = True) -> dict[str, Host]:
 
 
 def environment(
-    names: Iterable[str], environ: Mapping[str, str], *, untested: bool = False
+    names: Iterable[str],
+    environ: Mapping[str, str],
+    *,
+    untested: bool = False,
+    advice: str | None = None,
 ) -> dict[str, str]:
     """Return an environment in which Python programs run with integrations installed.
 
@@ -61,39 +67,47 @@ def environment(
         names: of the integrations.
         environ: the environment otherwise.
         untested: whether to install them in versions of the hosts that were not tested.
+        advice: what to say besides if a host is never imported; None to say nothing at all.
     """
     here = str(Path(__file__).parent)
     path = environ.get("PYTHONPATH")
-    return {
-        **environ,
+    known = hosts()
+    mark = "!" if untested else ""
+    added = {
         "PYTHONPATH": f"{here}{os.pathsep}{path}" if path else here,
-        NAMES: ",".join(f"{name}!" if untested else name for name in names),
+        NAMES: ",".join(f"{known[name].package}={name}{mark}" for name in names),
         PREFIX: sys.prefix,
     }
+    if os.name == "posix":  # elsewhere the program does not get our process
+        added[PID] = str(os.getpid())
+    if advice is not None:
+        name = f"fastws-run-{secrets.token_hex(8)}"
+        added |= {SEEN: os.path.join(tempfile.gettempdir(), name), ADVICE: advice}
+    kept = {name: value for name, value in environ.items() if name not in (PID, SEEN, ADVICE)}
+    return kept | added
 
 
-def install_from_environment() -> None:
-    """Install what `environment` asks for.
+def try_out(name: str, *, untested: bool = False) -> Installation:
+    """Install an integration in this process, to see that it works.
 
-    If that cannot be, the process ends with status 2, since nobody could catch an exception.
+    Args:
+        name: of the integration.
+        untested: whether to install it in a version of the host that was not tested.
+
+    Raises:
+        ImportError: if the host is not installed.
+        IntegrationError: if it does not work.
     """
-    for name in filter(None, os.environ.get(NAMES, "").split(",")):
-        untested = name.endswith("!")
-        try:
-            module = import_module(f"fastws.integrations.{name.removesuffix('!')}")
-            with warnings.catch_warnings():
-                if not untested:
-                    warnings.simplefilter("error", UntestedHostWarning)
-                module.install(untested=untested)
-        except UntestedHostWarning as exc:
-            _fail(f"{exc}; --untested installs it all the same")
-        except (ImportError, IntegrationError) as exc:
-            _fail(str(exc))
-        except Exception as exc:
-            _fail(f"{name}: {exc!r}")
-
-
-def _fail(message: str) -> NoReturn:
-    sys.stderr.write(f"fastws run: {message}\n")
-    sys.stderr.flush()
-    os._exit(2)  # Python would go on after an exception here, and complain about SystemExit
+    try:
+        module: Any = import_module(f"fastws.integrations.{name}")
+        with warnings.catch_warnings():
+            if not untested:
+                warnings.simplefilter("error", UntestedHostWarning)
+            installation: Installation = module.install(untested=untested)
+    except UntestedHostWarning as exc:
+        raise IntegrationError(f"{exc}; --untested installs it all the same") from None
+    except (ImportError, IntegrationError):
+        raise
+    except Exception as exc:
+        raise IntegrationError(f"{name}: {exc!r}") from exc
+    return installation
