@@ -22,7 +22,7 @@ if os.environ.get("FASTWS_INTEGRATIONS_PREFIX") == sys.prefix and sys.version_in
             hook.start()
     except Exception:  # noqa: S110
         pass
-ours = sys.modules.pop("sitecustomize")
+ours = sys.modules.pop("sitecustomize", None)
 try:
     __import__("sitecustomize")
 except ImportError:
@@ -30,4 +30,5 @@ except ImportError:
     if getattr(sys.exc_info()[1], "name", "sitecustomize") != "sitecustomize":
         raise
 finally:
-    sys.modules.setdefault("sitecustomize", ours)
+    if ours is not None:
+        sys.modules.setdefault("sitecustomize", ours)
