@@ -1107,7 +1107,8 @@ class Terminal:
     def __init__(self, *args: str, setup: str = "", shell: bool = False) -> None:
         self._seen = ""
         self.before = ""  # what came before that which was expected last
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        # What is typed and what is printed may meet in the middle of a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._fd, terminal = os.openpty()
         # Open as long as we are, so that its settings can be seen after the end.
         self._terminal = terminal

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import unicodedata
+from contextlib import suppress
 
 import pytest
 
-from fastws._terminal import printable
+from fastws._terminal import Keyboard, printable
 
 from .tools import run
 
@@ -32,6 +34,28 @@ def test_nothing_that_a_terminal_obeys_is_left() -> None:
 )
 def test_words_stay_as_they_are(text: str) -> None:
     assert printable(text) == text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="terminals are POSIX's")
+def test_what_a_terminal_does_not_take_is_left_out() -> None:
+    master, slave = os.openpty()
+    try:
+        with Keyboard(slave, "utf-8") as keyboard:
+            typed = "€" * 30_000
+            assert list(keyboard.feed(typed.encode())) == []
+            assert list(keyboard.feed(b"\n")) == [f"{typed}\n".encode()]
+            os.set_blocking(master, False)
+            shown = b""
+            with suppress(BlockingIOError):
+                while True:
+                    shown += os.read(master, 65536)
+            assert 0 < len(shown) < len(typed.encode())
+            list(keyboard.feed(b"\n|"))
+            shown += os.read(master, 65536)
+        assert set(shown.decode()) == {"€", "\r", "\n", "|"}
+    finally:
+        os.close(master)
+        os.close(slave)
 
 
 def test_what_is_kept() -> None:

@@ -35,6 +35,8 @@ _INVISIBLE = re.compile(
     r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\U000e0100-\U000e01ef]"
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# The bytes with which no character of UTF-8 begins.
+_CONTINUATION = bytes(range(0x80, 0xC0))
 
 # How long a terminal may take to show what is typed, in seconds, before that is left out.
 _PATIENCE = 0.5
@@ -90,6 +92,7 @@ class Keyboard:
         self._handlers: dict[int, Any] = {}
         self._line = _Line(encoding)
         self._patience = _PATIENCE
+        self._unfinished = b""  # what is left of a character of UTF-8
 
     @property
     def active(self) -> bool:
@@ -141,15 +144,18 @@ class Keyboard:
                 yield line
 
     def _show(self, text: str) -> None:
-        data = text.encode(self._line.encoding, "backslashreplace")
+        data = self._unfinished + text.encode(self._line.encoding, "backslashreplace")
         with suppress(OSError):
             while data:
                 # A terminal that takes nothing must not keep us from reading what it sends.
                 if not select.select([], [self._output], [], self._patience)[1]:
                     self._patience = 0.0
+                    # It has to get the rest of a character that it got a part of.
+                    self._unfinished = data[: len(data) - len(data.lstrip(_CONTINUATION))]
                     return
                 data = data[os.write(self._output, data) :]
             self._patience = _PATIENCE
+            self._unfinished = b""
 
     def _take(self) -> None:
         assert self._settings is not None
