@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-__all__ = ["ADVICE", "NAMES", "PID", "PREFIX", "SEEN", "never_imported", "start"]
+__all__ = ["ADVICE", "NAMES", "PID", "PREFIX", "SEEN", "never_imported", "start", "warning"]
 
 # What to import for what integration, "websocket=websocket_client", with commas between; an "!"
 # at the end for one that may be in a version that was not tested.
