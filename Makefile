@@ -94,6 +94,12 @@ fuzz: $(VENV)/.built-fuzz  ## Fuzz the decoders, the handshake and the kernels f
 leaks: $(VENV)/.built-test  ## Show that memory stays flat over a million connections, and in floods
 	$(BIN)/python fuzz/leaks.py
 
+soak: $(VENV)/.built-test  ## Show that servers stay flat and lose nothing under all kinds of clients, for SOAK_SECONDS (600)
+	$(BIN)/python fuzz/soak.py
+
+bounds: $(VENV)/.built-test  ## Measure what one client can take of a server: memory, and others' time
+	$(BIN)/python fuzz/bounds.py
+
 asan:  ## Run the codec's tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	PYTHON=$(PYTHON) fuzz/asan.sh
 

@@ -1,25 +1,33 @@
-"""The fuzz targets themselves: their corpora pass, and a fault does not.
+"""The fuzz targets themselves: their corpora pass, and a fault does not. So does the soak.
 
-atheris is not needed for this; `make fuzz` runs the targets for longer.
+atheris is not needed for this; `make fuzz` runs the targets for longer, `make soak` the soak.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fastws import codec, deflate, rules
 from fastws._py import messages as _py_messages
+from fastws.connection import Connection
+from fastws.spec import Role
+
+from .tools import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FUZZ = Path(__file__).resolve().parent.parent / "fuzz"
 TARGETS = ("decoder", "differential", "deflate", "handshake", "frames")
+SOAK = ("soak", "load", "children", "leaks")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,7 +36,7 @@ def fuzz_on_path() -> Iterator[None]:
     sys.path.insert(0, str(FUZZ))
     yield
     sys.path.remove(str(FUZZ))
-    for name in ("common", "make_corpus", "reference", *TARGETS):
+    for name in ("common", "make_corpus", "reference", *TARGETS, *SOAK):
         sys.modules.pop(name, None)
 
 
@@ -91,3 +99,122 @@ def test_twins_that_differ_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "begins_surrogate", lambda pending: False)
     with pytest.raises(AssertionError):
         check_all("differential")
+
+
+# The soak ----------------------------------------------------------------------------------------
+
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+
+
+@needs_proc
+@pytest.mark.timeout(180)
+def test_soak_passes() -> None:
+    environment = {"SOAK_SECONDS": "15", "SOAK_CONNECTIONS": "60"}
+    result = run(sys.executable, str(FUZZ / "soak.py"), env=os.environ | environment, timeout=170)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.endswith("all is flat, and nothing was lost\n")
+    echoes, stopped_on = summary(result.stdout)
+    assert echoes > 500
+    assert sum(stopped_on) > 20
+
+
+def summary(output: str) -> tuple[int, list[int]]:
+    """How many echoes it checked, and on how many honest clients each server was stopped."""
+    echoes = re.search(r"^([\d,]+) echoes checked", output, re.MULTILINE)
+    assert echoes is not None
+    rows = re.findall(r"^\| \w+ on \w+ \|.*\| (\d+) \|$", output, re.MULTILINE)
+    assert len(rows) == 6
+    return int(echoes[1].replace(",", "")), list(map(int, rows))
+
+
+@pytest.fixture
+def soak() -> Any:
+    """A soak of one server, which was stopped from 100 s to 110 s."""
+    module = load("soak")
+    child = SimpleNamespace(name="callback on asyncio", complaints=lambda: "")
+    served = module.Served("callback", "asyncio", child, stopped=[(100.0, 110.0)])
+    points = [{"rss": 100 << 20, "fds": 8, "tasks": 1} for _ in range(4)]
+    served.quiet = [points[:2], points[2:]]
+    served.ledgers = {"0-1": 5}
+    soak = module.Soak()
+    soak.servers = [served]
+    soak.match_ends()
+    soak.judge()
+    assert soak.failures == []
+    return soak
+
+
+END = {"server": 0, "name": "0-1", "kind": "honest", "code": 1001, "echoes": 5, "at": 105.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "failure"),
+    [
+        ({}, None),
+        ({"echoes": 6}, None),  # it did not live to see that it had answered
+        ({"name": "0-2", "echoes": 0}, None),  # it had no answer yet
+        ({"echoes": 4}, "answered 5 messages of honest 0-1, which got 4"),
+        ({"code": 1000}, "got 1000 as its close code"),
+        ({"code": None}, "got None as its close code"),
+        ({"at": 99.0}, "ended the connection of honest 0-1"),
+        ({"at": 115.0}, "ended the connection of honest 0-1"),
+    ],
+)
+def test_soak_sees_what_a_stop_loses(soak: Any, change: dict[str, Any], failure: Any) -> None:
+    soak.ends = [END | change]
+    soak.match_ends()
+    if failure is None:
+        assert soak.failures == []
+    else:
+        assert failure in soak.failures[0]
+
+
+def test_soak_sees_who_is_not_let_in(soak: Any) -> None:
+    soak.unopened = [END, END | {"at": 50.0}]
+    soak.match_ends()
+    assert soak.failures == ["callback on asyncio did not let honest 0-1 in"]
+
+
+@pytest.mark.parametrize("name", ["rss", "fds", "tasks"])
+@pytest.mark.parametrize("life", [0, 1])
+def test_soak_sees_growth(soak: Any, name: str, life: int) -> None:
+    soak.servers[0].quiet[life][-1][name] += 5 << 20
+    soak.judge()
+    assert f"life {life + 1}: {name} rose from" in soak.failures[0]
+
+
+@pytest.mark.parametrize("text", ["Traceback (most recent call last):\n", "ERROR fastws: oh\n"])
+def test_soak_sees_what_a_server_logs(soak: Any, text: str) -> None:
+    soak.servers[0].child.complaints = lambda: text
+    soak.judge()
+    assert "logged" in soak.failures[0]
+
+
+@pytest.mark.parametrize(
+    ("echoes", "failure"),
+    [
+        (["a", b"b", "c"], None),
+        (["a", "c"], "got 'c' (1) for its message 1"),
+        (["a", "a"], "got 'a' (1) for its message 1"),
+        (["a", "b"], "got 'b' (1) for its message 1"),  # of the other kind
+        (["a", b"b", "c", "d"], "got 'd' (1) for its message 3"),
+    ],
+)
+def test_soak_sees_wrong_echoes(echoes: list[str | bytes], failure: str | None) -> None:
+    module = load("load")
+    failures: list[str] = []
+    life = SimpleNamespace(load=SimpleNamespace(fail=failures.append), port=1, write=None)
+    conversation = module.Conversation(life, "0-1")
+    conversation.connection = Connection(Role.CLIENT)
+    conversation.expected.extend(["a", b"b", "c"])
+    server = Connection(Role.SERVER)
+    for echo in echoes:
+        server.send(echo)
+    if failure is None:
+        conversation.take(server.data_to_send())
+        assert conversation.echoes == 3
+        assert failures == []
+    else:
+        with pytest.raises(module.Ended):
+            conversation.take(server.data_to_send())
+        assert failure in failures[0]
