@@ -53,12 +53,15 @@ KIB, MIB = 1 << 10, 1 << 20
 PUSHED = os.urandom(64 * KIB)
 PUSH_AT_MOST = 512 * MIB
 SMALL = 1000  # bytes
-PING_AFTER = 0.3  # seconds
+PING_AFTER = 1.0  # seconds
 
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
 
 
 # The parent's side -------------------------------------------------------------------------
+
+
+_ENDED = object()  # in place of another line
 
 
 class ChildError(Exception):
@@ -93,7 +96,7 @@ class Child:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.put(json.loads(line))
-        self._lines.put(None)
+        self._lines.put(_ENDED)
 
     def line(self, timeout: float = 30.0) -> Any:
         """Wait for its next line.
@@ -105,8 +108,8 @@ class Child:
             value = self._lines.get(timeout=timeout)
         except queue.Empty:
             raise ChildError(f"{self.name} did not answer for {timeout:g} s") from None
-        if value is None:
-            self._lines.put(None)
+        if value is _ENDED:
+            self._lines.put(_ENDED)
             status = self._process.wait(timeout)
             raise ChildError(f"{self.name} ended with {status}:\n{self.complaints()[-4000:]}")
         return value

@@ -8,8 +8,9 @@ had got by then: a line of JSON on stdout each. The others do what they should n
 content with any answer.
 
 A line "avoid 2" on stdin keeps new connections from the third of the servers, "return 2" lets
-them come back. "go" begins a phase; "drain" ends it: honest clients finish what they began and
-say goodbye, the others go as they are. Then the counts of all that was done are printed.
+them come back. "go 10" begins a phase: within ten seconds all clients are there. "drain" ends
+it: honest clients finish what they began and say goodbye, the others go as they are. Then the
+counts of all that was done are printed.
 """
 
 from __future__ import annotations
@@ -101,19 +102,20 @@ class Load:
 
     async def obey(self, command: str) -> None:
         loop = asyncio.get_running_loop()
+        command, _, argument = command.partition(" ")
         if command == "go":
             self.draining.clear()
-            ramp = min(5.0, len(self.kinds) / 300)
+            ramp = float(argument)
             self._slots = [
                 (loop.create_task(self._live(index, kind, ramp)), kind in HONEST)
                 for index, kind in enumerate(self.kinds)
             ]
         elif command == "drain":
             await self._drain()
-        elif command.startswith("avoid "):
-            self.avoided.add(int(command.split()[1]))
-        elif command.startswith("return "):
-            self.avoided.discard(int(command.split()[1]))
+        elif command == "avoid":
+            self.avoided.add(int(argument))
+        elif command == "return":
+            self.avoided.discard(int(argument))
         else:
             raise ValueError(command)
 
@@ -304,8 +306,8 @@ class Conversation:
         self.echoes = 0
         self.pongs: list[bytes] = []
 
-    async def open(self, path: str, **options: Any) -> bool:
-        """Connect and shake hands; return whether that succeeded."""
+    async def open(self, path: str, **options: Any) -> str | None:
+        """Connect and shake hands; return why that did not succeed."""
         life = self.life
         shake = ClientHandshake(f"ws://127.0.0.1{path}", extensions=life.pick(*OFFERS))
         try:
@@ -313,9 +315,9 @@ class Conversation:
             life.write(shake.request())
             while shake.receive_data(await life.reader.read(READ)) is None:
                 if life.reader.at_eof():
-                    return False
-        except (OSError, HandshakeError):
-            return False
+                    return "no response"
+        except (OSError, HandshakeError) as exc:
+            return repr(exc)
         deflate: Any = shake.extensions[0] if shake.extensions else None
         self.connection = Connection(Role.CLIENT, max_message_size=4 * MIB, deflate=deflate)
         self.take(shake.trailing_data)
@@ -464,8 +466,8 @@ async def honest(
     port = load.proxies[life.server].sockets[0].getsockname()[1] if proxied else None
     report: dict[str, Any] = {"server": life.server, "name": name, "kind": life.kind}
     try:
-        if not await conversation.open(f"/count/{name}", port=port):
-            say({"unopened": report | {"at": time.monotonic()}})
+        if why := await conversation.open(f"/count/{name}", port=port):
+            say({"unopened": report | {"why": why, "at": time.monotonic()}})
             await load.rest(0.2)
             return
         await conversation.converse(life.random.randrange(1, batches + 1), pause)
@@ -481,7 +483,7 @@ async def slow(life: Life) -> None:
     """Like an honest one, but it reads so slowly that the server may lose its patience."""
     conversation = Conversation(life, next(life.load.names))
     with suppress(Ended):
-        if not await conversation.open("/echo", narrow=True):
+        if await conversation.open("/echo", narrow=True):
             return
         while True:
             for _ in range(5):
@@ -502,7 +504,8 @@ CLOSE = frame(8, b"\x03\xe8bye")
 LARGE = frame(2, NOISE[: 64 * KIB])
 PINGS = frame(9) * 500 + frame(9, b"x" * 125) * 500
 JUST_UNDER = frame(2, deflated(bytes(MIB - 1)), rsv1=True)
-JUST_UNDER_TEXT = frame(1, deflated("😀".encode() * (MIB // 4 - 1)), rsv1=True)
+# (As a `str`, all characters take as much as the largest.)
+JUST_UNDER_TEXT = frame(1, deflated(b"a" * (MIB - 5) + "😀".encode()), rsv1=True)
 FAR_OVER = frame(2, deflated(bytes(64 * MIB)), rsv1=True)
 SMALL_BOMBS = frame(2, deflated(bytes(1000)), rsv1=True) * 1000
 FRAGMENTS = frame(1, b"", False) + frame(0, b"a", False) * 3000 + frame(0, b"")
@@ -609,7 +612,7 @@ async def trickling(life: Life) -> None:
 async def half_asking(life: Life) -> None:
     await life.connect()
     life.write(REQUEST[: life.random.randrange(len(REQUEST))])
-    await life.skim(life.random.uniform(1, 15))
+    await life.skim(life.random.uniform(1, 45))
 
 
 async def babbling(life: Life) -> None:

@@ -70,7 +70,7 @@ AVOID_SECONDS = 1.0  # before uvicorn is
 SETTINGS = {
     "deflate": True,
     "max_message_size": MIB,
-    "open_timeout": 10.0,
+    "open_timeout": 30.0,  # a busy machine is no fault of the server's
     # A server that stops waits for its deaf clients as long as it may.
     "close_timeout": min(5.0, SECONDS / 15),
     "ping_interval": 3.0,
@@ -188,7 +188,7 @@ class Soak:
         end = self.start + SECONDS * (phase + 1) / phases - min(8.0, SECONDS / phases / 3)
         end = max(end, time.monotonic() + 1.5)
         stopping = phase == phases // 2
-        self.tell_loads("go")
+        self.tell_loads(f"go {min(10.0, (end - begin) / 5)}")
         if stopping:
             self.watch((begin + end) / 2)
             self.restart_all()
@@ -325,7 +325,8 @@ class Soak:
         for attempt in self.unopened:
             server = self.servers[attempt["server"]]
             if not self.was_stopping(server, attempt):
-                self.fail(f"{server.name} did not let {attempt['kind']} {attempt['name']} in")
+                who = f"{attempt['kind']} {attempt['name']}"
+                self.fail(f"{server.name} did not let {who} in: {attempt['why']}")
         self.ends.clear()
         self.unopened.clear()
 

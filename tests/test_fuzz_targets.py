@@ -170,9 +170,9 @@ def test_soak_sees_what_a_stop_loses(soak: Any, change: dict[str, Any], failure:
 
 
 def test_soak_sees_who_is_not_let_in(soak: Any) -> None:
-    soak.unopened = [END, END | {"at": 50.0}]
+    soak.unopened = [END | {"why": ""}, END | {"why": "HTTP 503", "at": 50.0}]
     soak.match_ends()
-    assert soak.failures == ["callback on asyncio did not let honest 0-1 in"]
+    assert soak.failures == ["callback on asyncio did not let honest 0-1 in: HTTP 503"]
 
 
 @pytest.mark.parametrize("name", ["rss", "fds", "tasks"])
