@@ -321,7 +321,7 @@ class Conversation:
         deflate: Any = shake.extensions[0] if shake.extensions else None
         self.connection = Connection(Role.CLIENT, max_message_size=4 * MIB, deflate=deflate)
         self.take(shake.trailing_data)
-        return True
+        return None
 
     def take(self, data: bytes) -> None:
         """Take what came.

@@ -122,7 +122,7 @@ def summary(output: str) -> tuple[int, list[int]]:
     """How many echoes it checked, and on how many honest clients each server was stopped."""
     echoes = re.search(r"^([\d,]+) echoes checked", output, re.MULTILINE)
     assert echoes is not None
-    rows = re.findall(r"^\| \w+ on \w+ \|.*\| (\d+) \|$", output, re.MULTILINE)
+    rows = re.findall(r"^\| \w+ on \w+ \|.*\| (\d+) \| \d+ \|$", output, re.MULTILINE)
     assert len(rows) == 6
     return int(echoes[1].replace(",", "")), list(map(int, rows))
 
@@ -153,6 +153,7 @@ END = {"server": 0, "name": "0-1", "kind": "honest", "code": 1001, "echoes": 5, 
         ({}, None),
         ({"echoes": 6}, None),  # it did not live to see that it had answered
         ({"name": "0-2", "echoes": 0}, None),  # it had no answer yet
+        ({"name": "0-2"}, "kept no count of honest 0-2"),
         ({"echoes": 4}, "answered 5 messages of honest 0-1, which got 4"),
         ({"code": 1000}, "got 1000 as its close code"),
         ({"code": None}, "got None as its close code"),
@@ -167,6 +168,21 @@ def test_soak_sees_what_a_stop_loses(soak: Any, change: dict[str, Any], failure:
         assert soak.failures == []
     else:
         assert failure in soak.failures[0]
+
+
+def test_soak_lets_few_clients_of_uvicorn_be_late(soak: Any) -> None:
+    (served,) = soak.servers
+    served.style = "uvicorn"
+    late = END | {"code": None, "at": 101.1}
+    soak.ends = [END | {"code": 1012}] * 40 + [late] * 2
+    soak.match_ends()
+    assert soak.failures == []
+    soak.ends = [late]
+    soak.match_ends()
+    assert "stopped on 43 honest clients, and gave 3 no close frame" in soak.failures[0]
+    soak.ends = [late | {"at": 100.9}]
+    soak.match_ends()
+    assert "0.9 s after SIGTERM" in soak.failures[1]
 
 
 def test_soak_sees_who_is_not_let_in(soak: Any) -> None:
@@ -218,3 +234,23 @@ def test_soak_sees_wrong_echoes(echoes: list[str | bytes], failure: str | None) 
         with pytest.raises(module.Ended):
             conversation.take(server.data_to_send())
         assert failure in failures[0]
+
+
+# The bounds --------------------------------------------------------------------------------------
+
+
+@needs_proc
+@pytest.mark.timeout(180)
+def test_bounds_are_measured() -> None:
+    names = ("empties", "ended-tcp")
+    argv = [sys.executable, str(FUZZ / "bounds.py"), "--loop", "asyncio", "--src", "src"]
+    argv += [word for name in names for word in ("--only", name)]
+    result = run(*argv, cwd=FUZZ.parent, timeout=170)
+    assert result.returncode == 0, result.stderr
+    titles, rule, *rows = [line for line in result.stdout.splitlines() if line.startswith("|")]
+    assert titles == "| | callback, asyncio | coroutine, asyncio | uvicorn, asyncio |"
+    assert rule == "|---|---|---|---|"
+    assert [row.split(" | ")[0].rpartition(", ")[2] for row in rows] == ["MiB", "ms", "KiB"]
+    for row in rows:
+        for value in row.strip("| ").split(" | ")[1:]:
+            assert -100 < float(value) < 100_000, result.stdout + result.stderr
