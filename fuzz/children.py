@@ -50,7 +50,7 @@ LOOPS = ("asyncio", "uvloop")
 STOP_CODES = {"callback": 1001, "coroutine": 1001, "uvicorn": 1012}
 
 KIB, MIB = 1 << 10, 1 << 20
-PUSHED = os.urandom(64 * KIB)
+PUSH_SIZE = 64 * KIB
 PUSH_AT_MOST = 512 * MIB
 SMALL = 1000  # bytes
 PING_AFTER = 1.0  # seconds
@@ -250,6 +250,18 @@ ledger = Ledger()
 noted: list[float] = []  # when wait_closed returned, in time.monotonic's seconds
 
 
+def pushed() -> bytes:
+    """A message to push. It is a new object, which nobody else holds."""
+    return os.urandom(KIB) * (PUSH_SIZE // KIB)
+
+
+def push_on(connection: WebSocketProtocol, before: int = 0) -> None:
+    """Send without pause, with a turn of the event loop between two messages."""
+    if connection.state is State.OPEN and before < PUSH_AT_MOST:
+        connection.send(pushed())
+        asyncio.get_running_loop().call_soon(push_on, connection, before + PUSH_SIZE)
+
+
 def split(path: str) -> tuple[str, str]:
     """What to do, and the name to count under: "" for none."""
     _, what, *name = path.split("/")
@@ -260,11 +272,10 @@ class Callback(WebSocketProtocol):
     def on_open(self) -> None:
         assert self.request is not None
         self.what, self.name = split(self.request.path)
-        self.pushed = 0
         if self.name:
             ledger.begin(self.name)
         if self.what == "push":
-            self.push()
+            push_on(self)
 
     def on_message(self, message: str | bytes) -> None:
         if self.what != "sink" or len(message) <= SMALL:
@@ -275,19 +286,13 @@ class Callback(WebSocketProtocol):
     def on_close(self, code: int, reason: str) -> None:
         ledger.end(self.name)
 
-    def push(self) -> None:
-        if self.state is State.OPEN and self.pushed < PUSH_AT_MOST:
-            self.send(PUSHED)
-            self.pushed += len(PUSHED)
-            asyncio.get_running_loop().call_soon(self.push)
-
 
 async def coroutine(ws: WebSocket) -> None:
     assert ws.request is not None
     what, name = split(ws.request.path)
     if what == "push":
-        for _ in range(PUSH_AT_MOST // len(PUSHED)):
-            await ws.send(PUSHED)
+        for _ in range(PUSH_AT_MOST // PUSH_SIZE):
+            await ws.send(pushed())
     elif what == "deaf":
         await ws.wait_closed()
         noted.append(time.monotonic())
@@ -317,8 +322,8 @@ async def asgi(scope: Any, receive: Any, send: Any) -> None:
     assert (await receive())["type"] == "websocket.connect"
     await send({"type": "websocket.accept"})
     if what == "push":
-        for _ in range(PUSH_AT_MOST // len(PUSHED)):
-            await send({"type": "websocket.send", "bytes": PUSHED})
+        for _ in range(PUSH_AT_MOST // PUSH_SIZE):
+            await send({"type": "websocket.send", "bytes": pushed()})
     elif what == "deaf":
         await asyncio.sleep(3600)
     if name:
