@@ -607,7 +607,16 @@ MEASURES = [
         ("callback", "coroutine"),
     ),
     Measure(
+        "pings-deaf-empty",
+        "empty pings, 32 MiB, none read",
+        deaf("sink", frame(9) * 1000, 32 * MIB),
+    ),
+    Measure(
         "pings-deaf", "pings, 32 MiB, none read", deaf("sink", frame(9, b"x" * 125) * 100, 32 * MIB)
+    ),
+    Measure("pongs", "empty pongs, 32 MiB", deaf("drop", frame(10) * 1000, 32 * MIB)),
+    Measure(
+        "tiny-messages", "1-byte messages, 32 MiB", deaf("drop", frame(2, b"x") * 1000, 32 * MIB)
     ),
     Measure(
         "unread-small",

@@ -10,6 +10,7 @@ It serves what the path of the request names:
     /echo        every message comes back
     /count/NAME  the same, and the child remembers how many it answered (see `Ledger`)
     /sink        messages of up to 1,000 bytes come back, others are dropped
+    /drop        no message comes back
     /deaf        no message is taken; the time when `wait_closed` returned is noted
     /ping        the same, but after a moment it pings, and says so when the pong is there
     /push        64 KiB messages without pause, 512 MiB in all
@@ -268,6 +269,10 @@ def split(path: str) -> tuple[str, str]:
     return what, name[0] if name else ""
 
 
+def comes_back(what: str, message: str | bytes) -> bool:
+    return what != "drop" and (what != "sink" or len(message) <= SMALL)
+
+
 class Callback(WebSocketProtocol):
     def on_open(self) -> None:
         assert self.request is not None
@@ -278,7 +283,7 @@ class Callback(WebSocketProtocol):
             push_on(self)
 
     def on_message(self, message: str | bytes) -> None:
-        if self.what != "sink" or len(message) <= SMALL:
+        if comes_back(self.what, message):
             self.send(message)
             if self.name:
                 ledger.answered[self.name] += 1
@@ -305,7 +310,7 @@ async def coroutine(ws: WebSocket) -> None:
         ledger.begin(name)
     try:
         async for message in ws:
-            if what != "sink" or len(message) <= SMALL:
+            if comes_back(what, message):
                 await ws.send(message)
                 if name:
                     ledger.answered[name] += 1
@@ -332,7 +337,7 @@ async def asgi(scope: Any, receive: Any, send: Any) -> None:
         while (event := await receive())["type"] == "websocket.receive":
             message = event.get("text")
             message = event["bytes"] if message is None else message
-            if what != "sink" or len(message) <= SMALL:
+            if comes_back(what, message):
                 await send(event | {"type": "websocket.send"})
                 if name:
                     ledger.answered[name] += 1
