@@ -133,8 +133,8 @@ def soak() -> Any:
     module = load("soak")
     child = SimpleNamespace(name="callback on asyncio", complaints=lambda: "")
     served = module.Served("callback", "asyncio", child, stopped=[(100.0, 110.0)])
-    points = [{"rss": 100 << 20, "fds": 8, "tasks": 1} for _ in range(4)]
-    served.quiet = [points[:2], points[2:]]
+    points = [{"rss": 100 << 20, "fds": 8, "tasks": 1} for _ in range(6)]
+    served.quiet = [points[:3], points[3:]]
     served.ledgers = {"0-1": 5}
     soak = module.Soak()
     soak.servers = [served]
@@ -197,6 +197,12 @@ def test_soak_sees_growth(soak: Any, name: str, life: int) -> None:
     soak.servers[0].quiet[life][-1][name] += 5 << 20
     soak.judge()
     assert f"life {life + 1}: {name} rose from" in soak.failures[0]
+
+
+def test_soak_lets_a_server_get_warm(soak: Any) -> None:
+    soak.servers[0].quiet[1][0]["rss"] -= 20 << 20
+    soak.judge()
+    assert soak.failures == []
 
 
 @pytest.mark.parametrize("text", ["Traceback (most recent call last):\n", "ERROR fastws: oh\n"])
