@@ -167,7 +167,7 @@ class Peer:
         total = 0
         since = time.monotonic()
         while not self.ended and time.monotonic() - since < patience:
-            if len(self._outgoing) < 256 * KIB and total < most:
+            while len(self._outgoing) < 256 * KIB and total < most:
                 self._outgoing += unit
                 total += len(unit)
             before = len(self._outgoing)

@@ -192,10 +192,11 @@ class Soak:
                 child.kill()
 
     def run_phase(self, phase: int, phases: int) -> None:
-        begin = self.start + SECONDS * phase / phases
+        begin = time.monotonic()
         # Draining and looking take some of it.
-        end = self.start + SECONDS * (phase + 1) / phases - min(8.0, SECONDS / phases / 3)
-        end = max(end, time.monotonic() + 1.5)
+        seconds = SECONDS / phases
+        planned = self.start + SECONDS * (phase + 1) / phases - min(8.0, seconds / 3)
+        end = max(planned, begin + seconds / 2)
         stopping = phase == phases // 2
         self.tell_loads(f"go {min(10.0, (end - begin) / 5)}")
         if stopping:
