@@ -31,6 +31,7 @@ from fastws.spec import (
 
 from .opening import ServerOpening
 from .protocol import Endpoint, Settings, WebSocketProtocol, deflate_extensions, logger
+from .signals import heed
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -87,29 +88,26 @@ class Server:
         """Serve until a signal arrives, `close` is called or the task is cancelled; then
         shut down as `close` does.
 
+        Any number of servers may serve at the same time: a signal is for all of them. While
+        they do, a handler that was set by `signal.signal` is replaced, and put back when the
+        last of them has shut down. One that was added to the event loop by
+        `loop.add_signal_handler` is called as well.
+
         Args:
             signals: the signals that mean "stop". A second one does not wait any longer.
-                They are heeded in the main thread, where the platform's event loop can.
+                They are heeded in the main thread, but not on Windows, nor if C code
+                installed the handler that there is.
+
+        Raises:
+            OSError: if one of `signals` cannot be caught.
         """
-        loop = asyncio.get_running_loop()
-        replaced = {}
-        for number in signals:
-            previous = signal.getsignal(number)
+        with heed(signals, self._on_signal):
             try:
-                loop.add_signal_handler(number, self._on_signal)
-            except (NotImplementedError, RuntimeError, ValueError):
-                continue  # not on Windows, not in this thread
-            replaced[number] = previous
-        try:
-            await self._stopping.wait()
-            await self.close()
-        except asyncio.CancelledError:
-            await self.close()
-            raise
-        finally:
-            for number, previous in replaced.items():
-                loop.remove_signal_handler(number)
-                signal.signal(number, previous)
+                await self._stopping.wait()
+                await self.close()
+            except asyncio.CancelledError:
+                await self.close()
+                raise
 
     async def close(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
         """Stop accepting, close every connection and wait for their handlers; whatever is
