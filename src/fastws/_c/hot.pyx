@@ -322,7 +322,7 @@ cdef class HotEndpoint:
             if type(event) is str or type(event) is bytes:
                 try:
                     on_message(event)
-                except Exception as exc:
+                except BaseException as exc:
                     self._hook_failed(exc)
                     if not isinstance(exc, ConnectionClosed):
                         return

@@ -351,7 +351,7 @@ class HotEndpoint:
             if type(event) is str or type(event) is bytes:
                 try:
                     on_message(event)
-                except Exception as exc:
+                except BaseException as exc:
                     self._hook_failed(exc)
                     if not isinstance(exc, ConnectionClosed):
                         return
@@ -455,7 +455,7 @@ class HotEndpoint:
     def on_message(self, message: str | bytes) -> None:
         """A message arrived: a `str` if it is text, `bytes` if it is binary."""
 
-    def _hook_failed(self, exc: Exception) -> None:
+    def _hook_failed(self, exc: BaseException) -> None:
         """A hook raised."""
 
     def _pile_up(self, messages: list[str | bytes]) -> None:

@@ -31,7 +31,7 @@ from fastws.spec import (
 )
 
 from .opening import ClientOpening
-from .protocol import Endpoint, Settings, deflate_extensions, logger
+from .protocol import Endpoint, Settings, configured, deflate_extensions, logger
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         loop = asyncio.get_running_loop()
         attempt = _Attempt(loop)
         endpoint = self._make_protocol()
-        endpoint._configure(self._settings, self._make_opening, attempt)
+        configured(endpoint, self._settings, self._make_opening, attempt)
         create = loop.create_unix_connection if self._is_unix else loop.create_connection
         try:
             async with asyncio.timeout(self._open_timeout):

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import wraps
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 from weakref import WeakKeyDictionary
 
 from fastws import rules
@@ -97,6 +98,29 @@ def deflate_extensions(deflate: PerMessageDeflate | bool) -> tuple[PerMessageDef
     return (PerMessageDeflate(),) if deflate else ()
 
 
+def configured(
+    endpoint: object, settings: Settings, make_opening: Callable[[], Opening], owner: Owner
+) -> Endpoint:
+    """Make an endpoint that the application created ready for its connection.
+
+    Raises:
+        TypeError: if it is no endpoint.
+        RuntimeError: if it was not initialized, or has a connection already.
+    """
+    if not isinstance(endpoint, Endpoint):
+        raise TypeError(f"protocol must be a WebSocketProtocol, not {type(endpoint).__name__!r}")
+    endpoint._check_initialized()
+    if endpoint._transport is not None and not endpoint._gone:
+        raise RuntimeError(f"{type(endpoint).__qualname__} object already has a connection")
+    endpoint._settings = settings
+    endpoint._make_opening = make_opening
+    endpoint._owner = owner
+    # From here on, and not from when there is a transport: TLS may take its time before.
+    if settings.open_timeout is not None:
+        endpoint._deadline = asyncio.get_running_loop().time() + settings.open_timeout
+    return endpoint
+
+
 class Owner(Protocol):
     """Who made an endpoint and wants to know how it fares: a server or a connector."""
 
@@ -162,6 +186,37 @@ class _LostTransport(asyncio.Transport):
         return 0
 
 
+def _ending_on_error(connection_made: Callable[..., None]) -> Callable[..., None]:
+    """Wrap `connection_made`: if it fails, the connection ends."""
+
+    @wraps(connection_made)
+    def guarded(self: Endpoint, transport: asyncio.Transport) -> None:
+        try:
+            self._check_initialized()
+            connection_made(self, transport)
+        except BaseException as exc:
+            transport.abort()
+            if self._owner is not None and isinstance(exc, Exception):
+                self._owner.endpoint_failed(self, exc)
+            raise
+
+    return guarded
+
+
+def _ending_always(connection_lost: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a subclass's `connection_lost`: ours runs even if it fails, or does not call it."""
+
+    @wraps(connection_lost)
+    def guarded(self: Endpoint, exc: Exception | None) -> None:
+        try:
+            connection_lost(self, exc)
+        finally:
+            if not self._gone:
+                Endpoint.connection_lost(self, exc)
+
+    return guarded
+
+
 class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
     """What both styles of connection have in common."""
 
@@ -212,15 +267,19 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         self._drain_waiters: list[asyncio.Future[None]] | None = None
         self._close_waiter: asyncio.Future[None] | None = None
 
-    def _configure(
-        self, settings: Settings, make_opening: Callable[[], Opening], owner: Owner
-    ) -> None:
-        self._settings = settings
-        self._make_opening = make_opening
-        self._owner = owner
-        # From here on, and not from when there is a transport: TLS may take its time before.
-        if settings.open_timeout is not None:
-            self._deadline = asyncio.get_running_loop().time() + settings.open_timeout
+    def _check_initialized(self) -> None:
+        if not hasattr(self, "_close_waiter"):
+            Endpoint.__init__(self)  # for what is called at the end of a connection
+            raise RuntimeError(f"{type(self).__qualname__}.__init__() must call super().__init__()")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # Whatever becomes of the application's own code, a connection that has begun ends, and
+        # whoever waits for its end hears of it.
+        super().__init_subclass__(**kwargs)
+        if (connection_made := cls.__dict__.get("connection_made")) is not None:
+            cls.connection_made = _ending_on_error(connection_made)  # type: ignore[method-assign]
+        if (connection_lost := cls.__dict__.get("connection_lost")) is not None:
+            cls.connection_lost = _ending_always(connection_lost)  # type: ignore[method-assign]
 
     # For both styles --------------------------------------------------------------
 
@@ -271,6 +330,7 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
 
     # asyncio.BaseProtocol ------------------------------------------------------------------
 
+    @_ending_on_error
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._gone:  # discarded already
             cast("asyncio.Transport", transport).abort()
@@ -295,24 +355,36 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         self._gone = True
         self._set_timer(None, None)
         opening, self._opening = self._opening, None
-        if opening is not None:
-            opening.cancel()
-            self._report(exc or HandshakeError("connection closed during the opening handshake"))
-        elif self._connection is not None:
+        try:
+            if opening is not None:
+                opening.cancel()
+                self._report(
+                    exc or HandshakeError("connection closed during the opening handshake")
+                )
+            elif self._connection is not None:
+                self._end(self._connection, exc)
+        finally:
+            self._write_paused = False
+            self._wake_drain_waiters()
+            if self._close_waiter is not None and not self._close_waiter.done():
+                self._close_waiter.set_result(None)
+            if self._owner is not None:
+                self._owner.endpoint_lost(self)
+            if self.get_extra_info("sslcontext") is not None:
+                self._transport = _LostTransport(self._transport)
+
+    def _end(self, connection: Connection, exc: Exception | None) -> None:
+        """The transport of a connection that was open is gone."""
+        try:
             self._flush()
-            self._connection.receive_eof()
+            connection.receive_eof()
             if exc is not None and not self._ended:
                 self._failed(exc)
-            self._finish()
-            self._lost()
-        self._write_paused = False
-        self._wake_drain_waiters()
-        if self._close_waiter is not None and not self._close_waiter.done():
-            self._close_waiter.set_result(None)
-        if self._owner is not None:
-            self._owner.endpoint_lost(self)
-        if self.get_extra_info("sslcontext") is not None:
-            self._transport = _LostTransport(self._transport)
+        finally:
+            try:
+                self._finish()
+            finally:
+                self._lost()
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -746,7 +818,7 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         if delay is not None and callback is not None and not self._gone:
             self._timer = self._loop.call_later(delay, callback)
 
-    def _blames_peer(self, exc: Exception) -> bool:
+    def _blames_peer(self, exc: BaseException) -> bool:
         """Tell whether the application let this out only because of what the peer did: it went,
         or its header has no field, or several, of a name that was looked up."""
         if isinstance(exc, ExceptionGroup):
@@ -861,15 +933,22 @@ class WebSocketProtocol(Endpoint):
     def _call(self, hook: Callable[..., None], *args: Any) -> None:
         try:
             hook(*args)
-        except Exception as exc:
+        except BaseException as exc:
             self._hook_failed(exc)
 
-    def _hook_failed(self, exc: Exception) -> None:
+    def _hook_failed(self, exc: BaseException) -> None:
         code = CloseCode.INTERNAL_ERROR
         if self._blames_peer(exc):
             code = CloseCode.POLICY_VIOLATION
             logger.debug("a hook of %s ended: %s", type(self).__name__, exc)
+        elif isinstance(exc, (SystemExit, KeyboardInterrupt)):
+            # These two end the event loop; uvloop's transports would not let them through.
+            asyncio.get_running_loop().call_soon(_raise, exc)
         else:
             self._log_error(f"a hook of {type(self).__name__} failed", exc)
         if self.state is State.OPEN:
             self._close(code, "")
+
+
+def _raise(exc: BaseException) -> NoReturn:
+    raise exc

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,7 +32,7 @@ from fastws.spec import (
 )
 
 from .opening import ServerOpening
-from .protocol import Endpoint, Settings, WebSocketProtocol, deflate_extensions, logger
+from .protocol import Settings, WebSocketProtocol, configured, deflate_extensions, logger
 from .signals import heed
 from .websocket import WebSocket
 
@@ -44,10 +46,19 @@ if TYPE_CHECKING:
     from fastws.http import HeadersLike
 
     from .opening import ProcessRequest
+    from .protocol import Endpoint
 
 __all__ = ["Server", "serve"]
 
 SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# How long handlers have to end once they are cancelled, in seconds.
+_LAST_MOMENT = 1.0
+
+# The handler's task that runs, or started what runs.
+_current_handler: ContextVar[asyncio.Task[Any] | None] = ContextVar(
+    "_current_handler", default=None
+)
 
 
 class Server:
@@ -72,12 +83,16 @@ class Server:
         self._make_opening = make_opening
         self._shutdown_timeout = shutdown_timeout
         self._calls_back = _is_protocol_factory(handler)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], WebSocket] = {}
         self._closing: asyncio.Task[None] | None = None
+        # Handlers that wait for us, and those of which a task that they started does.
+        self._closers: set[asyncio.Task[Any] | None] = set()
+        self._insiders: set[asyncio.Task[Any] | None] = set()
+        self._signalled = False
+        self._hurried = False  # by a second signal
         self._stopping = asyncio.Event()
+        self._changed = asyncio.Event()  # a connection or a handler has ended
         self._closed = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     @property
     def sockets(self) -> Sequence[socket.socket]:
@@ -110,8 +125,9 @@ class Server:
                 raise
 
     async def close(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
-        """Stop accepting, close every connection and wait for their handlers; whatever is
-        left after the shutdown timeout is cancelled. A handler that calls this does not
+        """Stop accepting, close every connection and wait for their handlers. After the
+        shutdown timeout, connections are dropped and handlers are cancelled; one that has not
+        ended a second later is logged and left to itself. A handler that calls this does not
         wait for itself.
 
         Args:
@@ -122,11 +138,21 @@ class Server:
             ValueError: if the code may not travel or the reason is too long.
         """
         rules.close_payload(code, reason)
-        if self._closing is None:
-            self._closing = asyncio.get_running_loop().create_task(self._close(code, reason))
+        # It may have been cancelled, with all other tasks there were.
+        if self._closing is None or (self._closing.done() and not self._closed.is_set()):
+            # (A task that was made by an eager task factory would run before it is known.)
+            loop = asyncio.get_running_loop()
+            self._closing = asyncio.Task(self._close(code, reason), loop=loop)
             self._stopping.set()
-        self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
-        await asyncio.shield(self._closing)
+        task, handler = asyncio.current_task(), _current_handler.get()
+        self._closers.add(task)
+        self._insiders.add(handler)
+        self._changed.set()
+        try:
+            await asyncio.shield(self._closing)
+        finally:
+            self._closers.discard(task)
+            self._insiders.discard(handler)
 
     async def wait_closed(self) -> None:
         """Wait until somebody else's `close` is done."""
@@ -135,68 +161,90 @@ class Server:
     async def _close(self, code: int, reason: str) -> None:
         self._listener.close()
         for endpoint in list(self.connections):
-            endpoint._close(code, reason)
+            try:
+                endpoint._close(code, reason)
+            except Exception as exc:
+                endpoint._log_error("could not close a connection", exc)
         try:
-            async with asyncio.timeout(self._shutdown_timeout):
-                await self._wait_idle()
-        except TimeoutError:
+            if await self._ended(0 if self._hurried else self._shutdown_timeout, self._rest):
+                # Whether these wait for us cannot be known.
+                await self._ended(_LAST_MOMENT, lambda: self._tasks.keys() - self._closers)
+        finally:
             self._abort()
-            await self._wait_idle()
+        await self._ended(_LAST_MOMENT, self._rest)
+        for task in self._rest():
+            name = getattr(self._handler, "__qualname__", None) or repr(self._handler)
+            address = self._tasks[task].remote_address
+            logger.error("handler %s did not end when it was cancelled (%s)", name, address)
         self._closed.set()
 
-    async def _wait_idle(self) -> None:
-        # Handlers first: one that has just been cancelled may still use its connection.
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._idle.wait()
+    def _rest(self) -> set[asyncio.Task[None]]:
+        """Return the handlers to wait for: not those that wait for us."""
+        return self._tasks.keys() - self._closers - self._insiders
+
+    async def _ended(
+        self, timeout: float | None, handlers: Callable[[], set[asyncio.Task[None]]]
+    ) -> bool:
+        """Wait until all connections and these handlers have ended, a signal says to hurry, or
+        time is up; return whether they have."""
+        hurried = self._hurried
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while (self.connections or handlers()) and self._hurried == hurried:
+                    self._changed.clear()
+                    await self._changed.wait()
+        return not self.connections and not handlers()
 
     def _abort(self) -> None:
-        for task in self._tasks:
+        for task in self._rest():
             task.cancel()
         for endpoint in list(self.connections):
             endpoint._transport.abort()
 
     def _on_signal(self) -> None:
-        if self._closing is None:
-            self._stopping.set()
-        else:
-            self._abort()
+        self._hurried = self._signalled
+        self._signalled = True
+        self._stopping.set()
+        self._changed.set()
 
     # Connections: the owner of endpoints --------------------------------------------------
 
     def _make_endpoint(self) -> asyncio.BaseProtocol:
         try:
             endpoint = self._handler() if self._calls_back else WebSocket()  # type: ignore[call-arg]
-        except Exception:
+            return configured(endpoint, self._settings, self._make_opening, self)
+        except BaseException as exc:
             # asyncio would say nothing, and let the client wait.
-            logger.exception("could not make a protocol")
+            logger.exception("could not make a protocol: %s", exc)
+            if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+                raise
             return _Nobody()
-        assert isinstance(endpoint, Endpoint)
-        endpoint._configure(self._settings, self._make_opening, self)
-        return endpoint
 
     def endpoint_made(self, endpoint: Endpoint) -> None:
         self.connections.add(endpoint)
-        self._idle.clear()
         if self._closing is not None:
             endpoint._transport.abort()
 
     def endpoint_opened(self, endpoint: Endpoint) -> None:
         if isinstance(endpoint, WebSocket):
             task = asyncio.get_running_loop().create_task(self._run_handler(endpoint))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = endpoint
+            task.add_done_callback(self._handler_done)
 
     def endpoint_failed(self, endpoint: Endpoint, exc: Exception) -> None:
         logger.debug("opening handshake failed (%s): %s", endpoint.remote_address, exc)
 
     def endpoint_lost(self, endpoint: Endpoint) -> None:
         self.connections.discard(endpoint)
-        if not self.connections:
-            self._idle.set()
+        self._changed.set()
+
+    def _handler_done(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        self._changed.set()
 
     async def _run_handler(self, ws: WebSocket) -> None:
         code = CloseCode.INTERNAL_ERROR
+        _current_handler.set(asyncio.current_task())
         try:
             await self._handler(ws)  # type: ignore[call-arg, misc]
             code = CloseCode.NORMAL_CLOSURE
@@ -204,7 +252,9 @@ class Server:
         except asyncio.CancelledError:
             code = CloseCode.GOING_AWAY
             raise
-        except Exception as exc:
+        except (SystemExit, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as exc:
             if ws._blames_peer(exc):
                 code = CloseCode.POLICY_VIOLATION
                 logger.debug("handler ended (%s): %s", ws.remote_address, exc)
