@@ -243,6 +243,8 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         except BaseException as exc:
             if isinstance(exc, TimeoutError) and not exc.args:
                 exc = TimeoutError("the opening handshake took too long")
+            elif isinstance(exc, ConnectionError) and not exc.args:
+                exc = type(exc)("connection lost during the TLS handshake")
             endpoint._discard()
             if isinstance(exc, Exception) and not attempt.reported:
                 endpoint._failed(exc)

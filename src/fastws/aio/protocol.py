@@ -354,8 +354,11 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
         self._set_timer(None, None)
-        opening, self._opening = self._opening, None
         try:
+            if exc is None and self._opening is not None:
+                # uvloop does not call eof_received if TLS was not shut down before TCP.
+                self._opening.receive_eof(self)
+            opening, self._opening = self._opening, None
             if opening is not None:
                 opening.cancel()
                 self._report(
