@@ -20,6 +20,7 @@ from contextlib import ExitStack, suppress
 from hashlib import sha256
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -27,6 +28,7 @@ import websockets
 from websockets.sync.client import connect as websockets_connect
 
 import fastws
+from fastws import cli
 from fastws.cli import main
 
 from .tools import (
@@ -485,17 +487,75 @@ def test_a_signal_to_all_processes_ends_workers_in_order(number, port):
         assert ws.close_code in ([1001] if number == signal.SIGINT else [1001, 1006])
 
 
+def wait_for_workers(server: Echo, count: int, gone: set[int]) -> list[int]:
+    """Wait until there are so many, and none of those; return them."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            workers = workers_of(server)
+            if len(workers) == count and not gone & set(workers):
+                return workers
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 @linux
-def test_one_worker_dies(port):
-    with Echo("--workers", "3", port=port) as server:
-        workers = workers_of(server)
-        assert len(workers) == 3
-        os.kill(workers[1], signal.SIGKILL)
-        assert server.wait() == 1
-        assert server.errors == (
-            f"fastws echo: worker {workers[1]} ended unexpectedly, killed by SIGKILL\n"
-        )
-        wait_until_gone(workers)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_a_worker_that_dies_is_replaced(number, port):
+    with ExitStack() as stack:
+        server = stack.enter_context(Echo("--workers", "3", port=port))
+        first = wait_for_workers(server, 3, set())
+        clients = [stack.enter_context(connect(server.url)) for _ in range(24)]
+        os.kill(first[1], number)
+        second = wait_for_workers(server, 3, {first[1]})
+        (replacement,) = set(second) - set(first)
+        # Those of the others go on; there are some, as good as certainly.
+        alive = []
+        for ws in clients:
+            with suppress(websockets.ConnectionClosed):
+                ws.send("x")
+                alive.append(ws.recv(TIMEOUT))
+        assert alive
+        # One that dies again and again is given time.
+        os.kill(replacement, signal.SIGKILL)
+        third = wait_for_workers(server, 3, {replacement})
+        stack.enter_context(connect(server.url)).send("x")
+        assert server.stop() == 0
+        fate = "exit status 0" if number == signal.SIGTERM else f"killed by {number.name}"
+        expected = [
+            rf"worker {first[1]} ended unexpectedly, {fate}; another one starts now",
+            rf"worker {replacement} ended unexpectedly, killed by SIGKILL; another one starts .*",
+        ]
+        pattern = "".join(f"fastws echo: {line}\n" for line in expected)
+        assert re.fullmatch(pattern, server.errors)
+        wait_until_gone(third)
+
+
+@linux
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_worker_is_to_be_replaced(number, port):
+    with Echo("--workers", "2", port=port) as server:
+        gone = set()
+        for _ in range(3):
+            # The third is waited for.
+            (worker, other) = wait_for_workers(server, 2, gone)
+            os.kill(worker, signal.SIGKILL)
+            gone.add(worker)
+        assert server.stop(number) == 0
+        wait_until_gone([other])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no --workers")
+def test_the_time_before_a_worker_is_replaced(monkeypatch):
+    monkeypatch.setattr(cli._Worker, "start", lambda self: None)
+    now = 100.0
+    monkeypatch.setattr(cli, "time", SimpleNamespace(monotonic=lambda: now))
+    worker = cli._Worker(None)
+    worker._started = now
+    assert [worker.died() for _ in range(8)] == [0, 1, 2, 4, 8, 16, 30, 30]
+    assert worker.due == now + 30
+    now += cli._STEADY
+    assert worker.died() == 0
 
 
 @linux

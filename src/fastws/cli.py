@@ -25,13 +25,15 @@ import subprocess
 import sys
 import sysconfig
 import threading
+import time
 from base64 import b64encode
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from hashlib import sha256
 from importlib.resources import files
 from multiprocessing import connection as pipes
-from typing import TYPE_CHECKING, Any, NamedTuple
+from multiprocessing import resource_tracker
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from ._info import DISTRIBUTION, collect
@@ -212,7 +214,8 @@ example:
         "--workers",
         type=partial(_number, 1, 1024),
         metavar="N",
-        help="run N processes that share the port; the kernel spreads the clients over them",
+        help="run N processes that share the port; the kernel spreads the clients over them, and "
+        "one that dies is replaced",
     )
     add(
         "--max-message-size",
@@ -696,9 +699,57 @@ def _csp_hash(text: str) -> str:
 # fastws echo --workers --------------------------------------------------------------------
 
 
-class _Worker(NamedTuple):
-    process: BaseProcess
-    ready: pipes.Connection  # yields the addresses it listens on, or why it does not
+# A worker that dies sooner than this, in seconds, is not replaced at once if the one before it did
+# so too, but after a time that doubles up to the longest.
+_STEADY = 10.0
+_FIRST_DELAY, _LONGEST_DELAY = 1.0, 30.0
+
+
+class _Worker:
+    """A worker process that runs, and the one that takes its place when it dies.
+
+    Attributes:
+        process: the process.
+        ready: yields the addresses that it listens on, or why it does not.
+        due: when to start another process, as `time.monotonic` has it; None while it runs.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._delay = 0.0
+        self.start()
+
+    def start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        ready, child_end = context.Pipe(duplex=False)
+        process = context.Process(target=_work, args=(self._args, child_end), daemon=True)
+        # The terminal's Ctrl-C is for the parent to act upon; the child inherits the mask.
+        resource_tracker.ensure_running()  # or it would be started now, and unblock the signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        child_end.close()
+        self.process: BaseProcess = process
+        self.ready = ready
+        self.due: float | None = None
+        self._started = time.monotonic()
+
+    def died(self) -> float:
+        """Take note of it; return in how many seconds to start another process."""
+        now = time.monotonic()
+        if now - self._started >= _STEADY:
+            self._delay = 0.0
+        delay = self._delay
+        self._delay = min(max(2 * delay, _FIRST_DELAY), _LONGEST_DELAY)
+        self.due = now + delay
+        return delay
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.ready.close()
 
 
 def _run_workers(args: argparse.Namespace) -> int:
@@ -719,23 +770,13 @@ def _run_workers(args: argparse.Namespace) -> int:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     wakeup = signal.set_wakeup_fd(sender.fileno())
     try:
-        signal.signal(signal.SIGTERM, _no_action)
-        # A child inherits that a signal is ignored: a Ctrl-C is for the parent to act upon.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        context = multiprocessing.get_context("spawn")
-        for _ in range(args.workers):
-            ready, child_end = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(args, child_end), daemon=True)
-            process.start()
-            child_end.close()
-            workers.append(_Worker(process, ready))
-        signal.signal(signal.SIGINT, _no_action)
+        for number in handlers:
+            signal.signal(number, _no_action)
+        workers.extend(_Worker(args) for _ in range(args.workers))
         return _watch(workers, receiver, partial(_announcement, args))
     finally:
         for worker in workers:
-            worker.process.kill()
-            worker.process.join()
-            worker.ready.close()
+            worker.close()
         signal.set_wakeup_fd(wakeup)
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -764,9 +805,10 @@ def _check_free(host: str, port: int) -> None:
 
 
 def _watch(workers: list[_Worker], signals: socket.socket, announce: Callable[[Any], str]) -> int:
-    """Wait until all workers are gone, and see that none outlives the others for long."""
+    """Replace workers that die, until a signal says to stop; then wait until all are gone."""
     status = 0
     stopping = False
+    announced = False
     starting: dict[Any, _Worker] = {worker.ready: worker for worker in workers}
     running: dict[Any, _Worker] = {worker.process.sentinel: worker for worker in workers}
 
@@ -776,17 +818,22 @@ def _watch(workers: list[_Worker], signals: socket.socket, announce: Callable[[A
         for worker in running.values():
             worker.process.terminate()
 
-    def fail(message: str) -> None:
-        nonlocal status
-        if status == 0:
-            _say(f"fastws echo: {message}")
-        status = 1
-        stop()
-
-    while running:
+    while running or not stopping:
+        now = time.monotonic()
+        for worker in workers:
+            if worker.due is not None and worker.due <= now and not stopping:
+                try:
+                    worker.start()
+                except OSError as exc:
+                    delay = worker.died()
+                    _say(f"fastws echo: cannot start a worker, next try in {delay:g} s: {exc}")
+                else:
+                    starting[worker.ready] = running[worker.process.sentinel] = worker
+        due = [worker.due for worker in workers if worker.due is not None and not stopping]
         # What a worker has to say comes before the news that it is gone.
         waited = [signals, *starting, *running]
-        for ready in sorted(pipes.wait(waited), key=waited.index):
+        timeout = max(min(due) - now, 0.0) if due else None
+        for ready in sorted(pipes.wait(waited, timeout), key=waited.index):
             if ready is signals:
                 signals.recv(64)
                 stop()
@@ -795,15 +842,28 @@ def _watch(workers: list[_Worker], signals: socket.socket, announce: Callable[[A
                 with suppress(EOFError):
                     message = worker.ready.recv()
                     if isinstance(message, str):
-                        fail(message)
-                    elif not starting and not stopping:
+                        if status == 0:
+                            _say(f"fastws echo: {message}")
+                        if not announced:
+                            # Nor would others be able to.
+                            status = 1
+                            stop()
+                    elif not starting and not stopping and not announced:
+                        announced = True
                         with suppress(BrokenPipeError):
                             print(*map(announce, message), sep="\n", flush=True)
             else:
-                process = running.pop(ready).process
-                process.join()
+                worker = running.pop(ready)
+                starting.pop(worker.ready, None)
+                worker.process.join()
+                worker.ready.close()
                 if not stopping:
-                    fail(f"worker {process.pid} ended unexpectedly, {_fate(process)}")
+                    delay = worker.died()
+                    when = f"in {delay:g} s" if delay else "now"
+                    fate = (
+                        f"worker {worker.process.pid} ended unexpectedly, {_fate(worker.process)}"
+                    )
+                    _say(f"fastws echo: {fate}; another one starts {when}")
     return status
 
 
@@ -827,8 +887,6 @@ def _work(args: argparse.Namespace, ready: pipes.Connection) -> None:
         ready.send([sock.getsockname() for sock in server.sockets])
 
     _log_printable()
-    # Ignored already, but for PyPy, which does not keep what it inherits.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         _echo(args, announce, parent=parent.sentinel)
     except (OSError, ValueError) as exc:
