@@ -570,7 +570,7 @@ def test_decoders_stop_inflating_at_the_same_places(
     )
     results = []
     for decoder_class in both("MessageDecoder"):
-        decoder = decoder_class(masked=True, inflater=Inflater(agreed), inflate_step=step)
+        decoder = decoder_class(masked=True, inflater=Inflater(agreed), step=step)
         batches = [shown(decoder.feed(stream[:cut])), shown(decoder.feed(stream[cut:]))]
         while decoder.has_pending:
             batches.append(shown(decoder.feed(b"")))

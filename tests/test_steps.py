@@ -16,7 +16,7 @@ from fastws.spec import (
     DEFAULT_MAX_MESSAGE_SIZE,
     INFLATE_BYTE_COST,
     INFLATE_PIECE_COST,
-    INFLATE_STEP,
+    STEP,
     Opcode,
     State,
 )
@@ -45,9 +45,9 @@ def compressed(data: bytes) -> bytes:
     return (stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-def make_decoder(twin: SimpleNamespace, step: int | None = INFLATE_STEP, **options: Any) -> Any:
+def make_decoder(twin: SimpleNamespace, step: int | None = STEP, **options: Any) -> Any:
     options.setdefault("inflater", Inflater(AGREED))
-    return twin.MessageDecoder(masked=True, inflate_step=step, **options)
+    return twin.MessageDecoder(masked=True, step=step, **options)
 
 
 def make_frame(
@@ -92,7 +92,7 @@ def test_a_step_holds_what_its_name_says(
     batches = steps(make_decoder(twin), stream)
     assert [one for batch in batches for one in batch] == [message] * 40
     # One message more than the step, and what a message takes beside its characters.
-    assert all(sum(map(held, batch)) <= INFLATE_STEP + largest + 1000 for batch in batches)
+    assert all(sum(map(held, batch)) <= STEP + largest + 1000 for batch in batches)
 
 
 def test_without_a_step_all_comes_at_once(twin: SimpleNamespace) -> None:
@@ -122,7 +122,7 @@ def test_what_inflates_to_next_to_nothing_is_counted_too(
     count = (256 << 10) // len(frame)
     batches = steps(make_decoder(twin), frame * count)
     assert sum(map(len, batches)) == count
-    most = INFLATE_STEP // max(INFLATE_PIECE_COST, len(payload) * INFLATE_BYTE_COST) + 1
+    most = STEP // max(INFLATE_PIECE_COST, len(payload) * INFLATE_BYTE_COST) + 1
     assert max(map(len, batches)) <= most
 
 
@@ -134,7 +134,7 @@ def test_a_message_may_take_several_steps(twin: SimpleNamespace) -> None:
     frames += make_frame(twin, 0, payload[70_000:], rsv1=False)
     batches = steps(make_decoder(twin), frames)
     assert [one for batch in batches for one in batch] == [Ping(b"?"), "Hello"]
-    assert len(batches) > len(payload) * INFLATE_BYTE_COST // INFLATE_STEP
+    assert len(batches) > len(payload) * INFLATE_BYTE_COST // STEP
 
 
 def test_what_is_fed_while_something_is_pending_comes_behind_it(twin: SimpleNamespace) -> None:
@@ -188,9 +188,9 @@ def test_what_is_pending_takes_no_more_than_it_is_long(twin: SimpleNamespace) ->
 
 @pytest.mark.parametrize("step", [0, -1])
 def test_a_step_is_at_least_one(twin: SimpleNamespace, step: int) -> None:
-    with pytest.raises(ValueError, match="inflate_step must be at least 1"):
+    with pytest.raises(ValueError, match="step must be at least 1"):
         make_decoder(twin, step)
-    with pytest.raises(TypeError, match="inflate_step must be an int"):
+    with pytest.raises(TypeError, match="step must be an int"):
         make_decoder(twin, "1")  # type: ignore[arg-type]
 
 

@@ -493,8 +493,8 @@ def _readable(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
         how += f", of {installation['version']}"
     yield "fastws", f"{info['fastws']} ({how})"
     yield "location", installation["location"]
-    for warning in info["warnings"]:
-        yield "warning", warning
+    for sentence in info["warnings"]:
+        yield "warning", sentence
     error = info["extension_error"]
     yield "twin", f"{info['twin']}: {info['twin_reason']}{f' ({error})' if error else ''}"
     others = ", ".join(name for name in info["kernels"] if name != info["kernel"])

@@ -18,7 +18,7 @@ from .prepared import PreparedMessage, prepare
 from .spec import (
     DEFAULT_MAX_FRAGMENTS,
     DEFAULT_MAX_MESSAGE_SIZE,
-    INFLATE_STEP,
+    STEP,
     CloseCode,
     Opcode,
     Role,
@@ -77,7 +77,7 @@ class Connection(HotConnection):
         error: the peer's violation of the protocol, if that is what ended the connection; an
             InternalError if `receive_data` raised.
         has_pending: whether the last `receive_data` left part of its data undecoded, as it had
-            inflated enough. Call `receive_data(b"")` as long as it does.
+            done enough. Call `receive_data(b"")` as long as it does.
         close_code: how the connection ended (RFC 6455 §7.1.5): the code that the peer sent
             (1005 if it sent none), or that we sent when it broke the protocol, or 1006 if it
             went without a close frame. None while it has not ended.
@@ -120,7 +120,7 @@ class Connection(HotConnection):
                 max_message_size=max_message_size,
                 max_fragments=max_fragments,
                 inflater=None if deflate is None else Inflater(deflate),
-                inflate_step=INFLATE_STEP,
+                step=STEP,
             ),
             MessageEncoder(),
             _next_mask_key if role is Role.CLIENT else None,

@@ -93,13 +93,16 @@ MAX_CONTROL_PAYLOAD: Final = 125
 MAX_CLOSE_REASON: Final = MAX_CONTROL_PAYLOAD - 2
 MAX_16_BIT_LENGTH: Final = 0xFFFF
 MAX_PAYLOAD: Final = 0x7FFF_FFFF_FFFF_FFFF
+# After a read that brought more messages and control frames than these, others have their turn.
+MANY_EVENTS: Final = 256
 # How much may wait for the end of a turn of the event loop, to leave in one write.
 CORK_LIMIT: Final = 64 << 10
 
-# How much one step inflates before what came of it has to be taken: about so many bytes, and
-# one message more. What the step costs beyond that counts too: so many bytes for each byte
-# that goes in, and for each piece of a message.
-INFLATE_STEP: Final = 1 << 20
+# How much one step decodes before what came of it has to be taken: it inflates about so many
+# bytes, and one message more. What costs more than its bytes counts too: each control frame,
+# each byte that is inflated and each piece of a message.
+STEP: Final = 1 << 20
+CONTROL_COST: Final = 1 << 10
 INFLATE_BYTE_COST: Final = 64
 INFLATE_PIECE_COST: Final = 4 << 10
 # How much of a message goes into the inflater at once.

@@ -16,13 +16,14 @@ from fastws._c.messages cimport MessageDecoder, MessageEncoder
 
 from fastws import rules
 from fastws.exceptions import ConnectionClosed
-from fastws.spec import CORK_LIMIT, State
+from fastws.spec import CORK_LIMIT, MANY_EVENTS, State
 
 __all__ = ["HotConnection", "HotEndpoint"]
 
 cdef object OPEN = State.OPEN
 cdef object CLOSED = State.CLOSED
 cdef Py_ssize_t CORK = CORK_LIMIT
+cdef Py_ssize_t MANY = MANY_EVENTS
 
 
 cdef class HotConnection:
@@ -53,7 +54,7 @@ cdef class HotConnection:
         `error` is set and a close frame says so. That close frame comes after what is sent
         until `data_to_send` is called: the answers to the messages before.
 
-        Compressed messages are inflated in steps: see `has_pending`.
+        What costs much is done in steps: see `has_pending`.
 
         Args:
             data: any number of bytes, cut anywhere.
@@ -105,9 +106,10 @@ cdef class HotConnection:
     @property
     @cython.critical_section
     def has_pending(self):
-        """Whether the last `receive_data` inflated about 1 MiB and left the rest of the data for
-        the next call. Take what it returned, send what has to be sent, and call
-        `receive_data(b"")`, as long as this is true, before you read from the socket again.
+        """Whether the last `receive_data` had done enough and left the rest of its data for the
+        next call: it stops after about 1 MiB of inflated messages, or 1,024 control frames. Take
+        what it returned, send what has to be sent, and call `receive_data(b"")`, as long as this
+        is true, before you read from the socket again.
         """
         return self._decoder.rest is not None and self.close_code is None
 
@@ -224,6 +226,7 @@ cdef class HotEndpoint:
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1:
         cdef HotConnection connection = self._connection
         cdef list events, buffers
+        cdef bint many = False
         # What is sent in answer leaves in one write.
         self._corked = True
         try:
@@ -232,6 +235,7 @@ cdef class HotEndpoint:
             except Exception as exc:
                 self._decoding_failed(exc)
                 events = []
+            many = len(events) > MANY
             if self._pings:
                 self._resolve_pings(events)
             if events:
@@ -242,7 +246,7 @@ cdef class HotEndpoint:
                 buffers = connection._encoder.take_all()
                 if buffers:
                     self.write(buffers)
-                if self._slow or connection._decoder.rest is not None:
+                if self._slow or many or connection._decoder.rest is not None:
                     self._after_read(size)
             else:
                 # Our close frame comes next. A task that a message has just woken has its

@@ -27,8 +27,8 @@ cdef class MessageDecoder:
     cdef object inflater
     cdef object turn  # a lock, if there is an inflater
     cdef bint inflating
-    cdef Py_ssize_t inflate_step
-    # What this call may still inflate, and from where on it left the rest for the next.
+    cdef Py_ssize_t step
+    # What this call may still do, and from where on it left the rest for the next.
     cdef Py_ssize_t budget
     cdef bytes rest
     cdef Py_ssize_t rest_start

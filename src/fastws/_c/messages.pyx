@@ -31,10 +31,12 @@ from fastws import rules
 from fastws.events import Ping, Pong
 from fastws.rules import close_payload, str_required
 from fastws.spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE, max_compressed
+from fastws.spec import CONTROL_COST as _CONTROL_COST
 from fastws.spec import INFLATE_BYTE_COST as _BYTE_COST
 from fastws.spec import INFLATE_PIECE as _PIECE
 from fastws.spec import INFLATE_PIECE_COST as _PIECE_COST
 
+cdef Py_ssize_t CONTROL_COST = _CONTROL_COST
 cdef Py_ssize_t BYTE_COST = _BYTE_COST
 cdef Py_ssize_t PIECE = _PIECE
 cdef Py_ssize_t PIECE_COST = _PIECE_COST
@@ -78,7 +80,7 @@ cdef class MessageDecoder:
         max_message_size=DEFAULT_MAX_MESSAGE_SIZE,
         max_fragments=DEFAULT_MAX_FRAGMENTS,
         inflater=None,
-        inflate_step=None,
+        step=None,
     )\n--\n
     Decodes messages, pings, pongs and the close frame from a stream of bytes.
     """
@@ -90,17 +92,17 @@ cdef class MessageDecoder:
         max_message_size=DEFAULT_MAX_MESSAGE_SIZE,
         max_fragments=DEFAULT_MAX_FRAGMENTS,
         inflater=None,
-        inflate_step=None,
+        step=None,
     ):
         max_message_size = rules.check_limit("max_message_size", max_message_size, 0)
         max_fragments = rules.check_limit("max_fragments", max_fragments, 1)
-        inflate_step = rules.check_limit("inflate_step", inflate_step, 1)
+        step = rules.check_limit("step", step, 1)
         with cython.critical_section(self):
             self.only_messages = True
             self.inflater = inflater
             self.turn = None if inflater is None else RLock()
-            self.inflate_step = (
-                PY_SSIZE_T_MAX if inflate_step is None else min(inflate_step, PY_SSIZE_T_MAX)
+            self.step = (
+                PY_SSIZE_T_MAX if step is None else min(step, PY_SSIZE_T_MAX)
             )
             self.masked = masked
             self.max_message_size = max_message_size
@@ -159,7 +161,7 @@ cdef class MessageDecoder:
                 self.controls = 0
                 self.only_messages = not self.done
                 if not self.done:
-                    self.budget = self.inflate_step
+                    self.budget = self.step
                     if self.rest is None:
                         self.decode(data, size, events)
                     else:
@@ -386,6 +388,7 @@ cdef class MessageDecoder:
         self.controls += 1
         if opcode != OPCODE_CLOSE:
             self.only_messages = False
+            self.budget -= CONTROL_COST
         elif whole:
             self.finish()
             return 1

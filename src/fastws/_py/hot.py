@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastws import rules
 from fastws.exceptions import ConnectionClosed
-from fastws.spec import CORK_LIMIT, State
+from fastws.spec import CORK_LIMIT, MANY_EVENTS, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +79,7 @@ class HotConnection:
         `error` is set and a close frame says so. That close frame comes after what is sent
         until `data_to_send` is called: the answers to the messages before.
 
-        Compressed messages are inflated in steps: see `has_pending`.
+        What costs much is done in steps: see `has_pending`.
 
         Args:
             data: any number of bytes, cut anywhere.
@@ -146,9 +146,10 @@ class HotConnection:
 
     @property
     def has_pending(self) -> bool:
-        """Whether the last `receive_data` inflated about 1 MiB and left the rest of the data for
-        the next call. Take what it returned, send what has to be sent, and call
-        `receive_data(b"")`, as long as this is true, before you read from the socket again.
+        """Whether the last `receive_data` had done enough and left the rest of its data for the
+        next call: it stops after about 1 MiB of inflated messages, or 1,024 control frames. Take
+        what it returned, send what has to be sent, and call `receive_data(b"")`, as long as this
+        is true, before you read from the socket again.
         """
         return self._decoder.has_pending and self.close_code is None
 
@@ -245,12 +246,12 @@ class HotEndpoint:
         assert connection is not None
         # What is sent in answer leaves in one write.
         self._corked = True
+        events: list[Event] = []
         try:
             try:
                 events = connection.receive_data(data)
             except Exception as exc:
                 self._decoding_failed(exc)
-                events = []
             if self._pings:
                 self._resolve_pings(events)
             if events:
@@ -261,7 +262,7 @@ class HotEndpoint:
                 buffers = connection.buffers_to_send()
                 if buffers:
                     self._write(buffers)
-                if self._slow or connection._decoder.has_pending:
+                if self._slow or len(events) > MANY_EVENTS or connection._decoder.has_pending:
                     self._after_read(memoryview(data).nbytes)
             else:
                 # Our close frame comes next. A task that a message has just woken has its
@@ -444,7 +445,7 @@ class HotEndpoint:
         """Decoding failed, and not because of what the peer sent."""
 
     def _after_read(self, size: int) -> None:
-        """So much was read, and either not all of it decoded, or reading is to be slow."""
+        """So much was read, and either it was much to do, or reading is to be slow."""
 
     def _finish(self) -> None:
         """Nothing more will be received."""

@@ -17,6 +17,7 @@ from fastws.events import Ping, Pong
 from fastws.rules import as_bytes, memory_of
 from fastws.spec import (
     CONTROL_BIT,
+    CONTROL_COST,
     DEFAULT_MAX_FRAGMENTS,
     DEFAULT_MAX_MESSAGE_SIZE,
     FIN,
@@ -84,15 +85,16 @@ class MessageDecoder:
         inflater: decompresses the messages that the peer sends with RSV1 set (RFC 7692
             §6); without one, the bit is a violation. The limit then holds for what comes
             out, and for each frame as `spec.max_compressed` has it.
-        inflate_step: about how many bytes one call of `feed` inflates before it stops (see
-            `has_pending`); None for no limit. A few bytes can inflate to a thousand times
-            as many, and one read of a socket holds many messages.
+        step: about how many bytes one call of `feed` inflates before it stops (see
+            `has_pending`), where a control frame counts as 1 KiB; None for no limit. A few
+            bytes can inflate to a thousand times as many, and one read of a socket holds many
+            messages.
 
     Attributes:
         error: the peer's violation of the protocol, None as long as there is none. A
             decoder with an error decodes no more, and so does one that met a close frame,
             or whose inflater raised.
-        has_pending: whether the last `feed` stopped at `inflate_step`, with the rest of the
+        has_pending: whether the last `feed` stopped at `step`, with the rest of the
             data still to be decoded. `feed(b"")` goes on with it; so does data that is
             fed later, behind it.
         only_messages: whether the last `feed` met nothing but messages: no control frame
@@ -100,7 +102,7 @@ class MessageDecoder:
 
     Raises:
         TypeError: if a limit is not an int.
-        ValueError: if `max_message_size` is negative, or `max_fragments` or `inflate_step`
+        ValueError: if `max_message_size` is negative, or `max_fragments` or `step`
             is less than 1.
     """
 
@@ -111,7 +113,6 @@ class MessageDecoder:
         "_done",
         "_fin",
         "_fragments",
-        "_inflate_step",
         "_inflater",
         "_inflating",
         "_key",
@@ -123,6 +124,7 @@ class MessageDecoder:
         "_rest",
         "_rsv",
         "_size",
+        "_step",
         "_tail",
         "_text",
         "_utf8",
@@ -140,7 +142,7 @@ class MessageDecoder:
         max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
         max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
         inflater: Inflater | None = None,
-        inflate_step: int | None = None,
+        step: int | None = None,
     ) -> None:
         self.error = None
         self.only_messages = True
@@ -150,9 +152,9 @@ class MessageDecoder:
         self._masked = bool(masked)
         self._max_message_size = rules.check_limit("max_message_size", max_message_size, 0)
         self._max_fragments = rules.check_limit("max_fragments", max_fragments, 1)
-        self._inflate_step = rules.check_limit("inflate_step", inflate_step, 1)
+        self._step = rules.check_limit("step", step, 1)
         self._done = False
-        # What this call may still inflate, and what it left for the next.
+        # What this call may still do, and what it left for the next.
         self._budget: int | float = inf
         self._rest = b""
         # The beginning of a header or of a control frame: at most 130 bytes.
@@ -198,7 +200,7 @@ class MessageDecoder:
         if self._tail or self._rest:
             octets = self._tail + self._rest + octets  # there is only one of them
             self._tail = self._rest = b""
-        self._budget = inf if self._inflate_step is None else self._inflate_step
+        self._budget = inf if self._step is None else self._step
         try:
             self._decode(octets, events)
         except errors.ProtocolError as exc:
@@ -304,6 +306,7 @@ class MessageDecoder:
         elif len(payload) == length:
             events.append(Ping(payload) if opcode == Opcode.PING else Pong(payload))
             self.only_messages = False
+            self._budget -= CONTROL_COST
 
     def _begin_frame(self, first: int, length: int, key: bytes) -> None:
         opcode = first & OPCODE_BITS

@@ -263,7 +263,7 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         self._taken: int | None = None
         # Back pressure.
         self._reading_paused = False
-        self._step: asyncio.Handle | None = None  # decodes what an earlier read left
+        self._step: asyncio.Handle | None = None  # goes on in the next turn of the event loop
         self._drain_waiters: list[asyncio.Future[None]] | None = None
         self._close_waiter: asyncio.Future[None] | None = None
 
@@ -620,32 +620,37 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         return not self._held and not self._is_overfull()
 
     def _after_read(self, size: int) -> None:
+        self._let_others_read()
+        self._update_reading()
+
+    def _let_others_read(self) -> None:
+        """Read no more, nor decode what was read, in this turn of the event loop. (uvloop would
+        read many times.)"""
+        if self._step is None:
+            self._step = self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._step = None
+        connection = self._connection
+        assert connection is not None
+        if connection.has_pending and self._may_read() and not self._gone:
+            self._receive(b"")
         self._update_reading()
 
     def _update_reading(self) -> None:
-        connection = self._connection
-        may_read = self._ended or self._may_read()
-        pending = connection is not None and connection.has_pending
-        pause = pending or not may_read
         if self._transport.is_closing():
             return
+        connection = self._connection
+        may_read = self._ended or self._may_read()
+        if may_read and connection is not None and connection.has_pending:
+            self._let_others_read()
+        pause = not may_read or self._step is not None
         if pause != self._reading_paused:
             self._reading_paused = pause
             if pause:
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()
-        if pending and may_read and self._step is None:
-            # Other connections have their turn between two steps.
-            self._step = self._loop.call_soon(self._receive_pending)
-
-    def _receive_pending(self) -> None:
-        self._step = None
-        connection = self._connection
-        assert connection is not None
-        if connection.has_pending and self._may_read() and not self._gone:
-            self._receive(b"")
-            self._update_reading()
 
     # Keepalive ------------------------------------------------------------------------------
 

@@ -81,7 +81,7 @@ class QueueEndpoint(Endpoint):
         if self._slow and self._pause is None:
             delay = max(size / _PACE, _PAUSE) if self._is_overfull() else _PAUSE
             self._pause = self._loop.call_later(delay, self._read_on)
-        self._update_reading()
+        super()._after_read(size)
 
     def _read_on(self) -> None:
         self._pause = None
