@@ -110,6 +110,11 @@ class WebSocket:
                     await on_message(self, event)
             # If the client has closed, this ends with our close frame.
             await self._flush()
+            if connection.has_pending:
+                # There is more in what was received than one step inflates. Others first.
+                await trio.lowlevel.checkpoint()
+                data = b""
+                continue
             more = await self._receive()
             if more is None:
                 return
@@ -128,6 +133,10 @@ class WebSocket:
         await self._flush()
         # No more is sent than this. The client's close frame may be behind messages.
         while connection.close_code is None:
+            if connection.has_pending:
+                connection.receive_data(b"")
+                await trio.lowlevel.checkpoint()
+                continue
             data = await self._stream.receive_some(MAX_READ)
             if data:
                 connection.receive_data(data)
@@ -202,8 +211,7 @@ async def shake_hands(stream: trio.SocketStream) -> tuple[Connection | None, byt
     except trio.TooSlowError:
         response = handshake.reject(RequestError("the opening handshake took too long", 408))
     else:
-        deflate = handshake.extensions[0] if handshake.extensions else None
-        connection = Connection(Role.SERVER, deflate=deflate)
+        connection = Connection(Role.SERVER, deflate=handshake.deflate)
     with trio.fail_after(SEND_TIMEOUT):
         await stream.send_all(response)
     return connection, handshake.trailing_data

@@ -49,7 +49,7 @@ def check(data: bytes) -> None:
     inflater = Inflater(agreed)
     result = inflate(inflater, cut(payload), room)
     assert result is None or len(result) <= room + 1
-    right = inflate_message(payload, MOST) if payload else None
+    right = inflate_message(payload, MOST) if payload else b""
     if right is None:
         # The byte too many may come before what is wrong. isal allows other things, and sees
         # what a message lacks at its end when the next one comes.

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fastws import WebSocket
+    from fastws.events import Event
 
 COUNT = int(os.environ.get("LEAKS_COUNT", "1000000"))
 FLOOD = int(os.environ.get("FLOOD_COUNT", "1000000"))
@@ -151,11 +152,18 @@ def use_decoder(stream: bytes, number: int) -> None:
     decoder.feed(b"")
 
 
+def received(connection: Connection, data: bytes) -> Iterator[Event]:
+    """Yield all that is received, step by step."""
+    yield from connection.receive_data(data)
+    while connection.has_pending:
+        yield from connection.receive_data(b"")
+
+
 def use_connection(stream: bytes, number: int) -> None:
     deflate = AGREEMENTS[number % 2] if number % 3 else None
     connection = Connection(Role.SERVER, max_fragments=64, deflate=deflate)
     for piece in cuts(stream, number):
-        events = connection.receive_data(piece)
+        events = list(received(connection, piece))
         if connection.state is State.OPEN and connection.close_code is None:
             for event in events:
                 if isinstance(event, (str, bytes)) and len(event) < 1000:
@@ -338,7 +346,7 @@ def run(flood: Flood, units: int) -> tuple[float, int, bool]:
     most = before = rss()
     start = time.process_time()
     for data in reads(flood, units):
-        for event in connection.receive_data(data):
+        for event in received(connection, data):
             if isinstance(event, Ping):
                 seen["pings"] += 1
             elif isinstance(event, (str, bytes)):

@@ -330,7 +330,10 @@ class Conversation:
             Ended: if that is the server's close frame.
         """
         connection = self.connection
-        for event in connection.receive_data(data):
+        events = connection.receive_data(data)
+        while connection.has_pending:
+            events += connection.receive_data(b"")
+        for event in events:
             if isinstance(event, (str, bytes)):
                 wanted = self.expected.popleft() if self.expected else None
                 if event != wanted:

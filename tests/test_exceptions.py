@@ -13,6 +13,7 @@ from fastws.exceptions import (
     ConnectionClosed,
     FieldError,
     HandshakeError,
+    InternalError,
     InvalidPayloadError,
     InvalidURIError,
     MessageTooBigError,
@@ -34,6 +35,7 @@ TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     ProtocolError: (WebSocketError,),
     InvalidPayloadError: (ProtocolError,),
     MessageTooBigError: (ProtocolError,),
+    InternalError: (ProtocolError,),
     HandshakeError: (WebSocketError,),
     InvalidURIError: (HandshakeError, ValueError),
     RequestError: (HandshakeError,),
@@ -49,6 +51,7 @@ SAMPLES = [
     ProtocolError("a"),
     InvalidPayloadError("a"),
     MessageTooBigError("a"),
+    InternalError("a"),
     HandshakeError("a"),
     InvalidURIError("a"),
     RequestError("a"),
@@ -79,7 +82,12 @@ def test_bases(cls: type[Exception], bases: tuple[type[Exception], ...]) -> None
 
 @pytest.mark.parametrize(
     ("cls", "code"),
-    [(ProtocolError, 1002), (InvalidPayloadError, 1007), (MessageTooBigError, 1009)],
+    [
+        (ProtocolError, 1002),
+        (InvalidPayloadError, 1007),
+        (MessageTooBigError, 1009),
+        (InternalError, 1011),
+    ],
 )
 def test_a_protocol_error_knows_its_close_code(cls: type[ProtocolError], code: int) -> None:
     assert cls.close_code == cls("a").close_code == code

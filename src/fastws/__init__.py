@@ -20,6 +20,8 @@ Without I/O, for a server of your own: a `Connection` turns bytes into messages 
                 connection.send(event)
     transport.write(connection.data_to_send())
 
+As long as `connection.has_pending` is true, there is more: `connection.receive_data(b"")`.
+
 And the codec alone: `MessageDecoder`, `MessageEncoder`, `FrameDecoder`, `encode_frame`,
 `apply_mask`, `Utf8Validator`, … `fastws.implementation` tells which twin of it runs.
 
@@ -50,6 +52,7 @@ from .exceptions import (
     ConnectionClosed,
     FieldError,
     HandshakeError,
+    InternalError,
     InvalidPayloadError,
     InvalidURIError,
     MessageTooBigError,
@@ -131,6 +134,7 @@ __all__ = [
     "HandshakeError",
     "InvalidPayloadError",
     "InvalidURIError",
+    "InternalError",
     "MessageTooBigError",
     "MissingFieldError",
     "ProtocolError",

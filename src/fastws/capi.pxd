@@ -102,7 +102,8 @@ cdef list take_buffers(MessageEncoder encoder)
 
 # Connections ------------------------------------------------------------------------------------
 
-# As `connection.receive_data(data)`, which answers pings and a close frame.
+# As `connection.receive_data(data)`, which answers pings and a close frame. As long as
+# `connection.has_pending` is true, there is more: `receive_data(connection, NULL, 0)`.
 cdef list receive_data(HotConnection connection, const uint8_t* data, Py_ssize_t size)
 
 # As `connection.send(message)`, which draws a mask key where one is due, and

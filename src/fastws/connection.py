@@ -40,10 +40,11 @@ class Connection(HotConnection):
 
     Threads that share one have to lock it.
 
-    It does no I/O. Pass what the socket delivers to `receive_data`, and call `receive_eof` at
-    the end of the stream. After these calls, and after those that send something, write what
-    `data_to_send` returns. When `state` is CLOSED after that, there is nothing more to say, and
-    the TCP connection has to be ended (RFC 6455 §7.1.1, §7.1.7):
+    It does no I/O. Pass what the socket delivers to `receive_data`, then b"" as long as
+    `has_pending` is true, and call `receive_eof` at the end of the stream. After these calls, and
+    after those that send something, write what `data_to_send` returns. When `state` is CLOSED
+    after that, there is nothing more to say, and the TCP connection has to be ended (RFC 6455
+    §7.1.1, §7.1.7):
 
     - On a server, and wherever the connection failed (`error` is set, or you called `fail`),
       shut down only the writing side of the socket. Then read, and drop what arrives, until the

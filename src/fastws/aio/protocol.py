@@ -694,13 +694,14 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         expected while we do not read. But a server that has something to send does not go by
         what a client sends, which could be a byte now and then for ever: it has to take something.
         """
-        # A socket takes much before it takes no more, and then nothing for long: what counts is
-        # what arrives at the peer.
         unsent = self._transport.get_write_buffer_size()
-        unsent += unacknowledged(self.get_extra_info("socket"))
-        taken = self._written - unsent
-        before, self._taken = self._taken, taken if unsent else None
-        takes = (before is None or taken > before) if unsent else before is not None
+        before, self._taken = self._taken, None
+        takes = before is not None
+        if unsent:
+            # A socket takes much before it takes no more, and then nothing for long: what counts
+            # is what arrives at the peer.
+            self._taken = self._written - unsent - unacknowledged(self.get_extra_info("socket"))
+            takes = before is None or self._taken > before
         assert self._connection is not None
         if unsent and self._connection.role is Role.SERVER:
             return takes
