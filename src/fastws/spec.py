@@ -101,10 +101,10 @@ CORK_LIMIT: Final = 64 << 10
 # How much one step decodes before what came of it has to be taken: it inflates about so many
 # bytes, and one message more. What costs more than its bytes counts too: each control frame,
 # each byte that is inflated and each piece of a message.
-STEP: Final = 1 << 20
-CONTROL_COST: Final = 1 << 10
-INFLATE_BYTE_COST: Final = 64
-INFLATE_PIECE_COST: Final = 4 << 10
+STEP: Final = 256 << 10
+CONTROL_COST: Final = 256
+INFLATE_BYTE_COST: Final = 32
+INFLATE_PIECE_COST: Final = 1 << 10
 # How much of a message goes into the inflater at once.
 INFLATE_PIECE: Final = 4 << 10
 

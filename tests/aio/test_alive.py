@@ -265,3 +265,48 @@ async def test_what_nobody_receives_is_bounded(pair, until, settled):
         assert sum(map(len, server._messages)) < 3 * MIB
         flooding.cancel()
         await asyncio.wait([flooding])
+
+
+async def test_nobody_receives_and_nothing_more_can_be_read(raw, frame, until, monkeypatch, caplog):
+    """So much waits that not even pings can be looked for: that is not to be for ever."""
+    monkeypatch.setattr("fastws.aio.queue._FORBEARANCE", 1.0)
+    closed = asyncio.get_running_loop().create_future()
+
+    async def handler(ws):
+        start = asyncio.get_running_loop().time()
+        await ws.wait_closed()
+        closed.set_result((ws.close_code, asyncio.get_running_loop().time() - start))
+
+    options = {**ALERT, "close_timeout": 0.2}
+    async with serve(handler, "127.0.0.1", 0, **options) as server, raw(server) as peer:
+
+        async def flood():
+            while True:
+                await peer.send(frame(2, bytes(64 * KIB)))
+
+        flooding = asyncio.create_task(flood())
+        code, after = await closed
+        assert code == 1011
+        assert after > 1.0
+        flooding.cancel()
+        await asyncio.wait([flooding])
+    (record,) = caplog.records
+    assert "none is received" in record.message
+
+
+async def test_who_receives_now_and_then_is_borne_with(pair, monkeypatch, until):
+    monkeypatch.setattr("fastws.aio.queue._FORBEARANCE", 1.0)
+    async with pair(server=ALERT) as (client, server):
+
+        async def flood():
+            while True:
+                await client.send(bytes(64 * KIB))
+
+        flooding = asyncio.create_task(flood())
+        await until(lambda: server._is_full())
+        for _ in range(8):
+            await asyncio.sleep(0.5)
+            assert len(await server.recv()) == 64 * KIB
+        assert server.state is State.OPEN
+        flooding.cancel()
+        await asyncio.wait([flooding])

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import ssl
+import weakref
 import zlib
 from typing import Any
 
 import pytest
+import trustme
 
 import fastws
 from fastws.deflate import PerMessageDeflate
@@ -256,3 +260,33 @@ def test_messages_leave_in_the_order_of_the_calls(play: Any) -> None:
             await client.end()
 
     play(main())
+
+
+# What is left -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+def test_nothing_large_is_left_to_the_garbage_collector(play: Any, http: str) -> None:
+    authority = trustme.CA()
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(ours)
+    theirs = ssl.create_default_context()
+    authority.configure_trust(theirs)
+
+    async def main() -> None:
+        async with serving(Recorder(), tls=ours, http=http) as server:
+            gc.collect()
+            gc.disable()
+            async with Client(server.port, tls=theirs) as client:
+                await client.open()
+                engine = weakref.ref(server.protocol.transport.get_extra_info("ssl_object"))
+                client.connection.close()
+                client.flush()
+                await client.end()
+            await server.wait_idle()
+            await until(lambda: engine() is None)
+
+    try:
+        play(main())
+    finally:
+        gc.enable()

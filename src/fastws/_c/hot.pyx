@@ -107,7 +107,7 @@ cdef class HotConnection:
     @cython.critical_section
     def has_pending(self):
         """Whether the last `receive_data` had done enough and left the rest of its data for the
-        next call: it stops after about 1 MiB of inflated messages, or 1,024 control frames. Take
+        next call: it stops after some 256 KiB of inflated messages, or 1,024 control frames. Take
         what it returned, send what has to be sent, and call `receive_data(b"")`, as long as this
         is true, before you read from the socket again.
         """

@@ -147,7 +147,7 @@ class HotConnection:
     @property
     def has_pending(self) -> bool:
         """Whether the last `receive_data` had done enough and left the rest of its data for the
-        next call: it stops after about 1 MiB of inflated messages, or 1,024 control frames. Take
+        next call: it stops after some 256 KiB of inflated messages, or 1,024 control frames. Take
         what it returned, send what has to be sent, and call `receive_data(b"")`, as long as this
         is true, before you read from the socket again.
         """

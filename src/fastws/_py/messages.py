@@ -86,7 +86,7 @@ class MessageDecoder:
             §6); without one, the bit is a violation. The limit then holds for what comes
             out, and for each frame as `spec.max_compressed` has it.
         step: about how many bytes one call of `feed` inflates before it stops (see
-            `has_pending`), where a control frame counts as 1 KiB; None for no limit. A few
+            `has_pending`), where a control frame counts as 256; None for no limit. A few
             bytes can inflate to a thousand times as many, and one read of a socket holds many
             messages.
 

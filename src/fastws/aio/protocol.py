@@ -672,7 +672,7 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         if self._is_alive():
             self._deadline = None
         elif self._deadline is not None and now >= self._deadline:
-            self._fail_with(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+            self._give_up()
             return
         if now >= self._next_ping:
             assert settings.ping_interval is not None
@@ -705,7 +705,15 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         assert self._connection is not None
         if unsent and self._connection.role is Role.SERVER:
             return takes
-        return takes or self._heard or self._reading_paused
+        return takes or self._heard or self._is_held_up()
+
+    def _is_held_up(self) -> bool:
+        """Tell whether nothing can be heard from the peer because we do not read."""
+        return self._reading_paused
+
+    def _give_up(self) -> None:
+        """The connection did not get on for too long."""
+        self._fail_with(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
 
     # Closing -----------------------------------------------------------------------------------
 

@@ -12,9 +12,9 @@ from collections import deque
 
 from fastws.exceptions import ConnectionClosed
 from fastws.rules import memory_of
-from fastws.spec import State
+from fastws.spec import CloseCode, State
 
-from .protocol import Endpoint
+from .protocol import Endpoint, logger
 
 __all__ = ["QueueEndpoint"]
 
@@ -23,12 +23,14 @@ __all__ = ["QueueEndpoint"]
 _PAUSE = 0.1
 # A server whose client does not take what it is sent reads no more bytes per second than these.
 _PACE = 64 << 10
+# So many seconds a connection may be too full to be read from, with nothing being received.
+_FORBEARANCE = 60.0
 
 
 class QueueEndpoint(Endpoint):
     """What the connections have in common whose messages wait in a queue."""
 
-    __slots__ = ("_arrived", "_in_fragments", "_pause")
+    __slots__ = ("_arrived", "_in_fragments", "_pause", "_unread")
 
     _turns: deque[asyncio.Future[None]] | None
 
@@ -37,6 +39,8 @@ class QueueEndpoint(Endpoint):
         # While reading is slow.
         self._pause: asyncio.TimerHandle | None = None
         self._arrived = 0  # in messages, in bytes
+        # How many messages there were when one was last received, and when, as keepalive saw it.
+        self._unread: tuple[int, float] = 0, 0.0
         self._in_fragments = False  # whose turn it is sends a message in fragments
 
     # Receiving ----------------------------------------------------------------------------
@@ -63,6 +67,7 @@ class QueueEndpoint(Endpoint):
 
     def _hold_reading(self, held: bool) -> None:
         self._arrived = 0
+        self._unread = 0, 0.0
         super()._hold_reading(held)
 
     def _update_reading(self) -> None:
@@ -96,9 +101,28 @@ class QueueEndpoint(Endpoint):
         if not self._slow:
             # While it opens, or closes: then the messages are taken or dropped soon.
             return not self._held
+        return self._pause is None and not self._is_full()
+
+    def _is_full(self) -> bool:
+        """Tell whether so much waits that nothing more can be read at all."""
         limit = self._settings.read_limit
-        is_full = self._held and limit is not None and self._arrived > limit
-        return self._pause is None and not is_full
+        return self._held and limit is not None and self._arrived > limit
+
+    def _is_held_up(self) -> bool:
+        if not self._is_full():
+            return super()._is_held_up()
+        count, now = len(self._messages or ()), self._loop.time()
+        if count != self._unread[0]:
+            self._unread = count, now
+        return now < self._unread[1] + _FORBEARANCE
+
+    def _give_up(self) -> None:
+        if self._is_full():
+            count = self._unread[0]
+            logger.warning("%d messages wait, none is received (%s)", count, self.remote_address)
+            self._fail_with(CloseCode.INTERNAL_ERROR, "messages are not received")
+        else:
+            super()._give_up()
 
     # Sending: messages leave in the order of the calls --------------------------------------
 

@@ -122,6 +122,7 @@ class WebSocketProtocol(QueueEndpoint):
     __slots__ = (
         "_disconnect",
         "_greeted",
+        "_http",
         "_stage",
         "app",
         "app_state",
@@ -180,6 +181,7 @@ class WebSocketProtocol(QueueEndpoint):
     # For uvicorn ----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._http: Any = cast("asyncio.Transport", transport).get_protocol()
         super().connection_made(transport)
         self.loop = self._loop
         self.connections.add(self)
@@ -190,6 +192,12 @@ class WebSocketProtocol(QueueEndpoint):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        # The HTTP protocol is left to the garbage collector, for it and its parser refer to each
+        # other; the buffers of a transport over TLS must not be.
+        http, self._http = self._http, None
+        if http is not self:
+            http.transport = self._transport
+            http.flow = None
         self.connections.discard(self)
         self._trace("lost")
         # This line, "connection open" and "connection rejected" are written by the library of
