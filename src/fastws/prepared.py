@@ -38,7 +38,8 @@ class PreparedMessage:
     def __init__(self, opcode: Opcode, payload: bytes) -> None:
         self.opcode = opcode
         self.payload = payload
-        self._compressed: dict[CompressorParameters, bytes] = {}
+        # None while it is compressed piece by piece.
+        self._compressed: dict[CompressorParameters, bytes | None] = {}
 
     def compressed(self, parameters: CompressorParameters) -> bytes:
         """Return the payload compressed, by itself, by such a compressor (RFC 7692 §7.2.1)."""
@@ -49,9 +50,20 @@ class PreparedMessage:
 
     def compress(self, parameters: CompressorParameters) -> Iterator[None]:
         """Compress the payload piece by piece, for `compressed` to return it at once; there is
-        a pause after each piece, for others to have their turn."""
-        if parameters not in self._compressed:
-            self._compressed[parameters] = yield from deflate_in_pieces(parameters, self.payload)
+        a pause after each piece, for others to have their turn. It is done once, however many
+        ask for it at the same time."""
+        while self._compressed.get(parameters) is None:
+            if parameters in self._compressed:  # somebody else is at it
+                yield
+                continue
+            self._compressed[parameters] = None
+            try:
+                self._compressed[parameters] = yield from deflate_in_pieces(
+                    parameters, self.payload
+                )
+            finally:
+                if self._compressed[parameters] is None:
+                    del self._compressed[parameters]
 
 
 def prepare(message: str | Buffer) -> PreparedMessage:

@@ -310,3 +310,44 @@ async def test_who_receives_now_and_then_is_borne_with(pair, monkeypatch, until)
         assert server.state is State.OPEN
         flooding.cancel()
         await asyncio.wait([flooding])
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["TCP", "TLS"])
+async def test_a_transfer_that_goes_on_is_a_sign_of_life(raw, tls, secure):
+    """Wherever the bytes are that wait: in a transport, one below it, or the system."""
+    size = 48 * MIB
+
+    async def handler(ws):
+        with suppress(ConnectionClosed):
+            await ws.send(bytes(size))
+            await ws.wait_closed()
+
+    options = {"ping_interval": 0.3, "ping_timeout": 0.3, "close_timeout": 0.2}
+    options |= {"ssl": tls.server} if secure else {}
+    client = {"ssl": tls.client, "server_hostname": "localhost"} if secure else {}
+    async with (
+        serve(handler, "127.0.0.1", 0, **options) as server,
+        raw(server, limit=16 * KIB, **client) as peer,
+    ):
+        (ws,) = server.connections
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        while loop.time() < start + 2.5:
+            await peer.reader.readexactly(64 * KIB)
+            await asyncio.sleep(0.02)
+            assert ws.state is State.OPEN
+        peer.reset()
+
+
+async def test_the_queue_is_bounded_by_its_length_alone(pair, settled):
+    async with pair(server={"read_limit": None}) as (client, server):
+
+        async def flood():
+            while True:
+                await client.send(bytes(10 * KIB))
+
+        flooding = asyncio.create_task(flood())
+        count = await settled(lambda: len(server._messages or ()), quiet=0.5)
+        assert 16 <= count < 200
+        flooding.cancel()
+        await asyncio.wait([flooding])

@@ -231,3 +231,72 @@ async def test_what_is_pending_goes_with_a_connection_that_is_lost(raw, frame, u
         assert (await peer.request(OFFER))[0] == 101
         await peer.send(bomb)
         assert await ended == 1006
+
+
+@pytest.mark.parametrize("how", ["over TLS", "reset"])
+async def test_what_was_read_comes_before_the_end(count_messages, raw, frame, until, tls, how):
+    """A transport over TLS tells of the end at once; and so does one that cannot answer."""
+    state = {}
+    closed = []
+    handler = count_messages(state)
+    if isinstance(handler, type):
+        handler = type(handler)(
+            "Closing", (handler,), {"on_close": lambda self, code, reason: closed.append(code)}
+        )
+    bomb = frame(2, compressed(bytes(MIB // 2)), rsv=4) * 20
+    bomb += frame(1, b"small") * 20 + frame(8, b"\x0f\xa0")
+    options = {"ssl": tls.server} if how == "over TLS" else {}
+    client = {"ssl": tls.client, "server_hostname": "localhost"} if options else {}
+    async with (
+        serve(handler, "127.0.0.1", 0, deflate=True, **options) as server,
+        raw(server, handshake=False, **client) as peer,
+    ):
+        assert (await peer.request(OFFER))[0] == 101
+        (ws,) = server.connections
+        peer.writer.write(bomb)
+        peer.writer.close()
+        await until(lambda: state.get("count") == 40 and not server.connections)
+        assert ws.close_code == 4000
+        assert closed in ([], [4000])
+
+
+async def test_what_nobody_receives_does_not_keep_a_connection_that_is_lost(raw, frame, until, tls):
+    ended = asyncio.get_running_loop().create_future()
+
+    async def handler(ws):
+        await ws.wait_closed()
+        ended.set_result(ws.close_code)
+
+    bomb = frame(2, compressed(bytes(MIB)), rsv=4) * 50
+    options = {"deflate": True, "ssl": tls.server, "close_timeout": 0.5}
+    async with (
+        serve(handler, "127.0.0.1", 0, **options) as server,
+        raw(server, handshake=False, ssl=tls.client, server_hostname="localhost") as peer,
+    ):
+        assert (await peer.request(OFFER))[0] == 101
+        peer.writer.write(bomb)
+        peer.writer.close()
+        assert await ended == 1006
+        await until(lambda: not server.connections)
+
+
+async def test_a_hook_that_failed_gets_no_more(raw, frame, caplog, until):
+    calls = []
+
+    class Fails(WebSocketProtocol):
+        def on_message(self, message):
+            calls.append(len(message))
+            raise ZeroDivisionError
+
+    bomb = frame(2, compressed(bytes(MIB)), rsv=4) * 20 + frame(8, b"\x0f\xa0")
+    async with (
+        serve(Fails, "127.0.0.1", 0, deflate=True) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        assert (await peer.request(OFFER))[0] == 101
+        await peer.send(bomb)
+        assert await peer.close_frame() == (1011, "")
+        await peer.aclose()
+        await until(lambda: not server.connections)
+    assert calls == [MIB]
+    assert len(caplog.records) == 1

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
 
 import pytest
 
-from fastws import ConnectionClosed, connect, prepare, serve
+from fastws import (
+    ConnectionClosed,
+    PerMessageDeflate,
+    State,
+    connect,
+    deflate,
+    prepare,
+    serve,
+)
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -211,3 +220,60 @@ async def test_senders_that_wait_learn_of_the_end(pair):
         client._transport.abort()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(result, ConnectionClosed) for result in results)
+
+
+async def test_a_large_prepared_message_is_compressed_once_for_all(pair, monkeypatch):
+    calls = 0
+    original = deflate._compressor
+
+    def compressor(*parameters):
+        nonlocal calls
+        calls += 1
+        return original(*parameters)
+
+    options = {"deflate": True, "max_message_size": None}
+    prepared = prepare(text(MIB))
+    async with AsyncExitStack() as stack:
+        pairs = [await stack.enter_async_context(pair(options, options)) for _ in range(5)]
+        monkeypatch.setattr(deflate, "_compressor", compressor)
+        await asyncio.gather(*(client.send(prepared) for client, _ in pairs))
+        for _, server in pairs:
+            assert len(await server.recv()) == MIB
+    assert calls == 1
+
+
+async def test_what_is_not_compressed_is_not_compressed_in_pieces(pair, monkeypatch):
+    def fail(*_):
+        raise AssertionError
+
+    monkeypatch.setattr("fastws.prepared.deflate_in_pieces", fail)
+    config = PerMessageDeflate(threshold=MIB)
+    message = text(300 * KIB)
+    async with pair({"deflate": config}, {"deflate": config}) as (client, server):
+        await client.send(message)
+        assert await server.recv() == message
+
+
+async def test_a_block_that_is_cancelled_closes_all_the_same(url, until):
+    options = {"deflate": True, "max_message_size": None}
+    done = asyncio.Event()
+
+    async def handler(ws):
+        await done.wait()
+
+    async with serve(handler, "127.0.0.1", 0, **options) as server:
+
+        async def use():
+            async with connect(url(server), **options) as ws:
+                sending.append(asyncio.create_task(ws.send(text(8 * MIB))))
+                clients.append(ws)
+                await asyncio.sleep(0)
+
+        sending, clients = [], []
+        task = asyncio.create_task(use())
+        await until(lambda: clients)
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, *sending, return_exceptions=True)
+        assert clients[0].state is not State.OPEN
+        done.set()

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -220,3 +221,34 @@ async def test_one_large_message_is_not_too_much(url: Any) -> None:
 def test_a_large_write_limit_needs_no_other() -> None:
     fastws.serve(fastws.WebSocketProtocol, "127.0.0.1", 0, write_limit=64 << 20)
     fastws.connect("ws://127.0.0.1", write_limit=64 << 20)
+
+
+@pytest.mark.parametrize("how", ["hooks", "close", "fragments", "ping"])
+async def test_what_ends_a_connection_or_is_small_drops_nobody(how: str) -> None:
+    """More than the limit is unsent already, of one large message."""
+    size = 24 << 20
+
+    class Hooks(fastws.WebSocketProtocol):
+        def on_open(self) -> None:
+            self.send(bytes(size))
+            self.close(4000)
+
+    async def handler(ws: fastws.WebSocket) -> None:
+        sending = asyncio.create_task(ws.send(bytes(size)))
+        await asyncio.sleep(0)
+        if how == "fragments":
+            await ws.send(["a", "b"])
+        elif how == "ping":
+            with suppress(fastws.ConnectionClosed):
+                await ws.ping()
+        await asyncio.gather(sending, ws.close(4000))
+
+    serving = fastws.serve(Hooks if how == "hooks" else handler, "127.0.0.1", 0)
+    async with serving as server:
+        port = server.sockets[0].getsockname()[1]
+        async with fastws.connect(f"ws://127.0.0.1:{port}", max_message_size=None) as ws:
+            assert len(await ws.recv()) == size
+            if how == "fragments":
+                assert await ws.recv() == "ab"
+            await ws.wait_closed()
+            assert ws.close_code == 4000

@@ -25,6 +25,7 @@ cdef class HotEndpoint:
     cdef public object _pings
     cdef public object _transport
     cdef public bint _corked
+    cdef public bint _deaf
     cdef public bint _ended
     cdef public bint _gone
     cdef public bint _heard

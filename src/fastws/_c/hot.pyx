@@ -119,7 +119,7 @@ cdef class HotConnection:
         try:
             events = decoder.feed_octets(data, size)
         except BaseException:
-            self._take_control([])  # of the decoder's error, if that is what it was
+            self._take_control([])  # the decoder may have failed: that ends the connection
             raise
         if self.close_code is not None:
             return []
@@ -321,6 +321,8 @@ cdef class HotEndpoint:
             self.sent(queued)
 
     def _call_back(self, list events not None):
+        if self._deaf:
+            return
         on_message = self.on_message
         for event in events:
             if type(event) is str or type(event) is bytes:

@@ -28,8 +28,10 @@ cdef class MessageDecoder:
     cdef object turn  # a lock, if there is an inflater
     cdef bint inflating
     cdef Py_ssize_t step
-    # What this call may still do, and from where on it left the rest for the next.
+    # What this call may still do; where it stopped, -1 if it did not; and what it left for the
+    # next one, from where on.
     cdef Py_ssize_t budget
+    cdef Py_ssize_t stopped
     cdef bytes rest
     cdef Py_ssize_t rest_start
     cdef uint64_t size_limit

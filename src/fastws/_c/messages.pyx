@@ -164,6 +164,9 @@ cdef class MessageDecoder:
                     self.budget = self.step
                     if self.rest is None:
                         self.decode(data, size, events)
+                        if self.stopped >= 0:
+                            self.rest = data[self.stopped:size]
+                            self.rest_start = 0
                     else:
                         self.decode_rest(data, size, events)
                 failure = self.failure
@@ -234,15 +237,14 @@ cdef class MessageDecoder:
         if size:
             rest = rest[start:] + data[:size]
             start = 0
-        self.rest = None
         self.decode(
             <const uint8_t*> PyBytes_AS_STRING(rest) + start, len(rest) - start, events
         )
-        if self.rest is not None:
-            # It is the end of this one, and need not be copied for each step.
-            start = len(rest) - len(self.rest)
+        if self.stopped < 0 or self.done:
+            self.rest = None
+        else:
             self.rest = rest
-            self.rest_start = start
+            self.rest_start = start + self.stopped
         return 0
 
     cdef int decode(self, const uint8_t* data, Py_ssize_t size, list events) except -1:
@@ -253,6 +255,7 @@ cdef class MessageDecoder:
         cdef int mask = MASK if self.masked else 0
         cdef Py_ssize_t limit = <Py_ssize_t> min(self.size_limit, <uint64_t> 0xFFFF)
 
+        self.stopped = -1
         if not size:
             return 0
         if self.tail_size:
@@ -277,8 +280,7 @@ cdef class MessageDecoder:
             if not available:
                 return 0
             if self.budget <= 0:
-                self.rest = PyBytes_FromStringAndSize(<const char*> data + position, available)
-                self.rest_start = 0
+                self.stopped = position
                 return 0
             if self.in_payload:
                 continue  # a piece was inflated, more is there

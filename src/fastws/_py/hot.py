@@ -94,7 +94,7 @@ class HotConnection:
         try:
             events = decoder.feed(data)
         except BaseException:
-            self._take_control([])  # of the decoder's error, if that is what it was
+            self._take_control([])  # the decoder may have failed: that ends the connection
             raise
         if self.close_code is not None:
             return []
@@ -179,6 +179,7 @@ class HotEndpoint:
         "_buffer",
         "_connection",
         "_corked",
+        "_deaf",
         "_ended",
         "_gone",
         "_heard",
@@ -207,6 +208,7 @@ class HotEndpoint:
         self._ended = False  # nothing more is received
         self._gone = False  # nor is there a transport
         self._heard = False
+        self._deaf = False  # a hook failed: no more messages are for it
         self._pings: dict[bytes, Any] | None = None
         self._corked = False
         self._wrote = False  # not all that is sent in one turn is corked: the first is not
@@ -347,6 +349,8 @@ class HotEndpoint:
             self._sent(queued)
 
     def _call_back(self, events: list[Event]) -> None:
+        if self._deaf:
+            return
         on_message = self.on_message
         for event in events:
             if type(event) is str or type(event) is bytes:
@@ -445,7 +449,7 @@ class HotEndpoint:
         """Decoding failed, and not because of what the peer sent."""
 
     def _after_read(self, size: int) -> None:
-        """So much was read, and either it was much to do, or reading is to be slow."""
+        """`size` bytes were read, and either that was much to do or reading is slow."""
 
     def _finish(self) -> None:
         """Nothing more will be received."""

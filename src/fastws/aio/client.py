@@ -98,7 +98,8 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
             no limit. (Connections that call you have no such queue.)
         read_limit: how many bytes of memory these messages may take before it does; None for no
             limit. Reading goes on slowly then, for the sake of pings, pongs and the close frame,
-            and stops when as much again has arrived.
+            and stops when as much again has arrived. If no message is received for 60 seconds
+            then, keepalive closes the connection with 1011.
         write_limit: how many bytes a connection holds that the peer did not take yet, before
             `send` waits.
         max_unsent_size: how many bytes it holds at most; None for no limit. A connection that
@@ -200,8 +201,10 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
     async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         assert self._endpoint is not None
         code = CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR
-        await self._endpoint._finish_sends()
-        self._endpoint._close(code, "")
+        try:
+            await self._endpoint._finish_sends()
+        finally:
+            self._endpoint._close(code, "")
         await self._endpoint._wait_closed()
 
     async def __aiter__(self) -> AsyncIterator[P]:

@@ -38,7 +38,7 @@ from fastws.spec import (
 )
 
 from .opening import ServerOpening
-from .unsent import unacknowledged
+from .unsent import acknowledged, unacknowledged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,6 +89,11 @@ class Settings:
         Connection(
             Role.SERVER, max_message_size=self.max_message_size, max_fragments=self.max_fragments
         )
+
+    @property
+    def unsent_limit(self) -> int | None:
+        """How much may be unsent, in bytes; None for no limit."""
+        return None if self.max_unsent_size is None else max(self.max_unsent_size, self.write_limit)
 
 
 def deflate_extensions(deflate: PerMessageDeflate | bool) -> tuple[PerMessageDeflate, ...]:
@@ -152,6 +157,9 @@ def _read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
 
 # What our own pings carry: a pong must not seem to answer one of the application's.
 _KEEPALIVE = b"keepalive"
+
+# So many bytes are more than the pings between two looks at a connection.
+_SMALL = 256
 
 # How long a peer may take to close its side when its opening handshake has no time left, in
 # seconds.
@@ -225,6 +233,7 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         "_close_waiter",
         "_deadline",
         "_drain_waiters",
+        "_loss",
         "_make_opening",
         "_next_ping",
         "_opening",
@@ -259,8 +268,9 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         self._next_ping = 0.0
         # By when the opening handshake has to be done; later on, by when the peer has to move.
         self._deadline: float | None = None
-        # What the peer had taken at the last look, in bytes; None if that was all there was.
-        self._taken: int | None = None
+        self._taken = 0  # by the peer until the last look, in bytes
+        # The error, or None, with which the transport went while something was pending.
+        self._loss: tuple[Exception | None] | None = None
         # Back pressure.
         self._reading_paused = False
         self._step: asyncio.Handle | None = None  # goes on in the next turn of the event loop
@@ -354,6 +364,26 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
         self._set_timer(None, None)
+        connection = self._connection
+        if connection is not None and connection.has_pending and not self._ended:
+            # What was read and is not decoded yet comes before the end, if it is wanted soon.
+            self._loss = (exc,)
+            self._write_paused = False
+            self._wake_drain_waiters()
+            timeout = self._settings.close_timeout
+            self._timer = self._loop.call_later(
+                DEFAULT_CLOSE_TIMEOUT if timeout is None else timeout, self._conclude, exc
+            )
+            self._update_reading()
+        else:
+            self._conclude(exc)
+
+    def _conclude(self, exc: Exception | None) -> None:
+        """The transport is gone, and with it all that there was to receive."""
+        self._loss = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         try:
             if exc is None and self._opening is not None:
                 # uvloop does not call eof_received if TLS was not shut down before TCP.
@@ -413,7 +443,12 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
     def eof_received(self) -> None:
         if self._opening is not None:
             self._opening.receive_eof(self)
-        elif self._connection is not None and not self._ended:
+        elif (
+            self._connection is not None
+            and not self._ended
+            # Else the transport's end, which follows, comes after what is pending.
+            and not self._connection.has_pending
+        ):
             self._flush()
             self._connection.receive_eof()
             self._finish()
@@ -529,17 +564,20 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         return self._connection
 
     def _drop_slow_peer(self) -> bool:
-        limit = self._settings.max_unsent_size
-        if limit is None or self._ended:
+        # What ends a connection may always be sent.
+        if self.state is not State.OPEN or not self._has_no_room():
             return False
-        limit = max(limit, self._settings.write_limit)
-        if self._transport.get_write_buffer_size() <= limit:
-            return False
+        limit = self._settings.unsent_limit
         assert self._connection is not None
         self._connection.fail(CloseCode.POLICY_VIOLATION, f"more than {limit} bytes unsent")
         self._finish()
         self._transport.abort()
         return True
+
+    def _has_no_room(self) -> bool:
+        """Tell whether more is unsent than may be."""
+        limit = self._settings.unsent_limit
+        return limit is not None and self._transport.get_write_buffer_size() > limit
 
     async def _let_others(self) -> None:
         """End this turn of the event loop: there was much to send in it."""
@@ -633,17 +671,19 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         self._step = None
         connection = self._connection
         assert connection is not None
-        if connection.has_pending and self._may_read() and not self._gone:
+        if connection.has_pending and self._may_read():
             self._receive(b"")
+        if self._loss is not None and not connection.has_pending:
+            self._conclude(*self._loss)
         self._update_reading()
 
     def _update_reading(self) -> None:
-        if self._transport.is_closing():
-            return
         connection = self._connection
         may_read = self._ended or self._may_read()
         if may_read and connection is not None and connection.has_pending:
             self._let_others_read()
+        if self._transport.is_closing():
+            return
         pause = not may_read or self._step is not None
         if pause != self._reading_paused:
             self._reading_paused = pause
@@ -694,16 +734,17 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         expected while we do not read. But a server that has something to send does not go by
         what a client sends, which could be a byte now and then for ever: it has to take something.
         """
+        sock = self.get_extra_info("socket")
         unsent = self._transport.get_write_buffer_size()
-        before, self._taken = self._taken, None
-        takes = before is not None
-        if unsent:
-            # A socket takes much before it takes no more, and then nothing for long: what counts
-            # is what arrives at the peer.
-            self._taken = self._written - unsent - unacknowledged(self.get_extra_info("socket"))
-            takes = before is None or self._taken > before
+        waiting = unsent + unacknowledged(sock)
+        taken = acknowledged(sock)
+        if taken is None:
+            taken = self._written - waiting
+        before, self._taken = self._taken, taken
+        # (Our pings are small, and all that a peer's system takes if the peer hangs.)
+        takes = waiting > _SMALL and taken - before > _SMALL
         assert self._connection is not None
-        if unsent and self._connection.role is Role.SERVER:
+        if waiting > _SMALL and self._connection.role is Role.SERVER:
             return takes
         return takes or self._heard or self._is_held_up()
 
@@ -964,6 +1005,7 @@ class WebSocketProtocol(Endpoint):
         else:
             self._log_error(f"a hook of {type(self).__name__} failed", exc)
         if self.state is State.OPEN:
+            self._deaf = True
             self._close(code, "")
 
 

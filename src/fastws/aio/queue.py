@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 from fastws.exceptions import ConnectionClosed
 from fastws.rules import memory_of
@@ -16,32 +18,36 @@ from fastws.spec import CloseCode, State
 
 from .protocol import Endpoint, logger
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
 __all__ = ["QueueEndpoint"]
 
 # While too much waits, reading goes on for the sake of pings, pongs, close frames and the end of
 # the stream, but with a pause after each read, in seconds.
 _PAUSE = 0.1
-# A server whose client does not take what it is sent reads no more bytes per second than these.
+# While its client does not take what it is sent, a server reads at most this many bytes per second.
 _PACE = 64 << 10
-# So many seconds a connection may be too full to be read from, with nothing being received.
+# After this many seconds without a message being received, a connection that is too full to be
+# read from is closed.
 _FORBEARANCE = 60.0
 
 
 class QueueEndpoint(Endpoint):
-    """What the connections have in common whose messages wait in a queue."""
+    """Base of the connections whose messages wait in a queue."""
 
-    __slots__ = ("_arrived", "_in_fragments", "_pause", "_unread")
+    __slots__ = ("_arrived", "_pause", "_unread")
 
     _turns: deque[asyncio.Future[None]] | None
 
     def __init__(self) -> None:
         super().__init__()
-        # While reading is slow.
-        self._pause: asyncio.TimerHandle | None = None
-        self._arrived = 0  # in messages, in bytes
-        # How many messages there were when one was last received, and when, as keepalive saw it.
+        self._pause: asyncio.TimerHandle | None = None  # while reading is slow
+        # The memory of the messages that arrived since reading is held, in bytes. Before that it
+        # is at least the memory of all that wait.
+        self._arrived = 0
+        # How many messages waited, and since when it has been as many, as keepalive saw it.
         self._unread: tuple[int, float] = 0, 0.0
-        self._in_fragments = False  # whose turn it is sends a message in fragments
 
     # Receiving ----------------------------------------------------------------------------
 
@@ -50,9 +56,10 @@ class QueueEndpoint(Endpoint):
     def _pile_up(self, messages: list[str | bytes]) -> None:
         assert self._messages is not None
         self._messages[:0] = messages
-        if self._held:
-            self._arrived += sum(map(memory_of, messages))
-        elif self._too_much_waits():
+        # (What came before the first pile is in the queue, and counted with it.)
+        first = not self._held and not self._arrived
+        self._arrived += sum(map(memory_of, self._messages if first else messages))
+        if not self._held and self._too_much_waits():
             self._hold_reading(True)
 
     def _too_much_waits(self) -> bool:
@@ -63,7 +70,11 @@ class QueueEndpoint(Endpoint):
         if self.state is not State.OPEN:  # there is little left to wait for
             return True
         limit = settings.read_limit
-        return limit is not None and sum(map(memory_of, self._messages)) >= limit
+        if limit is None or self._arrived < limit:
+            return False
+        # Some of what arrived was taken since. To count it only now keeps this linear.
+        self._arrived = sum(map(memory_of, self._messages))
+        return self._arrived >= limit
 
     def _hold_reading(self, held: bool) -> None:
         self._arrived = 0
@@ -105,8 +116,13 @@ class QueueEndpoint(Endpoint):
 
     def _is_full(self) -> bool:
         """Tell whether so much waits that nothing more can be read at all."""
-        limit = self._settings.read_limit
-        return self._held and limit is not None and self._arrived > limit
+        settings = self._settings
+        if not self._held:
+            return False
+        if settings.read_limit is not None:
+            return self._arrived > settings.read_limit
+        assert settings.max_queue is not None  # else nothing is ever held
+        return len(self._messages or ()) > 2 * settings.max_queue
 
     def _is_held_up(self) -> bool:
         if not self._is_full():
@@ -126,23 +142,31 @@ class QueueEndpoint(Endpoint):
 
     # Sending: messages leave in the order of the calls --------------------------------------
 
-    async def _take_turn(self) -> None:
-        """Wait until all that was to be sent before is on its way; `_end_turn` has to follow.
+    def _drop_slow_peer(self) -> bool:
+        return False  # messages wait for room, and what else is sent is small
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait until all that was to be sent before has been handed to the transport.
 
         Raises:
             ConnectionClosed: if the connection ends meanwhile.
         """
         if self._turns is None:
             self._turns = deque()
-            return
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._turns.append(waiter)
+        else:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._turns.append(waiter)
+            try:
+                await waiter
+            except BaseException:
+                if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                    self._end_turn()  # it had just become ours
+                raise
         try:
-            await waiter
-        except BaseException:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._end_turn()  # it had just become ours
-            raise
+            yield
+        finally:
+            self._end_turn()
 
     def _end_turn(self) -> None:
         while self._turns:
@@ -152,30 +176,13 @@ class QueueEndpoint(Endpoint):
                 return
         self._turns = None
 
-    async def _wait_for_room(self) -> None:
-        """Wait, when it is our turn, while more is unsent than may be."""
-        while self._has_no_room():
-            await self._drain()
-
-    def _has_no_room(self) -> bool:
-        limit = self._settings.max_unsent_size
-        return (
-            self._write_paused
-            and not self._ended
-            and limit is not None
-            and self._transport.get_write_buffer_size() > limit
-        )
-
     async def _finish_sends(self) -> None:
-        """Wait until what was to be sent before is on its way, but not for ever."""
-        if self._turns is None or self._in_fragments or self.state is not State.OPEN:
-            return
-        try:
-            async with asyncio.timeout(self._settings.close_timeout):
-                await self._take_turn()
-        except (TimeoutError, ConnectionClosed):
-            return
-        self._end_turn()
+        """Wait until what was to be sent before has been handed to the transport, for
+        `close_timeout` at most."""
+        if self._turns is not None and self.state is State.OPEN:
+            with suppress(TimeoutError, ConnectionClosed):
+                async with asyncio.timeout(self._settings.close_timeout), self._turn():
+                    pass
 
     def _finished(self) -> None:
         self._end_pause()

@@ -312,7 +312,8 @@ class serve:  # noqa: N801 - it is called like a function
             no limit. (Connections that call you have no such queue.)
         read_limit: how many bytes of memory these messages may take before it does; None for no
             limit. Reading goes on slowly then, for the sake of pings, pongs and the close frame,
-            and stops when as much again has arrived.
+            and stops when as much again has arrived. If no message is received for 60 seconds
+            then, keepalive closes the connection with 1011.
         write_limit: how many bytes a connection holds that the peer did not take yet, before
             `send` waits and reading pauses.
         max_unsent_size: how many bytes it holds at most; None for no limit. A connection that

@@ -1,38 +1,51 @@
-"""What a socket still holds of what it was given to send.
+"""What a peer's system took of what a socket was given to send, and what it did not.
 
 This module knows how operating systems tell it. It does not know why anybody asks.
 """
 
 from __future__ import annotations
 
+import socket
+import struct
 import sys
 from typing import Any
 
-__all__ = ["unacknowledged"]
+__all__ = ["acknowledged", "unacknowledged"]
 
 if sys.platform == "linux":
     from fcntl import ioctl
     from termios import TIOCOUTQ
 
     def unacknowledged(sock: Any) -> int:
-        """Return how many bytes the peer's side has not acknowledged; 0 if there is no telling."""
+        """Return how many bytes wait, or are on their way; 0 if there is no telling."""
         try:
             return int.from_bytes(ioctl(sock.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
         except (AttributeError, OSError, ValueError):  # no socket, closed, or of another kind
             return 0
 
-elif sys.platform == "darwin":  # pragma: no cover
-    _SOL_SOCKET, _SO_NWRITE = 0xFFFF, 0x1024
+    # Where tcp_info has tcpi_bytes_acked, since Linux 4.1.
+    _BYTES_ACKED = 120
 
-    def unacknowledged(sock: Any) -> int:
-        """Return how many bytes the peer's side has not acknowledged; 0 if there is no telling."""
+    def acknowledged(sock: Any) -> int | None:
+        """Return how many bytes arrived since the beginning; None if there is no telling."""
         try:
-            return int(sock.getsockopt(_SOL_SOCKET, _SO_NWRITE))
-        except (AttributeError, OSError):
-            return 0
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
+            (count,) = struct.unpack_from("Q", info, _BYTES_ACKED)
+        except (AttributeError, OSError, ValueError, struct.error):  # or not of TCP
+            return None
+        return int(count)
 
 else:  # pragma: no cover
 
     def unacknowledged(sock: Any) -> int:
-        """Return how many bytes the peer's side has not acknowledged; 0 if there is no telling."""
+        """Return how many bytes wait, or are on their way; 0 if there is no telling."""
+        if sys.platform == "darwin":
+            try:
+                return int(sock.getsockopt(socket.SOL_SOCKET, 0x1024))  # SO_NWRITE
+            except (AttributeError, OSError):
+                pass
         return 0
+
+    def acknowledged(sock: Any) -> int | None:
+        """Return how many bytes arrived since the beginning; None if there is no telling."""
+        return None

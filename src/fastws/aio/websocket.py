@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Union
 from fastws import rules
 from fastws.exceptions import ConnectionClosed
 from fastws.prepared import PreparedMessage, prepare
+from fastws.rules import memory_of
 from fastws.spec import CloseCode, State
 
 from .protocol import logger
@@ -67,11 +68,12 @@ class WebSocket(QueueEndpoint):
         subprotocol: the subprotocol agreed on; None if there is none.
     """
 
-    __slots__ = ("_discarding",)
+    __slots__ = ("_discarding", "_in_fragments")
 
     def __init__(self) -> None:
         super().__init__()
         self._discarding = False
+        self._in_fragments = False  # a message is being sent in fragments
 
     # Receiving -----------------------------------------------------------------------
 
@@ -145,16 +147,13 @@ class WebSocket(QueueEndpoint):
             connection = self._sendable()
             connection.check_open()
             long = self._takes_long(message, compress)
-            if long or self._turns is not None or self._has_no_room():
-                await self._take_turn()
-                try:
+            if long or self._turns is not None or (self._write_paused and self._has_no_room()):
+                async with self._turn():
                     await self._wait_for_room()
                     if long:
                         message = await self._compressed(message)
                     connection.send(message, compress=compress)
                     self._sent()
-                finally:
-                    self._end_turn()
             else:
                 connection.send(message, compress=compress)
                 self._sent()
@@ -162,13 +161,8 @@ class WebSocket(QueueEndpoint):
             raise rules.message_required(message)
         elif isinstance(message, (Iterable, AsyncIterable)):
             self._sendable().check_open()
-            await self._take_turn()
-            try:
-                self._in_fragments = True
+            async with self._turn():
                 await self._send_fragments(message, compress)
-            finally:
-                self._in_fragments = False
-                self._end_turn()
         else:
             raise rules.message_required(message)
         if self._hogging:
@@ -180,21 +174,30 @@ class WebSocket(QueueEndpoint):
 
     def _takes_long(self, message: str | Buffer | PreparedMessage, compress: bool | None) -> bool:
         """Whether to compress the message would hold up the event loop."""
-        connection = self._sendable()
-        if compress is False or connection.compressor is None:
+        deflate = self._sendable().deflate
+        if compress is False or deflate is None:
             return False
         if isinstance(message, PreparedMessage):
-            return len(message.payload) >= _LARGE
-        size = len(message) if isinstance(message, (str, bytes)) else memoryview(message).nbytes
-        return size >= _LARGE
+            size = len(message.payload)
+        elif isinstance(message, (str, bytes)):
+            size = memory_of(message)
+        else:
+            size = memoryview(message).nbytes
+        return size >= _LARGE and (compress is True or size >= deflate.config.threshold)
+
+    async def _wait_for_room(self) -> None:
+        """Wait, when it is our turn, while more is unsent than may be."""
+        while self._write_paused and not self._ended and self._has_no_room():
+            await self._drain()
 
     async def _compressed(self, message: str | Buffer | PreparedMessage) -> PreparedMessage:
         """Compress a large message, with turns of the event loop between its pieces."""
-        compressor = self._sendable().compressor
-        assert compressor is not None
+        connection = self._sendable()
         prepared = message if isinstance(message, PreparedMessage) else prepare(message)
-        for _ in prepared.compress(compressor):
-            await asyncio.sleep(0)
+        if (compressor := connection.compressor) is not None:
+            for _ in prepared.compress(compressor):
+                connection.check_open()
+                await asyncio.sleep(0)
         return prepared
 
     async def _send_fragments(
@@ -203,9 +206,11 @@ class WebSocket(QueueEndpoint):
         connection = self._sendable()
         connection.check_open()
         kind: _Kind | None = None
+        self._in_fragments = True
         try:
             async with aclosing(_iterate(fragments)) as iterator:
                 async for fragment in iterator:
+                    await self._wait_for_room()
                     this: _Kind = "text" if isinstance(fragment, str) else "binary"
                     if kind is None:
                         connection.send(fragment, fin=False, compress=compress)
@@ -227,6 +232,8 @@ class WebSocket(QueueEndpoint):
             if kind is not None:
                 self._close(CloseCode.INTERNAL_ERROR, "")
             raise
+        finally:
+            self._in_fragments = False
 
     async def ping(self, data: Buffer | None = None) -> float:
         """Send a ping and wait for the pong (RFC 6455 §5.5.2).
@@ -249,9 +256,9 @@ class WebSocket(QueueEndpoint):
     async def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection and wait until it is gone.
 
-        What other tasks began to send leaves first, unless it is a message in
-        fragments that is not finished. Messages that arrived before can still be received.
-        Does no more than wait if the connection is closing already.
+        What other tasks began to send leaves first, if it does within the close timeout; but a
+        message in fragments that is being sent breaks off. Messages that arrived before can
+        still be received. Does no more than wait if the connection is closing already.
 
         Args:
             code: a close code that may travel (RFC 6455 §7.4); None to send none.
@@ -282,6 +289,11 @@ class WebSocket(QueueEndpoint):
         return f"<{type(self).__name__} {self.remote_address} {state}>"
 
     # Endpoint's ---------------------------------------------------------------------------
+
+    async def _finish_sends(self) -> None:
+        # The fragments may never all come.
+        if not self._in_fragments:
+            await super()._finish_sends()
 
     def _pile_up(self, messages: list[str | bytes]) -> None:
         if not self._discarding:

@@ -190,8 +190,8 @@ class WebSocketProtocol(QueueEndpoint):
         self.scheme = "wss" if is_ssl(self._transport) else "ws"
         self._trace("made")
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
+    def _conclude(self, exc: Exception | None) -> None:
+        super()._conclude(exc)
         # The HTTP protocol is left to the garbage collector, for it and its parser refer to each
         # other; the buffers of a transport over TLS must not be.
         http, self._http = self._http, None
@@ -325,15 +325,12 @@ class WebSocketProtocol(QueueEndpoint):
             self._take(message)
         else:
             try:
-                await self._take_turn()
+                async with self._turn():
+                    while self._write_paused and not self._ended:
+                        await self._drain()
+                    self._take(message)
             except ConnectionClosed as exc:
                 raise ClientDisconnected from exc
-            try:
-                while self._write_paused and not self._ended:
-                    await self._drain()
-                self._take(message)
-            finally:
-                self._end_turn()
         if self._hogging:
             await self._let_others()
 
