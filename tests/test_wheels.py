@@ -242,7 +242,7 @@ def test_a_wheel_is_small(pure: Path) -> None:
     wheel = changed(
         pure, pure.name, lambda archive: archive.writestr("fastws/a", os.urandom(check.MAX_SIZE))
     )
-    with pytest.raises(check.BadFile, match="409,600 are allowed"):
+    with pytest.raises(check.BadFile, match="512,000 are allowed"):
         check.check_wheel(wheel)
 
 
