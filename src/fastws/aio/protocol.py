@@ -640,7 +640,7 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         self._update_reading()
 
     def _is_overfull(self) -> bool:
-        """Tell whether the peer gets no further questions in, as it does not take our answers.
+        """Tell whether nothing is read because the client does not take the answers.
 
         A client always reads: if neither side did, both would wait for the other for ever. Once
         our close frame is on its way, the peer's must not be kept from us.
