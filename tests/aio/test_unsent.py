@@ -31,8 +31,10 @@ async def deaf_client(port: int) -> socket.socket:
     return sock
 
 
-async def test_a_peer_that_takes_nothing_is_dropped_at_the_limit() -> None:
-    closed: asyncio.Future[tuple[int, str, int]] = asyncio.get_running_loop().create_future()
+def flood_of(
+    size: int, closed: asyncio.Future[tuple[int, str, int]]
+) -> type[fastws.WebSocketProtocol]:
+    """A protocol that sends ten messages of `size` bytes in each turn, until it is closed."""
 
     class Flood(fastws.WebSocketProtocol):
         def on_open(self) -> None:
@@ -42,8 +44,8 @@ async def test_a_peer_that_takes_nothing_is_dropped_at_the_limit() -> None:
         def more(self) -> None:
             try:
                 for _ in range(10):
-                    self.send(bytes(10_000))
-                    self.sent += 10_000
+                    self.send(bytes(size))
+                    self.sent += size
             except fastws.ConnectionClosed:
                 return
             asyncio.get_running_loop().call_soon(self.more)
@@ -51,8 +53,15 @@ async def test_a_peer_that_takes_nothing_is_dropped_at_the_limit() -> None:
         def on_close(self, code: int, reason: str) -> None:
             closed.set_result((code, reason, self.sent))
 
+    return Flood
+
+
+async def test_a_peer_that_takes_nothing_is_dropped_at_the_limit() -> None:
+    closed: asyncio.Future[tuple[int, str, int]] = asyncio.get_running_loop().create_future()
+    flood = flood_of(10_000, closed)
+
     limits = {"write_limit": 50_000, "max_unsent_size": 500_000}
-    async with fastws.serve(Flood, "127.0.0.1", 0, ping_interval=None, **limits) as server:
+    async with fastws.serve(flood, "127.0.0.1", 0, ping_interval=None, **limits) as server:
         client = await deaf_client(server.sockets[0].getsockname()[1])
         code, reason, sent = await closed
         client.close()
@@ -171,30 +180,14 @@ async def test_what_hooks_send_to_a_server_that_never_reads_is_bounded_by_defaul
     raw_server: Any, url: Any
 ) -> None:
     closed: asyncio.Future[tuple[int, str, int]] = asyncio.get_running_loop().create_future()
-
-    class Flood(fastws.WebSocketProtocol):
-        def on_open(self) -> None:
-            self.sent = 0
-            asyncio.get_running_loop().call_soon(self.more)
-
-        def more(self) -> None:
-            try:
-                for _ in range(10):
-                    self.send(bytes(100_000))
-                    self.sent += 100_000
-            except fastws.ConnectionClosed:
-                return
-            asyncio.get_running_loop().call_soon(self.more)
-
-        def on_close(self, code: int, reason: str) -> None:
-            closed.set_result((code, reason, self.sent))
+    flood = flood_of(100_000, closed)
 
     async def play(peer: Any) -> None:
         peer.writer.transport.pause_reading()
         await closed
 
     async with raw_server(play) as server:
-        await fastws.connect(url(server), protocol=Flood)
+        await fastws.connect(url(server), protocol=flood)
         code, reason, sent = await closed
     assert (code, reason) == (1008, f"more than {16 << 20} bytes unsent")
     assert 16 << 20 < sent < 64 << 20

@@ -364,12 +364,12 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
         self._set_timer(None, None)
+        self._write_paused = False
+        self._wake_drain_waiters()
         connection = self._connection
         if connection is not None and connection.has_pending and not self._ended:
             # What was read and is not decoded yet comes before the end, if it is wanted soon.
             self._loss = (exc,)
-            self._write_paused = False
-            self._wake_drain_waiters()
             timeout = self._settings.close_timeout
             self._timer = self._loop.call_later(
                 DEFAULT_CLOSE_TIMEOUT if timeout is None else timeout, self._conclude, exc
@@ -381,9 +381,7 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
     def _conclude(self, exc: Exception | None) -> None:
         """The transport is gone, and with it all that there was to receive."""
         self._loss = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._set_timer(None, None)
         try:
             if exc is None and self._opening is not None:
                 # uvloop does not call eof_received if TLS was not shut down before TCP.
@@ -397,8 +395,6 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
             elif self._connection is not None:
                 self._end(self._connection, exc)
         finally:
-            self._write_paused = False
-            self._wake_drain_waiters()
             if self._close_waiter is not None and not self._close_waiter.done():
                 self._close_waiter.set_result(None)
             if self._owner is not None:
