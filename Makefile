@@ -17,6 +17,7 @@ COMPARED := .venv-threads-gil .venv-threads-nogil
 
 CODEC_TESTS := $(patsubst %,tests/test_%.py,masking utf8 frames messages differential)
 SOURCES := pyproject.toml setup.py src/fastws/__init__.py \
+	src/fastws/_py/connection.py \
 	$(wildcard src/fastws/*.p[yx][xd] src/fastws/_c/*.p[yx][xd] src/fastws/_c/kernels/*.h)
 # Of these, tests have to take every line and branch.
 COVERED := src/fastws/_py/*,src/fastws/connection.py,src/fastws/deflate.py,src/fastws/handshake.py

@@ -101,24 +101,29 @@ class BdistWheel(bdist_wheel):
         }
 
 
+# One source makes both twins of connection: the extension is named after where Cython finds
+# the C types.
+SOURCES = {
+    "_c.kernel": "_c/kernel.pyx",
+    "_c.masking": "_c/masking.pyx",
+    "_c.utf8": "_c/utf8.pyx",
+    "_c.frames": "_c/frames.pyx",
+    "_c.messages": "_c/messages.pyx",
+    "_c.connection": "_py/connection.py",
+    "_c.hot": "_c/hot.pyx",
+    "capi": "capi.pyx",
+}
+
 # No cythonize(): it resets `optional`, so that a broken compiler would fail the build.
 extensions = [
     Extension(
         f"fastws.{name}",
-        [f"src/fastws/{name.replace('.', '/')}.pyx"],
+        [f"src/fastws/{source}"],
         include_dirs=["src/fastws/_c"],
         depends=[f"src/fastws/_c/kernels/{header}" for header in HEADERS],
         optional=WANTED == "auto",
     )
-    for name in (
-        "_c.kernel",
-        "_c.masking",
-        "_c.utf8",
-        "_c.frames",
-        "_c.messages",
-        "_c.hot",
-        "capi",
-    )
+    for name, source in SOURCES.items()
 ]
 
 setup(

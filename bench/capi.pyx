@@ -63,7 +63,7 @@ def echo_python(decoder, encoder, bytes read, int times):
     return count
 
 
-def connection_capi(capi.HotConnection connection, bytes read, int times):
+def connection_capi(capi.Connection connection, bytes read, int times):
     cdef const uint8_t* data = <const uint8_t*> PyBytes_AS_STRING(read)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(read), count = 0
     cdef int _

@@ -30,7 +30,7 @@ say "a virtual environment, and a copy of the sources"
 [ -x "$work/venv/bin/python" ] || "$python" -m venv "$work/venv"
 python=$work/venv/bin/python
 "$python" -m pip install -q --disable-pip-version-check \
-    'setuptools>=80' 'cython>=3.2' 'h11>=0.16' 'hypothesis>=6.100' 'pytest>=8.3' \
+    'setuptools>=80' 'cython>=3.3.1' 'h11>=0.16' 'hypothesis>=6.100' 'pytest>=8.3' \
     'pytest-timeout>=2.3' 'trustme>=1.2' zlib-ng isal uvloop aiofastnet
 rm -rf "$work/tree"
 mkdir -p "$work/tree"

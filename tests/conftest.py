@@ -28,7 +28,7 @@ settings.register_profile(
 )
 
 HERE = Path(__file__).parent
-MODULES = ("masking", "utf8", "frames", "messages", "hot")
+MODULES = ("masking", "utf8", "frames", "messages", "connection", "hot")
 
 # A shell that runs the tests in the background ignores SIGINT for them, and their child
 # processes would inherit that; some of the tests are about Ctrl-C.

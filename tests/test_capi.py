@@ -51,7 +51,7 @@ SIGNATURES = {
         "Py_ssize_t (fastws_MessageEncoder *, uint8_t, uint8_t const *, Py_ssize_t,"
         " uint8_t const *)"
     ),
-    "buffers_to_send": "PyObject *(fastws_HotConnection *)",
+    "buffers_to_send": "PyObject *(fastws_Connection *)",
     "decode_utf8": "PyObject *(uint8_t const *, Py_ssize_t, uint8_t const *)",
     "feed": "PyObject *(fastws_MessageDecoder *, uint8_t const *, Py_ssize_t)",
     "feed_frames": "PyObject *(fastws_FrameDecoder *, uint8_t const *, Py_ssize_t)",
@@ -61,8 +61,8 @@ SIGNATURES = {
     "mask": "void (uint8_t *, uint8_t const *, size_t, uint8_t const *, uint64_t)",
     "pending": "Py_ssize_t (fastws_MessageEncoder *)",
     "read_header": ("int (uint8_t const *, Py_ssize_t, int, int, struct fastws_frame_header_1 *)"),
-    "receive_data": "PyObject *(fastws_HotConnection *, uint8_t const *, Py_ssize_t)",
-    "send": "Py_ssize_t (fastws_HotConnection *, PyObject *)",
+    "receive_data": "PyObject *(fastws_Connection *, uint8_t const *, Py_ssize_t)",
+    "send": "Py_ssize_t (fastws_Connection *, PyObject *)",
     "take": "PyObject *(fastws_MessageEncoder *)",
     "take_buffers": "PyObject *(fastws_MessageEncoder *)",
     "write_header": "int (uint8_t *, uint8_t, uint64_t, uint8_t const *)",

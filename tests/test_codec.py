@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastws import codec
+from fastws import Role, codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ class Hide:
 sys.meta_path.insert(0, Hide())
 """
 CHOICE = """
-from fastws import codec
+from fastws import Role, codec
 print(codec.implementation, codec.kernel)
 """
 
@@ -187,9 +187,7 @@ def test_codec_by_itself_needs_no_module_that_does_io(twin: SimpleNamespace) -> 
         lambda twin: twin.MessageEncoder(),
         lambda twin: twin.FrameDecoder(masked=True),
         lambda twin: twin.Utf8Validator(),
-        lambda twin: twin.HotConnection(
-            twin.MessageDecoder(masked=True), twin.MessageEncoder(), None, True
-        ),
+        lambda twin: twin.Connection(Role.SERVER, twin.MessageDecoder(masked=True)),
         lambda twin: twin.HotEndpoint(),
     ],
     ids=[
@@ -197,7 +195,7 @@ def test_codec_by_itself_needs_no_module_that_does_io(twin: SimpleNamespace) -> 
         "MessageEncoder",
         "FrameDecoder",
         "Utf8Validator",
-        "HotConnection",
+        "Connection",
         "HotEndpoint",
     ],
 )

@@ -76,7 +76,7 @@ def judged(decoder: Any, chunks: list[bytes]) -> list[Any]:
         events = decoder.feed(chunk)
         error = decoder.error
         verdict = error and (type(error), str(error), error.close_code)
-        only_messages = getattr(decoder, "only_messages", None)
+        only_messages = getattr(decoder, "_only_messages", None)
         result.append((shown(events), verdict, only_messages))
     return result
 

@@ -112,7 +112,7 @@ def decode(decoder: Any, data: bytes, how: str | int = "whole") -> list[Any]:
         events += new
         over = over or decoder.error is not None or any(isinstance(e, Close) for e in new)
         only_messages = not over and all(isinstance(e, (str, bytes)) for e in new)
-        assert decoder.only_messages is only_messages
+        assert decoder._only_messages is only_messages
     return events
 
 

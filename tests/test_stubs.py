@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType, SimpleNamespace
 
 # Methods that the reference declares for its subclasses to fill in.
-ABSTRACT = {"check_open", "on_message"}
+ABSTRACT = {"on_message"}
 
 STUBS = Path(fastws.__file__).parent / "_c"
 

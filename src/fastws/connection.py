@@ -10,32 +10,22 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from .codec import HotConnection, MessageDecoder, MessageEncoder
-from .deflate import Deflater, Inflater
-from .events import Close, Ping
-from .exceptions import ConnectionClosed
-from .prepared import PreparedMessage, prepare
-from .spec import (
-    DEFAULT_MAX_FRAGMENTS,
-    DEFAULT_MAX_MESSAGE_SIZE,
-    STEP,
-    CloseCode,
-    Opcode,
-    Role,
-    State,
-)
+from .codec import MessageDecoder, implementation
+from .deflate import Inflater
+from .spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE, STEP, Role, State
+
+if TYPE_CHECKING or implementation == "py":
+    from ._py.connection import Connection as _Connection
+else:
+    from ._c.connection import Connection as _Connection
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-    from .deflate import Agreement, CompressorParameters
-    from .events import Event
-    from .exceptions import ProtocolError
+    from .deflate import Agreement
 
 __all__ = ["Connection", "State"]
 
 
-class Connection(HotConnection):
+class Connection(_Connection):
     """One end of a WebSocket connection.
 
     Threads that share one have to lock it.
@@ -73,8 +63,6 @@ class Connection(HotConnection):
         role: which end we are.
         deflate: how messages are compressed; None for not at all.
         state: what can still happen.
-        only_messages: whether the last `receive_data` met nothing but messages: no control
-            frame and no violation.
         error: the peer's violation of the protocol, if that is what ended the connection; an
             InternalError if `receive_data` raised.
         has_pending: whether the last `receive_data` left part of its data undecoded, as it had
@@ -89,22 +77,10 @@ class Connection(HotConnection):
         ValueError: if `max_message_size` is negative or `max_fragments` is less than 1.
     """
 
-    __slots__ = (
-        "_compressing",
-        "_deflater",
-        "_pong_owed",
-        "_pongs_held",
-        "_sent",
-        "close_reason",
-        "deflate",
-        "error",
-        "role",
-    )
+    __slots__ = ()
 
-    role: Role
-    deflate: Agreement | None
-    error: ProtocolError | None
-    close_reason: str
+    # Methods that are looked for here are found here, by help() as well.
+    vars().update({name: member for name, member in vars(_Connection).items() if name[0] != "_"})
 
     def __init__(
         self,
@@ -115,264 +91,14 @@ class Connection(HotConnection):
         deflate: Agreement | None = None,
     ) -> None:
         role = Role(role)
-        super().__init__(
-            MessageDecoder(
-                masked=role is Role.SERVER,
-                max_message_size=max_message_size,
-                max_fragments=max_fragments,
-                inflater=None if deflate is None else Inflater(deflate),
-                step=STEP,
-            ),
-            MessageEncoder(),
-            _next_mask_key if role is Role.CLIENT else None,
-            plain=deflate is None,
+        decoder = MessageDecoder(
+            masked=role is Role.SERVER,
+            max_message_size=max_message_size,
+            max_fragments=max_fragments,
+            inflater=None if deflate is None else Inflater(deflate),
+            step=STEP,
         )
-        self.role = role
-        self.deflate = deflate
-        self.error = None
-        self.close_reason = ""
-        self._deflater = None if deflate is None else Deflater(deflate)
-        self._compressing = False  # a message that is sent in fragments
-        self._pongs_held = False
-        self._pong_owed: bytes | None = None
-        self._sent: tuple[int, str] | None = None  # our close frame's code and reason
-
-    # Receiving -------------------------------------------------------------------
-
-    def _take_control(self, events: list[Event]) -> None:
-        for event in events:
-            if isinstance(event, Ping):
-                # §5.5.2: answer "unless it already received a Close frame"; having sent
-                # one ourselves, there is nothing left to keep alive.
-                if self.state is not State.OPEN:
-                    continue
-                if self._pongs_held:
-                    self._pong_owed = event.data
-                else:
-                    self._encoder.pong(event.data, self._key())
-            elif isinstance(event, Close):
-                self._end(event.code, event.reason)
-        if self._decoder.error is not None:
-            self.error = self._decoder.error
-            self._end(self.error.close_code.value, str(self.error))
-
-    def receive_eof(self) -> None:
-        """Note that the stream has ended: the peer will send nothing more.
-
-        If that comes before the peer's close frame, the connection is lost: `state` becomes
-        CLOSED and `close_code` 1006, even if we sent a close frame, and none is queued now.
-        What was queued before is still returned by `data_to_send`, as the peer may have shut
-        down only its writing side. Part of a message is dropped.
-
-        After the peer's close frame or a violation, nothing changes, and what came before can
-        still be answered.
-        """
-        if self.close_code is None:
-            self._end(CloseCode.ABNORMAL_CLOSURE.value, "")
-            self.state = State.CLOSED
-
-    # Sending -----------------------------------------------------------------------
-
-    def _send(
-        self,
-        message: str | Buffer | PreparedMessage,
-        fin: bool,
-        compress: bool | None,
-        key: bytes | None,
-    ) -> int:
-        deflater = self._deflater
-        if isinstance(message, PreparedMessage) or (
-            deflater is not None and deflater.able and compress is not False
-        ):
-            return self._send_prepared(message, fin, compress, key)
-        if isinstance(message, str):
-            return self._encoder.text(message, key, fin=fin)
-        return self._encoder.binary(message, key, fin=fin)
-
-    def continuation(self, fragment: str | Buffer, *, fin: bool = True) -> None:
-        """Queue a further fragment of a message, by default its last.
-
-        Raises:
-            TypeError: if `fragment` is neither str nor bytes-like.
-            ValueError: if `fragment` has lone surrogates.
-            StateError: if there is no fragmented message to continue.
-            ConnectionClosed: if we sent or received a close frame.
-        """
-        self.check_open()
-        if not self._compressing:
-            self._encoder.continuation(fragment, self._key(), fin=fin)
-            return
-        assert self._deflater is not None
-        payload = self._deflater.deflate(prepare(fragment).payload, fin)
-        self._encoder.frame(Opcode.CONTINUATION, payload, fin=fin, key=self._key())
-        self._compressing = not fin
-
-    def ping(self, data: Buffer = b"") -> None:
-        """Queue a ping with at most 125 bytes of data (RFC 6455 §5.5.2).
-
-        Raises:
-            TypeError: if `data` is not bytes-like.
-            ValueError: if `data` is too long.
-            ConnectionClosed: if we sent or received a close frame.
-        """
-        self.check_open()
-        self._encoder.ping(data, self._key())
-
-    def pong(self, data: Buffer = b"") -> None:
-        """Queue a pong that no ping asked for (RFC 6455 §5.5.3).
-
-        Raises:
-            TypeError: if `data` is not bytes-like.
-            ValueError: if `data` is too long.
-            ConnectionClosed: if we sent or received a close frame.
-        """
-        self.check_open()
-        self._encoder.pong(data, self._key())
-
-    def hold_pongs(self, held: bool) -> None:
-        """Say whether the peer takes too little of what is sent.
-
-        While it does, its pings are not answered one by one, which would let it fill our
-        memory: the last of them is, afterwards (RFC 6455 §5.5.3).
-        """
-        self._pongs_held = held
-        owed, self._pong_owed = self._pong_owed, None
-        if owed is not None:
-            if held:
-                self._pong_owed = owed
-            elif self.state is State.OPEN:
-                self._encoder.pong(owed, self._key())
-
-    def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Queue a close frame; nothing, if there was one already or the peer's is to be
-        answered.
-
-        Args:
-            code: a close code that may travel (RFC 6455 §7.4); None to send none.
-            reason: at most 123 bytes in UTF-8; none without a code.
-
-        Raises:
-            ValueError: if the code may not travel or the reason is too long.
-        """
-        if self.state is State.OPEN and self.close_code is None:
-            self._send_close(code, reason)
-            self.state = State.CLOSING
-
-    def fail(self, code: int, reason: str) -> None:
-        """End the connection for a reason of our own, without waiting for the peer's close
-        frame (RFC 6455 §7.1.7); the close frame that says so is queued.
-
-        Args:
-            code: a close code that may travel (RFC 6455 §7.4).
-            reason: at most 123 bytes in UTF-8.
-
-        Raises:
-            ValueError: if the code may not travel or the reason is too long.
-        """
-        if self.close_code is None:
-            if self.state is State.OPEN:
-                self._send_close(code, reason)
-            self._end(int(code), reason)
-            self.state = State.CLOSED
-
-    def check_open(self) -> None:
-        """Raise what `send` would if the connection is not open.
-
-        Raises:
-            ConnectionClosed: if we sent or received a close frame.
-        """
-        if self.state is State.OPEN:
-            return
-        if self.close_code is not None:
-            raise ConnectionClosed(self.close_code, self.close_reason) from self.error
-        assert self._sent is not None  # CLOSING means that we sent a close frame
-        raise ConnectionClosed(*self._sent)
-
-    @property
-    def compressor(self) -> CompressorParameters | None:
-        """How messages are compressed that we send; None if they are not."""
-        deflater = self._deflater
-        return deflater.parameters if deflater is not None and deflater.able else None
-
-    @property
-    def bytes_queued(self) -> int:
-        """How many bytes wait for `data_to_send`."""
-        return len(self._encoder)
-
-    def data_to_send(self) -> bytes:
-        """Hand over everything queued since the last call, and at the end our close frame if
-        that is what is left to say."""
-        return b"".join(self.buffers_to_send())
-
-    def _send_prepared(
-        self,
-        message: str | Buffer | PreparedMessage,
-        fin: bool,
-        compress: bool | None,
-        key: bytes | None,
-    ) -> int:
-        """Queue a message that may be compressed."""
-        shared = isinstance(message, PreparedMessage)
-        prepared = message if isinstance(message, PreparedMessage) else prepare(message)
-        compressed = self._compressed(prepared, shared, fin, compress)
-        payload = prepared.payload if compressed is None else compressed
-        rsv1 = compressed is not None
-        try:
-            queued = self._encoder.frame(prepared.opcode, payload, fin=fin, rsv1=rsv1, key=key)
-        except BaseException:
-            if self._deflater is not None:
-                self._deflater.forget()
-            raise
-        self._compressing = rsv1 and not fin
-        return queued
-
-    def _compressed(
-        self, prepared: PreparedMessage, shared: bool, fin: bool, compress: bool | None
-    ) -> bytes | None:
-        """Return what to send in place of the payload; None if it is to go out plain.
-
-        Our compressor may refer only to what the peer's decompressor got from it: it has to
-        forget what was not sent, and everything when the peer got something else.
-        """
-        deflater = self._deflater
-        if deflater is None or not deflater.able or compress is False:
-            return None
-        size = len(prepared.payload)
-        # How large a message in fragments will be is not known.
-        if fin and not compress and size < deflater.threshold:
-            return None
-        if shared and fin:
-            payload = prepared.compressed(deflater.parameters)
-            deflater.forget()
-        else:
-            payload = deflater.deflate(prepared.payload, fin)
-        if fin and not compress and len(payload) >= size:
-            deflater.forget()
-            return None
-        return payload
-
-    # The close handshake (RFC 6455 §7) ---------------------------------------------------
-
-    def _answer_close(self) -> None:
-        # §5.5.1: "it typically echos the status code it received".
-        assert self.close_code is not None
-        no_status = self.close_code == CloseCode.NO_STATUS_RCVD
-        self._send_close(None if no_status else self.close_code, self.close_reason)
-        self.state = State.CLOSED
-
-    def _send_close(self, code: int | None, reason: str) -> None:
-        self._encoder.close(code, reason, self._key())
-        self._sent = (CloseCode.NO_STATUS_RCVD.value if code is None else int(code), reason)
-
-    def _end(self, code: int, reason: str) -> None:
-        """Nothing more is received; nor sent, if we sent our close frame."""
-        self.close_code = code
-        self.close_reason = reason
-        if self.state is State.CLOSING:
-            self.state = State.CLOSED
-
-    def _key(self) -> bytes | None:
-        return None if self._make_key is None else self._make_key()
+        super().__init__(role, decoder, deflate, _next_mask_key if role is Role.CLIENT else None)
 
 
 # Mask keys (RFC 6455 §5.3: "derived from a strong source of entropy") --------------------

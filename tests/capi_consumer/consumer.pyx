@@ -62,15 +62,15 @@ def take_buffers(capi.MessageEncoder encoder):
     return capi.take_buffers(encoder)
 
 
-def receive_data(capi.HotConnection connection, bytes data):
+def receive_data(capi.Connection connection, bytes data):
     return capi.receive_data(connection, octets(data), size_of(data))
 
 
-def send(capi.HotConnection connection, message):
+def send(capi.Connection connection, message):
     return capi.send(connection, message)
 
 
-def buffers_to_send(capi.HotConnection connection):
+def buffers_to_send(capi.Connection connection):
     return capi.buffers_to_send(connection)
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ALLOWLIST = HERE / "allowlist.txt"
-COMPILED = ("masking", "utf8", "frames", "messages", "hot")
+COMPILED = ("masking", "utf8", "frames", "messages", "connection", "hot")
 PACKED = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 
 # What cdef classes are by nature, and what Cython does to the parameters of special methods.
@@ -107,6 +107,8 @@ def declarations(body: list[ast.stmt], wanted: Callable[[str], bool]) -> list[as
                 pass
             case ast.ImportFrom(level=1, module=module):
                 node.module, node.level = f"fastws._py.{module}", 0
+            case ast.If(test=test) if ast.unparse(test) == "cython.compiled":
+                continue
             case ast.Import() | ast.ImportFrom() | ast.If():
                 pass
             case _:

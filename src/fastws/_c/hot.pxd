@@ -1,26 +1,12 @@
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint64_t
 
-from fastws._c.messages cimport MessageDecoder, MessageEncoder
-
-
-cdef class HotConnection:
-    cdef readonly MessageDecoder _decoder
-    cdef readonly MessageEncoder _encoder
-    cdef readonly object _make_key
-    cdef readonly bint _plain
-    cdef public object state
-    cdef public object close_code
-    cdef public bint only_messages
-
-    cdef list receive(self, const uint8_t* data, Py_ssize_t size)
-    cdef Py_ssize_t queue(self, object message, bint fin, object compress) except -1
-    cdef list take(self)
+from fastws._c.connection cimport Connection
 
 
 cdef class HotEndpoint:
     cdef object buffer
     cdef bytearray storage
-    cdef public HotConnection _connection
+    cdef public Connection _connection
     cdef public object _loop
     cdef public object _pings
     cdef public object _transport
@@ -41,8 +27,8 @@ cdef class HotEndpoint:
     cdef public object _turns
 
     cdef int receive_opening(self, bytes data) except -1
-    cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1
-    cdef HotConnection sendable(self)
+    cdef int receive(self, object data, Py_ssize_t size) except -1
+    cdef Connection sendable(self)
     cdef int sent(self, Py_ssize_t queued) except -1
     cdef int cork(self) except -1
     cdef int flush(self) except -1

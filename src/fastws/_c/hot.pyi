@@ -1,5 +1,4 @@
 # The twins have one interface; the reference documents it.
-from fastws._py.hot import HotConnection as HotConnection
 from fastws._py.hot import HotEndpoint as HotEndpoint
 
-__all__ = ["HotConnection", "HotEndpoint"]
+__all__ = ["HotEndpoint"]

@@ -21,7 +21,7 @@ cdef enum Failure:
 
 cdef class MessageDecoder:
     cdef readonly object error
-    cdef readonly bint only_messages
+    cdef readonly bint _only_messages
     cdef object max_message_size
     cdef object max_fragments
     cdef object inflater
@@ -61,6 +61,9 @@ cdef class MessageDecoder:
     cdef fastws_utf8 utf8
     cdef bint is_ascii
 
+    cdef list _feed(self, object data)
+    cdef list _feed_from(self, bytearray storage, Py_ssize_t size)
+    cdef bint _has_rest(self)
     cdef list feed_octets(self, const uint8_t* data, Py_ssize_t size)
     cdef list feed_in_turn(self, const uint8_t* data, Py_ssize_t size)
     cdef int make_controls(self, list events) except -1
@@ -88,7 +91,9 @@ cdef class MessageEncoder:
     cdef Growing buffer  # the next one
     cdef bint in_message
 
-    cdef list take_all(self)
+    cdef list _take_all(self)
+    cdef Py_ssize_t _whole_text(self, object message, object key) except -1
+    cdef Py_ssize_t _whole_binary(self, object message, object key) except -1
     cdef Py_ssize_t append_large(self, int first, bytes payload) except -1
     cdef Py_ssize_t append(
         self, int first, const uint8_t* payload, Py_ssize_t size, object key,

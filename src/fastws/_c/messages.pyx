@@ -4,7 +4,9 @@
 """The accelerated twin of `fastws._py.messages`; the reference documents each name."""
 
 cimport cython
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
+from cpython.bytearray cimport (
+    PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE,
+)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
@@ -98,7 +100,7 @@ cdef class MessageDecoder:
         max_fragments = rules.check_limit("max_fragments", max_fragments, 1)
         step = rules.check_limit("step", step, 1)
         with cython.critical_section(self):
-            self.only_messages = True
+            self._only_messages = True
             self.inflater = inflater
             self.turn = None if inflater is None else RLock()
             self.step = (
@@ -123,6 +125,15 @@ cdef class MessageDecoder:
 
     def feed(self, data):
         """Decode what the socket delivered."""
+        return self._feed(data)
+
+    @property
+    @cython.critical_section
+    def has_pending(self):
+        """Whether the last `feed` stopped before the end of its data."""
+        return self._has_rest()
+
+    cdef list _feed(self, object data):
         cdef Octets octets
         acquire(data, &octets)
         try:
@@ -130,10 +141,13 @@ cdef class MessageDecoder:
         finally:
             release(&octets)
 
-    @property
-    @cython.critical_section
-    def has_pending(self):
-        """Whether the last `feed` stopped before the end of its data."""
+    cdef list _feed_from(self, bytearray storage, Py_ssize_t size):
+        if storage is None:
+            raise rules.bytes_like_required(storage)
+        size = max(0, min(size, PyByteArray_GET_SIZE(storage)))
+        return self.feed_octets(<const uint8_t*> PyByteArray_AS_STRING(storage), size)
+
+    cdef bint _has_rest(self):
         return self.rest is not None
 
     def __reduce__(self):
@@ -159,7 +173,7 @@ cdef class MessageDecoder:
             with cython.critical_section(self):
                 self.failure = NO_FAILURE
                 self.controls = 0
-                self.only_messages = not self.done
+                self._only_messages = not self.done
                 if not self.done:
                     self.budget = self.step
                     if self.rest is None:
@@ -389,7 +403,7 @@ cdef class MessageDecoder:
         events.append(held)
         self.controls += 1
         if opcode != OPCODE_CLOSE:
-            self.only_messages = False
+            self._only_messages = False
             self.budget -= CONTROL_COST
         elif whole:
             self.finish()
@@ -531,7 +545,7 @@ cdef class MessageDecoder:
     cdef void finish(self) noexcept:
         """Decode no more, and let go of what was kept."""
         self.done = True
-        self.only_messages = False
+        self._only_messages = False
         self.tail_size = 0
         self.rest = None
         self.reset_message()
@@ -610,16 +624,16 @@ cdef class MessageEncoder:
         with cython.critical_section(self):
             if self.buffers is None:
                 return growing_take(&self.buffer)
-        return b"".join(self.take_all())
+        return b"".join(self._take_all())
 
     def take_buffers(self):
         """As `take`, but without copying large payloads together with the rest."""
-        return self.take_all()
+        return self._take_all()
 
     def __reduce__(self):
         raise rules.not_copyable(self)
 
-    cdef list take_all(self):
+    cdef list _take_all(self):
         cdef list buffers, none = None
         with cython.critical_section(self):
             if self.buffers is None:
@@ -630,6 +644,12 @@ cdef class MessageEncoder:
             if self.buffer.size:
                 buffers.append(growing_take(&self.buffer))
             return buffers
+
+    cdef Py_ssize_t _whole_text(self, object message, object key) except -1:
+        return self.append_text(OPCODE_TEXT, message, key, True)
+
+    cdef Py_ssize_t _whole_binary(self, object message, object key) except -1:
+        return self.append_bytes(WHOLE_BINARY, message, key)
 
     cdef Py_ssize_t append_text(self, int opcode, object text, object key, bint fin) except -1:
         # ASCII stands in the str as it will in the frame.

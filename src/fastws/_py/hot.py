@@ -1,9 +1,9 @@
-"""What happens for each message: the hot part of `Connection` and of asyncio's endpoints.
+"""What happens for each message: the hot part of asyncio's endpoints.
 
 This module knows how messages get from a read to who wants them, and answers into a write.
 What happens seldom (control frames, closing, compression, timers) it leaves to its
-subclasses: `fastws.connection.Connection`, and the endpoints in `fastws.aio`. It does not
-know the event loop but for `call_soon`, nor the transport but for `write`.
+subclasses: the endpoints in `fastws.aio`. It does not know the event loop but for `call_soon`,
+nor the transport but for `write`.
 """
 
 from __future__ import annotations
@@ -15,161 +15,16 @@ from fastws.exceptions import ConnectionClosed
 from fastws.spec import CORK_LIMIT, MANY_EVENTS, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from typing_extensions import Buffer
 
     from fastws.events import Event
 
-    from .messages import MessageDecoder, MessageEncoder
+    from .connection import Connection
 
-__all__ = ["HotConnection", "HotEndpoint"]
+__all__ = ["HotEndpoint"]
 
 # The members of an enum are slow to get at.
-_OPEN = State.OPEN
 _CLOSED = State.CLOSED
-
-
-class HotConnection:
-    """The hot part of `fastws.Connection`, which documents the attributes.
-
-    Args:
-        decoder: of what is received.
-        encoder: of what is sent.
-        make_key: returns a new mask key; None on a server.
-        plain: whether messages are sent as they are, uncompressed.
-    """
-
-    __slots__ = (
-        "_decoder",
-        "_encoder",
-        "_make_key",
-        "_plain",
-        "close_code",
-        "only_messages",
-        "state",
-    )
-
-    state: State
-    close_code: int | None
-    only_messages: bool
-
-    def __init__(
-        self,
-        decoder: MessageDecoder,
-        encoder: MessageEncoder,
-        make_key: Callable[[], bytes] | None,
-        plain: bool,
-    ) -> None:
-        self.state = State.OPEN
-        self.close_code = None
-        self.only_messages = True
-        self._decoder = decoder
-        self._encoder = encoder
-        self._make_key = make_key
-        self._plain = plain
-
-    def __reduce__(self) -> NoReturn:
-        raise rules.not_copyable(self)
-
-    def receive_data(self, data: Buffer) -> list[Event]:
-        """Take what the peer sent; queue what has to be answered.
-
-        Pings are answered and so is a close frame. After a violation of the protocol
-        `error` is set and a close frame says so. That close frame comes after what is sent
-        until `data_to_send` is called: the answers to the messages before.
-
-        What costs much is done in steps: see `has_pending`.
-
-        Args:
-            data: any number of bytes, cut anywhere.
-
-        Returns:
-            the messages and control frames that are complete now, in order.
-
-        Raises:
-            TypeError: if `data` is not bytes-like.
-        """
-        decoder = self._decoder
-        try:
-            events = decoder.feed(data)
-        except BaseException:
-            self._take_control([])  # the decoder may have failed: that ends the connection
-            raise
-        if self.close_code is not None:
-            return []
-        self.only_messages = decoder.only_messages
-        if not self.only_messages:
-            self._take_control(events)
-        return events
-
-    def send(self, message: Any, *, fin: bool = True, compress: bool | None = None) -> int:
-        """Queue a text (str) or binary (bytes-like) message.
-
-        Args:
-            message: the message, or with `fin=False` its first fragment; or what `prepare`
-                made of one.
-            fin: whether this is all of it; otherwise `continuation` has to follow.
-            compress: whether to compress it, where that was agreed on; None to decide by
-                its size, and send it plain if compression does not pay.
-
-        Returns:
-            how many bytes wait for `data_to_send` now.
-
-        Raises:
-            TypeError: if `message` is none of these.
-            ValueError: if `message` has lone surrogates.
-            StateError: if a fragmented message is not finished.
-            ConnectionClosed: if we sent or received a close frame.
-        """
-        if self.state is not _OPEN:
-            self.check_open()
-        make_key = self._make_key
-        key = None if make_key is None else make_key()
-        if fin and self._plain:
-            # Most messages are one frame and go as they are.
-            if type(message) is str:
-                return self._encoder.text(message, key)
-            if type(message) is bytes:
-                return self._encoder.binary(message, key)
-        return self._send(message, fin, compress, key)
-
-    def buffers_to_send(self) -> list[bytes]:
-        """As `data_to_send`, but without copying large messages together with the rest.
-
-        Returns:
-            what to send, one after the other; in how many pieces is not said.
-        """
-        if self.close_code is not None and self.state is _OPEN:
-            self._answer_close()
-        return self._encoder.take_buffers()
-
-    @property
-    def has_pending(self) -> bool:
-        """Whether the last `receive_data` had done enough and left the rest of its data for the
-        next call: it stops after some 256 KiB of inflated messages, or 1,024 control frames. Take
-        what it returned, send what has to be sent, and call `receive_data(b"")`, as long as this
-        is true, before you read from the socket again.
-        """
-        return self._decoder.has_pending and self.close_code is None
-
-    # For the subclass to fill in -------------------------------------------------------
-
-    def check_open(self) -> None:
-        """Raise ConnectionClosed if the connection is not open."""
-        raise NotImplementedError
-
-    def _take_control(self, events: list[Event]) -> None:
-        """Deal with what is no message: control frames and the decoder's error."""
-        raise NotImplementedError
-
-    def _send(self, message: Any, fin: bool, compress: bool | None, key: bytes | None) -> int:
-        """Queue a message that is not simply one frame."""
-        raise NotImplementedError
-
-    def _answer_close(self) -> None:
-        """Queue our close frame, as the answer to the peer's or its violation."""
-        raise NotImplementedError
 
 
 class HotEndpoint:
@@ -200,7 +55,7 @@ class HotEndpoint:
     _buffer: memoryview
     _loop: Any
     _transport: Any
-    _connection: HotConnection | None
+    _connection: Connection | None
 
     def __init__(self) -> None:
         self._transport = None
@@ -366,7 +221,7 @@ class HotEndpoint:
     def _keep(self, events: list[Event]) -> None:
         assert self._connection is not None
         messages: list[Any] = events
-        if not self._connection.only_messages:
+        if not self._connection._only_messages:
             messages = [event for event in events if isinstance(event, (str, bytes))]
             if not messages:
                 return
@@ -434,7 +289,7 @@ class HotEndpoint:
     def _received(self, events: list[Event]) -> None:
         """Messages and control frames arrived; must not raise."""
 
-    def _sendable(self) -> HotConnection:
+    def _sendable(self) -> Connection:
         """Return the connection; raise ConnectionClosed if there is none yet."""
         raise NotImplementedError
 

@@ -49,7 +49,8 @@ _TEXT = Opcode.TEXT.value
 _BINARY = Opcode.BINARY.value
 # The first byte of a whole message in one frame.
 _WHOLE_TEXT = FIN | _TEXT
-_WHOLE = frozenset({_WHOLE_TEXT, FIN | _BINARY})
+_WHOLE_BINARY = FIN | _BINARY
+_WHOLE = frozenset({_WHOLE_TEXT, _WHOLE_BINARY})
 
 # From this size on, in bytes, a payload is not copied to what goes before it.
 _NOT_COPIED = 64 << 10
@@ -97,8 +98,6 @@ class MessageDecoder:
         has_pending: whether the last `feed` stopped at `step`, with the rest of the
             data still to be decoded. `feed(b"")` goes on with it; so does data that is
             fed later, behind it.
-        only_messages: whether the last `feed` met nothing but messages: no control frame
-            and no violation.
 
     Raises:
         TypeError: if a limit is not an int.
@@ -119,6 +118,7 @@ class MessageDecoder:
         "_masked",
         "_max_fragments",
         "_max_message_size",
+        "_only_messages",
         "_opcode",
         "_remaining",
         "_rest",
@@ -129,11 +129,10 @@ class MessageDecoder:
         "_text",
         "_utf8",
         "error",
-        "only_messages",
     )
 
     error: errors.ProtocolError | None
-    only_messages: bool
+    _only_messages: bool  # whether the last `feed` met no control frame and no violation
 
     def __init__(
         self,
@@ -145,7 +144,7 @@ class MessageDecoder:
         step: int | None = None,
     ) -> None:
         self.error = None
-        self.only_messages = True
+        self._only_messages = True
         self._inflater = inflater
         self._inflating = False
         self._rsv = 0 if inflater is None else RSV1
@@ -194,7 +193,7 @@ class MessageDecoder:
         events: list[Event] = []
         if self._inflating:
             raise rules.being_fed()
-        self.only_messages = not self._done
+        self._only_messages = not self._done
         if self._done:
             return events
         if self._tail or self._rest:
@@ -217,6 +216,17 @@ class MessageDecoder:
     @property
     def has_pending(self) -> bool:
         """Whether the last `feed` stopped before the end of its data; see the class."""
+        return self._has_rest()
+
+    # For `Connection`, which calls these in C where it is compiled.
+
+    _feed = feed
+
+    def _feed_from(self, storage: bytearray, size: int) -> list[Event]:
+        """Decode the first `size` bytes of a buffer, which must not be resized meanwhile."""
+        return self.feed(memoryview(storage)[: max(size, 0)])
+
+    def _has_rest(self) -> bool:
         return self._rest != b""
 
     def __reduce__(self) -> NoReturn:
@@ -305,7 +315,7 @@ class MessageDecoder:
             self._finish()
         elif len(payload) == length:
             events.append(Ping(payload) if opcode == Opcode.PING else Pong(payload))
-            self.only_messages = False
+            self._only_messages = False
             self._budget -= CONTROL_COST
 
     def _begin_frame(self, first: int, length: int, key: bytes) -> None:
@@ -394,7 +404,7 @@ class MessageDecoder:
     def _finish(self) -> None:
         """Decode no more, and let go of what was kept."""
         self._done = True
-        self.only_messages = False
+        self._only_messages = False
         self._remaining = 0
         self._tail = self._rest = b""
         self._reset_message()
@@ -540,6 +550,18 @@ class MessageEncoder:
 
     def __reduce__(self) -> NoReturn:
         raise rules.not_copyable(self)
+
+    # For `Connection`, which calls these in C where it is compiled.
+
+    _take_all = take_buffers
+
+    def _whole_text(self, message: str, key: bytes | None) -> int:
+        """Append a text message that is exactly a str."""
+        return self._append_data(_WHOLE_TEXT, message.encode(), key)
+
+    def _whole_binary(self, message: bytes, key: bytes | None) -> int:
+        """Append a binary message that is exactly bytes."""
+        return self._append_data(_WHOLE_BINARY, message, key)
 
     def _append_data(self, first: int, octets: bytes, key: Buffer | None) -> int:
         """Append a data frame, if it is its turn (RFC 6455 §5.4)."""

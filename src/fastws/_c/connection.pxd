@@ -1,0 +1,39 @@
+"""The C types of `fastws._py.connection`, which is the source of `fastws._c.connection` as well."""
+
+from fastws._c.messages cimport MessageDecoder, MessageEncoder
+
+cdef object _OPEN
+
+
+cdef class Connection:
+    cdef readonly object role
+    cdef readonly object deflate
+    cdef readonly object state
+    cdef readonly object close_code
+    cdef readonly MessageDecoder _decoder
+    cdef readonly MessageEncoder _encoder
+    cdef readonly bint _plain
+    cdef readonly bint _only_messages
+    cdef object _deflater
+    cdef object _make_key
+    cdef object _phase
+    cdef object _ending
+    cdef object _pong_owed
+    cdef bint _compressing
+    cdef bint _pongs_held
+
+    # `receive_data` of the first `size` bytes of a buffer that is not resized meanwhile, `send`,
+    # `buffers_to_send` and `has_pending`, for callers in C that are in a critical section.
+    cdef list _receive_from(self, bytearray storage, Py_ssize_t size)
+    cdef Py_ssize_t _queue(self, object message, bint fin, object compress) except -1
+    cdef list _take(self)
+    cdef bint _has_pending(self)
+
+    cdef list _react(self, list events)
+    cdef int _handle_control(self, list events) except -1
+    cdef Py_ssize_t _queue_frame(
+        self, object message, bint fin, object compress, object key
+    ) except -1
+    cdef bytes _compress(self, object prepared, bint shared, bint fin, object compress)
+    cdef object _mask_key(self)
+    cdef int _advance(self, object cause, object code, object reason, object error) except -1

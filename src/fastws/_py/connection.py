@@ -1,0 +1,517 @@
+# cython: language_level=3, freethreading_compatible=True, subinterpreters_compatible=no
+# cython: autotestdict=False, nonecheck=True, annotation_typing=False
+# cython: binding=True, embedsignature.format=clinic
+"""What a connection does, between the codec and `fastws.connection`, which says how to use it.
+
+This module knows the phases of a connection's life, what answers a ping, a close frame and a
+violation of the protocol, and which messages are compressed (RFC 6455 §5-§7, RFC 7692 §6). It
+does not know where bytes come from and go to, nor clocks, tasks or where mask keys are drawn.
+
+It is the source of both twins: `fastws._c.connection` is this file compiled, with the C types of
+`_c/connection.pxd`. Names in it that begin with an underscore and stand there are C functions.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from fastws import _cython as cython
+from fastws import rules
+from fastws.deflate import Deflater
+from fastws.events import Close, Ping
+from fastws.exceptions import ConnectionClosed
+from fastws.prepared import PreparedMessage, prepare
+from fastws.spec import CloseCode, Opcode, State
+
+from .messages import MessageDecoder, MessageEncoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Buffer
+
+    from fastws.deflate import Agreement, CompressorParameters
+    from fastws.events import Event
+    from fastws.exceptions import ProtocolError
+    from fastws.spec import Role
+
+if cython.compiled:  # pragma: no cover
+    import cython  # type: ignore[import-untyped, no-redef]
+
+__all__ = ["Connection"]
+
+
+# The life of a connection ---------------------------------------------------------------
+
+
+class _Phase(Enum):
+    OPEN = "messages go both ways"
+    ANSWERING = "nothing more is received, and our close frame comes after the answers"
+    CLOSING = "nothing more is sent, and the peer's close frame is to come"
+    CLOSED = "nothing more is received or sent"
+
+
+class _Cause(Enum):
+    CLOSE = "the application closes"
+    FAIL = "the application gives up"
+    PEER_CLOSE = "the peer's close frame"
+    VIOLATION = "the peer broke the protocol, or decoding failed"
+    EOF = "the stream ended"
+    ANSWER = "all answers are given"
+
+
+# By phase and cause: the next phase, and whether our close frame announces it. What is not here
+# changes nothing.
+_LIFE: Final = {
+    (_Phase.OPEN, _Cause.CLOSE): (_Phase.CLOSING, True),  # §7.1.2
+    (_Phase.OPEN, _Cause.FAIL): (_Phase.CLOSED, True),  # §7.1.7
+    (_Phase.OPEN, _Cause.PEER_CLOSE): (_Phase.ANSWERING, False),  # §5.5.1: "MAY delay sending"
+    (_Phase.OPEN, _Cause.VIOLATION): (_Phase.ANSWERING, False),  # §7.1.7
+    (_Phase.OPEN, _Cause.EOF): (_Phase.CLOSED, False),  # §7.1.5
+    (_Phase.ANSWERING, _Cause.ANSWER): (_Phase.CLOSED, True),  # §5.5.1, §7.1.7
+    (_Phase.CLOSING, _Cause.FAIL): (_Phase.CLOSED, False),  # §7.1.7
+    (_Phase.CLOSING, _Cause.PEER_CLOSE): (_Phase.CLOSED, False),  # §7.1.4
+    (_Phase.CLOSING, _Cause.VIOLATION): (_Phase.CLOSED, False),  # §7.1.7
+    (_Phase.CLOSING, _Cause.EOF): (_Phase.CLOSED, False),  # §7.1.5
+}
+
+# What the application sees of it. It may still send what answers the last messages.
+_STATES: Final = {
+    _Phase.OPEN: State.OPEN,
+    _Phase.ANSWERING: State.OPEN,
+    _Phase.CLOSING: State.CLOSING,
+    _Phase.CLOSED: State.CLOSED,
+}
+
+# The members of an enum are slow to get at.
+_OPEN = State.OPEN
+_NO_STATUS: Final = CloseCode.NO_STATUS_RCVD.value
+
+
+@cython.cclass
+class Connection:
+    """Connection(role, decoder, deflate=None, make_key=None)\n--\n
+    One end of a WebSocket connection: `fastws.Connection`, made of its parts.
+
+    Args:
+        role: which end we are.
+        decoder: decodes what is received.
+        deflate: how messages are compressed; None for not at all.
+        make_key: returns a new mask key; None on a server.
+    """
+
+    __slots__ = (
+        "_compressing",
+        "_decoder",
+        "_deflater",
+        "_encoder",
+        "_ending",
+        "_make_key",
+        "_only_messages",
+        "_phase",
+        "_plain",
+        "_pong_owed",
+        "_pongs_held",
+        "close_code",
+        "deflate",
+        "role",
+        "state",
+    )
+
+    role: Role
+    deflate: Agreement | None
+    # What follows from the phase, for those who look at each message.
+    state: State
+    close_code: int | None
+
+    @cython.critical_section
+    def __init__(
+        self,
+        role: Role,
+        decoder: MessageDecoder,
+        deflate: Agreement | None = None,
+        make_key: Callable[[], bytes] | None = None,
+    ) -> None:
+        self.role = role
+        self.deflate = deflate
+        self._phase = _Phase.OPEN
+        self.state = _OPEN
+        self.close_code = None
+        # How it ended; while it is closing, what our close frame says.
+        self._ending: tuple[int, str, ProtocolError | None] | None = None
+        self._decoder = decoder
+        self._encoder = MessageEncoder()
+        self._only_messages = True  # in the last `receive_data`: no control frame, no violation
+        self._deflater = None if deflate is None else Deflater(deflate)
+        self._plain = deflate is None  # messages are sent as they are
+        self._compressing = False  # a message that is sent in fragments
+        self._make_key = make_key
+        self._pongs_held = False
+        self._pong_owed: bytes | None = None
+
+    def __reduce__(self) -> NoReturn:
+        raise rules.not_copyable(self)
+
+    # Receiving -------------------------------------------------------------------
+
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.critical_section
+    def receive_data(self, data: Buffer) -> list[Event]:
+        """Take what the peer sent; queue what has to be answered.
+
+        Pings are answered and so is a close frame. After a violation of the protocol
+        `error` is set and a close frame says so. That close frame comes after what is sent
+        until `data_to_send` is called: the answers to the messages before.
+
+        What costs much is done in steps: see `has_pending`.
+
+        Args:
+            data: any number of bytes, cut anywhere.
+
+        Returns:
+            the messages and control frames that are complete now, in order.
+
+        Raises:
+            TypeError: if `data` is not bytes-like.
+        """
+        try:
+            events = self._decoder._feed(data)
+        except BaseException:
+            self._react([])  # the decoder may have failed: that ends the connection
+            raise
+        return self._react(events)
+
+    def _receive_from(self, storage: bytearray, size: int) -> list[Event]:
+        try:
+            events = self._decoder._feed_from(storage, size)
+        except BaseException:
+            self._react([])
+            raise
+        return self._react(events)
+
+    @property
+    @cython.critical_section
+    def has_pending(self) -> bool:
+        """Whether the last `receive_data` had done enough and left the rest of its data for the
+        next call: it stops after some 256 KiB of inflated messages, or 1,024 control frames. Take
+        what it returned, send what has to be sent, and call `receive_data(b"")`, as long as this
+        is true, before you read from the socket again.
+        """
+        return self._has_pending()
+
+    def _has_pending(self) -> bool:
+        return self._decoder._has_rest() and self.close_code is None
+
+    @cython.critical_section
+    def receive_eof(self) -> None:
+        """Note that the stream has ended: the peer will send nothing more.
+
+        If that comes before the peer's close frame, the connection is lost: `state` becomes
+        CLOSED and `close_code` 1006, even if we sent a close frame, and none is queued now.
+        What was queued before is still returned by `data_to_send`, as the peer may have shut
+        down only its writing side. Part of a message is dropped.
+
+        After the peer's close frame or a violation, nothing changes, and what came before can
+        still be answered.
+        """
+        self._advance(_Cause.EOF, CloseCode.ABNORMAL_CLOSURE.value, "", None)
+
+    def _react(self, events: list[Event]) -> list[Event]:
+        """Answer what came in; return what the application gets of it."""
+        if self.close_code is not None:
+            return []
+        self._only_messages = self._decoder._only_messages
+        if not self._only_messages:
+            self._handle_control(events)
+        return events
+
+    def _handle_control(self, events: list[Event]) -> int:
+        for event in events:
+            if isinstance(event, Ping):
+                # §5.5.2: answer "unless it already received a Close frame"; having sent
+                # one ourselves, there is nothing left to keep alive.
+                if self.state is not _OPEN:
+                    continue
+                if self._pongs_held:
+                    self._pong_owed = event.data
+                else:
+                    self._encoder.pong(event.data, self._mask_key())
+            elif isinstance(event, Close):
+                self._advance(_Cause.PEER_CLOSE, event.code, event.reason, None)
+        error = self._decoder.error
+        if error is not None:
+            self._advance(_Cause.VIOLATION, error.close_code.value, str(error), error)
+        return 0
+
+    # Sending -----------------------------------------------------------------------
+
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.critical_section
+    def send(
+        self,
+        message: str | Buffer | PreparedMessage,
+        *,
+        fin: bool = True,
+        compress: bool | None = None,
+    ) -> int:
+        """Queue a text (str) or binary (bytes-like) message.
+
+        Args:
+            message: the message, or with `fin=False` its first fragment; or what `prepare`
+                made of one.
+            fin: whether this is all of it; otherwise `continuation` has to follow.
+            compress: whether to compress it, where that was agreed on; None to decide by
+                its size, and send it plain if compression does not pay.
+
+        Returns:
+            how many bytes wait for `data_to_send` now.
+
+        Raises:
+            TypeError: if `message` is none of these.
+            ValueError: if `message` has lone surrogates.
+            StateError: if a fragmented message is not finished.
+            ConnectionClosed: if we sent or received a close frame.
+        """
+        return self._queue(message, fin, compress)
+
+    def _queue(
+        self, message: str | Buffer | PreparedMessage, fin: bool, compress: bool | None
+    ) -> int:
+        if self.state is not _OPEN:
+            self.check_open()
+        key = None if self._make_key is None else self._make_key()
+        if fin and self._plain:
+            # Most messages are one frame and go as they are.
+            if type(message) is str:
+                return self._encoder._whole_text(message, key)
+            if type(message) is bytes:
+                return self._encoder._whole_binary(message, key)
+        return self._queue_frame(message, fin, compress, key)
+
+    def _queue_frame(
+        self,
+        message: str | Buffer | PreparedMessage,
+        fin: bool,
+        compress: bool | None,
+        key: bytes | None,
+    ) -> int:
+        """Queue a message that is prepared, may be compressed or begins with this frame."""
+        deflater = self._deflater
+        if isinstance(message, PreparedMessage):
+            prepared = message
+        elif deflater is not None and deflater.able and compress is not False:
+            prepared = prepare(message)
+        elif isinstance(message, str):
+            return self._encoder.text(message, key, fin=fin)
+        else:
+            return self._encoder.binary(message, key, fin=fin)
+        compressed = self._compress(prepared, prepared is message, fin, compress)
+        payload = prepared.payload if compressed is None else compressed
+        rsv1 = compressed is not None
+        try:
+            queued = self._encoder.frame(prepared.opcode, payload, fin=fin, rsv1=rsv1, key=key)
+        except BaseException:
+            if deflater is not None:
+                deflater.forget()
+            raise
+        self._compressing = rsv1 and not fin
+        return queued
+
+    def _compress(
+        self, prepared: PreparedMessage, shared: bool, fin: bool, compress: bool | None
+    ) -> bytes | None:
+        """Return what to send in place of the payload; None if it is to go out plain.
+
+        Our compressor may refer only to what the peer's decompressor got from it: it has to
+        forget what was not sent, and everything when the peer got something else.
+        """
+        deflater = self._deflater
+        if deflater is None or not deflater.able or compress is False:
+            return None
+        size = len(prepared.payload)
+        # How large a message in fragments will be is not known.
+        if fin and not compress and size < deflater.threshold:
+            return None
+        if shared and fin:
+            payload = prepared.compressed(deflater.parameters)
+            deflater.forget()
+        else:
+            payload = deflater.deflate(prepared.payload, fin)
+        if fin and not compress and len(payload) >= size:
+            deflater.forget()
+            return None
+        return payload
+
+    @cython.critical_section
+    def continuation(self, fragment: str | Buffer, *, fin: bool = True) -> None:
+        """Queue a further fragment of a message, by default its last.
+
+        Raises:
+            TypeError: if `fragment` is neither str nor bytes-like.
+            ValueError: if `fragment` has lone surrogates.
+            StateError: if there is no fragmented message to continue.
+            ConnectionClosed: if we sent or received a close frame.
+        """
+        self.check_open()
+        if not self._compressing:
+            self._encoder.continuation(fragment, self._mask_key(), fin=fin)
+            return
+        assert self._deflater is not None
+        payload = self._deflater.deflate(prepare(fragment).payload, fin)
+        self._encoder.frame(Opcode.CONTINUATION, payload, fin=fin, key=self._mask_key())
+        self._compressing = not fin
+
+    @cython.critical_section
+    def ping(self, data: Buffer = b"") -> None:
+        """Queue a ping with at most 125 bytes of data (RFC 6455 §5.5.2).
+
+        Raises:
+            TypeError: if `data` is not bytes-like.
+            ValueError: if `data` is too long.
+            ConnectionClosed: if we sent or received a close frame.
+        """
+        self.check_open()
+        self._encoder.ping(data, self._mask_key())
+
+    @cython.critical_section
+    def pong(self, data: Buffer = b"") -> None:
+        """Queue a pong that no ping asked for (RFC 6455 §5.5.3).
+
+        Raises:
+            TypeError: if `data` is not bytes-like.
+            ValueError: if `data` is too long.
+            ConnectionClosed: if we sent or received a close frame.
+        """
+        self.check_open()
+        self._encoder.pong(data, self._mask_key())
+
+    @cython.critical_section
+    def hold_pongs(self, held: bool) -> None:
+        """Say whether the peer takes too little of what is sent.
+
+        While it does, its pings are not answered one by one, which would let it fill our
+        memory: the last of them is, afterwards (RFC 6455 §5.5.3).
+        """
+        self._pongs_held = held
+        owed = self._pong_owed
+        if owed is not None and not held:
+            self._pong_owed = None
+            if self.state is _OPEN:
+                self._encoder.pong(owed, self._mask_key())
+
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.critical_section
+    def data_to_send(self) -> bytes:
+        """Hand over everything queued since the last call, and at the end our close frame if
+        that is what is left to say."""
+        return b"".join(self._take())
+
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.critical_section
+    def buffers_to_send(self) -> list[bytes]:
+        """As `data_to_send`, but without copying large messages together with the rest.
+
+        Returns:
+            what to send, one after the other; in how many pieces is not said.
+        """
+        return self._take()
+
+    def _take(self) -> list[bytes]:
+        if self.close_code is not None and self.state is _OPEN:
+            # §5.5.1: "it typically echos the status code it received".
+            assert self._ending is not None
+            code, reason, error = self._ending
+            self._advance(_Cause.ANSWER, None if code == _NO_STATUS else code, reason, error)
+        return self._encoder._take_all()
+
+    @property
+    def bytes_queued(self) -> int:
+        """How many bytes wait for `data_to_send`."""
+        return len(self._encoder)
+
+    @property
+    def compressor(self) -> CompressorParameters | None:
+        """How messages are compressed that we send; None if they are not."""
+        deflater = self._deflater
+        return deflater.parameters if deflater is not None and deflater.able else None
+
+    def _mask_key(self) -> bytes | None:
+        return None if self._make_key is None else self._make_key()
+
+    # The end (RFC 6455 §7) -----------------------------------------------------------
+
+    @cython.critical_section
+    def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Queue a close frame; nothing, if there was one already or the peer's is to be
+        answered.
+
+        Args:
+            code: a close code that may travel (RFC 6455 §7.4); None to send none.
+            reason: at most 123 bytes in UTF-8; none without a code.
+
+        Raises:
+            ValueError: if the code may not travel or the reason is too long.
+        """
+        self._advance(_Cause.CLOSE, code, reason, None)
+
+    @cython.critical_section
+    def fail(self, code: int, reason: str) -> None:
+        """End the connection for a reason of our own, without waiting for the peer's close
+        frame (RFC 6455 §7.1.7); the close frame that says so is queued.
+
+        Args:
+            code: a close code that may travel (RFC 6455 §7.4).
+            reason: at most 123 bytes in UTF-8.
+
+        Raises:
+            ValueError: if the code may not travel or the reason is too long.
+        """
+        self._advance(_Cause.FAIL, code, reason, None)
+
+    @cython.critical_section
+    def check_open(self) -> None:
+        """Raise what `send` would if the connection is not open.
+
+        Raises:
+            ConnectionClosed: if we sent or received a close frame.
+        """
+        if self.state is not _OPEN:
+            assert self._ending is not None
+            code, reason, error = self._ending
+            raise ConnectionClosed(code, reason) from error
+
+    @property
+    @cython.critical_section
+    def close_reason(self) -> str:
+        """The reason that came with `close_code`."""
+        return "" if self.close_code is None or self._ending is None else self._ending[1]
+
+    @property
+    @cython.critical_section
+    def error(self) -> ProtocolError | None:
+        """The peer's violation of the protocol, if that is what ended the connection; an
+        InternalError if `receive_data` raised.
+        """
+        return None if self._ending is None else self._ending[2]
+
+    def _advance(
+        self, cause: _Cause, code: int | None, reason: str, error: ProtocolError | None
+    ) -> int:
+        """Enter the phase that this leads to, if it leads to one."""
+        step = _LIFE.get((self._phase, cause))
+        if step is None:
+            return 0
+        phase, announced = step
+        if announced:
+            self._encoder.close(code, reason, self._mask_key())
+        code = _NO_STATUS if code is None else int(code)
+        self._ending = (code, reason, error)
+        self._phase = phase
+        self.close_code = None if phase is _Phase.CLOSING else code
+        self.state = _STATES[phase]
+        return 0
