@@ -29,6 +29,8 @@ find "$tree" \( -name '*.so' -o -name '*.c' -o -name '*.egg-info' -o -name __pyc
 # Cython writes down where a source is as seen from the top of the package, and coverage looks
 # for it from where it runs: so this is where it runs.
 cd "$tree/src"
+# The one source that is interpreted as well; here it has to be where it is compiled to.
+cp fastws/_py/connection.py fastws/_c/
 
 say "the extension, with a trace of its lines"
 # Not by setup.py: it keeps the generated C out of src/, but Cython.Coverage reads in it which
@@ -36,7 +38,8 @@ say "the extension, with a trace of its lines"
 # declared `nogil` (such as read_header) would count as never run. What Cython would report to
 # sys.monitoring instead (from Python 3.13 on), coverage does not attribute to a .pyx.
 CFLAGS="-O1 -DCYTHON_TRACE=1 -DCYTHON_TRACE_NOGIL=1 -DCYTHON_USE_SYS_MONITORING=0" \
-    "$python" -m Cython.Build.Cythonize --quiet --force --inplace -X linetrace=True fastws/_c/*.pyx
+    "$python" -m Cython.Build.Cythonize --quiet --force --inplace -X linetrace=True \
+    fastws/_c/*.pyx fastws/_c/connection.py
 
 say "the tests"
 # Excluded is what runs, but cannot be seen to: the head of an inline function, and what a

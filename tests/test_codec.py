@@ -179,6 +179,12 @@ def test_codec_by_itself_needs_no_module_that_does_io(twin: SimpleNamespace) -> 
     assert choice(PACKAGE_ONLY + "import fastws.codec" + LOADED, twin.name) == ""
 
 
+def test_cython_is_for_building_only(twin: SimpleNamespace) -> None:
+    """Even of a source that is compiled and interpreted, and has a statement to import it."""
+    seen = "import sys, fastws.connection; print({'cython', 'Cython'} & set(sys.modules))"
+    assert choice(seen, twin.name) == "set()"
+
+
 @pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy, pickle.dumps])
 @pytest.mark.parametrize(
     "make",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from itertools import pairwise
+import pydoc
+import re
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import given, settings
@@ -28,6 +30,7 @@ from fastws import (
     encode_frame,
 )
 from fastws import connection as connection_module
+from fastws._py import connection as source
 
 SERVER, CLIENT = Role.SERVER, Role.CLIENT
 KEY = b"\x01\x02\x03\x04"
@@ -410,6 +413,132 @@ def test_fail_while_closing_sends_nothing_more(role):
     connection.fail(1011, "no answer")
     assert connection.data_to_send() == b""
     assert connection.close_code == 1011
+
+
+# The table of all that ends a connection -----------------------------------------------
+
+
+def close_from_peer(connection):
+    connection.receive_data(from_peer(connection, Opcode.CLOSE, b"\x0f\xa1theirs"))
+
+
+def violate(connection):
+    connection.receive_data(from_peer(connection, Opcode.CONTINUATION))
+
+
+CAUSES = {
+    "CLOSE": lambda c: c.close(4000, "ours"),
+    "FAIL": lambda c: c.fail(4002, "given up"),
+    "PEER_CLOSE": close_from_peer,
+    "VIOLATION": violate,
+    "EOF": lambda c: c.receive_eof(),
+}
+# By the phase: what leads there.
+WAYS = {
+    "OPEN": [()],
+    "ANSWERING": [("PEER_CLOSE",), ("VIOLATION",)],
+    "CLOSING": [("CLOSE",)],
+    "CLOSED": [("FAIL",), ("EOF",), ("CLOSE", "PEER_CLOSE"), ("CLOSE", "VIOLATION")],
+}
+
+
+def phase_of(connection: Connection) -> str:
+    if connection.state is State.OPEN and connection.close_code is not None:
+        return "ANSWERING"
+    return connection.state.name
+
+
+def how_it_ended(connection: Connection) -> tuple[object, ...]:
+    return connection.close_code, connection.close_reason, connection.error
+
+
+@roles
+@pytest.mark.parametrize(
+    ("phase", "way", "cause"),
+    [(phase, way, cause) for phase, cause in product(WAYS, CAUSES) for way in WAYS[phase]],
+)
+def test_a_cause_leads_where_the_table_says(role, phase, way, cause):
+    connection = Connection(role)
+    for step in way:
+        CAUSES[step](connection)
+    assert phase_of(connection) == phase
+    queued, ended = connection.bytes_queued, how_it_ended(connection)
+    CAUSES[cause](connection)
+    step = source._LIFE.get((source._Phase[phase], source._Cause[cause]))
+    if step is None:
+        assert (phase_of(connection), how_it_ended(connection)) == (phase, ended)
+        assert connection.bytes_queued == queued
+    else:
+        assert phase_of(connection) == step[0].name
+        assert (connection.bytes_queued > queued) is step[1]
+        assert (connection.close_code is None) is (step[0].name == "CLOSING")
+
+
+@roles
+@pytest.mark.parametrize("way", WAYS["ANSWERING"])
+def test_when_all_is_answered_it_is_closed_as_the_table_says(role, way):
+    connection = Connection(role)
+    CAUSES[way[0]](connection)
+    ended = how_it_ended(connection)
+    assert len(frames_of(connection)) == 1
+    step = source._LIFE[source._Phase.ANSWERING, source._Cause.ANSWER]
+    assert step == (source._Phase[phase_of(connection)], True)
+    assert how_it_ended(connection) == ended
+
+
+def test_the_table_has_no_other_phases_and_causes():
+    assert [phase.name for phase in source._Phase] == [*WAYS]
+    assert [cause.name for cause in source._Cause] == [*CAUSES, "ANSWER"]
+
+
+# What people see of it -----------------------------------------------------------------
+
+
+PUBLIC = [name for name in dir(Connection) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_help_shows_it_where_it_is_looked_for(name):
+    own, _, inherited = pydoc.plain(pydoc.render_doc(Connection)).partition(" inherited from ")
+    assert re.search(rf"^ \|  {name}\b", own, re.MULTILINE)
+    assert not re.search(rf"^ \|  {name}\b", inherited, re.MULTILINE)
+    member = vars(Connection)[name]
+    if callable(member):
+        assert member.__doc__.partition("\n")[0] in own
+
+
+# Buffers of endpoints ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "read"), [(3, 3), (7, 7), (99, 7), (0, 0), (-1, 0)])
+def test_the_beginning_of_a_buffer_is_received_as_its_bytes_are(size, read):
+    """Of the source as it is interpreted: only what is compiled can call it where it is."""
+    storage = bytearray(encode_frame(Opcode.TEXT, b"short"))
+    ours, other_ = (
+        source.Connection(CLIENT, source.MessageDecoder(masked=False)) for _ in range(2)
+    )
+    assert ours._receive_from(storage, size) == other_.receive_data(storage[:read])
+    rest = storage[read:]
+    assert ours.receive_data(rest) == other_.receive_data(rest)
+    ours._receive_from(storage, size)
+
+
+def test_decoding_that_fails_ends_the_connection_however_it_came():
+    class Broken:
+        def inflate(self, data, room, last):
+            raise OSError("broken")
+
+    frame = encode_frame(Opcode.TEXT, b"x", rsv1=True)
+    for receive in (
+        lambda connection: connection._receive_from(bytearray(frame), len(frame)),
+        lambda connection: connection.receive_data(frame),
+    ):
+        decoder = source.MessageDecoder(masked=False, inflater=Broken())
+        connection = source.Connection(CLIENT, decoder)
+        with pytest.raises(OSError, match="broken"):
+            receive(connection)
+        assert connection.close_code == 1011
+        assert connection.error is decoder.error
 
 
 # Mask keys ----------------------------------------------------------------------------

@@ -35,5 +35,6 @@ cdef class Connection:
         self, object message, bint fin, object compress, object key
     ) except -1
     cdef bytes _compress(self, object prepared, bint shared, bint fin, object compress)
+    cdef Py_ssize_t _answer_ping(self, object data) except -1
     cdef object _mask_key(self)
     cdef int _advance(self, object cause, object code, object reason, object error) except -1

@@ -84,9 +84,12 @@ _STATES: Final = {
     _Phase.CLOSED: State.CLOSED,
 }
 
-# The members of an enum are slow to get at.
+# The members of an enum are slow to get at, and no Python code is to run in critical sections.
 _OPEN = State.OPEN
+_BEGINNING: Final = _Phase.OPEN
+_CLOSE, _FAIL, _PEER_CLOSE, _VIOLATION, _EOF, _ANSWER = _Cause
 _NO_STATUS: Final = CloseCode.NO_STATUS_RCVD.value
+_ABNORMAL: Final = CloseCode.ABNORMAL_CLOSURE.value
 
 
 @cython.cclass
@@ -135,7 +138,7 @@ class Connection:
     ) -> None:
         self.role = role
         self.deflate = deflate
-        self._phase = _Phase.OPEN
+        self._phase = _BEGINNING
         self.state = _OPEN
         self.close_code = None
         # How it ended; while it is closing, what our close frame says.
@@ -216,7 +219,7 @@ class Connection:
         After the peer's close frame or a violation, nothing changes, and what came before can
         still be answered.
         """
-        self._advance(_Cause.EOF, CloseCode.ABNORMAL_CLOSURE.value, "", None)
+        self._advance(_EOF, _ABNORMAL, "", None)
 
     def _react(self, events: list[Event]) -> list[Event]:
         """Answer what came in; return what the application gets of it."""
@@ -237,13 +240,16 @@ class Connection:
                 if self._pongs_held:
                     self._pong_owed = event.data
                 else:
-                    self._encoder.pong(event.data, self._mask_key())
+                    self._answer_ping(event.data)
             elif isinstance(event, Close):
-                self._advance(_Cause.PEER_CLOSE, event.code, event.reason, None)
+                self._advance(_PEER_CLOSE, event.code, event.reason, None)
         error = self._decoder.error
         if error is not None:
-            self._advance(_Cause.VIOLATION, error.close_code.value, str(error), error)
+            self._advance(_VIOLATION, error.close_code.value, str(error), error)
         return 0
+
+    def _answer_ping(self, data: bytes) -> int:
+        return self._encoder.pong(data, self._mask_key())
 
     # Sending -----------------------------------------------------------------------
 
@@ -345,7 +351,6 @@ class Connection:
             return None
         return payload
 
-    @cython.critical_section
     def continuation(self, fragment: str | Buffer, *, fin: bool = True) -> None:
         """Queue a further fragment of a message, by default its last.
 
@@ -364,7 +369,6 @@ class Connection:
         self._encoder.frame(Opcode.CONTINUATION, payload, fin=fin, key=self._mask_key())
         self._compressing = not fin
 
-    @cython.critical_section
     def ping(self, data: Buffer = b"") -> None:
         """Queue a ping with at most 125 bytes of data (RFC 6455 §5.5.2).
 
@@ -376,7 +380,6 @@ class Connection:
         self.check_open()
         self._encoder.ping(data, self._mask_key())
 
-    @cython.critical_section
     def pong(self, data: Buffer = b"") -> None:
         """Queue a pong that no ping asked for (RFC 6455 §5.5.3).
 
@@ -400,7 +403,7 @@ class Connection:
         if owed is not None and not held:
             self._pong_owed = None
             if self.state is _OPEN:
-                self._encoder.pong(owed, self._mask_key())
+                self._answer_ping(owed)
 
     @cython.binding(False)
     @cython.embedsignature(True)
@@ -426,7 +429,7 @@ class Connection:
             # §5.5.1: "it typically echos the status code it received".
             assert self._ending is not None
             code, reason, error = self._ending
-            self._advance(_Cause.ANSWER, None if code == _NO_STATUS else code, reason, error)
+            self._advance(_ANSWER, None if code == _NO_STATUS else code, reason, error)
         return self._encoder._take_all()
 
     @property
@@ -457,7 +460,7 @@ class Connection:
         Raises:
             ValueError: if the code may not travel or the reason is too long.
         """
-        self._advance(_Cause.CLOSE, code, reason, None)
+        self._advance(_CLOSE, code, reason, None)
 
     @cython.critical_section
     def fail(self, code: int, reason: str) -> None:
@@ -471,7 +474,7 @@ class Connection:
         Raises:
             ValueError: if the code may not travel or the reason is too long.
         """
-        self._advance(_Cause.FAIL, code, reason, None)
+        self._advance(_FAIL, code, reason, None)
 
     @cython.critical_section
     def check_open(self) -> None:
