@@ -16,7 +16,7 @@ from .spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE, STEP, Role, S
 
 if TYPE_CHECKING or implementation == "py":
     from ._py.connection import Connection as _Connection
-else:
+else:  # pragma: no cover - the other twin
     from ._c.connection import Connection as _Connection
 
 if TYPE_CHECKING:

@@ -69,7 +69,7 @@ cdef class HotEndpoint:
 
     @cython.critical_section
     def _receive(self, data):
-        self.receive(data, memoryview(data).nbytes)
+        self.receive(data, len(data))
 
     @cython.critical_section
     def _sent(self, queued=None):
