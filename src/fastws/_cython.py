@@ -1,15 +1,15 @@
-"""What a source that is compiled and interpreted alike needs of Cython when it is interpreted.
+"""Stand-ins for `cython`, for sources that are both compiled and interpreted.
 
-This module knows the few names of Cython's pure-Python mode that such sources use, and does
-nothing by them. It does not know Cython, which is imported by nobody at run time:
+This module knows the few names of Cython's pure-Python mode that such sources use; interpreted,
+they do nothing. It does not know Cython, which nothing imports at run time:
 
     from fastws import _cython as cython
 
     if cython.compiled:
         import cython
 
-Where the source is compiled, Cython reads the second import itself, and no module is imported
-for it. What C types there are stands in the .pxd file of the compiled module.
+When such a source is compiled, Cython handles the second import itself. The C types are in the
+.pxd file of the compiled module.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ __all__ = ["binding", "cclass", "compiled", "critical_section", "embedsignature"
 _T = TypeVar("_T", bound=type)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-# Cython knows better, and does not ask.
+# When a source is compiled, Cython replaces this by True.
 compiled: Final[bool] = False
 
 
 def cclass(cls: _T) -> _T:
     """Make an extension type of a class.
 
-    The signature of one stands at the head of its docstring; that of a Python class does not.
+    The docstring of an extension type begins with its signature, which a Python class does not
+    need.
     """
     cls.__doc__ = (cls.__doc__ or "").rpartition("\n--\n\n")[2].lstrip() or None
     return cls

@@ -7,8 +7,8 @@ This module knows the phases of a connection's life, what answers a ping, a clos
 violation of the protocol, and which messages are compressed (RFC 6455 §5-§7, RFC 7692 §6). It
 does not know where bytes come from and go to, nor clocks, tasks or where mask keys are drawn.
 
-It is the source of both twins: `fastws._c.connection` is this file compiled, with the C types of
-`_c/connection.pxd`. Names in it that begin with an underscore and stand there are C functions.
+It is the source of both twins: `fastws._c.connection` is this file, compiled with the C types in
+`_c/connection.pxd`. The methods that are declared there are C functions in that twin.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ _STATES: Final = {
     _Phase.CLOSED: State.CLOSED,
 }
 
-# The members of an enum are slow to get at, and no Python code is to run in critical sections.
+# Globals, as looking up a member of an enum is slow and would interrupt a critical section.
 _OPEN = State.OPEN
 _BEGINNING: Final = _Phase.OPEN
 _CLOSE, _FAIL, _PEER_CLOSE, _VIOLATION, _EOF, _ANSWER = _Cause
