@@ -1,7 +1,7 @@
 """Holds the source tree to the import direction of DESIGN.md §1, by reading it.
 
-    spec <- exceptions <- rules <- _py | _c <- codec <- deflate <- connection <- aio <- cli
-    http <---------------------------------------------- handshake <----------'
+    spec <- exceptions <- errors <- rules <- _py | _c <- codec <- deflate <- connection <- aio
+    http <-------------------------------------------------- handshake <---------------' <- cli
 
 A module that is not there yet is no error; one that is not in the table below is.
 """
@@ -18,7 +18,7 @@ import fastws.spec
 
 ROOT = Path(fastws.spec.__file__).parent
 
-TWIN = {"exceptions", "events", "rules", "spec"}
+TWIN = {"errors", "exceptions", "events", "rules", "spec"}
 CODEC = TWIN | {"codec"}
 SANS_IO = CODEC | {"connection", "deflate", "handshake", "http", "prepared"}
 ALL = SANS_IO | {"aio", "cli", "demo", "integrations"}
@@ -28,8 +28,9 @@ ALLOWED: dict[str, set[str]] = {
     "spec": set(),
     "http": {"exceptions"},
     "exceptions": {"spec"},
+    "errors": {"exceptions", "spec"},
     "events": {"spec"},
-    "rules": {"exceptions", "events", "spec"},
+    "rules": {"errors", "exceptions", "events", "spec"},
     "_py": TWIN,
     "_c": TWIN,
     "capi": TWIN | {"_c"},

@@ -23,7 +23,7 @@ from fastws._c.messages cimport (
 )
 from fastws._c.utf8 cimport decode
 
-from fastws import rules  # no-cython-lint: buffers.pxd needs it
+from fastws import errors  # no-cython-lint: buffers.pxd needs it
 
 cdef enum:
     RSV_BITS = 0x70

@@ -13,7 +13,7 @@ from functools import cache
 from operator import index
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from . import exceptions as errors
+from . import errors
 from .spec import Role
 
 if TYPE_CHECKING:

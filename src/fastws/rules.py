@@ -13,7 +13,7 @@ from codecs import utf_8_decode
 from operator import index
 from typing import TYPE_CHECKING
 
-from . import exceptions as errors
+from . import errors
 from .events import Close
 from .spec import (
     CONTROL_BIT,
@@ -160,7 +160,7 @@ def close_payload(code: int | None, reason: str) -> bytes:
             lone surrogates.
     """
     if not isinstance(reason, str):
-        raise str_required(reason)
+        raise errors.str_required(reason)
     if code is None:
         if reason:
             raise ValueError("a close reason needs a close code")
@@ -222,62 +222,6 @@ def as_bytes(data: Buffer) -> bytes:
     try:
         view = memoryview(data)
     except TypeError:
-        raise bytes_like_required(data) from None
+        raise errors.bytes_like_required(data) from None
     with view:
         return view.tobytes()
-
-
-def bytes_like_required(value: object) -> TypeError:
-    return TypeError(f"a bytes-like object is required, not {type(value).__name__!r}")
-
-
-def writable_required(value: object) -> TypeError:
-    return TypeError(f"a writable bytes-like object is required, not {type(value).__name__!r}")
-
-
-def contiguous_required() -> BufferError:
-    return BufferError("a C-contiguous buffer is required")
-
-
-def str_required(value: object) -> TypeError:
-    return TypeError(f"a str is required, not {type(value).__name__!r}")
-
-
-def message_required(value: object) -> TypeError:
-    return TypeError(f"a message is a str or bytes-like object, not {type(value).__name__!r}")
-
-
-def fragment_of_other_kind(kind: str, fragment: object) -> TypeError:
-    return TypeError(f"fragments of a {kind} message cannot be {type(fragment).__name__!r}")
-
-
-def frame_is_immutable(name: str) -> AttributeError:
-    return AttributeError(f"a Frame is immutable: cannot set or delete {name!r}")
-
-
-def not_copyable(value: object) -> TypeError:
-    return TypeError(f"cannot copy or pickle {type(value).__name__!r} object: it has state")
-
-
-def mask_key_of_four_bytes() -> ValueError:
-    return ValueError("a mask key has 4 bytes")
-
-
-def offset_not_negative() -> ValueError:
-    return ValueError("offset must not be negative")
-
-
-def not_in_message() -> errors.StateError:
-    return errors.StateError("continuation() without a fragmented message to continue")
-
-
-def being_fed() -> errors.StateError:
-    return errors.StateError("the decoder is decoding already: its inflater must not feed it")
-
-
-def already_waiting() -> errors.StateError:
-    return errors.StateError("another task is waiting for a message")
-
-
-def in_message() -> errors.StateError:
-    return errors.StateError("a fragmented message is not finished; send continuation() first")

@@ -16,8 +16,7 @@ from fastws._c.masking cimport read_key
 
 from functools import cache
 
-from fastws import exceptions as errors
-from fastws import rules
+from fastws import errors, rules
 from fastws.spec import DEFAULT_MAX_MESSAGE_SIZE, Opcode
 
 __all__ = ["Frame", "FrameDecoder", "encode_frame"]
@@ -58,10 +57,10 @@ cdef class Frame:
             self.rsv3 = rsv3
 
     def __setattr__(self, name, value):
-        raise rules.frame_is_immutable(name)
+        raise errors.frame_is_immutable(name)
 
     def __delattr__(self, name):
-        raise rules.frame_is_immutable(name)
+        raise errors.frame_is_immutable(name)
 
     def __eq__(self, other):
         if not isinstance(other, Frame):
@@ -128,7 +127,7 @@ cdef class FrameDecoder:
             release(&octets)
 
     def __reduce__(self):
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     cdef list feed_octets(self, const uint8_t* data, Py_ssize_t size):
         cdef Progress progress = NOTHING

@@ -14,7 +14,7 @@ from libc.stdint cimport uint8_t
 from fastws._c.buffers cimport Octets, acquire, release
 from fastws._c.messages cimport MessageDecoder, MessageEncoder
 
-from fastws import rules
+from fastws import errors
 from fastws.exceptions import ConnectionClosed
 from fastws.spec import CORK_LIMIT, MANY_EVENTS, State
 
@@ -44,7 +44,7 @@ cdef class HotConnection:
             self._plain = plain
 
     def __reduce__(self):
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     @cython.critical_section
     def receive_data(self, data):
@@ -156,7 +156,7 @@ cdef class HotEndpoint:
         pass  # without it, any arguments are accepted
 
     def __reduce__(self):
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     @property
     @cython.critical_section
@@ -357,7 +357,7 @@ cdef class HotEndpoint:
         if self._ended:
             raise self._closed_error()
         if self._waiter is not None:
-            raise rules.already_waiting()
+            raise errors.already_waiting()
         # Whoever waits has said all there was to say.
         self._wrote = False
         if self._corked:

@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from fastws._c.buffers cimport Octets, acquire, release
 from fastws._c.kernel cimport fastws_load32, fastws_rotate_key, mask_octets
 
-from fastws import rules
+from fastws import errors
 
 __all__ = ["apply_mask", "apply_mask_inplace"]
 
@@ -42,13 +42,13 @@ def apply_mask_inplace(buffer, key, offset=0):
     try:
         PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
     except TypeError:
-        raise rules.writable_required(buffer) from None
+        raise errors.writable_required(buffer) from None
     except (BufferError, ValueError):
         # Read-only or not contiguous (NumPy says so by ValueError): a view that asks for
         # neither tells which.
         if memoryview(buffer).readonly:
-            raise rules.writable_required(buffer) from None
-        raise rules.contiguous_required() from None
+            raise errors.writable_required(buffer) from None
+        raise errors.contiguous_required() from None
     try:
         read_key_at(key, offset, &word)
         if view.len >= WORTH_RELEASING_THE_GIL:
@@ -65,7 +65,7 @@ cdef int read_key(object key, uint32_t* value) except -1:
     acquire(key, &octets)
     try:
         if octets.size != 4:
-            raise rules.mask_key_of_four_bytes()
+            raise errors.mask_key_of_four_bytes()
         value[0] = fastws_load32(octets.data)
     finally:
         release(&octets)
@@ -76,6 +76,6 @@ cdef int read_key_at(object key, object offset, uint32_t* value) except -1:
     # The offset stays a Python object: it may be any int, however large.
     read_key(key, value)
     if offset < 0:
-        raise rules.offset_not_negative()
+        raise errors.offset_not_negative()
     value[0] = fastws_rotate_key(value[0], offset & 3)
     return 0

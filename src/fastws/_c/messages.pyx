@@ -26,10 +26,10 @@ from fastws._c.utf8 cimport decode as decode_text, transcode
 
 from threading import RLock
 
-from fastws import exceptions as errors
-from fastws import rules
+from fastws import errors, rules
 from fastws.events import Ping, Pong
-from fastws.rules import close_payload, str_required
+from fastws.exceptions import ProtocolError
+from fastws.rules import close_payload
 from fastws.spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE, max_compressed
 from fastws.spec import CONTROL_COST as _CONTROL_COST
 from fastws.spec import INFLATE_BYTE_COST as _BYTE_COST
@@ -137,7 +137,7 @@ cdef class MessageDecoder:
         return self.rest is not None
 
     def __reduce__(self):
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     # A call has the decoder for itself from its first byte to its last. Where Python code
     # runs other threads may, with a GIL and without: so none does, until the call is done
@@ -148,7 +148,7 @@ cdef class MessageDecoder:
             return self.feed_in_turn(data, size)
         with self.turn:
             if self.inflating:
-                raise rules.being_fed()
+                raise errors.being_fed()
             return self.feed_in_turn(data, size)
 
     cdef list feed_in_turn(self, const uint8_t* data, Py_ssize_t size):
@@ -207,7 +207,7 @@ cdef class MessageDecoder:
                     close = rules.parse_close(payload)
                 else:
                     close = rules.close_payload_error(payload)
-                if isinstance(close, errors.ProtocolError):
+                if isinstance(close, ProtocolError):
                     with cython.critical_section(self):
                         self.finish()
                         self.error = close
@@ -452,7 +452,7 @@ cdef class MessageDecoder:
         self.inflating = True
         try:
             inflated = self.inflater.inflate(piece, room, last)
-        except errors.ProtocolError as exc:
+        except ProtocolError as exc:
             exc.__context__ = None  # it would pin what its frames hold
             self.inflater_error = exc.with_traceback(None)
             self.fail(NOT_DEFLATE)
@@ -559,7 +559,7 @@ cdef class MessageEncoder:
     def text(self, message, key=None, *, fin=True):
         """Append a text message, or with `fin=False` its first fragment."""
         if not isinstance(message, str):
-            raise str_required(message)
+            raise errors.str_required(message)
         return self.append_text(OPCODE_TEXT, message, key, fin)
 
     def binary(self, message, key=None, *, fin=True):
@@ -617,7 +617,7 @@ cdef class MessageEncoder:
         return self.take_all()
 
     def __reduce__(self):
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     cdef list take_all(self):
         cdef list buffers, none = None
@@ -701,7 +701,7 @@ cdef class MessageEncoder:
 
     cdef int check_turn(self, int first) except -1:
         if self.in_message and first & OPCODE_BITS:
-            raise rules.in_message()
+            raise errors.in_message()
         if not self.in_message and not first & OPCODE_BITS:
-            raise rules.not_in_message()
+            raise errors.not_in_message()
         return 0

@@ -13,7 +13,7 @@ from fastws._c.kernel cimport (
 )
 from fastws._c.masking cimport WORTH_RELEASING_THE_GIL, read_key_at
 
-from fastws import rules
+from fastws import errors
 
 cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
@@ -45,7 +45,7 @@ cdef class Utf8Validator:
             release(&octets)
 
     def __reduce__(self):
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     @property
     @cython.critical_section
@@ -80,7 +80,7 @@ def decode_utf8(data, key=None, offset=0):
         if key is not None:
             read_key_at(key, offset, &word)
         elif offset < 0:
-            raise rules.offset_not_negative()
+            raise errors.offset_not_negative()
         return decode(octets.data, octets.size, word)
     finally:
         release(&octets)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fastws import exceptions as errors
-from fastws import rules
+from fastws import errors, rules
+from fastws.exceptions import ProtocolError
 from fastws.rules import as_bytes
 from fastws.spec import (
     CONTROL_BIT,
@@ -82,10 +82,10 @@ class Frame:
         store(self, "rsv3", bool(rsv3))
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise rules.frame_is_immutable(name)
+        raise errors.frame_is_immutable(name)
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise rules.frame_is_immutable(name)
+        raise errors.frame_is_immutable(name)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Frame):
@@ -124,7 +124,7 @@ class FrameDecoder:
 
     __slots__ = ("_buffer", "_limit", "_masked", "_needed", "_rsv", "error")
 
-    error: errors.ProtocolError | None
+    error: ProtocolError | None
 
     def __init__(
         self,
@@ -167,14 +167,14 @@ class FrameDecoder:
             self._buffer = bytearray()
         try:
             position = self._decode(octets, frames)
-        except errors.ProtocolError as exc:
+        except ProtocolError as exc:
             self.error = exc.with_traceback(None)
             return frames
         self._buffer += octets[position:]
         return frames
 
     def __reduce__(self) -> NoReturn:
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     def _decode(self, data: bytes, frames: list[Frame]) -> int:
         """Decode all whole frames; return where the first incomplete one begins."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fastws import rules
+from fastws import errors
 from fastws.exceptions import ConnectionClosed
 from fastws.spec import CORK_LIMIT, MANY_EVENTS, State
 
@@ -70,7 +70,7 @@ class HotConnection:
         self._plain = plain
 
     def __reduce__(self) -> NoReturn:
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     def receive_data(self, data: Buffer) -> list[Event]:
         """Take what the peer sent; queue what has to be answered.
@@ -225,7 +225,7 @@ class HotEndpoint:
         self._turns: Any = None  # of the coroutines that send, if that takes them some time
 
     def __reduce__(self) -> NoReturn:
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     # asyncio.BufferedProtocol ------------------------------------------------------------
 
@@ -391,7 +391,7 @@ class HotEndpoint:
         if self._ended:
             raise self._closed_error()
         if self._waiter is not None:
-            raise rules.already_waiting()
+            raise errors.already_waiting()
         # Whoever waits has said all there was to say.
         self._wrote = False
         if self._corked:

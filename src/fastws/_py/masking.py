@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from fastws import rules
+from fastws import errors
 from fastws.rules import as_bytes
 from fastws.spec import MASK_KEY_SIZE
 
@@ -54,12 +54,12 @@ def apply_mask_inplace(buffer: Buffer, key: Buffer, offset: int = 0) -> None:
     try:
         view = memoryview(buffer)
     except TypeError:
-        raise rules.writable_required(buffer) from None
+        raise errors.writable_required(buffer) from None
     with view:
         if view.readonly:
-            raise rules.writable_required(buffer)
+            raise errors.writable_required(buffer)
         if not view.c_contiguous:
-            raise rules.contiguous_required()
+            raise errors.contiguous_required()
         masked = xor(view.tobytes(), rotate(as_bytes(key), offset))
         if masked:  # a view of no bytes cannot be cast
             with view.cast("B") as octets:
@@ -72,9 +72,9 @@ def apply_mask_inplace(buffer: Buffer, key: Buffer, offset: int = 0) -> None:
 def rotate(key: bytes, offset: int) -> bytes:
     """Return the key as it applies from `offset` bytes into the payload."""
     if len(key) != MASK_KEY_SIZE:
-        raise rules.mask_key_of_four_bytes()
+        raise errors.mask_key_of_four_bytes()
     if offset < 0:
-        raise rules.offset_not_negative()
+        raise errors.offset_not_negative()
     offset = offset & 3
     return key[offset:] + key[:offset]
 

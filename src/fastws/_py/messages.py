@@ -11,9 +11,9 @@ from io import BytesIO, StringIO
 from math import inf
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from fastws import exceptions as errors
-from fastws import rules
+from fastws import errors, rules
 from fastws.events import Ping, Pong
+from fastws.exceptions import ProtocolError
 from fastws.rules import as_bytes, memory_of
 from fastws.spec import (
     CONTROL_BIT,
@@ -132,7 +132,7 @@ class MessageDecoder:
         "only_messages",
     )
 
-    error: errors.ProtocolError | None
+    error: ProtocolError | None
     only_messages: bool
 
     def __init__(
@@ -193,7 +193,7 @@ class MessageDecoder:
         octets = as_bytes(data)
         events: list[Event] = []
         if self._inflating:
-            raise rules.being_fed()
+            raise errors.being_fed()
         self.only_messages = not self._done
         if self._done:
             return events
@@ -203,7 +203,7 @@ class MessageDecoder:
         self._budget = inf if self._step is None else self._step
         try:
             self._decode(octets, events)
-        except errors.ProtocolError as exc:
+        except ProtocolError as exc:
             self.error = exc.with_traceback(None)
             exc.__context__ = None  # a UnicodeDecodeError would pin the payload
             self._finish()
@@ -220,7 +220,7 @@ class MessageDecoder:
         return self._rest != b""
 
     def __reduce__(self) -> NoReturn:
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     def _decode(self, data: bytes, events: list[Event]) -> None:
         position, end = 0, len(data)
@@ -299,7 +299,7 @@ class MessageDecoder:
                     raise error
                 return
             close = rules.parse_close(payload)
-            if isinstance(close, errors.ProtocolError):
+            if isinstance(close, ProtocolError):
                 raise close
             events.append(close)
             self._finish()
@@ -429,7 +429,7 @@ class MessageEncoder:
             StateError: if a fragmented message is not finished.
         """
         if not isinstance(message, str):
-            raise rules.str_required(message)
+            raise errors.str_required(message)
         return self._append_data(_TEXT | (FIN if fin else 0), str.encode(message), key)
 
     def binary(self, message: Buffer, key: Buffer | None = None, *, fin: bool = True) -> int:
@@ -539,7 +539,7 @@ class MessageEncoder:
         return buffers
 
     def __reduce__(self) -> NoReturn:
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     def _append_data(self, first: int, octets: bytes, key: Buffer | None) -> int:
         """Append a data frame, if it is its turn (RFC 6455 §5.4)."""
@@ -547,7 +547,7 @@ class MessageEncoder:
             key = rotate(as_bytes(key), 0)
         continues = not first & OPCODE_BITS
         if self._in_message is not continues:
-            raise rules.in_message() if self._in_message else rules.not_in_message()
+            raise errors.in_message() if self._in_message else errors.not_in_message()
         size = len(octets)
         if key is not None:
             head = write_header(first, size, MASK) + key

@@ -9,7 +9,7 @@ from __future__ import annotations
 from codecs import getincrementaldecoder
 from typing import TYPE_CHECKING, NoReturn
 
-from fastws import rules
+from fastws import errors, rules
 from fastws.rules import as_bytes
 
 from .masking import rotate, xor
@@ -57,7 +57,7 @@ class Utf8Validator:
         return text if self._valid else None
 
     def __reduce__(self) -> NoReturn:
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     @property
     def complete(self) -> bool:
@@ -95,5 +95,5 @@ def decode_utf8(data: Buffer, key: Buffer | None = None, offset: int = 0) -> str
     if key is not None:
         octets = xor(octets, rotate(as_bytes(key), offset))
     elif offset < 0:
-        raise rules.offset_not_negative()
+        raise errors.offset_not_negative()
     return octets.decode()
