@@ -35,7 +35,8 @@ from fastws.exceptions import (
     ResponseError,
 )
 from fastws.handshake import ClientHandshake, ServerHandshake, accept_key, parse_extensions
-from fastws.spec import Role, max_compressed
+from fastws.rules import max_compressed
+from fastws.spec import Role
 
 from .tools import traced
 

@@ -1,7 +1,7 @@
 """Holds the source tree to the import direction of DESIGN.md §1, by reading it.
 
-    spec <- exceptions <- errors <- rules <- _py | _c <- codec <- deflate <- connection <- aio
-    http <-------------------------------------------------- handshake <---------------' <- cli
+    spec <- exceptions <- errors <- rules <- _py | _c <- codec <- deflate <- connection
+    http <-------------------------------------------------- handshake <- aio <- cli
 
 A module that is not there yet is no error; one that is not in the table below is.
 """

@@ -104,6 +104,19 @@ def second_byte_error(first: int, byte: int, masked: bool | None) -> ProtocolErr
     return None
 
 
+# What the peer sent: compressed messages ------------------------------------------
+
+
+def max_compressed(max_message_size: int) -> int:
+    """Tell how long a frame of a compressed message may be, in bytes.
+
+    DEFLATE makes a message that cannot be compressed larger: zlib by an eighth, isal's level
+    0 by half. No code for a byte has more than 15 bits, and what comes on top is small. A
+    longer frame holds too much, or nothing worth it.
+    """
+    return 2 * max_message_size + 1024
+
+
 # What the peer sent: close frames ---------------------------------------------------
 
 

@@ -133,16 +133,6 @@ NORMAL_CLOSE_CODES: Final = frozenset(
 _ASSIGNED_CLOSE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015)})
 
 
-def max_compressed(max_message_size: int) -> int:
-    """Tell how long a frame of a compressed message may be, in bytes.
-
-    DEFLATE makes a message that cannot be compressed larger: zlib by an eighth, isal's level
-    0 by half. No code for a byte has more than 15 bits, and what comes on top is small. A
-    longer frame holds too much, or nothing worth it.
-    """
-    return 2 * max_message_size + 1024
-
-
 def may_travel(code: int) -> bool:
     """Tell whether a close frame may carry this code (RFC 6455 §7.4)."""
     return code in _ASSIGNED_CLOSE_CODES or 3000 <= code <= 4999

@@ -29,8 +29,8 @@ from threading import RLock
 from fastws import errors, rules
 from fastws.events import Ping, Pong
 from fastws.exceptions import ProtocolError
-from fastws.rules import close_payload
-from fastws.spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE, max_compressed
+from fastws.rules import close_payload, max_compressed
+from fastws.spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE
 from fastws.spec import CONTROL_COST as _CONTROL_COST
 from fastws.spec import INFLATE_BYTE_COST as _BYTE_COST
 from fastws.spec import INFLATE_PIECE as _PIECE

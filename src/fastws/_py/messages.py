@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 from fastws import errors, rules
 from fastws.events import Ping, Pong
 from fastws.exceptions import ProtocolError
-from fastws.rules import as_bytes, memory_of
+from fastws.rules import as_bytes, max_compressed, memory_of
 from fastws.spec import (
     CONTROL_BIT,
     CONTROL_COST,
@@ -30,7 +30,6 @@ from fastws.spec import (
     OPCODE_BITS,
     RSV1,
     Opcode,
-    max_compressed,
 )
 
 from .frames import encode_frame, read_header, rsv_bits, write_header
@@ -84,7 +83,7 @@ class MessageDecoder:
             included; None for no limit.
         inflater: decompresses the messages that the peer sends with RSV1 set (RFC 7692
             §6); without one, the bit is a violation. The limit then holds for what comes
-            out, and for each frame as `spec.max_compressed` has it.
+            out, and for each frame as `rules.max_compressed` has it.
         step: about how many bytes one call of `feed` inflates before it stops (see
             `has_pending`), where a control frame counts as 256; None for no limit. A few
             bytes can inflate to a thousand times as many, and one read of a socket holds many
