@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 
 from fastws._c.buffers cimport Octets, acquire, release
 from fastws._c.frames cimport (
-    BAD_FIRST_BYTE, HEADER, LENGTH, MASK, NOTHING, FrameDecoder as TheFrameDecoder,
+    BAD_FIRST_BYTE, HEADER, LENGTH, NOTHING, FrameDecoder as TheFrameDecoder,
     Header, Progress, good_first_bytes, header_error as error_of_header, header_size,
     read_header as read_the_header, read_opcode, write_header as write_the_header,
 )
@@ -21,13 +21,10 @@ from fastws._c.kernel cimport (
 from fastws._c.messages cimport (
     MessageDecoder as TheMessageDecoder, MessageEncoder as TheMessageEncoder,
 )
+from fastws._c.spec cimport MASK, OPCODE_BITS, RSV_BITS
 from fastws._c.utf8 cimport decode
 
 from fastws import errors  # no-cython-lint: buffers.pxd needs it
-
-cdef enum:
-    RSV_BITS = 0x70
-    OPCODE_BITS = 0x0F
 
 # For each set of RSV bits that may be 1, which first bytes are good.
 cdef uint8_t[8][256] good

@@ -93,6 +93,8 @@ MAX_CONTROL_PAYLOAD: Final = 125
 MAX_CLOSE_REASON: Final = MAX_CONTROL_PAYLOAD - 2
 MAX_16_BIT_LENGTH: Final = 0xFFFF
 MAX_PAYLOAD: Final = 0x7FFF_FFFF_FFFF_FFFF
+# 2 bytes, a 64-bit length and a mask key.
+MAX_HEADER: Final = 2 + 8 + MASK_KEY_SIZE
 # After a read that brought more messages and control frames than these, others have their turn.
 MANY_EVENTS: Final = 256
 # How much may wait for the end of a turn of the event loop, to leave in one write.

@@ -2,19 +2,10 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastws._c.buffers cimport Growing
 from fastws._c.kernel cimport fastws_load32
-
-
-cdef enum:
-    FIN = 0x80
-    CONTROL_BIT = 0x08
-    OPCODE_BITS = 0x0F
-    MASK = 0x80
-    LENGTH_BITS = 0x7F
-    LENGTH_16 = 126
-    LENGTH_64 = 127
-    MAX_CONTROL_PAYLOAD = 125
-    MAX_HEADER = 14
-    OPCODE_CLOSE = 0x8
+from fastws._c.spec cimport (
+    CONTROL_BIT, LENGTH_16, LENGTH_64, LENGTH_BITS, MASK, MASK_KEY_SIZE, MAX_16_BIT_LENGTH,
+    MAX_CONTROL_PAYLOAD, MAX_HEADER, OPCODE_BITS, OPCODE_CLOSE,
+)
 
 
 # How far read_header got.
@@ -70,13 +61,13 @@ cdef inline Progress read_header(
         for i in range(width):
             length = length << 8 | p[2 + i]
         header.length = length
-        if length <= (MAX_CONTROL_PAYLOAD if width == 2 else 0xFFFF):
+        if length <= (MAX_CONTROL_PAYLOAD if width == 2 else MAX_16_BIT_LENGTH):
             return LENGTH_NOT_MINIMAL
     header.length = length
     header.size = 2 + width
     header.key = 0
     if p[1] & MASK:
-        header.size += 4
+        header.size += MASK_KEY_SIZE
         if n < header.size:
             return LENGTH
         header.key = fastws_load32(p + 2 + width)
@@ -84,7 +75,8 @@ cdef inline Progress read_header(
 
 
 cdef inline int header_size(uint64_t length, bint masked) noexcept nogil:
-    return 2 + (0 if length <= MAX_CONTROL_PAYLOAD else 2 if length <= 0xFFFF else 8) + 4 * masked
+    cdef int width = 0 if length <= MAX_CONTROL_PAYLOAD else 2 if length <= MAX_16_BIT_LENGTH else 8
+    return 2 + width + (MASK_KEY_SIZE if masked else 0)
 
 
 cdef inline void write_header(uint8_t* p, int first, uint64_t length, bint masked) noexcept nogil:
@@ -95,7 +87,7 @@ cdef inline void write_header(uint8_t* p, int first, uint64_t length, bint maske
     if length <= MAX_CONTROL_PAYLOAD:
         p[1] = mask | <int> length
         return
-    width = 2 if length <= 0xFFFF else 8
+    width = 2 if length <= MAX_16_BIT_LENGTH else 8
     p[1] = mask | (LENGTH_16 if width == 2 else LENGTH_64)
     for i in range(width):
         p[1 + width - i] = <uint8_t> (length >> (8 * i))

@@ -13,6 +13,7 @@ from fastws._c.buffers cimport (
 )
 from fastws._c.kernel cimport fastws_rotate_key, mask_octets
 from fastws._c.masking cimport read_key
+from fastws._c.spec cimport CONTROL_BIT, FIN, MAX_HEADER, OPCODE_BITS, RSV1, RSV2, RSV3
 
 from functools import cache
 
@@ -20,11 +21,6 @@ from fastws import errors, rules
 from fastws.spec import DEFAULT_MAX_MESSAGE_SIZE, Opcode
 
 __all__ = ["Frame", "FrameDecoder", "encode_frame"]
-
-cdef enum:
-    RSV1 = 0x40
-    RSV2 = 0x20
-    RSV3 = 0x10
 
 # Calling an enum costs more than decoding a frame.
 cdef list OPCODES = [next((op for op in Opcode if op == i), None) for i in range(16)]

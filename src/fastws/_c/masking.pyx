@@ -9,6 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from fastws._c.buffers cimport Octets, acquire, release
 from fastws._c.kernel cimport fastws_load32, fastws_rotate_key, mask_octets
+from fastws._c.spec cimport MASK_KEY_SIZE
 
 from fastws import errors
 
@@ -64,7 +65,7 @@ cdef int read_key(object key, uint32_t* value) except -1:
     cdef Octets octets
     acquire(key, &octets)
     try:
-        if octets.size != 4:
+        if octets.size != MASK_KEY_SIZE:
             raise errors.mask_key_of_four_bytes()
         value[0] = fastws_load32(octets.data)
     finally:

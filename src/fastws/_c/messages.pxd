@@ -3,11 +3,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from fastws._c.buffers cimport Growing
 from fastws._c.frames cimport Header, Progress
 from fastws._c.kernel cimport fastws_utf8
+from fastws._c.spec cimport MASK_KEY_SIZE, MAX_CONTROL_PAYLOAD
 
 
 cdef enum:
     # The largest control frame; no header is longer.
-    MAX_TAIL = 2 + 4 + 125
+    MAX_TAIL = 2 + MASK_KEY_SIZE + MAX_CONTROL_PAYLOAD
 
 
 cdef enum Failure:

@@ -14,14 +14,17 @@ from fastws._c.buffers cimport (
     Octets, acquire, growing_clear, growing_data, growing_extend, growing_take, release,
 )
 from fastws._c.frames cimport (
-    CONTROL_BIT, FIN, HEADER, LENGTH, LENGTH_16, MASK, NOTHING, OPCODE_BITS,
-    OPCODE_CLOSE, Progress, good_first_bytes, header_error, header_size, read_header, read_opcode,
-    rsv_bits, write_header,
+    HEADER, LENGTH, NOTHING, Progress, good_first_bytes, header_error, header_size, read_header,
+    read_opcode, rsv_bits, write_header,
 )
 from fastws._c.kernel cimport (
     FASTWS_HIGH_BITS, fastws_load32, fastws_rotate_key, mask_octets, utf8_feed,
 )
 from fastws._c.masking cimport read_key
+from fastws._c.spec cimport (
+    CONTROL_BIT, FIN, LENGTH_16, MASK, MAX_16_BIT_LENGTH, OPCODE_BINARY, OPCODE_BITS, OPCODE_CLOSE,
+    OPCODE_CONTINUATION, OPCODE_PING, OPCODE_PONG, OPCODE_TEXT, RSV1,
+)
 from fastws._c.utf8 cimport decode as decode_text, transcode
 
 from threading import RLock
@@ -50,12 +53,6 @@ cdef extern from "Python.h":
 __all__ = ["MessageDecoder", "MessageEncoder"]
 
 cdef enum:
-    OPCODE_CONTINUATION = 0x0
-    OPCODE_TEXT = 0x1
-    OPCODE_BINARY = 0x2
-    OPCODE_PING = 0x9
-    OPCODE_PONG = 0xA
-    RSV1 = 0x40
     # From this size on, in bytes, a payload is not copied to what goes before it.
     NOT_COPIED = 65536
     # A multiple of a mask key's size.
@@ -63,8 +60,8 @@ cdef enum:
     # In place of an opcode: a close frame that has not all arrived.
     CLOSE_BEGUN = 0xFF
     # The first byte of a whole message in one frame.
-    WHOLE_TEXT = 0x81
-    WHOLE_BINARY = 0x82
+    WHOLE_TEXT = FIN | OPCODE_TEXT
+    WHOLE_BINARY = FIN | OPCODE_BINARY
 
 # Which first bytes are good outside and inside a fragmented message.
 cdef bytes GOOD_OUTSIDE = good_first_bytes(0, False)
@@ -253,7 +250,7 @@ cdef class MessageDecoder:
         cdef uint32_t key
         cdef int short_header = 6 if self.masked else 2
         cdef int mask = MASK if self.masked else 0
-        cdef Py_ssize_t limit = <Py_ssize_t> min(self.size_limit, <uint64_t> 0xFFFF)
+        cdef Py_ssize_t limit = <Py_ssize_t> min(self.size_limit, <uint64_t> MAX_16_BIT_LENGTH)
 
         self.stopped = -1
         if not size:
