@@ -182,7 +182,7 @@ class Connection(HotConnection):
     ) -> int:
         deflater = self._deflater
         if isinstance(message, PreparedMessage) or (
-            deflater is not None and deflater.able and compress is not False
+            deflater is not None and deflater.enabled and compress is not False
         ):
             return self._send_prepared(message, fin, compress, key)
         if isinstance(message, str):
@@ -292,7 +292,7 @@ class Connection(HotConnection):
     def compressor(self) -> CompressorParameters | None:
         """How messages are compressed that we send; None if they are not."""
         deflater = self._deflater
-        return deflater.parameters if deflater is not None and deflater.able else None
+        return deflater.parameters if deflater is not None and deflater.enabled else None
 
     @property
     def bytes_queued(self) -> int:
@@ -335,7 +335,7 @@ class Connection(HotConnection):
         forget what was not sent, and everything when the peer got something else.
         """
         deflater = self._deflater
-        if deflater is None or not deflater.able or compress is False:
+        if deflater is None or not deflater.enabled or compress is False:
             return None
         size = len(prepared.payload)
         # How large a message in fragments will be is not known.

@@ -274,16 +274,16 @@ class Inflater:
         self._stream: Any = None  # there is none where none is needed
         self._begun = False  # a message
 
-    def inflate(self, data: bytes, room: int | None, last: bool) -> bytes:
+    def inflate(self, data: bytes, budget: int | None, last: bool) -> bytes:
         """Decompress a piece of a message.
 
         Args:
             data: the piece, cut anywhere.
-            room: how many bytes the message may still grow by; None for no limit.
+            budget: how many bytes the message may still grow by; None for no limit.
             last: whether the message ends here.
 
         Returns:
-            at most `room` bytes, or one more if the message is too big. The inflater is of
+            at most `budget` bytes, or one more if the message is too big. The inflater is of
             no use after that.
 
         Raises:
@@ -293,9 +293,9 @@ class Inflater:
             # §7.2.3.6 gives an empty message 1 byte. Some peers send none; there is no doubt
             # what they mean.
             return b""
-        # The libraries take a limit of 0 for none at all. With one byte more than there is
-        # room for, no limit is ever 0 and a message that is too big is known by it.
-        limit = _NO_LIMIT if room is None else min(room + 1, _NO_LIMIT)
+        # The libraries take a limit of 0 for none at all. With one byte more than the
+        # budget, no limit is ever 0, and a message that is too big shows by using that byte.
+        limit = _NO_LIMIT if budget is None else min(budget + 1, _NO_LIMIT)
         try:
             output = b""
             if data:
@@ -373,18 +373,18 @@ class Deflater:
         agreement: what both ends agreed on.
 
     Attributes:
-        able: whether there is a library to compress for the window agreed on. If not, all
-            messages have to go out plain, as any message may (§6).
+        enabled: whether a library can compress for the window agreed on. If not, all
+            messages are sent plain, as any message may be (§6).
         threshold: the smallest message worth it, in bytes.
     """
 
-    __slots__ = ("_agreement", "_stream", "_zlib", "able", "threshold")
+    __slots__ = ("_agreement", "_stream", "_zlib", "enabled", "threshold")
 
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
         self._zlib = _backend(agreement.config.backend)
         self._stream: Any = None
-        self.able = agreement.max_window_bits >= MIN_WINDOW_BITS
+        self.enabled = agreement.max_window_bits >= MIN_WINDOW_BITS
         self.threshold = agreement.config.threshold
 
     @property

@@ -31,7 +31,7 @@ cdef class MessageDecoder:
     cdef Py_ssize_t step
     # What this call may still do; where it stopped, -1 if it did not; and what it left for the
     # next one, from where on.
-    cdef Py_ssize_t budget
+    cdef Py_ssize_t step_left
     cdef Py_ssize_t stopped
     cdef bytes rest
     cdef Py_ssize_t rest_start

@@ -158,7 +158,7 @@ cdef class MessageDecoder:
                 self.controls = 0
                 self.only_messages = not self.done
                 if not self.done:
-                    self.budget = self.step
+                    self.step_left = self.step
                     if self.rest is None:
                         self.decode(data, size, events)
                         if self.stopped >= 0:
@@ -276,7 +276,7 @@ cdef class MessageDecoder:
             available = size - position
             if not available:
                 return 0
-            if self.budget <= 0:
+            if self.step_left <= 0:
                 self.stopped = position
                 return 0
             if self.in_payload:
@@ -387,7 +387,7 @@ cdef class MessageDecoder:
         self.controls += 1
         if opcode != OPCODE_CLOSE:
             self.only_messages = False
-            self.budget -= CONTROL_COST
+            self.step_left -= CONTROL_COST
         elif whole:
             self.finish()
             return 1
@@ -430,7 +430,7 @@ cdef class MessageDecoder:
             message = growing_take(&self.buffer)
         if self.compressed and self.opcode == OPCODE_TEXT:
             # A str may take four times as much as its UTF-8.
-            self.budget -= max(<Py_ssize_t> rules.memory_of(message) - <Py_ssize_t> self.size, 0)
+            self.step_left -= max(<Py_ssize_t> rules.memory_of(message) - <Py_ssize_t> self.size, 0)
         events.append(message)
         self.reset_message()
         return n
@@ -445,10 +445,10 @@ cdef class MessageDecoder:
         piece = PyBytes_FromStringAndSize(NULL, n)
         if n:
             mask_octets(<uint8_t*> PyBytes_AS_STRING(piece), p, n, self.header.key)
-        room = None if self.max_message_size is None else self.max_message_size - self.size
+        budget = None if self.max_message_size is None else self.max_message_size - self.size
         self.inflating = True
         try:
-            inflated = self.inflater.inflate(piece, room, last)
+            inflated = self.inflater.inflate(piece, budget, last)
         except ProtocolError as exc:
             exc.__context__ = None  # it would pin what its frames hold
             self.inflater_error = exc.with_traceback(None)
@@ -456,19 +456,19 @@ cdef class MessageDecoder:
             return 1
         finally:
             self.inflating = False
-        self.budget -= PIECE_COST
+        self.step_left -= PIECE_COST
         acquire(inflated, &octets)
         try:
             if octets.size:
                 target = growing_extend(&self.buffer, octets.size, octets.size)
                 valid = self.add(target, octets.data, octets.size, 0)
-            self.budget -= max(octets.size, n * BYTE_COST)
+            self.step_left -= max(octets.size, n * BYTE_COST)
         finally:
             release(&octets)
         if not valid:
             self.fail(NOT_UTF8)
             return 1
-        if room is not None and octets.size > room:
+        if budget is not None and octets.size > budget:
             self.fail(TOO_BIG)
             return 1
         self.size += octets.size
@@ -588,7 +588,7 @@ cdef class MessageEncoder:
         cdef int first = read_opcode(opcode) | rsv_bits(rsv1, rsv2, rsv3) | (FIN if fin else 0)
         return self.append_bytes(first, payload, key)
 
-    def prepared(self, frames):
+    def raw(self, frames):
         """Append what `encode_frame` made earlier: whole messages or control frames."""
         cdef Octets octets
         cdef uint8_t* p

@@ -57,16 +57,16 @@ _NOT_COPIED = 64 << 10
 class Inflater(Protocol):
     """What decompresses messages; `fastws.deflate.Inflater` is one."""
 
-    def inflate(self, data: bytes, room: int | None, last: bool) -> bytes:
+    def inflate(self, data: bytes, budget: int | None, last: bool) -> bytes:
         """Decompress a piece of a message.
 
         Args:
             data: the piece, cut anywhere.
-            room: how many bytes the message may still grow by; None for no limit.
+            budget: how many bytes the message may still grow by; None for no limit.
             last: whether the message ends here.
 
         Returns:
-            at most `room` bytes, or more if the message is too big.
+            at most `budget` bytes, or more if the message is too big.
 
         Raises:
             ProtocolError: if it cannot be decompressed.
@@ -106,7 +106,6 @@ class MessageDecoder:
     """
 
     __slots__ = (
-        "_budget",
         "_buffer",
         "_compressed",
         "_done",
@@ -124,6 +123,7 @@ class MessageDecoder:
         "_rsv",
         "_size",
         "_step",
+        "_step_left",
         "_tail",
         "_text",
         "_utf8",
@@ -154,7 +154,7 @@ class MessageDecoder:
         self._step = rules.check_limit("step", step, 1)
         self._done = False
         # What this call may still do, and what it left for the next.
-        self._budget: int | float = inf
+        self._step_left: int | float = inf
         self._rest = b""
         # The beginning of a header or of a control frame: at most 130 bytes.
         self._tail = b""
@@ -199,7 +199,7 @@ class MessageDecoder:
         if self._tail or self._rest:
             octets = self._tail + self._rest + octets  # there is only one of them
             self._tail = self._rest = b""
-        self._budget = inf if self._step is None else self._step
+        self._step_left = inf if self._step is None else self._step
         try:
             self._decode(octets, events)
         except ProtocolError as exc:
@@ -227,7 +227,7 @@ class MessageDecoder:
         mask = MASK if self._masked else 0
         limit = self._max_message_size
         while position < end:
-            if self._budget <= 0:
+            if self._step_left <= 0:
                 self._rest = data[position:]
                 return
             if self._remaining:
@@ -305,7 +305,7 @@ class MessageDecoder:
         elif len(payload) == length:
             events.append(Ping(payload) if opcode == Opcode.PING else Pong(payload))
             self.only_messages = False
-            self._budget -= CONTROL_COST
+            self._step_left -= CONTROL_COST
 
     def _begin_frame(self, first: int, length: int, key: bytes) -> None:
         opcode = first & OPCODE_BITS
@@ -336,10 +336,10 @@ class MessageDecoder:
             assert self._inflater is not None
             self._inflating = True
             try:
-                piece = self._inflater.inflate(piece, self._room(), complete)
+                piece = self._inflater.inflate(piece, self._budget(), complete)
             finally:
                 self._inflating = False
-            self._budget -= max(len(piece), size * INFLATE_BYTE_COST) + INFLATE_PIECE_COST
+            self._step_left -= max(len(piece), size * INFLATE_BYTE_COST) + INFLATE_PIECE_COST
         if self._utf8 is None:
             if self._compressed:
                 self._grow(len(piece))
@@ -367,7 +367,7 @@ class MessageDecoder:
                     text = self._text.getvalue()
                 if self._compressed:
                     # A str may take four times as much as its UTF-8.
-                    self._budget -= max(memory_of(text) - self._size, 0)
+                    self._step_left -= max(memory_of(text) - self._size, 0)
                 events.append(text)
         if complete:
             self._reset_message()
@@ -375,13 +375,13 @@ class MessageDecoder:
 
     def _grow(self, size: int) -> None:
         """Count what a compressed message grew by."""
-        room = self._room()
-        if room is not None and size > room:
+        budget = self._budget()
+        if budget is not None and size > budget:
             assert self._max_message_size is not None
             raise errors.message_too_big(self._max_message_size)
         self._size += size
 
-    def _room(self) -> int | None:
+    def _budget(self) -> int | None:
         """How many bytes the message may still grow by."""
         return None if self._max_message_size is None else self._max_message_size - self._size
 
@@ -512,7 +512,7 @@ class MessageEncoder:
         first = opcode | rsv_bits(rsv1, rsv2, rsv3) | (FIN if fin else 0)
         return self._append_data(first, octets, key)
 
-    def prepared(self, frames: Buffer) -> int:
+    def raw(self, frames: Buffer) -> int:
         """Append what `encode_frame` made earlier: whole messages or control frames.
 
         Raises:
