@@ -160,7 +160,8 @@ def test_levels_are_the_backends_own() -> None:
 
 
 def test_backend_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(deflate._BACKENDS, "elsewhere", ("no_such_module", 6))
+    library = deflate.Library(lambda: import_module("no_such_module"), 6, ("no_such_module", ""))
+    monkeypatch.setitem(deflate.LIBRARIES, "elsewhere", library)
     with pytest.raises(ImportError, match=r"pip install 'fastws-codec\[elsewhere\]'"):
         PerMessageDeflate(backend="elsewhere")
 

@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "aio": SANS_IO,
     "integrations": SANS_IO | {"aio"},
     "demo": set(),
-    "_info": {"codec", "integrations"},
+    "_info": {"codec", "deflate", "integrations"},
     "__pyinstaller": set(),
     "_terminal": set(),
     "cli": ALL | {"_info", "_terminal", "_init_"},
