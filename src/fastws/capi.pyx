@@ -12,7 +12,7 @@ from fastws._c.buffers cimport Octets, acquire, release
 from fastws._c.frames cimport (
     BAD_FIRST_BYTE, HEADER, LENGTH, NOTHING, FrameDecoder as TheFrameDecoder,
     Header, Progress, good_first_bytes, header_error as error_of_header, header_size,
-    read_header as read_the_header, read_opcode, write_header as write_the_header,
+    read_opcode, scan_header, write_header as write_the_header,
 )
 from fastws._c.hot cimport HotConnection as TheHotConnection
 from fastws._c.kernel cimport (
@@ -141,7 +141,7 @@ cdef int read_header(
 ) noexcept nogil:
     cdef Header read
     cdef Progress progress
-    progress = read_the_header(data, size, good[(rsv & RSV_BITS) >> 4], masked, &read)
+    progress = scan_header(data, size, good[(rsv & RSV_BITS) >> 4], masked, &read)
     if progress == NOTHING or progress == LENGTH:
         return 0
     if progress != HEADER:
@@ -158,7 +158,7 @@ cdef object header_error(const uint8_t* data, Py_ssize_t size, int rsv, int mask
     cdef Progress progress
     memset(&header, 0, sizeof(header))
     rsv &= RSV_BITS
-    progress = read_the_header(data, size, good[rsv >> 4], masked, &header)
+    progress = scan_header(data, size, good[rsv >> 4], masked, &header)
     if progress < BAD_FIRST_BYTE:
         return None
     return error_of_header(progress, &header, rsv, None, masked)

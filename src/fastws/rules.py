@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from codecs import utf_8_decode
+from functools import cache
 from operator import index
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,12 @@ def first_byte_error(byte: int, rsv: int, in_message: bool | None) -> ProtocolEr
     if in_message is False and opcode == Opcode.CONTINUATION:
         return errors.nothing_to_continue()
     return None
+
+
+@cache
+def good_first_bytes(rsv: int, in_message: bool | None) -> bytes:
+    """Tabulate which first bytes are good: 1 for those without a `first_byte_error`, else 0."""
+    return bytes(first_byte_error(byte, rsv, in_message) is None for byte in range(256))
 
 
 def second_byte_error(first: int, byte: int, masked: bool | None) -> ProtocolError | None:

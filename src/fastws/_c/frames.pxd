@@ -8,7 +8,7 @@ from fastws._c.spec cimport (
 )
 
 
-# How far read_header got.
+# How far scan_header got.
 cdef enum Progress:
     NOTHING  # the length is not known yet
     LENGTH  # the length is known, the mask key is not
@@ -27,7 +27,7 @@ cdef struct Header:
     uint64_t length  # of the payload
 
 
-cdef inline Progress read_header(
+cdef inline Progress scan_header(
     const uint8_t* p, Py_ssize_t n, const uint8_t* good, int masked, Header* header
 ) noexcept nogil:
     """Read a frame header as far as it is there, failing at the first bad byte.
@@ -76,7 +76,7 @@ cdef inline Progress read_header(
 
 cdef inline int header_size(uint64_t length, bint masked) noexcept nogil:
     cdef int width = 0 if length <= MAX_CONTROL_PAYLOAD else 2 if length <= MAX_16_BIT_LENGTH else 8
-    return 2 + width + (MASK_KEY_SIZE if masked else 0)
+    return 2 + width + MASK_KEY_SIZE * masked
 
 
 cdef inline void write_header(uint8_t* p, int first, uint64_t length, bint masked) noexcept nogil:

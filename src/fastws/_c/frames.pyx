@@ -13,9 +13,10 @@ from fastws._c.buffers cimport (
 )
 from fastws._c.kernel cimport fastws_rotate_key, mask_octets
 from fastws._c.masking cimport read_key
-from fastws._c.spec cimport CONTROL_BIT, FIN, MAX_HEADER, OPCODE_BITS, RSV1, RSV2, RSV3
-
-from functools import cache
+from fastws._c.spec cimport (
+    CONTROL_BIT, FIN, MASK, MASK_KEY_SIZE, MAX_HEADER, OPCODE_BITS, RSV1, RSV2, RSV3,
+    RSV_BITS,
+)
 
 from fastws import errors, rules
 from fastws.spec import DEFAULT_MAX_MESSAGE_SIZE, Opcode
@@ -24,6 +25,8 @@ __all__ = ["Frame", "FrameDecoder", "encode_frame"]
 
 # Calling an enum costs more than decoding a frame.
 cdef list OPCODES = [next((op for op in Opcode if op == i), None) for i in range(16)]
+# What good_first_bytes has made.
+cdef list GOOD = [None] * 24
 
 
 cdef class Frame:
@@ -191,12 +194,12 @@ cdef class FrameDecoder:
             if held:
                 taken = min(MAX_HEADER - held, size - position)
                 memcpy(&self.head[held], data + position, taken)
-                progress = read_header(
+                progress = scan_header(
                     self.head, held + taken, good, self.masked, &self.header
                 )
             else:
                 taken = size - position
-                progress = read_header(
+                progress = scan_header(
                     data + position, taken, good, self.masked, &self.header
                 )
             if progress == LENGTH or progress == HEADER:
@@ -250,7 +253,30 @@ def encode_frame(
         release(&octets)
 
 
-# Shared by the modules of this twin ---------------------------------------------
+# Shared by the modules of this twin, and by integrations ---------------------------
+
+
+def read_header(bytes data not None, Py_ssize_t position, masked, int rsv, in_message):
+    cdef Header header
+    cdef Progress progress
+    cdef int mask = -1 if masked is None else 1 if masked else 0
+    cdef bytes good = good_first_bytes(rsv, in_message)
+    if position < 0:
+        return None
+    progress = scan_header(
+        <const uint8_t*> PyBytes_AS_STRING(data) + position, len(data) - position,
+        <const uint8_t*> PyBytes_AS_STRING(good), mask, &header,
+    )
+    if progress == NOTHING:
+        return None
+    if progress == LENGTH:
+        return header.first, header.length, None, position + header.size
+    if progress == HEADER:
+        key = b""
+        if header.second & MASK:
+            key = PyBytes_FromStringAndSize(<const char*> &header.key, MASK_KEY_SIZE)
+        return header.first, header.length, key, position + header.size
+    raise header_error(progress, &header, rsv, in_message, mask)
 
 
 cdef int read_opcode(object opcode) except -1:
@@ -264,16 +290,13 @@ cdef int rsv_bits(bint rsv1, bint rsv2, bint rsv3) noexcept:
     return RSV1 * rsv1 | RSV2 * rsv2 | RSV3 * rsv3
 
 
-@cache
-def _good_first_bytes(rsv, in_message):
-    return bytes(
-        rules.first_byte_error(byte, rsv, in_message) is None for byte in range(256)
-    )
-
-
 cdef bytes good_first_bytes(int rsv, object in_message):
     """Tabulate for each first byte whether it is acceptable."""
-    return _good_first_bytes(rsv, in_message)
+    cdef int i = 3 * ((rsv & RSV_BITS) >> 4) + (0 if in_message is None else 2 if in_message else 1)
+    cdef bytes table = GOOD[i]
+    if table is None:
+        table = GOOD[i] = rules.good_first_bytes(rsv, in_message)
+    return table
 
 
 cdef object header_error(

@@ -14,8 +14,8 @@ from fastws._c.buffers cimport (
     Octets, acquire, growing_clear, growing_data, growing_extend, growing_take, release,
 )
 from fastws._c.frames cimport (
-    HEADER, LENGTH, NOTHING, Progress, good_first_bytes, header_error, header_size, read_header,
-    read_opcode, rsv_bits, write_header,
+    HEADER, LENGTH, NOTHING, Progress, good_first_bytes, header_error, header_size, read_opcode,
+    rsv_bits, scan_header, write_header,
 )
 from fastws._c.kernel cimport (
     FASTWS_HIGH_BITS, fastws_load32, fastws_rotate_key, mask_octets, utf8_feed,
@@ -325,7 +325,7 @@ cdef class MessageDecoder:
             good = GOOD_INSIDE
         else:
             good = GOOD_OUTSIDE if self.inflater is None else GOOD_OUTSIDE_RSV1
-        progress = read_header(
+        progress = scan_header(
             p, n, <const uint8_t*> PyBytes_AS_STRING(good), self.masked, &self.header
         )
         if progress == NOTHING:

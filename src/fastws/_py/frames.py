@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastws import errors, rules
 from fastws.exceptions import ProtocolError
-from fastws.rules import as_bytes
+from fastws.rules import as_bytes, good_first_bytes
 from fastws.spec import (
     CONTROL_BIT,
     DEFAULT_MAX_MESSAGE_SIZE,
@@ -242,34 +242,45 @@ def encode_frame(
     return write_header(first, len(octets), MASK) + key + xor(octets, key)
 
 
-# Shared by the modules of this twin ---------------------------------------------
+# Shared by the modules of this twin, and by integrations ---------------------------
 
 
 def read_header(
     data: bytes, position: int, masked: bool | None, rsv: int, in_message: bool | None
 ) -> tuple[int, int, bytes | None, int] | None:
-    """Read a frame header as far as it is there (RFC 6455 §5.2).
+    """Read as much of a frame header as has arrived (RFC 6455 §5.2).
+
+    Args:
+        data: bytes that have the header in them.
+        position: where the header begins.
+        masked: whether the peer must mask (True), must not (False), or may do either (None).
+        rsv: the RSV bits that a negotiated extension gave a meaning.
+        in_message: whether a fragmented message waits to be continued; None if the order of
+            frames does not matter.
 
     Returns:
-        the first byte, the payload's length, the mask key (None if it is not complete,
-        empty if there is none) and the payload's position; None until the length is known.
+        the first byte, the payload's length, the mask key (None if it is incomplete, empty if
+        there is none) and the payload's position; None until the length is known.
 
     Raises:
         ProtocolError: at the first byte that breaks a rule.
     """
     end = len(data)
-    if position >= end:
+    if not 0 <= position < end:
         return None
     first = data[position]
-    error = rules.first_byte_error(first, rsv, in_message)
-    if error is not None:
+    if not good_first_bytes(rsv, in_message)[first]:
+        error = rules.first_byte_error(first, rsv, in_message)
+        assert error is not None
         raise error
     if position + 1 >= end:
         return None
     second = data[position + 1]
-    error = rules.second_byte_error(first, second, masked)
-    if error is not None:
-        raise error
+    # Data frames of the right direction, which are most, need no further judgement.
+    if first & CONTROL_BIT or masked is not (second & MASK != 0):
+        error = rules.second_byte_error(first, second, masked)
+        if error is not None:
+            raise error
 
     position += 2
     length = second & LENGTH_BITS
