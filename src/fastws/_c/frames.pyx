@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
 # cython: autotestdict=False, subinterpreters_compatible=no
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
-"""The accelerated twin of `fastws._py.frames`; the reference documents each name."""
+"""The accelerated twin of `fastws._py.frames`; its docstrings are copied from there."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -34,6 +34,18 @@ cdef class Frame:
         opcode, payload=b"", fin=True, rsv1=False, rsv2=False, rsv3=False
     )\n--\n
     One frame, unmasked (RFC 6455 §5.2). Immutable.
+
+    Args:
+        opcode: the frame type.
+        payload: the payload data, unmasked.
+        fin: whether this is the last frame of its message.
+        rsv1: the first bit reserved for extensions.
+        rsv2: the second bit reserved for extensions.
+        rsv3: the third bit reserved for extensions.
+
+    Raises:
+        ValueError: if `opcode` is reserved.
+        TypeError: if `payload` is not bytes-like.
     """
 
     __match_args__ = ("opcode", "payload", "fin", "rsv1", "rsv2", "rsv3")
@@ -86,6 +98,19 @@ cdef class FrameDecoder:
         *, masked, max_payload_size=DEFAULT_MAX_MESSAGE_SIZE, rsv1=False, rsv2=False, rsv3=False
     )\n--\n
     Decodes frames from a stream of bytes.
+
+    Args:
+        masked: whether the peer must mask (True: it is a client), must not (False: it is
+            a server), or may do either (None).
+        max_payload_size: the largest payload of a frame, in bytes; None for no limit.
+        rsv1: whether an extension gave RSV1 a meaning (RFC 7692 §6: on the first frame of
+            a data message).
+        rsv2: whether an extension gave RSV2 a meaning.
+        rsv3: whether an extension gave RSV3 a meaning.
+
+    Attributes:
+        error: the peer's violation of the protocol, or None. A decoder with an error decodes
+            nothing more.
     """
 
     def __cinit__(self):
@@ -117,7 +142,18 @@ cdef class FrameDecoder:
         growing_clear(&self.payload)
 
     def feed(self, data):
-        """Decode what the socket delivered."""
+        """Decode what the socket delivered.
+
+        Args:
+            data: any number of bytes, cut anywhere.
+
+        Returns:
+            the frames that are now complete, including those before a violation; check `error`
+            after the call.
+
+        Raises:
+            TypeError: if `data` is not bytes-like.
+        """
         cdef Octets octets
         acquire(data, &octets)
         try:
@@ -225,7 +261,22 @@ cdef class FrameDecoder:
 def encode_frame(
     opcode, payload=b"", *, fin=True, rsv1=False, rsv2=False, rsv3=False, key=None
 ):
-    """Encode one frame (RFC 6455 §5.2)."""
+    """Encode one frame (RFC 6455 §5.2).
+
+    Args:
+        opcode: the frame type.
+        payload: the payload data; at most 125 bytes in a control frame.
+        fin: whether this is the last frame of its message; must be true for a control frame.
+        rsv1: the first bit reserved for extensions.
+        rsv2: the second bit reserved for extensions.
+        rsv3: the third bit reserved for extensions.
+        key: the 4-byte mask key, which only a client uses (§5.1); None for no mask.
+
+    Raises:
+        ValueError: if `opcode` is reserved, `key` is not 4 bytes long, or a control frame is
+            fragmented or too long.
+        TypeError: if `payload` or `key` is not bytes-like.
+    """
     cdef Octets octets
     cdef uint32_t word = 0
     cdef bint masked = key is not None
@@ -257,6 +308,23 @@ def encode_frame(
 
 
 def read_header(bytes data not None, Py_ssize_t position, masked, int rsv, in_message):
+    """Read as much of a frame header as has arrived (RFC 6455 §5.2).
+
+    Args:
+        data: bytes that have the header in them.
+        position: where the header begins.
+        masked: whether the peer must mask (True), must not (False), or may do either (None).
+        rsv: the RSV bits that a negotiated extension gave a meaning.
+        in_message: whether a fragmented message waits to be continued; None if the order of
+            frames does not matter.
+
+    Returns:
+        the first byte, the payload's length, the mask key (None if it is incomplete, empty if
+        there is none) and the payload's position; None until the length is known.
+
+    Raises:
+        ProtocolError: at the first byte that breaks a rule.
+    """
     cdef Header header
     cdef Progress progress
     cdef int mask = -1 if masked is None else 1 if masked else 0

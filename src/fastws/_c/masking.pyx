@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
 # cython: autotestdict=False, subinterpreters_compatible=no
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
-"""The accelerated twin of `fastws._py.masking`; the reference documents each function."""
+"""The accelerated twin of `fastws._py.masking`; its docstrings are copied from there."""
 
 from cpython.buffer cimport PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -17,7 +17,17 @@ __all__ = ["apply_mask", "apply_mask_inplace"]
 
 
 def apply_mask(data, key, offset=0):
-    """Mask or unmask part of a payload (RFC 6455 §5.3; the two are the same)."""
+    """Mask or unmask part of a payload (RFC 6455 §5.3; the two are the same).
+
+    Args:
+        data: the bytes, in any object with the buffer protocol.
+        key: the 4-byte mask key.
+        offset: the position of `data` in the payload, in bytes.
+
+    Raises:
+        TypeError: if `data` or `key` is not bytes-like.
+        ValueError: if `key` is not 4 bytes long or `offset` is negative.
+    """
     cdef Octets octets
     cdef uint32_t word
     cdef uint8_t* target
@@ -37,7 +47,18 @@ def apply_mask(data, key, offset=0):
 
 
 def apply_mask_inplace(buffer, key, offset=0):
-    """Mask or unmask part of a payload where it stands (RFC 6455 §5.3)."""
+    """Mask or unmask part of a payload in place (RFC 6455 §5.3).
+
+    Args:
+        buffer: the bytes, in any writable, C-contiguous object with the buffer protocol.
+        key: the 4-byte mask key.
+        offset: the position of `buffer` in the payload, in bytes.
+
+    Raises:
+        TypeError: if `buffer` is not bytes-like or not writable, or `key` is not bytes-like.
+        BufferError: if `buffer` is not C-contiguous.
+        ValueError: if `key` is not 4 bytes long or `offset` is negative.
+    """
     cdef Py_buffer view
     cdef uint32_t word
     try:

@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
 # cython: autotestdict=False, subinterpreters_compatible=no
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
-"""The accelerated twin of `fastws._py.messages`; the reference documents each name."""
+"""The accelerated twin of `fastws._py.messages`; its docstrings are copied from there."""
 
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
@@ -80,6 +80,32 @@ cdef class MessageDecoder:
         step=None,
     )\n--\n
     Decodes messages, pings, pongs and the close frame from a stream of bytes.
+
+    Args:
+        masked: whether the peer must mask: True on a server, False on a client.
+        max_message_size: the largest message, in bytes; None for no limit.
+        max_fragments: the largest number of frames that make up one message, empty ones
+            included; None for no limit.
+        inflater: decompresses the messages that the peer sends with RSV1 set (RFC 7692
+            §6); without one, the bit is a violation. The limit then applies to the inflated
+            message, and `rules.max_compressed` limits each of its frames.
+        step: about how many bytes one call of `feed` inflates before it stops (see
+            `has_pending`), where a control frame counts as 256; None for no limit. A few
+            bytes can inflate to a thousand times as many, and one read of a socket can hold
+            many messages.
+
+    Attributes:
+        error: the peer's violation of the protocol, or None. A decoder decodes nothing more
+            after an error, after a close frame, or if its inflater raised.
+        has_pending: whether the last `feed` stopped at `step` and left the rest of the data
+            undecoded. `feed(b"")` continues with it; data that is fed later comes after it.
+        only_messages: whether the last `feed` found only messages: no control frame and no
+            violation.
+
+    Raises:
+        TypeError: if a limit is not an int.
+        ValueError: if `max_message_size` is negative, or `max_fragments` or `step`
+            is less than 1.
     """
 
     def __init__(
@@ -119,7 +145,23 @@ cdef class MessageDecoder:
         growing_clear(&self.buffer)
 
     def feed(self, data):
-        """Decode what the socket delivered."""
+        """Decode what the socket delivered.
+
+        Args:
+            data: any number of bytes, cut anywhere.
+
+        Returns:
+            what is now complete: a `str` for a text message, `bytes` for a binary one, `Ping`,
+            `Pong`, `Close`. Events before a violation are included; check `error` after the
+            call. Nothing follows a `Close` or an error.
+
+        Raises:
+            TypeError: if `data` is not bytes-like.
+            StateError: if the inflater calls it.
+
+        Any other exception, from the inflater or because memory ran out, ends the decoder: its
+        `error` is then an InternalError.
+        """
         cdef Octets octets
         acquire(data, &octets)
         try:
@@ -130,7 +172,7 @@ cdef class MessageDecoder:
     @property
     @cython.critical_section
     def has_pending(self):
-        """Whether the last `feed` stopped before the end of its data."""
+        """Whether the last `feed` stopped before the end of its data; see the class."""
         return self.rest is not None
 
     def __reduce__(self):
@@ -537,6 +579,10 @@ cdef class MessageDecoder:
 cdef class MessageEncoder:
     """MessageEncoder()\n--\n
     Encodes messages and control frames into one buffer.
+
+    Each method appends a frame and returns how many bytes wait for `take`, which returns all
+    of them at once, so that many small messages are sent in one write. A client passes a new,
+    unpredictable mask key to each call (RFC 6455 §5.3), a server passes none.
     """
 
     def __init__(self):
@@ -554,42 +600,89 @@ cdef class MessageEncoder:
         return self.size + self.buffer.size
 
     def text(self, message, key=None, *, fin=True):
-        """Append a text message, or with `fin=False` its first fragment."""
+        """Append a text message, or with `fin=False` its first fragment.
+
+        Raises:
+            TypeError: if `message` is not a str or `key` is not bytes-like.
+            ValueError: if `key` is not 4 bytes long or `message` has lone surrogates.
+            StateError: if a fragmented message is not finished.
+        """
         if not isinstance(message, str):
             raise errors.str_required(message)
         return self.append_text(OPCODE_TEXT, message, key, fin)
 
     def binary(self, message, key=None, *, fin=True):
-        """Append a binary message, or with `fin=False` its first fragment."""
+        """Append a binary message, or with `fin=False` its first fragment.
+
+        Raises:
+            TypeError: if `message` or `key` is not bytes-like.
+            ValueError: if `key` is not 4 bytes long.
+            StateError: if a fragmented message is not finished.
+        """
         return self.append_bytes(OPCODE_BINARY | (FIN if fin else 0), message, key)
 
     def continuation(self, fragment, key=None, *, fin=True):
-        """Append a further fragment of a message, by default its last."""
+        """Append another fragment of a message, by default its last.
+
+        Raises:
+            TypeError: if `fragment` is neither a str nor bytes-like, or `key` is not bytes-like.
+            ValueError: if `key` is not 4 bytes long or `fragment` has lone surrogates.
+            StateError: if there is no fragmented message to continue.
+        """
         if isinstance(fragment, str):
             return self.append_text(OPCODE_CONTINUATION, fragment, key, fin)
         return self.append_bytes(OPCODE_CONTINUATION | (FIN if fin else 0), fragment, key)
 
     def ping(self, data=b"", key=None):
-        """Append a ping with at most 125 bytes of data (RFC 6455 §5.5.2)."""
+        """Append a ping with at most 125 bytes of data (RFC 6455 §5.5.2).
+
+        Raises:
+            TypeError: if `data` or `key` is not bytes-like.
+            ValueError: if `data` is too long or `key` is not 4 bytes long.
+        """
         return self.append_bytes(OPCODE_PING | FIN, data, key)
 
     def pong(self, data=b"", key=None):
-        """Append a pong with at most 125 bytes of data (RFC 6455 §5.5.3)."""
+        """Append a pong with at most 125 bytes of data (RFC 6455 §5.5.3).
+
+        Raises:
+            TypeError: if `data` or `key` is not bytes-like.
+            ValueError: if `data` is too long or `key` is not 4 bytes long.
+        """
         return self.append_bytes(OPCODE_PONG | FIN, data, key)
 
     def close(self, code=None, reason="", key=None):
-        """Append a close frame (RFC 6455 §5.5.1)."""
+        """Append a close frame (RFC 6455 §5.5.1).
+
+        Args:
+            code: a close code that may be sent (§7.4); None for an empty frame.
+            reason: at most 123 bytes in UTF-8; must be empty without a code.
+            key: the mask key.
+
+        Raises:
+            TypeError: if `code` is not an int, `reason` is not a str or `key` is not bytes-like.
+            ValueError: if the code may not be sent, the reason is too long, has no code or has
+                lone surrogates, or `key` is not 4 bytes long.
+        """
         return self.append_bytes(OPCODE_CLOSE | FIN, close_payload(code, reason), key)
 
     def frame(
         self, opcode, payload=b"", *, fin=True, rsv1=False, rsv2=False, rsv3=False, key=None
     ):
-        """Append any frame; see `encode_frame` for the arguments and errors."""
+        """Append any frame; see `encode_frame` for the arguments and errors.
+
+        Raises:
+            StateError: if a data frame is out of turn (RFC 6455 §5.4).
+        """
         cdef int first = read_opcode(opcode) | rsv_bits(rsv1, rsv2, rsv3) | (FIN if fin else 0)
         return self.append_bytes(first, payload, key)
 
     def raw(self, frames):
-        """Append what `encode_frame` made earlier: whole messages or control frames."""
+        """Append whole messages or control frames that `encode_frame` made.
+
+        Raises:
+            TypeError: if `frames` is not bytes-like.
+        """
         cdef Octets octets
         cdef uint8_t* p
         acquire(frames, &octets)
@@ -603,14 +696,18 @@ cdef class MessageEncoder:
             release(&octets)
 
     def take(self):
-        """Hand over everything appended since the last call."""
+        """Return everything appended since the last call."""
         with cython.critical_section(self):
             if self.buffers is None:
                 return growing_take(&self.buffer)
         return b"".join(self.take_all())
 
     def take_buffers(self):
-        """As `take`, but without copying large payloads together with the rest."""
+        """Like `take`, but without copying large payloads.
+
+        Returns:
+            the buffers to send, in order. How many there are is unspecified.
+        """
         return self.take_all()
 
     def __reduce__(self):

@@ -118,8 +118,8 @@ class FrameDecoder:
         rsv3: whether an extension gave RSV3 a meaning.
 
     Attributes:
-        error: the peer's violation of the protocol, None as long as there is none. A
-            decoder with an error decodes no more.
+        error: the peer's violation of the protocol, or None. A decoder with an error decodes
+            nothing more.
     """
 
     __slots__ = ("_buffer", "_limit", "_masked", "_needed", "_rsv", "error")
@@ -149,8 +149,8 @@ class FrameDecoder:
             data: any number of bytes, cut anywhere.
 
         Returns:
-            the frames that are complete now, those before a violation included; look at
-            `error` after the call.
+            the frames that are now complete, including those before a violation; check `error`
+            after the call.
 
         Raises:
             TypeError: if `data` is not bytes-like.
@@ -220,14 +220,14 @@ def encode_frame(
     Args:
         opcode: the frame type.
         payload: the payload data; at most 125 bytes in a control frame.
-        fin: whether this is the last frame of its message; always so for a control frame.
+        fin: whether this is the last frame of its message; must be true for a control frame.
         rsv1: the first bit reserved for extensions.
         rsv2: the second bit reserved for extensions.
         rsv3: the third bit reserved for extensions.
-        key: the 4-byte mask key, which only a client uses (§5.1); None to send unmasked.
+        key: the 4-byte mask key, which only a client uses (§5.1); None for no mask.
 
     Raises:
-        ValueError: if `opcode` is reserved, `key` has not 4 bytes, or a control frame is
+        ValueError: if `opcode` is reserved, `key` is not 4 bytes long, or a control frame is
             fragmented or too long.
         TypeError: if `payload` or `key` is not bytes-like.
     """

@@ -1,6 +1,6 @@
 """Masking of payloads (RFC 6455 §5.3).
 
-This module knows how to XOR bytes with a 4-byte key, wherever in a payload they stand.
+This module knows how to XOR bytes with a 4-byte key, at any position in a payload.
 It does not know frames, and it does not invent keys.
 """
 
@@ -33,13 +33,13 @@ def apply_mask(data: Buffer, key: Buffer, offset: int = 0) -> bytes:
 
     Raises:
         TypeError: if `data` or `key` is not bytes-like.
-        ValueError: if `key` has not 4 bytes or `offset` is negative.
+        ValueError: if `key` is not 4 bytes long or `offset` is negative.
     """
     return xor(as_bytes(data), rotate(as_bytes(key), offset))
 
 
 def apply_mask_inplace(buffer: Buffer, key: Buffer, offset: int = 0) -> None:
-    """Mask or unmask part of a payload where it stands (RFC 6455 §5.3).
+    """Mask or unmask part of a payload in place (RFC 6455 §5.3).
 
     Args:
         buffer: the bytes, in any writable, C-contiguous object with the buffer protocol.
@@ -47,9 +47,9 @@ def apply_mask_inplace(buffer: Buffer, key: Buffer, offset: int = 0) -> None:
         offset: the position of `buffer` in the payload, in bytes.
 
     Raises:
-        TypeError: if `buffer` is not bytes-like or not writable, or `key` not bytes-like.
+        TypeError: if `buffer` is not bytes-like or not writable, or `key` is not bytes-like.
         BufferError: if `buffer` is not C-contiguous.
-        ValueError: if `key` has not 4 bytes or `offset` is negative.
+        ValueError: if `key` is not 4 bytes long or `offset` is negative.
     """
     try:
         view = memoryview(buffer)

@@ -82,22 +82,20 @@ class MessageDecoder:
         max_fragments: the largest number of frames that make up one message, empty ones
             included; None for no limit.
         inflater: decompresses the messages that the peer sends with RSV1 set (RFC 7692
-            §6); without one, the bit is a violation. The limit then holds for what comes
-            out, and for each frame as `rules.max_compressed` has it.
+            §6); without one, the bit is a violation. The limit then applies to the inflated
+            message, and `rules.max_compressed` limits each of its frames.
         step: about how many bytes one call of `feed` inflates before it stops (see
             `has_pending`), where a control frame counts as 256; None for no limit. A few
-            bytes can inflate to a thousand times as many, and one read of a socket holds many
-            messages.
+            bytes can inflate to a thousand times as many, and one read of a socket can hold
+            many messages.
 
     Attributes:
-        error: the peer's violation of the protocol, None as long as there is none. A
-            decoder with an error decodes no more, and so does one that met a close frame,
-            or whose inflater raised.
-        has_pending: whether the last `feed` stopped at `step`, with the rest of the
-            data still to be decoded. `feed(b"")` goes on with it; so does data that is
-            fed later, behind it.
-        only_messages: whether the last `feed` met nothing but messages: no control frame
-            and no violation.
+        error: the peer's violation of the protocol, or None. A decoder decodes nothing more
+            after an error, after a close frame, or if its inflater raised.
+        has_pending: whether the last `feed` stopped at `step` and left the rest of the data
+            undecoded. `feed(b"")` continues with it; data that is fed later comes after it.
+        only_messages: whether the last `feed` found only messages: no control frame and no
+            violation.
 
     Raises:
         TypeError: if a limit is not an int.
@@ -178,16 +176,16 @@ class MessageDecoder:
             data: any number of bytes, cut anywhere.
 
         Returns:
-            what is complete now: a `str` for a text message, `bytes` for a binary one,
-            `Ping`, `Pong`, `Close`. What came before a violation is included; look at
-            `error` after the call. Nothing comes after a `Close` or an error.
+            what is now complete: a `str` for a text message, `bytes` for a binary one, `Ping`,
+            `Pong`, `Close`. Events before a violation are included; check `error` after the
+            call. Nothing follows a `Close` or an error.
 
         Raises:
             TypeError: if `data` is not bytes-like.
-            StateError: if it is the inflater that calls.
+            StateError: if the inflater calls it.
 
-        Whatever else is raised, by the inflater or for want of memory, is the end: the
-        decoder's `error` is an InternalError then.
+        Any other exception, from the inflater or because memory ran out, ends the decoder: its
+        `error` is then an InternalError.
         """
         octets = as_bytes(data)
         events: list[Event] = []
@@ -290,7 +288,7 @@ class MessageDecoder:
             position = self._take_payload(data, start, events)
 
     def _take_control(self, opcode: int, payload: bytes, length: int, events: list[Event]) -> None:
-        """Handle as much of a control frame's payload as is there."""
+        """Handle as much of a control frame's payload as has arrived."""
         if opcode == Opcode.CLOSE:
             if len(payload) < length:
                 error = rules.close_payload_error(payload)
@@ -322,7 +320,7 @@ class MessageDecoder:
         self._fragments += 1
 
     def _take_payload(self, data: bytes, position: int, events: list[Event]) -> int:
-        """Add to the message what is there of the frame's payload; return where it ends."""
+        """Add as much of the frame's payload as has arrived; return where it ends."""
         size = min(self._remaining, len(data) - position)
         if self._compressed:
             size = min(size, INFLATE_PIECE)
@@ -402,9 +400,9 @@ class MessageDecoder:
 class MessageEncoder:
     """Encodes messages and control frames into one buffer.
 
-    Each method appends a frame, and returns how many bytes wait for `take`, which hands over
-    all of them at once, so that many small messages leave in one write. A client passes a
-    fresh, unpredictable mask key to each call (RFC 6455 §5.3), a server none.
+    Each method appends a frame and returns how many bytes wait for `take`, which returns all
+    of them at once, so that many small messages are sent in one write. A client passes a new,
+    unpredictable mask key to each call (RFC 6455 §5.3), a server passes none.
     """
 
     __slots__ = ("_buffers", "_in_message", "_parts", "_size")
@@ -423,8 +421,8 @@ class MessageEncoder:
         """Append a text message, or with `fin=False` its first fragment.
 
         Raises:
-            TypeError: if `message` is not a str or `key` not bytes-like.
-            ValueError: if `key` has not 4 bytes or `message` has lone surrogates.
+            TypeError: if `message` is not a str or `key` is not bytes-like.
+            ValueError: if `key` is not 4 bytes long or `message` has lone surrogates.
             StateError: if a fragmented message is not finished.
         """
         if not isinstance(message, str):
@@ -436,7 +434,7 @@ class MessageEncoder:
 
         Raises:
             TypeError: if `message` or `key` is not bytes-like.
-            ValueError: if `key` has not 4 bytes.
+            ValueError: if `key` is not 4 bytes long.
             StateError: if a fragmented message is not finished.
         """
         return self._append_data(_BINARY | (FIN if fin else 0), as_bytes(message), key)
@@ -444,11 +442,11 @@ class MessageEncoder:
     def continuation(
         self, fragment: str | Buffer, key: Buffer | None = None, *, fin: bool = True
     ) -> int:
-        """Append a further fragment of a message, by default its last.
+        """Append another fragment of a message, by default its last.
 
         Raises:
-            TypeError: if `fragment` is neither str nor bytes-like, or `key` not bytes-like.
-            ValueError: if `key` has not 4 bytes or `fragment` has lone surrogates.
+            TypeError: if `fragment` is neither a str nor bytes-like, or `key` is not bytes-like.
+            ValueError: if `key` is not 4 bytes long or `fragment` has lone surrogates.
             StateError: if there is no fragmented message to continue.
         """
         octets = str.encode(fragment) if isinstance(fragment, str) else as_bytes(fragment)
@@ -459,7 +457,7 @@ class MessageEncoder:
 
         Raises:
             TypeError: if `data` or `key` is not bytes-like.
-            ValueError: if `data` is too long or `key` has not 4 bytes.
+            ValueError: if `data` is too long or `key` is not 4 bytes long.
         """
         return self.frame(Opcode.PING, data, key=key)
 
@@ -468,7 +466,7 @@ class MessageEncoder:
 
         Raises:
             TypeError: if `data` or `key` is not bytes-like.
-            ValueError: if `data` is too long or `key` has not 4 bytes.
+            ValueError: if `data` is too long or `key` is not 4 bytes long.
         """
         return self.frame(Opcode.PONG, data, key=key)
 
@@ -476,14 +474,14 @@ class MessageEncoder:
         """Append a close frame (RFC 6455 §5.5.1).
 
         Args:
-            code: a close code that may travel; None for an empty frame.
-            reason: at most 123 bytes in UTF-8; none without a code.
+            code: a close code that may be sent (§7.4); None for an empty frame.
+            reason: at most 123 bytes in UTF-8; must be empty without a code.
             key: the mask key.
 
         Raises:
-            TypeError: if `code` is not an int, `reason` not a str or `key` not bytes-like.
-            ValueError: if the code may not travel, the reason is too long, has no code or
-                has lone surrogates, or `key` has not 4 bytes.
+            TypeError: if `code` is not an int, `reason` is not a str or `key` is not bytes-like.
+            ValueError: if the code may not be sent, the reason is too long, has no code or has
+                lone surrogates, or `key` is not 4 bytes long.
         """
         return self.frame(Opcode.CLOSE, rules.close_payload(code, reason), key=key)
 
@@ -513,7 +511,7 @@ class MessageEncoder:
         return self._append_data(first, octets, key)
 
     def raw(self, frames: Buffer) -> int:
-        """Append what `encode_frame` made earlier: whole messages or control frames.
+        """Append whole messages or control frames that `encode_frame` made.
 
         Raises:
             TypeError: if `frames` is not bytes-like.
@@ -521,14 +519,14 @@ class MessageEncoder:
         return self._append(as_bytes(frames))
 
     def take(self) -> bytes:
-        """Hand over everything appended since the last call."""
+        """Return everything appended since the last call."""
         return b"".join(self.take_buffers())
 
     def take_buffers(self) -> list[bytes]:
-        """As `take`, but without copying large payloads together with the rest.
+        """Like `take`, but without copying large payloads.
 
         Returns:
-            what to send, one after the other; in how many pieces is not said.
+            the buffers to send, in order. How many there are is unspecified.
         """
         if self._parts:
             self._buffers.append(b"".join(self._parts))
