@@ -20,18 +20,18 @@ BACKENDS = ["zlib"] + [
 MOST = 1 << 14
 
 
-def inflate(inflater: Inflater, pieces: list[bytes], room: int | None) -> bytes | None:
+def inflate(inflater: Inflater, pieces: list[bytes], budget: int | None) -> bytes | None:
     """Inflate a message; None if it is not DEFLATE."""
     result = b""
     for number, piece in enumerate(pieces, 1):
-        left = None if room is None else room - len(result)
+        left = None if budget is None else budget - len(result)
         try:
             result += inflater.inflate(piece, left, number == len(pieces))
         except InvalidPayloadError as exc:
             assert exc.__context__ is None
             return None
-        if room is not None and len(result) > room:
-            assert len(result) == room + 1
+        if budget is not None and len(result) > budget:
+            assert len(result) == budget + 1
             break
     return result
 
@@ -40,23 +40,23 @@ def check(data: bytes) -> None:
     source = Input(data)
     flags = source.byte()
     backend = source.choice(BACKENDS)
-    room = source.choice((MOST, 0, 1, 100, 5000))
+    budget = source.choice((MOST, 0, 1, 100, 5000))
     cut = source.cut()
     payload = source.rest()
     agreed = agreement(bool(flags & 1), backend=backend)
 
     # What a peer sends
     inflater = Inflater(agreed)
-    result = inflate(inflater, cut(payload), room)
-    assert result is None or len(result) <= room + 1
+    result = inflate(inflater, cut(payload), budget)
+    assert result is None or len(result) <= budget + 1
     right = inflate_message(payload, MOST) if payload else b""
     if right is None:
         # The byte too many may come before what is wrong. isal allows other things, and sees
         # what a message lacks at its end when the next one comes.
-        assert result is None or len(result) > room or backend == "isal"
-    elif len(right) > room:
+        assert result is None or len(result) > budget or backend == "isal"
+    elif len(right) > budget:
         # What follows the byte too many may be looked at, and not be DEFLATE.
-        assert result is None or result == right[: room + 1]
+        assert result is None or result == right[: budget + 1]
     else:
         assert result == right, (result, right)
         # Nothing is kept that makes a difference to what starts afresh.

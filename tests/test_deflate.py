@@ -35,7 +35,8 @@ from fastws.exceptions import (
     ResponseError,
 )
 from fastws.handshake import ClientHandshake, ServerHandshake, accept_key, parse_extensions
-from fastws.spec import Role, max_compressed
+from fastws.rules import max_compressed
+from fastws.spec import Role
 
 from .tools import traced
 
@@ -105,16 +106,16 @@ def cut(data: bytes, size: int) -> list[bytes]:
 
 
 def inflate(
-    inflater: Inflater, payload: bytes, room: int | None = None, piece: int | None = None
+    inflater: Inflater, payload: bytes, budget: int | None = None, piece: int | None = None
 ) -> bytes:
     """Inflate a whole message, given in pieces of this size; not further than it may grow."""
     pieces = cut(payload, piece or max(len(payload), 1))
     result = b""
     for number, data in enumerate(pieces, 1):
-        left = None if room is None else room - len(result)
+        left = None if budget is None else budget - len(result)
         result += inflater.inflate(data, left, number == len(pieces))
-        assert room is None or len(result) <= room + 1
-        if room is not None and len(result) > room:
+        assert budget is None or len(result) <= budget + 1
+        if budget is not None and len(result) > budget:
             break
     return result
 
@@ -159,7 +160,8 @@ def test_levels_are_the_backends_own() -> None:
 
 
 def test_backend_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(deflate._BACKENDS, "elsewhere", ("no_such_module", 6))
+    library = deflate.Library(lambda: import_module("no_such_module"), 6, ("no_such_module", ""))
+    monkeypatch.setitem(deflate.LIBRARIES, "elsewhere", library)
     with pytest.raises(ImportError, match=r"pip install 'fastws-codec\[elsewhere\]'"):
         PerMessageDeflate(backend="elsewhere")
 
@@ -707,8 +709,8 @@ def test_both_ends_agree_on_the_same(
 def test_client_that_may_use_256_bytes_only_cannot_compress() -> None:
     agreed = connect("permessage-deflate; client_max_window_bits=8")
     assert agreed is not None
-    assert not Deflater(agreed).able
-    assert Deflater(agreement(max_window_bits=9)).able
+    assert not Deflater(agreed).enabled
+    assert Deflater(agreement(max_window_bits=9)).enabled
     # What it receives is another matter.
     assert inflate(Inflater(agreed), HELLO) == b"Hello"
     narrow = Inflater(agreement(peer_max_window_bits=8))
@@ -774,7 +776,7 @@ BROKEN = {
 
 
 def inflate_broken(
-    agreed: Agreement, message: bytes, room: int | None = None, piece: int | None = None
+    agreed: Agreement, message: bytes, budget: int | None = None, piece: int | None = None
 ) -> InvalidPayloadError:
     """Inflate a message that ought not to be; return the error."""
     inflater = Inflater(agreed)
@@ -784,7 +786,7 @@ def inflate_broken(
 
     def run() -> None:
         for each in messages:
-            inflate(inflater, each, room, piece)
+            inflate(inflater, each, budget, piece)
 
     with pytest.raises(InvalidPayloadError, match=NOT_DEFLATE) as caught:
         run()
@@ -795,8 +797,8 @@ def inflate_broken(
 @pytest.mark.parametrize("takeover", [True, False])
 def test_broken_messages(backend: str, message: str, takeover: bool) -> None:
     agreed = agreement(backend, peer_context_takeover=takeover)
-    for piece, room in product((None, 1), (None, 20, 1000)):
-        error = inflate_broken(agreed, bytes.fromhex(message), room, piece)
+    for piece, budget in product((None, 1), (None, 20, 1000)):
+        error = inflate_broken(agreed, bytes.fromhex(message), budget, piece)
         # A context would have frames, and they the data.
         assert error.__context__ is None
 
@@ -859,10 +861,10 @@ def test_message_may_be_as_large_as_the_room_and_no_larger(
     size = len(content)
     large = [size + 1, size + 2, 2 * size + 1000, 2**31, sys.maxsize - 1, 2**63, 2**70, None]
     for piece in (None, 100, 1 if len(payload) < 2000 else 3001):
-        for room in (size, *large):
-            assert inflate(Inflater(agreed), payload, room, piece) == content
-        for room in {size - 1, size // 2, 1, 0} & set(range(size)):
-            assert inflate(Inflater(agreed), payload, room, piece) == content[: room + 1]
+        for budget in (size, *large):
+            assert inflate(Inflater(agreed), payload, budget, piece) == content
+        for budget in {size - 1, size // 2, 1, 0} & set(range(size)):
+            assert inflate(Inflater(agreed), payload, budget, piece) == content[: budget + 1]
 
 
 def test_no_room_is_not_all_the_room_there_is(backend: str) -> None:
@@ -1556,8 +1558,8 @@ class Odd:
         self.calls: list[tuple[bytes, int | None, bool]] = []
         self._answer = answer
 
-    def inflate(self, data: bytes, room: int | None, last: bool) -> bytes:
-        self.calls.append((data, room, last))
+    def inflate(self, data: bytes, budget: int | None, last: bool) -> bytes:
+        self.calls.append((data, budget, last))
         if isinstance(self._answer, bytes):
             return self._answer
         if isinstance(self._answer, Exception):

@@ -461,7 +461,7 @@ encoder_calls = st.one_of(
     calls("pong", data=buffers, key=keys),
     calls("close", code=numbers, reason=texts, key=keys),
     calls("frame", opcodes, payload=buffers, key=keys, **flag_options),
-    calls("prepared", buffers),
+    calls("raw", buffers),
     calls("take"),
 )
 

@@ -1,4 +1,4 @@
-"""Holds `fastws.exceptions` to its tree, its close codes, its words, and to pickling."""
+"""Holds `fastws.exceptions` to its tree, close codes and pickling, `fastws.errors` to its words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastws import exceptions
+from fastws import errors, exceptions
 from fastws.exceptions import (
     ConnectionClosed,
     FieldError,
@@ -161,38 +161,38 @@ def test_connection_closed_is_normal_after_1000_1001_and_no_code() -> None:
 # One constructor for each wire error ---------------------------------------------------
 
 WIRE_ERRORS: list[tuple[Callable[..., ProtocolError], tuple[object, ...], int, str]] = [
-    (exceptions.reserved_bits, ("RSV1 RSV3",), 1002, "reserved bit set: RSV1 RSV3"),
-    (exceptions.reserved_opcode, (11,), 1002, "reserved opcode: 0xB"),
-    (exceptions.fragmented_control, (8,), 1002, "fragmented control frame: CLOSE"),
-    (exceptions.control_too_long, (9,), 1002, "control frame over 125 bytes: PING"),
-    (exceptions.unmasked, (), 1002, "frame from a client is not masked"),
-    (exceptions.masked, (), 1002, "frame from a server is masked"),
+    (errors.reserved_bits, ("RSV1 RSV3",), 1002, "reserved bit set: RSV1 RSV3"),
+    (errors.reserved_opcode, (11,), 1002, "reserved opcode: 0xB"),
+    (errors.fragmented_control, (8,), 1002, "fragmented control frame: CLOSE"),
+    (errors.control_too_long, (9,), 1002, "control frame over 125 bytes: PING"),
+    (errors.unmasked, (), 1002, "frame from a client is not masked"),
+    (errors.masked, (), 1002, "frame from a server is masked"),
     (
-        exceptions.length_not_minimal,
+        errors.length_not_minimal,
         (125,),
         1002,
         "length 125 is not encoded in the fewest bytes",
     ),
-    (exceptions.length_top_bit, (), 1002, "64-bit length with its most significant bit set"),
+    (errors.length_top_bit, (), 1002, "64-bit length with its most significant bit set"),
     (
-        exceptions.nothing_to_continue,
+        errors.nothing_to_continue,
         (),
         1002,
         "continuation frame without a message to continue",
     ),
-    (exceptions.message_not_finished, (1,), 1002, "new TEXT message inside a fragmented one"),
-    (exceptions.text_not_utf8, (), 1007, "text message is not UTF-8"),
-    (exceptions.reason_not_utf8, (), 1007, "close reason is not UTF-8"),
-    (exceptions.close_payload_of_one_byte, (), 1002, "close frame with a payload of 1 byte"),
+    (errors.message_not_finished, (1,), 1002, "new TEXT message inside a fragmented one"),
+    (errors.text_not_utf8, (), 1007, "text message is not UTF-8"),
+    (errors.reason_not_utf8, (), 1007, "close reason is not UTF-8"),
+    (errors.close_payload_of_one_byte, (), 1002, "close frame with a payload of 1 byte"),
     (
-        exceptions.close_code_may_not_travel,
+        errors.close_code_may_not_travel,
         (1005,),
         1002,
         "close code 1005 may not be used in a close frame",
     ),
-    (exceptions.message_too_big, (10,), 1009, "message over 10 bytes"),
-    (exceptions.payload_too_big, (10,), 1009, "frame payload over 10 bytes"),
-    (exceptions.too_many_fragments, (10,), 1009, "message of more than 10 fragments"),
+    (errors.message_too_big, (10,), 1009, "message over 10 bytes"),
+    (errors.payload_too_big, (10,), 1009, "frame payload over 10 bytes"),
+    (errors.too_many_fragments, (10,), 1009, "message of more than 10 fragments"),
 ]
 
 

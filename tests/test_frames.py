@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import pickle
 import random
+import re
 from array import array
 from contextlib import suppress
+from importlib import import_module
 from itertools import cycle, pairwise, product
 from operator import xor
 from typing import TYPE_CHECKING, Any
@@ -535,6 +537,68 @@ def test_announced_payload_takes_no_memory(twin: SimpleNamespace, length: int) -
         peak = memory()[1]
     assert decoder.error is None
     assert peak < 4 << 20
+
+
+# read_header, which the integrations use -------------------------------------------------
+
+
+def read_header(twin: SimpleNamespace, *arguments: Any) -> Any:
+    return import_module(f"fastws._{twin.name}.frames").read_header(*arguments)
+
+
+@pytest.mark.parametrize("key", [KEY, b""], ids=["masked", "plain"])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("before", [b"", b"\xff\xff\xff"], ids=["alone", "behind"])
+def test_header_is_read_as_far_as_it_is_there(
+    twin: SimpleNamespace, key: bytes, size: int, before: bytes
+) -> None:
+    header = wire(0x82, bytes(size), key or None)[: -size or None]
+    known = len(header) - len(key)
+    start = len(before) + len(header)
+    for masked in (None, key != b""):
+        for end in range(len(header)):
+            data = before + header[:end]
+            expected: Any = None if end < known else (0x82, size, None, start)
+            assert read_header(twin, data, len(before), masked, 0, None) == expected
+        for more in (b"", b"more"):
+            data = before + header + more
+            expected = 0x82, size, key, start
+            assert read_header(twin, data, len(before), masked, 0, False) == expected
+
+
+def test_header_outside_of_the_data_is_none(twin: SimpleNamespace) -> None:
+    for position in (-1, 2, 3, 1000):
+        assert read_header(twin, b"\x82\x00", position, None, 0, None) is None
+
+
+@pytest.mark.parametrize("masked", [True, False, None])
+@pytest.mark.parametrize("rsv", [0, 0x40, 0x30, 0x70], ids=hex)
+def test_bad_header_is_an_error(twin: SimpleNamespace, rsv: int, masked: bool | None) -> None:
+    for first, second in product(range(256), (0, 1, 125, 126, 128, 129, 253, 254)):
+        expected = header_error(first, second, masked, rsv)
+        for end in (1, 2):
+            arguments = bytes([first, second])[:end], 0, masked, rsv, None
+            if expected is None or end < expected[0]:
+                read_header(twin, *arguments)
+            else:
+                with pytest.raises(ProtocolError, match=f"^{re.escape(expected[1])}$"):
+                    read_header(twin, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("header", "in_message", "text"),
+    [
+        (b"\x80", False, "continuation frame without a message to continue"),
+        (b"\x81", True, "new TEXT message inside a fragmented one"),
+        (b"\x82\x7e\x00\x7d", None, "length 125 is not encoded in the fewest bytes"),
+        (b"\x82\x7f\x80", None, "64-bit length with its most significant bit set"),
+    ],
+)
+def test_header_is_judged_like_that_of_a_message(
+    twin: SimpleNamespace, header: bytes, in_message: bool | None, text: str
+) -> None:
+    with pytest.raises(ProtocolError, match=text):
+        read_header(twin, header, 0, None, 0, in_message)
 
 
 # FrameDecoder: limit -----------------------------------------------------------------------

@@ -79,7 +79,7 @@ def check_all(target: str) -> None:
         module.check(data)
 
 
-def inflate_without_limit(self: Any, data: bytes, room: int | None, last: bool) -> bytes:
+def inflate_without_limit(self: Any, data: bytes, budget: int | None, last: bool) -> bytes:
     return bytes(1 << 20)
 
 

@@ -324,21 +324,21 @@ def test_values_match_patterns() -> None:
 def test_packed_headers_are_the_same(fields):
     headers, packed = Headers(fields), Headers(fields)
     for _ in range(2):  # looking at them unpacks them
-        packed.pack()
-        packed.pack()
+        packed._pack()
+        packed._pack()
         assert packed == headers
         assert hash(packed) == hash(headers)
-        packed.pack()
+        packed._pack()
         assert packed.items() == headers.items()
-        packed.pack()
+        packed._pack()
         assert [packed.get_all(name) for name in headers] == [headers.get_all(n) for n in headers]
-        packed.pack()
+        packed._pack()
         assert (list(packed), len(packed), repr(packed)) == (
             list(headers),
             len(headers),
             repr(headers),
         )
-        packed.pack()
+        packed._pack()
         assert Headers(packed) == headers
-        packed.pack()
+        packed._pack()
         assert packed | {"B": "c"} == headers | {"B": "c"}

@@ -1,7 +1,7 @@
 """Holds the source tree to the import direction of DESIGN.md §1, by reading it.
 
-    spec <- exceptions <- rules <- _py | _c <- codec <- deflate <- connection <- aio <- cli
-    http <---------------------------------------------- handshake <----------'
+    spec <- exceptions <- errors <- rules <- _py | _c <- codec <- deflate <- connection
+    http <-------------------------------------------------- handshake <- aio <- cli
 
 The sources of what is above the codec and compiled are in _py and _c, too, but not of the codec.
 
@@ -20,7 +20,7 @@ import fastws.spec
 
 ROOT = Path(fastws.spec.__file__).parent
 
-TWIN = {"exceptions", "events", "rules", "spec"}
+TWIN = {"errors", "exceptions", "events", "rules", "spec"}
 PARTS = TWIN | {"_cython", "deflate", "prepared"}  # of a connection, beside the codec
 CODEC = TWIN | {"codec"}
 SANS_IO = CODEC | {"connection", "deflate", "handshake", "http", "prepared"}
@@ -31,8 +31,9 @@ ALLOWED: dict[str, set[str]] = {
     "spec": set(),
     "http": {"exceptions"},
     "exceptions": {"spec"},
+    "errors": {"exceptions", "spec"},
     "events": {"spec"},
-    "rules": {"exceptions", "events", "spec"},
+    "rules": {"errors", "exceptions", "events", "spec"},
     "_cython": set(),
     "_py": TWIN,
     "_c": TWIN,
@@ -47,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "aio": SANS_IO,
     "integrations": SANS_IO | {"aio"},
     "demo": set(),
-    "_info": {"codec", "integrations"},
+    "_info": {"codec", "deflate", "integrations"},
     "__pyinstaller": set(),
     "_terminal": set(),
     "cli": ALL | {"_info", "_terminal", "_init_"},

@@ -1133,7 +1133,7 @@ def test_each_call_tells_how_much_there_is_to_take(twin: SimpleNamespace) -> Non
         partial(encoder.continuation, b"c"),
         partial(encoder.binary, bytes(300)),
         partial(encoder.frame, 2, b"", rsv1=True),
-        partial(encoder.prepared, b"\x81\x00"),
+        partial(encoder.raw, b"\x81\x00"),
         partial(encoder.pong),
         partial(encoder.close, 1000),
     ]
@@ -1201,13 +1201,13 @@ def test_fragments_may_be_taken_one_by_one(twin: SimpleNamespace) -> None:
     assert encoder.take() == b"\x81\x01d"
 
 
-def test_prepared_frames_are_sent_as_they_are(twin: SimpleNamespace) -> None:
+def test_raw_frames_are_sent_as_they_are(twin: SimpleNamespace) -> None:
     frame = twin.encode_frame(1, NOISE[:1] * 200, key=KEY)
     encoder = twin.MessageEncoder()
     encoder.text("a")
     for data in (frame, bytearray(frame), memoryview(frame[::-1])[::-1], b"", array("B", frame)):
-        encoder.prepared(data)
-    encoder.prepared(frames=frame)
+        encoder.raw(data)
+    encoder.raw(frames=frame)
     assert len(encoder) == 3 + 5 * len(frame)
     assert encoder.take() == b"\x81\x01a" + 5 * frame
 
@@ -1250,7 +1250,7 @@ def test_encoder_holds_no_buffer(twin: SimpleNamespace) -> None:
     payload, key = bytearray(b"abcd"), bytearray(KEY)
     encoder.binary(payload, key)
     encoder.ping(payload, key)
-    encoder.prepared(payload)
+    encoder.raw(payload)
     with pytest.raises(StateError):
         encoder.continuation(payload, key)
     payload[:] = key[:] = b"later"
@@ -1303,7 +1303,7 @@ REFUSALS: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]
     ("text", ("a\ud83d",), {"fin": False}, UnicodeEncodeError, LONE_SURROGATE),
     *(
         (method, (data,), {}, TypeError, BYTES_LIKE.format(type(data).__name__))
-        for method in ("binary", "ping", "pong", "prepared")
+        for method in ("binary", "ping", "pong", "raw")
         for data in ("a", None, 5, [1])
     ),
     *(

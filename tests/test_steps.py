@@ -202,7 +202,7 @@ class Failing:
         self.error = error
         self.calls = 0
 
-    def inflate(self, data: bytes, room: int | None, last: bool) -> bytes:
+    def inflate(self, data: bytes, budget: int | None, last: bool) -> bytes:
         self.calls += 1
         if self.calls > 1:
             raise self.error
@@ -290,7 +290,7 @@ def test_without_compression_nothing_is_ever_pending() -> None:
 
 
 def test_a_decoder_that_fails_fails_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Inflater, data: bytes, room: int | None, last: bool) -> bytes:
+    def fail(self: Inflater, data: bytes, budget: int | None, last: bool) -> bytes:
         raise MemoryError
 
     connection = make_connection()

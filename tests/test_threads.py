@@ -291,7 +291,7 @@ def test_shared_decoder_of_pieces_survives(twin: SimpleNamespace) -> None:
 
 def test_inflater_must_not_feed(twin: SimpleNamespace) -> None:
     class Feeds:
-        def inflate(self, data: bytes, room: int | None, last: bool) -> bytes:
+        def inflate(self, data: bytes, budget: int | None, last: bool) -> bytes:
             decoder.feed(frame)
             raise AssertionError
 
@@ -337,7 +337,7 @@ def test_shared_encoder(twin: SimpleNamespace, masked: bool, how: str) -> None:
             encoder.text(f"☂ {name}", key)
             encoder.binary(name.encode(), key)
             encoder.frame(Opcode.PING, name.encode(), key=key)
-            encoder.prepared(prepared)
+            encoder.raw(prepared)
             if n % 64 == 0:
                 encoder.binary(name.encode() * LARGE, key)
             with pytest.raises(StateError):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .codec import implementation, kernel
+from .deflate import LIBRARIES
 from .integrations._startup import hosts
 
 __all__ = ["DEPENDENCIES", "DISTRIBUTION", "collect"]
@@ -30,13 +31,6 @@ DISTRIBUTION = "fastws-codec"
 
 # What fastws uses if it is there.
 DEPENDENCIES = ("h11", "uvloop", "aiofastnet", "zlib-ng", "isal")
-
-# Where a library for DEFLATE says which one it is.
-_DEFLATE = {
-    "zlib": ("zlib", "ZLIB_RUNTIME_VERSION"),
-    "zlib-ng": ("zlib_ng.zlib_ng", "ZLIBNG_RUNTIME_VERSION"),
-    "isal": ("isal", "ISAL_VERSION"),
-}
 
 
 def collect(fastws: str) -> dict[str, Any]:
@@ -58,7 +52,7 @@ def collect(fastws: str) -> dict[str, Any]:
         "kernels": _kernels(),
         "python": _python(),
         "platform": _platform(),
-        "deflate": {name: _constant(*where) for name, where in _DEFLATE.items()},
+        "deflate": {name: _constant(*library.version) for name, library in LIBRARIES.items()},
         "openssl": ssl.OPENSSL_VERSION,
         "dependencies": {name: version_of(name) for name in DEPENDENCIES},
         "integrations": _integrations(),

@@ -11,9 +11,9 @@ from libc.string cimport memcpy, memset
 from fastws._c.buffers cimport Octets, acquire, release
 from fastws._c.connection cimport Connection as TheConnection
 from fastws._c.frames cimport (
-    BAD_FIRST_BYTE, HEADER, LENGTH, MASK, NOTHING, FrameDecoder as TheFrameDecoder,
+    BAD_FIRST_BYTE, HEADER, LENGTH, NOTHING, FrameDecoder as TheFrameDecoder,
     Header, Progress, good_first_bytes, header_error as error_of_header, header_size,
-    read_header as read_the_header, read_opcode, write_header as write_the_header,
+    read_opcode, scan_header, write_header as write_the_header,
 )
 from fastws._c.kernel cimport (
     fastws_load32, fastws_rotate_key, fastws_utf8, mask_octets, utf8_feed,
@@ -21,13 +21,10 @@ from fastws._c.kernel cimport (
 from fastws._c.messages cimport (
     MessageDecoder as TheMessageDecoder, MessageEncoder as TheMessageEncoder,
 )
+from fastws._c.spec cimport MASK, OPCODE_BITS, RSV_BITS
 from fastws._c.utf8 cimport decode
 
-from fastws import rules  # no-cython-lint: buffers.pxd needs it
-
-cdef enum:
-    RSV_BITS = 0x70
-    OPCODE_BITS = 0x0F
+from fastws import errors  # no-cython-lint: buffers.pxd needs it
 
 # For each set of RSV bits that may be 1, which first bytes are good.
 cdef uint8_t[8][256] good
@@ -150,7 +147,7 @@ cdef int read_header(
 ) noexcept nogil:
     cdef Header read
     cdef Progress progress
-    progress = read_the_header(data, size, good[(rsv & RSV_BITS) >> 4], masked, &read)
+    progress = scan_header(data, size, good[(rsv & RSV_BITS) >> 4], masked, &read)
     if progress == NOTHING or progress == LENGTH:
         return 0
     if progress != HEADER:
@@ -167,7 +164,7 @@ cdef object header_error(const uint8_t* data, Py_ssize_t size, int rsv, int mask
     cdef Progress progress
     memset(&header, 0, sizeof(header))
     rsv &= RSV_BITS
-    progress = read_the_header(data, size, good[rsv >> 4], masked, &header)
+    progress = scan_header(data, size, good[rsv >> 4], masked, &header)
     if progress < BAD_FIRST_BYTE:
         return None
     return error_of_header(progress, &header, rsv, None, masked)

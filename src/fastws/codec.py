@@ -80,12 +80,14 @@ kernel: Final = _choose_kernel()
 
 if TYPE_CHECKING or implementation == "py":
     from ._py.frames import Frame, FrameDecoder, encode_frame
+    from ._py.frames import read_header as read_header  # for integrations
     from ._py.hot import HotEndpoint
     from ._py.masking import apply_mask, apply_mask_inplace
     from ._py.messages import MessageDecoder, MessageEncoder
     from ._py.utf8 import Utf8Validator, decode_utf8, is_utf8
 else:
     from ._c.frames import Frame, FrameDecoder, encode_frame
+    from ._c.frames import read_header as read_header
     from ._c.hot import HotEndpoint
     from ._c.masking import apply_mask, apply_mask_inplace
     from ._c.messages import MessageDecoder, MessageEncoder

@@ -11,13 +11,13 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from operator import index
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from . import exceptions as errors
+from . import errors
 from .spec import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     Params: TypeAlias = Sequence[tuple[str, str | None]]
 
@@ -48,9 +48,6 @@ _SERVER_NO_CONTEXT_TAKEOVER: Final = "server_no_context_takeover"
 _CLIENT_NO_CONTEXT_TAKEOVER: Final = "client_no_context_takeover"
 _SERVER_MAX_WINDOW_BITS: Final = "server_max_window_bits"
 _CLIENT_MAX_WINDOW_BITS: Final = "client_max_window_bits"
-
-# By backend: its default level. isal's levels go from 0 to 3.
-_BACKENDS: Final = {"zlib": 6, "zlib-ng": 6, "isal": 2}
 
 
 # Negotiation (RFC 7692 §5, §7.1) -------------------------------------------------------
@@ -270,20 +267,20 @@ class Inflater:
 
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
-        self._zlib = _backend(agreement.config.backend)
+        self._zlib = load_library(agreement.config.backend)
         self._stream: Any = None  # there is none where none is needed
         self._begun = False  # a message
 
-    def inflate(self, data: bytes, room: int | None, last: bool) -> bytes:
+    def inflate(self, data: bytes, budget: int | None, last: bool) -> bytes:
         """Decompress a piece of a message.
 
         Args:
             data: the piece, cut anywhere.
-            room: how many bytes the message may still grow by; None for no limit.
+            budget: how many bytes the message may still grow by; None for no limit.
             last: whether the message ends here.
 
         Returns:
-            at most `room` bytes, or one more if the message is too big. The inflater is of
+            at most `budget` bytes, or one more if the message is too big. The inflater is of
             no use after that.
 
         Raises:
@@ -293,9 +290,9 @@ class Inflater:
             # §7.2.3.6 gives an empty message 1 byte. Some peers send none; there is no doubt
             # what they mean.
             return b""
-        # The libraries take a limit of 0 for none at all. With one byte more than there is
-        # room for, no limit is ever 0 and a message that is too big is known by it.
-        limit = _NO_LIMIT if room is None else min(room + 1, _NO_LIMIT)
+        # The libraries take a limit of 0 for none at all. With one byte more than the
+        # budget, no limit is ever 0, and a message that is too big shows by using that byte.
+        limit = _NO_LIMIT if budget is None else min(budget + 1, _NO_LIMIT)
         try:
             output = b""
             if data:
@@ -373,18 +370,18 @@ class Deflater:
         agreement: what both ends agreed on.
 
     Attributes:
-        able: whether there is a library to compress for the window agreed on. If not, all
-            messages have to go out plain, as any message may (§6).
+        enabled: whether a library can compress for the window agreed on. If not, all
+            messages are sent plain, as any message may be (§6).
         threshold: the smallest message worth it, in bytes.
     """
 
-    __slots__ = ("_agreement", "_stream", "_zlib", "able", "threshold")
+    __slots__ = ("_agreement", "_stream", "_zlib", "enabled", "threshold")
 
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
-        self._zlib = _backend(agreement.config.backend)
+        self._zlib = load_library(agreement.config.backend)
         self._stream: Any = None
-        self.able = agreement.max_window_bits >= MIN_WINDOW_BITS
+        self.enabled = agreement.max_window_bits >= MIN_WINDOW_BITS
         self.threshold = agreement.config.threshold
 
     @property
@@ -430,7 +427,7 @@ def deflate_alone(parameters: CompressorParameters, data: bytes, last: bool = Tr
     except IndexError:
         stream = _compressor(*parameters)
     # A full flush forgets all that came before.
-    payload = _flush(stream, data, _backend(parameters[0]).Z_FULL_FLUSH, last)
+    payload = _flush(stream, data, load_library(parameters[0]).Z_FULL_FLUSH, last)
     streams.append(stream)
     return payload
 
@@ -445,7 +442,7 @@ def deflate_in_pieces(
     for start in range(0, len(data), _PIECE):
         pieces.append(stream.compress(view[start : start + _PIECE]))
         yield
-    pieces.append(stream.flush(_backend(parameters[0]).Z_FULL_FLUSH))
+    pieces.append(stream.flush(load_library(parameters[0]).Z_FULL_FLUSH))
     return b"".join(pieces).removesuffix(_FLUSHED)
 
 
@@ -457,38 +454,72 @@ def _flush(stream: Any, data: bytes, mode: int, last: bool) -> bytes:
 
 
 # The libraries ------------------------------------------------------------------------------
+#
+# Import statements, for PyInstaller and its kin, which look for them in Python code only: that
+# isal_zlib imports igzip_lib is compiled.
+
+
+def _load_zlib() -> Any:
+    import zlib
+
+    return zlib
+
+
+def _load_zlib_ng() -> Any:
+    from zlib_ng import zlib_ng
+
+    return zlib_ng
+
+
+def _load_isal() -> Any:
+    from isal import igzip_lib, isal_zlib  # noqa: F401
+
+    return isal_zlib
+
+
+class Library(NamedTuple):
+    """A library that compresses by DEFLATE, with the interface of `zlib`.
+
+    Attributes:
+        load: imports and returns its module; raises ImportError if it is not installed.
+        level: its default compression level.
+        version: the module and the constant that tell its version.
+    """
+
+    load: Callable[[], Any]
+    level: int
+    version: tuple[str, str]
+
+
+# By the name that `PerMessageDeflate` calls its backend. isal's levels go from 0 to 3.
+LIBRARIES: Final = {
+    "zlib": Library(_load_zlib, 6, ("zlib", "ZLIB_RUNTIME_VERSION")),
+    "zlib-ng": Library(_load_zlib_ng, 6, ("zlib_ng.zlib_ng", "ZLIBNG_RUNTIME_VERSION")),
+    "isal": Library(_load_isal, 2, ("isal", "ISAL_VERSION")),
+}
 
 
 @cache
-def _backend(name: str) -> Any:
-    if name not in _BACKENDS:
-        raise ValueError(f"no such backend: {name!r}; there are {', '.join(_BACKENDS)}")
-    why = None
+def load_library(backend: str) -> Any:
+    """Import a library.
+
+    Raises:
+        ValueError: if there is no such backend.
+        ImportError: if it is not installed.
+    """
+    if backend not in LIBRARIES:
+        raise ValueError(f"no such backend: {backend!r}; there are {', '.join(LIBRARIES)}")
     try:
-        # Statements, for PyInstaller and its kin, which look for them in Python code only: that
-        # isal_zlib imports igzip_lib is compiled.
-        match name:
-            case "zlib":
-                import zlib
-
-                return zlib
-            case "zlib-ng":
-                from zlib_ng import zlib_ng
-
-                return zlib_ng
-            case "isal":
-                from isal import igzip_lib, isal_zlib  # noqa: F401
-
-                return isal_zlib
+        return LIBRARIES[backend].load()
     except ImportError as exc:
-        why = exc
-    raise ImportError(f"the backend {name!r} needs: pip install 'fastws-codec[{name}]'") from why
+        needed = f"pip install 'fastws-codec[{backend}]'"
+        raise ImportError(f"the backend {backend!r} needs: {needed}") from exc
 
 
 def _compressor(backend: str, level: int | None, window_bits: int, mem_level: int) -> Any:
-    library = _backend(backend)
+    library = load_library(backend)
     if level is None:
-        level = _BACKENDS[backend]
+        level = LIBRARIES[backend].level
     try:
         return library.compressobj(level, library.DEFLATED, -window_bits, mem_level)
     except (ValueError, OverflowError, library.error) as exc:

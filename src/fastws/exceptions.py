@@ -1,8 +1,7 @@
-"""The error tree, and one constructor for each wire error.
+"""The error tree.
 
-This module knows what can go wrong and which close code or HTTP status says so.
-It does not know how a violation is found: both twins and the layers above call the
-constructors below, so that a message is written once.
+This module knows what can go wrong and which close code or HTTP status says so. It does not
+know the words, which are in `errors`, nor how a violation is found.
 
     WebSocketError
     ├── ProtocolError           the peer broke RFC 6455            closes with 1002
@@ -25,7 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from .spec import NORMAL_CLOSE_CODES, CloseCode, Opcode
+from .spec import NORMAL_CLOSE_CODES, CloseCode
 
 if TYPE_CHECKING:
     from .http import Response
@@ -179,91 +178,3 @@ class ConnectionClosed(WebSocketError):
         except ValueError:
             name = str(self.code)
         return f"{name}: {self.reason}" if self.reason else name
-
-
-# Wire errors: the header (RFC 6455 §5.2) -------------------------------------
-
-
-def reserved_bits(names: str) -> ProtocolError:
-    return ProtocolError(f"reserved bit set: {names}")
-
-
-def reserved_opcode(opcode: int) -> ProtocolError:
-    return ProtocolError(f"reserved opcode: 0x{opcode:X}")
-
-
-def fragmented_control(opcode: int) -> ProtocolError:
-    return ProtocolError(f"fragmented control frame: {Opcode(opcode).name}")
-
-
-def control_too_long(opcode: int) -> ProtocolError:
-    return ProtocolError(f"control frame over 125 bytes: {Opcode(opcode).name}")
-
-
-def unmasked() -> ProtocolError:
-    return ProtocolError("frame from a client is not masked")
-
-
-def masked() -> ProtocolError:
-    return ProtocolError("frame from a server is masked")
-
-
-def length_not_minimal(length: int) -> ProtocolError:
-    return ProtocolError(f"length {length} is not encoded in the fewest bytes")
-
-
-def length_top_bit() -> ProtocolError:
-    return ProtocolError("64-bit length with its most significant bit set")
-
-
-# Wire errors: the sequence of frames (RFC 6455 §5.4) -------------------------
-
-
-def nothing_to_continue() -> ProtocolError:
-    return ProtocolError("continuation frame without a message to continue")
-
-
-def message_not_finished(opcode: int) -> ProtocolError:
-    return ProtocolError(f"new {Opcode(opcode).name} message inside a fragmented one")
-
-
-# Wire errors: payloads -------------------------------------------------------
-
-
-def text_not_utf8() -> InvalidPayloadError:
-    return InvalidPayloadError("text message is not UTF-8")
-
-
-def reason_not_utf8() -> InvalidPayloadError:
-    return InvalidPayloadError("close reason is not UTF-8")
-
-
-def corrupt_deflate() -> InvalidPayloadError:
-    return InvalidPayloadError("compressed message is not DEFLATE")
-
-
-def decoding_failed() -> InternalError:
-    return InternalError("decoding failed")
-
-
-def close_payload_of_one_byte() -> ProtocolError:
-    return ProtocolError("close frame with a payload of 1 byte")
-
-
-def close_code_may_not_travel(code: int) -> ProtocolError:
-    return ProtocolError(f"close code {code} may not be used in a close frame")
-
-
-# Limits (RFC 6455 §10.4) -----------------------------------------------------
-
-
-def message_too_big(limit: int) -> MessageTooBigError:
-    return MessageTooBigError(f"message over {limit} bytes")
-
-
-def payload_too_big(limit: int) -> MessageTooBigError:
-    return MessageTooBigError(f"frame payload over {limit} bytes")
-
-
-def too_many_fragments(limit: int) -> MessageTooBigError:
-    return MessageTooBigError(f"message of more than {limit} fragments")

@@ -62,7 +62,7 @@ class Headers:
             raise TypeError(f"header fields must be a mapping or pairs, not {kind!r}")
         self._table = _tabulate([_checked(field) for field in pairs])
 
-    def pack(self) -> None:
+    def _pack(self) -> None:
         """Take less memory, and a little more time when next looked at."""
         table = self._table
         if table is not None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import sys
 from codecs import utf_8_decode
+from functools import cache
 from operator import index
 from typing import TYPE_CHECKING
 
-from . import exceptions as errors
+from . import errors
 from .events import Close
 from .spec import (
     CONTROL_BIT,
@@ -79,6 +80,12 @@ def first_byte_error(byte: int, rsv: int, in_message: bool | None) -> ProtocolEr
     return None
 
 
+@cache
+def good_first_bytes(rsv: int, in_message: bool | None) -> bytes:
+    """Tabulate which first bytes are good: 1 for those without a `first_byte_error`, else 0."""
+    return bytes(first_byte_error(byte, rsv, in_message) is None for byte in range(256))
+
+
 def second_byte_error(first: int, byte: int, masked: bool | None) -> ProtocolError | None:
     """Judge the second byte of a frame: the MASK bit and the 7-bit length.
 
@@ -102,6 +109,19 @@ def second_byte_error(first: int, byte: int, masked: bool | None) -> ProtocolErr
         if opcode == Opcode.CLOSE and length == 1:
             return errors.close_payload_of_one_byte()
     return None
+
+
+# What the peer sent: compressed messages ------------------------------------------
+
+
+def max_compressed(max_message_size: int) -> int:
+    """Tell how long a frame of a compressed message may be, in bytes.
+
+    DEFLATE makes a message that cannot be compressed larger: zlib by an eighth, isal's level
+    0 by half. No code for a byte has more than 15 bits, and what comes on top is small. A
+    longer frame holds too much, or nothing worth it.
+    """
+    return 2 * max_message_size + 1024
 
 
 # What the peer sent: close frames ---------------------------------------------------
@@ -160,7 +180,7 @@ def close_payload(code: int | None, reason: str) -> bytes:
             lone surrogates.
     """
     if not isinstance(reason, str):
-        raise str_required(reason)
+        raise errors.str_required(reason)
     if code is None:
         if reason:
             raise ValueError("a close reason needs a close code")
@@ -222,62 +242,6 @@ def as_bytes(data: Buffer) -> bytes:
     try:
         view = memoryview(data)
     except TypeError:
-        raise bytes_like_required(data) from None
+        raise errors.bytes_like_required(data) from None
     with view:
         return view.tobytes()
-
-
-def bytes_like_required(value: object) -> TypeError:
-    return TypeError(f"a bytes-like object is required, not {type(value).__name__!r}")
-
-
-def writable_required(value: object) -> TypeError:
-    return TypeError(f"a writable bytes-like object is required, not {type(value).__name__!r}")
-
-
-def contiguous_required() -> BufferError:
-    return BufferError("a C-contiguous buffer is required")
-
-
-def str_required(value: object) -> TypeError:
-    return TypeError(f"a str is required, not {type(value).__name__!r}")
-
-
-def message_required(value: object) -> TypeError:
-    return TypeError(f"a message is a str or bytes-like object, not {type(value).__name__!r}")
-
-
-def fragment_of_other_kind(kind: str, fragment: object) -> TypeError:
-    return TypeError(f"fragments of a {kind} message cannot be {type(fragment).__name__!r}")
-
-
-def frame_is_immutable(name: str) -> AttributeError:
-    return AttributeError(f"a Frame is immutable: cannot set or delete {name!r}")
-
-
-def not_copyable(value: object) -> TypeError:
-    return TypeError(f"cannot copy or pickle {type(value).__name__!r} object: it has state")
-
-
-def mask_key_of_four_bytes() -> ValueError:
-    return ValueError("a mask key has 4 bytes")
-
-
-def offset_not_negative() -> ValueError:
-    return ValueError("offset must not be negative")
-
-
-def not_in_message() -> errors.StateError:
-    return errors.StateError("continuation() without a fragmented message to continue")
-
-
-def being_fed() -> errors.StateError:
-    return errors.StateError("the decoder is decoding already: its inflater must not feed it")
-
-
-def already_waiting() -> errors.StateError:
-    return errors.StateError("another task is waiting for a message")
-
-
-def in_message() -> errors.StateError:
-    return errors.StateError("a fragmented message is not finished; send continuation() first")

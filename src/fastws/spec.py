@@ -93,6 +93,8 @@ MAX_CONTROL_PAYLOAD: Final = 125
 MAX_CLOSE_REASON: Final = MAX_CONTROL_PAYLOAD - 2
 MAX_16_BIT_LENGTH: Final = 0xFFFF
 MAX_PAYLOAD: Final = 0x7FFF_FFFF_FFFF_FFFF
+# 2 bytes, a 64-bit length and a mask key.
+MAX_HEADER: Final = 2 + 8 + MASK_KEY_SIZE
 # After a read that brought more messages and control frames than these, others have their turn.
 MANY_EVENTS: Final = 256
 # How much may wait for the end of a turn of the event loop, to leave in one write.
@@ -131,16 +133,6 @@ NORMAL_CLOSE_CODES: Final = frozenset(
 # RFC 6455 §7.4.2 gives 3000-3999 to libraries (registered) and 4000-4999 to
 # applications; below that only what the registry assigned may travel.
 _ASSIGNED_CLOSE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015)})
-
-
-def max_compressed(max_message_size: int) -> int:
-    """Tell how long a frame of a compressed message may be, in bytes.
-
-    DEFLATE makes a message that cannot be compressed larger: zlib by an eighth, isal's level
-    0 by half. No code for a byte has more than 15 bits, and what comes on top is small. A
-    longer frame holds too much, or nothing worth it.
-    """
-    return 2 * max_message_size + 1024
 
 
 def may_travel(code: int) -> bool:

@@ -182,7 +182,7 @@ async def test_close_ends_what_is_pending(raw, frame, until):
 async def test_decoding_that_fails_is_told_and_logged(
     count_messages, raw, frame, monkeypatch, caplog
 ):
-    def fail(self, data, room, last):
+    def fail(self, data, budget, last):
         raise MemoryError("no more")
 
     monkeypatch.setattr(Inflater, "inflate", fail)

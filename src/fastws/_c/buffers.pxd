@@ -5,7 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_XDECREF, PyObject
 from libc.stdint cimport uint8_t, uint64_t
 
-from fastws import rules
+from fastws import errors
 
 
 cdef extern from "Python.h":
@@ -38,7 +38,7 @@ cdef inline int acquire(object source, Octets* octets) except -1:
     try:
         PyObject_GetBuffer(source, &octets.view, PyBUF_SIMPLE)
     except TypeError:
-        raise rules.bytes_like_required(source) from None
+        raise errors.bytes_like_required(source) from None
     except (BufferError, ValueError):
         # Not contiguous (NumPy says so by ValueError); the view keeps the copy alive.
         PyObject_GetBuffer(bytes(memoryview(source)), &octets.view, PyBUF_SIMPLE)

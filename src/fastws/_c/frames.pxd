@@ -2,22 +2,13 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastws._c.buffers cimport Growing
 from fastws._c.kernel cimport fastws_load32
+from fastws._c.spec cimport (
+    CONTROL_BIT, LENGTH_16, LENGTH_64, LENGTH_BITS, MASK, MASK_KEY_SIZE, MAX_16_BIT_LENGTH,
+    MAX_CONTROL_PAYLOAD, MAX_HEADER, OPCODE_BITS, OPCODE_CLOSE,
+)
 
 
-cdef enum:
-    FIN = 0x80
-    CONTROL_BIT = 0x08
-    OPCODE_BITS = 0x0F
-    MASK = 0x80
-    LENGTH_BITS = 0x7F
-    LENGTH_16 = 126
-    LENGTH_64 = 127
-    MAX_CONTROL_PAYLOAD = 125
-    MAX_HEADER = 14
-    OPCODE_CLOSE = 0x8
-
-
-# How far read_header got.
+# How far scan_header got.
 cdef enum Progress:
     NOTHING  # the length is not known yet
     LENGTH  # the length is known, the mask key is not
@@ -36,7 +27,7 @@ cdef struct Header:
     uint64_t length  # of the payload
 
 
-cdef inline Progress read_header(
+cdef inline Progress scan_header(
     const uint8_t* p, Py_ssize_t n, const uint8_t* good, int masked, Header* header
 ) noexcept nogil:
     """Read a frame header as far as it is there, failing at the first bad byte.
@@ -70,13 +61,13 @@ cdef inline Progress read_header(
         for i in range(width):
             length = length << 8 | p[2 + i]
         header.length = length
-        if length <= (MAX_CONTROL_PAYLOAD if width == 2 else 0xFFFF):
+        if length <= (MAX_CONTROL_PAYLOAD if width == 2 else MAX_16_BIT_LENGTH):
             return LENGTH_NOT_MINIMAL
     header.length = length
     header.size = 2 + width
     header.key = 0
     if p[1] & MASK:
-        header.size += 4
+        header.size += MASK_KEY_SIZE
         if n < header.size:
             return LENGTH
         header.key = fastws_load32(p + 2 + width)
@@ -84,7 +75,8 @@ cdef inline Progress read_header(
 
 
 cdef inline int header_size(uint64_t length, bint masked) noexcept nogil:
-    return 2 + (0 if length <= MAX_CONTROL_PAYLOAD else 2 if length <= 0xFFFF else 8) + 4 * masked
+    cdef int width = 0 if length <= MAX_CONTROL_PAYLOAD else 2 if length <= MAX_16_BIT_LENGTH else 8
+    return 2 + width + MASK_KEY_SIZE * masked
 
 
 cdef inline void write_header(uint8_t* p, int first, uint64_t length, bint masked) noexcept nogil:
@@ -95,7 +87,7 @@ cdef inline void write_header(uint8_t* p, int first, uint64_t length, bint maske
     if length <= MAX_CONTROL_PAYLOAD:
         p[1] = mask | <int> length
         return
-    width = 2 if length <= 0xFFFF else 8
+    width = 2 if length <= MAX_16_BIT_LENGTH else 8
     p[1] = mask | (LENGTH_16 if width == 2 else LENGTH_64)
     for i in range(width):
         p[1 + width - i] = <uint8_t> (length >> (8 * i))

@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
 # cython: autotestdict=False, subinterpreters_compatible=no
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
-"""The accelerated twin of `fastws._py.frames`; the reference documents each name."""
+"""The accelerated twin of `fastws._py.frames`; its docstrings are copied from there."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -13,22 +13,20 @@ from fastws._c.buffers cimport (
 )
 from fastws._c.kernel cimport fastws_rotate_key, mask_octets
 from fastws._c.masking cimport read_key
+from fastws._c.spec cimport (
+    CONTROL_BIT, FIN, MASK, MASK_KEY_SIZE, MAX_HEADER, OPCODE_BITS, RSV1, RSV2, RSV3,
+    RSV_BITS,
+)
 
-from functools import cache
-
-from fastws import exceptions as errors
-from fastws import rules
+from fastws import errors, rules
 from fastws.spec import DEFAULT_MAX_MESSAGE_SIZE, Opcode
 
 __all__ = ["Frame", "FrameDecoder", "encode_frame"]
 
-cdef enum:
-    RSV1 = 0x40
-    RSV2 = 0x20
-    RSV3 = 0x10
-
 # Calling an enum costs more than decoding a frame.
 cdef list OPCODES = [next((op for op in Opcode if op == i), None) for i in range(16)]
+# What good_first_bytes has made.
+cdef list GOOD = [None] * 24
 
 
 cdef class Frame:
@@ -36,6 +34,18 @@ cdef class Frame:
         opcode, payload=b"", fin=True, rsv1=False, rsv2=False, rsv3=False
     )\n--\n
     One frame, unmasked (RFC 6455 §5.2). Immutable.
+
+    Args:
+        opcode: the frame type.
+        payload: the payload data, unmasked.
+        fin: whether this is the last frame of its message.
+        rsv1: the first bit reserved for extensions.
+        rsv2: the second bit reserved for extensions.
+        rsv3: the third bit reserved for extensions.
+
+    Raises:
+        ValueError: if `opcode` is reserved.
+        TypeError: if `payload` is not bytes-like.
     """
 
     __match_args__ = ("opcode", "payload", "fin", "rsv1", "rsv2", "rsv3")
@@ -58,10 +68,10 @@ cdef class Frame:
             self.rsv3 = rsv3
 
     def __setattr__(self, name, value):
-        raise rules.frame_is_immutable(name)
+        raise errors.frame_is_immutable(name)
 
     def __delattr__(self, name):
-        raise rules.frame_is_immutable(name)
+        raise errors.frame_is_immutable(name)
 
     def __eq__(self, other):
         if not isinstance(other, Frame):
@@ -88,6 +98,19 @@ cdef class FrameDecoder:
         *, masked, max_payload_size=DEFAULT_MAX_MESSAGE_SIZE, rsv1=False, rsv2=False, rsv3=False
     )\n--\n
     Decodes frames from a stream of bytes.
+
+    Args:
+        masked: whether the peer must mask (True: it is a client), must not (False: it is
+            a server), or may do either (None).
+        max_payload_size: the largest payload of a frame, in bytes; None for no limit.
+        rsv1: whether an extension gave RSV1 a meaning (RFC 7692 §6: on the first frame of
+            a data message).
+        rsv2: whether an extension gave RSV2 a meaning.
+        rsv3: whether an extension gave RSV3 a meaning.
+
+    Attributes:
+        error: the peer's violation of the protocol, or None. A decoder with an error decodes
+            nothing more.
     """
 
     def __cinit__(self):
@@ -119,7 +142,18 @@ cdef class FrameDecoder:
         growing_clear(&self.payload)
 
     def feed(self, data):
-        """Decode what the socket delivered."""
+        """Decode what the socket delivered.
+
+        Args:
+            data: any number of bytes, cut anywhere.
+
+        Returns:
+            the frames that are now complete, including those before a violation; check `error`
+            after the call.
+
+        Raises:
+            TypeError: if `data` is not bytes-like.
+        """
         cdef Octets octets
         acquire(data, &octets)
         try:
@@ -128,7 +162,7 @@ cdef class FrameDecoder:
             release(&octets)
 
     def __reduce__(self):
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     cdef list feed_octets(self, const uint8_t* data, Py_ssize_t size):
         cdef Progress progress = NOTHING
@@ -196,12 +230,12 @@ cdef class FrameDecoder:
             if held:
                 taken = min(MAX_HEADER - held, size - position)
                 memcpy(&self.head[held], data + position, taken)
-                progress = read_header(
+                progress = scan_header(
                     self.head, held + taken, good, self.masked, &self.header
                 )
             else:
                 taken = size - position
-                progress = read_header(
+                progress = scan_header(
                     data + position, taken, good, self.masked, &self.header
                 )
             if progress == LENGTH or progress == HEADER:
@@ -227,7 +261,22 @@ cdef class FrameDecoder:
 def encode_frame(
     opcode, payload=b"", *, fin=True, rsv1=False, rsv2=False, rsv3=False, key=None
 ):
-    """Encode one frame (RFC 6455 §5.2)."""
+    """Encode one frame (RFC 6455 §5.2).
+
+    Args:
+        opcode: the frame type.
+        payload: the payload data; at most 125 bytes in a control frame.
+        fin: whether this is the last frame of its message; must be true for a control frame.
+        rsv1: the first bit reserved for extensions.
+        rsv2: the second bit reserved for extensions.
+        rsv3: the third bit reserved for extensions.
+        key: the 4-byte mask key, which only a client uses (§5.1); None for no mask.
+
+    Raises:
+        ValueError: if `opcode` is reserved, `key` is not 4 bytes long, or a control frame is
+            fragmented or too long.
+        TypeError: if `payload` or `key` is not bytes-like.
+    """
     cdef Octets octets
     cdef uint32_t word = 0
     cdef bint masked = key is not None
@@ -255,7 +304,47 @@ def encode_frame(
         release(&octets)
 
 
-# Shared by the modules of this twin ---------------------------------------------
+# Shared by the modules of this twin, and by integrations ---------------------------
+
+
+def read_header(bytes data not None, Py_ssize_t position, masked, int rsv, in_message):
+    """Read as much of a frame header as has arrived (RFC 6455 §5.2).
+
+    Args:
+        data: bytes that have the header in them.
+        position: where the header begins.
+        masked: whether the peer must mask (True), must not (False), or may do either (None).
+        rsv: the RSV bits that a negotiated extension gave a meaning.
+        in_message: whether a fragmented message waits to be continued; None if the order of
+            frames does not matter.
+
+    Returns:
+        the first byte, the payload's length, the mask key (None if it is incomplete, empty if
+        there is none) and the payload's position; None until the length is known.
+
+    Raises:
+        ProtocolError: at the first byte that breaks a rule.
+    """
+    cdef Header header
+    cdef Progress progress
+    cdef int mask = -1 if masked is None else 1 if masked else 0
+    cdef bytes good = good_first_bytes(rsv, in_message)
+    if position < 0:
+        return None
+    progress = scan_header(
+        <const uint8_t*> PyBytes_AS_STRING(data) + position, len(data) - position,
+        <const uint8_t*> PyBytes_AS_STRING(good), mask, &header,
+    )
+    if progress == NOTHING:
+        return None
+    if progress == LENGTH:
+        return header.first, header.length, None, position + header.size
+    if progress == HEADER:
+        key = b""
+        if header.second & MASK:
+            key = PyBytes_FromStringAndSize(<const char*> &header.key, MASK_KEY_SIZE)
+        return header.first, header.length, key, position + header.size
+    raise header_error(progress, &header, rsv, in_message, mask)
 
 
 cdef int read_opcode(object opcode) except -1:
@@ -269,16 +358,13 @@ cdef int rsv_bits(bint rsv1, bint rsv2, bint rsv3) noexcept:
     return RSV1 * rsv1 | RSV2 * rsv2 | RSV3 * rsv3
 
 
-@cache
-def _good_first_bytes(rsv, in_message):
-    return bytes(
-        rules.first_byte_error(byte, rsv, in_message) is None for byte in range(256)
-    )
-
-
 cdef bytes good_first_bytes(int rsv, object in_message):
     """Tabulate for each first byte whether it is acceptable."""
-    return _good_first_bytes(rsv, in_message)
+    cdef int i = 3 * ((rsv & RSV_BITS) >> 4) + (0 if in_message is None else 2 if in_message else 1)
+    cdef bytes table = GOOD[i]
+    if table is None:
+        table = GOOD[i] = rules.good_first_bytes(rsv, in_message)
+    return table
 
 
 cdef object header_error(

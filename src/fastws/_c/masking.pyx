@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
 # cython: autotestdict=False, subinterpreters_compatible=no
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
-"""The accelerated twin of `fastws._py.masking`; the reference documents each function."""
+"""The accelerated twin of `fastws._py.masking`; its docstrings are copied from there."""
 
 from cpython.buffer cimport PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -9,14 +9,25 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from fastws._c.buffers cimport Octets, acquire, release
 from fastws._c.kernel cimport fastws_load32, fastws_rotate_key, mask_octets
+from fastws._c.spec cimport MASK_KEY_SIZE
 
-from fastws import rules
+from fastws import errors
 
 __all__ = ["apply_mask", "apply_mask_inplace"]
 
 
 def apply_mask(data, key, offset=0):
-    """Mask or unmask part of a payload (RFC 6455 §5.3; the two are the same)."""
+    """Mask or unmask part of a payload (RFC 6455 §5.3; the two are the same).
+
+    Args:
+        data: the bytes, in any object with the buffer protocol.
+        key: the 4-byte mask key.
+        offset: the position of `data` in the payload, in bytes.
+
+    Raises:
+        TypeError: if `data` or `key` is not bytes-like.
+        ValueError: if `key` is not 4 bytes long or `offset` is negative.
+    """
     cdef Octets octets
     cdef uint32_t word
     cdef uint8_t* target
@@ -36,19 +47,30 @@ def apply_mask(data, key, offset=0):
 
 
 def apply_mask_inplace(buffer, key, offset=0):
-    """Mask or unmask part of a payload where it stands (RFC 6455 §5.3)."""
+    """Mask or unmask part of a payload in place (RFC 6455 §5.3).
+
+    Args:
+        buffer: the bytes, in any writable, C-contiguous object with the buffer protocol.
+        key: the 4-byte mask key.
+        offset: the position of `buffer` in the payload, in bytes.
+
+    Raises:
+        TypeError: if `buffer` is not bytes-like or not writable, or `key` is not bytes-like.
+        BufferError: if `buffer` is not C-contiguous.
+        ValueError: if `key` is not 4 bytes long or `offset` is negative.
+    """
     cdef Py_buffer view
     cdef uint32_t word
     try:
         PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
     except TypeError:
-        raise rules.writable_required(buffer) from None
+        raise errors.writable_required(buffer) from None
     except (BufferError, ValueError):
         # Read-only or not contiguous (NumPy says so by ValueError): a view that asks for
         # neither tells which.
         if memoryview(buffer).readonly:
-            raise rules.writable_required(buffer) from None
-        raise rules.contiguous_required() from None
+            raise errors.writable_required(buffer) from None
+        raise errors.contiguous_required() from None
     try:
         read_key_at(key, offset, &word)
         if view.len >= WORTH_RELEASING_THE_GIL:
@@ -64,8 +86,8 @@ cdef int read_key(object key, uint32_t* value) except -1:
     cdef Octets octets
     acquire(key, &octets)
     try:
-        if octets.size != 4:
-            raise rules.mask_key_of_four_bytes()
+        if octets.size != MASK_KEY_SIZE:
+            raise errors.mask_key_of_four_bytes()
         value[0] = fastws_load32(octets.data)
     finally:
         release(&octets)
@@ -76,6 +98,6 @@ cdef int read_key_at(object key, object offset, uint32_t* value) except -1:
     # The offset stays a Python object: it may be any int, however large.
     read_key(key, value)
     if offset < 0:
-        raise rules.offset_not_negative()
+        raise errors.offset_not_negative()
     value[0] = fastws_rotate_key(value[0], offset & 3)
     return 0

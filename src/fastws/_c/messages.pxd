@@ -3,11 +3,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from fastws._c.buffers cimport Growing
 from fastws._c.frames cimport Header, Progress
 from fastws._c.kernel cimport fastws_utf8
+from fastws._c.spec cimport MASK_KEY_SIZE, MAX_CONTROL_PAYLOAD
 
 
 cdef enum:
     # The largest control frame; no header is longer.
-    MAX_TAIL = 2 + 4 + 125
+    MAX_TAIL = 2 + MASK_KEY_SIZE + MAX_CONTROL_PAYLOAD
 
 
 cdef enum Failure:
@@ -30,7 +31,7 @@ cdef class MessageDecoder:
     cdef Py_ssize_t step
     # What this call may still do; where it stopped, -1 if it did not; and what it left for the
     # next one, from where on.
-    cdef Py_ssize_t budget
+    cdef Py_ssize_t step_left
     cdef Py_ssize_t stopped
     cdef bytes rest
     cdef Py_ssize_t rest_start

@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
 # cython: autotestdict=False, subinterpreters_compatible=no
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
-"""The accelerated twin of `fastws._py.messages`; the reference documents each name."""
+"""The accelerated twin of `fastws._py.messages`; its docstrings are copied from there."""
 
 cimport cython
 from cpython.bytearray cimport (
@@ -16,23 +16,26 @@ from fastws._c.buffers cimport (
     Octets, acquire, growing_clear, growing_data, growing_extend, growing_take, release,
 )
 from fastws._c.frames cimport (
-    CONTROL_BIT, FIN, HEADER, LENGTH, LENGTH_16, MASK, NOTHING, OPCODE_BITS,
-    OPCODE_CLOSE, Progress, good_first_bytes, header_error, header_size, read_header, read_opcode,
-    rsv_bits, write_header,
+    HEADER, LENGTH, NOTHING, Progress, good_first_bytes, header_error, header_size, read_opcode,
+    rsv_bits, scan_header, write_header,
 )
 from fastws._c.kernel cimport (
     FASTWS_HIGH_BITS, fastws_load32, fastws_rotate_key, mask_octets, utf8_feed,
 )
 from fastws._c.masking cimport read_key
+from fastws._c.spec cimport (
+    CONTROL_BIT, FIN, LENGTH_16, MASK, MAX_16_BIT_LENGTH, OPCODE_BINARY, OPCODE_BITS, OPCODE_CLOSE,
+    OPCODE_CONTINUATION, OPCODE_PING, OPCODE_PONG, OPCODE_TEXT, RSV1,
+)
 from fastws._c.utf8 cimport decode as decode_text, transcode
 
 from threading import RLock
 
-from fastws import exceptions as errors
-from fastws import rules
+from fastws import errors, rules
 from fastws.events import Ping, Pong
-from fastws.rules import close_payload, str_required
-from fastws.spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE, max_compressed
+from fastws.exceptions import ProtocolError
+from fastws.rules import close_payload, max_compressed
+from fastws.spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE
 from fastws.spec import CONTROL_COST as _CONTROL_COST
 from fastws.spec import INFLATE_BYTE_COST as _BYTE_COST
 from fastws.spec import INFLATE_PIECE as _PIECE
@@ -52,12 +55,6 @@ cdef extern from "Python.h":
 __all__ = ["MessageDecoder", "MessageEncoder"]
 
 cdef enum:
-    OPCODE_CONTINUATION = 0x0
-    OPCODE_TEXT = 0x1
-    OPCODE_BINARY = 0x2
-    OPCODE_PING = 0x9
-    OPCODE_PONG = 0xA
-    RSV1 = 0x40
     # From this size on, in bytes, a payload is not copied to what goes before it.
     NOT_COPIED = 65536
     # A multiple of a mask key's size.
@@ -65,8 +62,8 @@ cdef enum:
     # In place of an opcode: a close frame that has not all arrived.
     CLOSE_BEGUN = 0xFF
     # The first byte of a whole message in one frame.
-    WHOLE_TEXT = 0x81
-    WHOLE_BINARY = 0x82
+    WHOLE_TEXT = FIN | OPCODE_TEXT
+    WHOLE_BINARY = FIN | OPCODE_BINARY
 
 # Which first bytes are good outside and inside a fragmented message.
 cdef bytes GOOD_OUTSIDE = good_first_bytes(0, False)
@@ -85,6 +82,30 @@ cdef class MessageDecoder:
         step=None,
     )\n--\n
     Decodes messages, pings, pongs and the close frame from a stream of bytes.
+
+    Args:
+        masked: whether the peer must mask: True on a server, False on a client.
+        max_message_size: the largest message, in bytes; None for no limit.
+        max_fragments: the largest number of frames that make up one message, empty ones
+            included; None for no limit.
+        inflater: decompresses the messages that the peer sends with RSV1 set (RFC 7692
+            §6); without one, the bit is a violation. The limit then applies to the inflated
+            message, and `rules.max_compressed` limits each of its frames.
+        step: about how many bytes one call of `feed` inflates before it stops (see
+            `has_pending`), where a control frame counts as 256; None for no limit. A few
+            bytes can inflate to a thousand times as many, and one read of a socket can hold
+            many messages.
+
+    Attributes:
+        error: the peer's violation of the protocol, or None. A decoder decodes nothing more
+            after an error, after a close frame, or if its inflater raised.
+        has_pending: whether the last `feed` stopped at `step` and left the rest of the data
+            undecoded. `feed(b"")` continues with it; data that is fed later comes after it.
+
+    Raises:
+        TypeError: if a limit is not an int.
+        ValueError: if `max_message_size` is negative, or `max_fragments` or `step`
+            is less than 1.
     """
 
     def __init__(
@@ -124,13 +145,29 @@ cdef class MessageDecoder:
         growing_clear(&self.buffer)
 
     def feed(self, data):
-        """Decode what the socket delivered."""
+        """Decode what the socket delivered.
+
+        Args:
+            data: any number of bytes, cut anywhere.
+
+        Returns:
+            what is now complete: a `str` for a text message, `bytes` for a binary one, `Ping`,
+            `Pong`, `Close`. Events before a violation are included; check `error` after the
+            call. Nothing follows a `Close` or an error.
+
+        Raises:
+            TypeError: if `data` is not bytes-like.
+            StateError: if the inflater calls it.
+
+        Any other exception, from the inflater or because memory ran out, ends the decoder: its
+        `error` is then an InternalError.
+        """
         return self._feed(data)
 
     @property
     @cython.critical_section
     def has_pending(self):
-        """Whether the last `feed` stopped before the end of its data."""
+        """Whether the last `feed` stopped before the end of its data; see the class."""
         return self._has_rest()
 
     cdef list _feed(self, object data):
@@ -143,7 +180,7 @@ cdef class MessageDecoder:
 
     cdef list _feed_from(self, bytearray storage, Py_ssize_t size):
         if storage is None:
-            raise rules.bytes_like_required(storage)
+            raise errors.bytes_like_required(storage)
         size = max(0, min(size, PyByteArray_GET_SIZE(storage)))
         return self.feed_octets(<const uint8_t*> PyByteArray_AS_STRING(storage), size)
 
@@ -151,7 +188,7 @@ cdef class MessageDecoder:
         return self.rest is not None
 
     def __reduce__(self):
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     # A call has the decoder for itself from its first byte to its last. Where Python code
     # runs other threads may, with a GIL and without: so none does, until the call is done
@@ -162,7 +199,7 @@ cdef class MessageDecoder:
             return self.feed_in_turn(data, size)
         with self.turn:
             if self.inflating:
-                raise rules.being_fed()
+                raise errors.being_fed()
             return self.feed_in_turn(data, size)
 
     cdef list feed_in_turn(self, const uint8_t* data, Py_ssize_t size):
@@ -175,7 +212,7 @@ cdef class MessageDecoder:
                 self.controls = 0
                 self._only_messages = not self.done
                 if not self.done:
-                    self.budget = self.step
+                    self.step_left = self.step
                     if self.rest is None:
                         self.decode(data, size, events)
                         if self.stopped >= 0:
@@ -221,7 +258,7 @@ cdef class MessageDecoder:
                     close = rules.parse_close(payload)
                 else:
                     close = rules.close_payload_error(payload)
-                if isinstance(close, errors.ProtocolError):
+                if isinstance(close, ProtocolError):
                     with cython.critical_section(self):
                         self.finish()
                         self.error = close
@@ -267,7 +304,7 @@ cdef class MessageDecoder:
         cdef uint32_t key
         cdef int short_header = 6 if self.masked else 2
         cdef int mask = MASK if self.masked else 0
-        cdef Py_ssize_t limit = <Py_ssize_t> min(self.size_limit, <uint64_t> 0xFFFF)
+        cdef Py_ssize_t limit = <Py_ssize_t> min(self.size_limit, <uint64_t> MAX_16_BIT_LENGTH)
 
         self.stopped = -1
         if not size:
@@ -293,7 +330,7 @@ cdef class MessageDecoder:
             available = size - position
             if not available:
                 return 0
-            if self.budget <= 0:
+            if self.step_left <= 0:
                 self.stopped = position
                 return 0
             if self.in_payload:
@@ -342,7 +379,7 @@ cdef class MessageDecoder:
             good = GOOD_INSIDE
         else:
             good = GOOD_OUTSIDE if self.inflater is None else GOOD_OUTSIDE_RSV1
-        progress = read_header(
+        progress = scan_header(
             p, n, <const uint8_t*> PyBytes_AS_STRING(good), self.masked, &self.header
         )
         if progress == NOTHING:
@@ -404,7 +441,7 @@ cdef class MessageDecoder:
         self.controls += 1
         if opcode != OPCODE_CLOSE:
             self._only_messages = False
-            self.budget -= CONTROL_COST
+            self.step_left -= CONTROL_COST
         elif whole:
             self.finish()
             return 1
@@ -447,7 +484,7 @@ cdef class MessageDecoder:
             message = growing_take(&self.buffer)
         if self.compressed and self.opcode == OPCODE_TEXT:
             # A str may take four times as much as its UTF-8.
-            self.budget -= max(<Py_ssize_t> rules.memory_of(message) - <Py_ssize_t> self.size, 0)
+            self.step_left -= max(<Py_ssize_t> rules.memory_of(message) - <Py_ssize_t> self.size, 0)
         events.append(message)
         self.reset_message()
         return n
@@ -462,30 +499,30 @@ cdef class MessageDecoder:
         piece = PyBytes_FromStringAndSize(NULL, n)
         if n:
             mask_octets(<uint8_t*> PyBytes_AS_STRING(piece), p, n, self.header.key)
-        room = None if self.max_message_size is None else self.max_message_size - self.size
+        budget = None if self.max_message_size is None else self.max_message_size - self.size
         self.inflating = True
         try:
-            inflated = self.inflater.inflate(piece, room, last)
-        except errors.ProtocolError as exc:
+            inflated = self.inflater.inflate(piece, budget, last)
+        except ProtocolError as exc:
             exc.__context__ = None  # it would pin what its frames hold
             self.inflater_error = exc.with_traceback(None)
             self.fail(NOT_DEFLATE)
             return 1
         finally:
             self.inflating = False
-        self.budget -= PIECE_COST
+        self.step_left -= PIECE_COST
         acquire(inflated, &octets)
         try:
             if octets.size:
                 target = growing_extend(&self.buffer, octets.size, octets.size)
                 valid = self.add(target, octets.data, octets.size, 0)
-            self.budget -= max(octets.size, n * BYTE_COST)
+            self.step_left -= max(octets.size, n * BYTE_COST)
         finally:
             release(&octets)
         if not valid:
             self.fail(NOT_UTF8)
             return 1
-        if room is not None and octets.size > room:
+        if budget is not None and octets.size > budget:
             self.fail(TOO_BIG)
             return 1
         self.size += octets.size
@@ -554,6 +591,10 @@ cdef class MessageDecoder:
 cdef class MessageEncoder:
     """MessageEncoder()\n--\n
     Encodes messages and control frames into one buffer.
+
+    Each method appends a frame and returns how many bytes wait for `take`, which returns all
+    of them at once, so that many small messages are sent in one write. A client passes a new,
+    unpredictable mask key to each call (RFC 6455 §5.3), a server passes none.
     """
 
     def __init__(self):
@@ -571,42 +612,89 @@ cdef class MessageEncoder:
         return self.size + self.buffer.size
 
     def text(self, message, key=None, *, fin=True):
-        """Append a text message, or with `fin=False` its first fragment."""
+        """Append a text message, or with `fin=False` its first fragment.
+
+        Raises:
+            TypeError: if `message` is not a str or `key` is not bytes-like.
+            ValueError: if `key` is not 4 bytes long or `message` has lone surrogates.
+            StateError: if a fragmented message is not finished.
+        """
         if not isinstance(message, str):
-            raise str_required(message)
+            raise errors.str_required(message)
         return self.append_text(OPCODE_TEXT, message, key, fin)
 
     def binary(self, message, key=None, *, fin=True):
-        """Append a binary message, or with `fin=False` its first fragment."""
+        """Append a binary message, or with `fin=False` its first fragment.
+
+        Raises:
+            TypeError: if `message` or `key` is not bytes-like.
+            ValueError: if `key` is not 4 bytes long.
+            StateError: if a fragmented message is not finished.
+        """
         return self.append_bytes(OPCODE_BINARY | (FIN if fin else 0), message, key)
 
     def continuation(self, fragment, key=None, *, fin=True):
-        """Append a further fragment of a message, by default its last."""
+        """Append another fragment of a message, by default its last.
+
+        Raises:
+            TypeError: if `fragment` is neither a str nor bytes-like, or `key` is not bytes-like.
+            ValueError: if `key` is not 4 bytes long or `fragment` has lone surrogates.
+            StateError: if there is no fragmented message to continue.
+        """
         if isinstance(fragment, str):
             return self.append_text(OPCODE_CONTINUATION, fragment, key, fin)
         return self.append_bytes(OPCODE_CONTINUATION | (FIN if fin else 0), fragment, key)
 
     def ping(self, data=b"", key=None):
-        """Append a ping with at most 125 bytes of data (RFC 6455 §5.5.2)."""
+        """Append a ping with at most 125 bytes of data (RFC 6455 §5.5.2).
+
+        Raises:
+            TypeError: if `data` or `key` is not bytes-like.
+            ValueError: if `data` is too long or `key` is not 4 bytes long.
+        """
         return self.append_bytes(OPCODE_PING | FIN, data, key)
 
     def pong(self, data=b"", key=None):
-        """Append a pong with at most 125 bytes of data (RFC 6455 §5.5.3)."""
+        """Append a pong with at most 125 bytes of data (RFC 6455 §5.5.3).
+
+        Raises:
+            TypeError: if `data` or `key` is not bytes-like.
+            ValueError: if `data` is too long or `key` is not 4 bytes long.
+        """
         return self.append_bytes(OPCODE_PONG | FIN, data, key)
 
     def close(self, code=None, reason="", key=None):
-        """Append a close frame (RFC 6455 §5.5.1)."""
+        """Append a close frame (RFC 6455 §5.5.1).
+
+        Args:
+            code: a close code that may be sent (§7.4); None for an empty frame.
+            reason: at most 123 bytes in UTF-8; must be empty without a code.
+            key: the mask key.
+
+        Raises:
+            TypeError: if `code` is not an int, `reason` is not a str or `key` is not bytes-like.
+            ValueError: if the code may not be sent, the reason is too long, has no code or has
+                lone surrogates, or `key` is not 4 bytes long.
+        """
         return self.append_bytes(OPCODE_CLOSE | FIN, close_payload(code, reason), key)
 
     def frame(
         self, opcode, payload=b"", *, fin=True, rsv1=False, rsv2=False, rsv3=False, key=None
     ):
-        """Append any frame; see `encode_frame` for the arguments and errors."""
+        """Append any frame; see `encode_frame` for the arguments and errors.
+
+        Raises:
+            StateError: if a data frame is out of turn (RFC 6455 §5.4).
+        """
         cdef int first = read_opcode(opcode) | rsv_bits(rsv1, rsv2, rsv3) | (FIN if fin else 0)
         return self.append_bytes(first, payload, key)
 
-    def prepared(self, frames):
-        """Append what `encode_frame` made earlier: whole messages or control frames."""
+    def raw(self, frames):
+        """Append whole messages or control frames that `encode_frame` made.
+
+        Raises:
+            TypeError: if `frames` is not bytes-like.
+        """
         cdef Octets octets
         cdef uint8_t* p
         acquire(frames, &octets)
@@ -620,18 +708,22 @@ cdef class MessageEncoder:
             release(&octets)
 
     def take(self):
-        """Hand over everything appended since the last call."""
+        """Return everything appended since the last call."""
         with cython.critical_section(self):
             if self.buffers is None:
                 return growing_take(&self.buffer)
         return b"".join(self._take_all())
 
     def take_buffers(self):
-        """As `take`, but without copying large payloads together with the rest."""
+        """Like `take`, but without copying large payloads.
+
+        Returns:
+            the buffers to send, in order. How many there are is unspecified.
+        """
         return self._take_all()
 
     def __reduce__(self):
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     cdef list _take_all(self):
         cdef list buffers, none = None
@@ -721,7 +813,7 @@ cdef class MessageEncoder:
 
     cdef int check_turn(self, int first) except -1:
         if self.in_message and first & OPCODE_BITS:
-            raise rules.in_message()
+            raise errors.in_message()
         if not self.in_message and not first & OPCODE_BITS:
-            raise rules.not_in_message()
+            raise errors.not_in_message()
         return 0

@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
 # cython: autotestdict=False, subinterpreters_compatible=no
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
-"""The accelerated twin of `fastws._py.utf8`; the reference documents each name."""
+"""The accelerated twin of `fastws._py.utf8`; its docstrings are copied from there."""
 
 cimport cython
 from cpython.unicode cimport PyUnicode_DecodeUTF8
@@ -13,7 +13,7 @@ from fastws._c.kernel cimport (
 )
 from fastws._c.masking cimport WORTH_RELEASING_THE_GIL, read_key_at
 
-from fastws import rules
+from fastws import errors
 
 cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
@@ -24,8 +24,7 @@ __all__ = ["Utf8Validator", "decode_utf8", "is_utf8"]
 
 cdef class Utf8Validator:
     """Utf8Validator()\n--\n
-    Validates UTF-8 that arrives in pieces.
-    """
+    Validates UTF-8 that arrives in pieces."""
 
     @cython.critical_section
     def __init__(self):
@@ -33,7 +32,16 @@ cdef class Utf8Validator:
         self.valid = True
 
     def feed(self, data):
-        """Validate the next piece."""
+        """Validate the next piece.
+
+        Returns:
+            whether all bytes so far can be the beginning of valid UTF-8. This is False from
+            the first byte that cannot be part of it, even in the middle of a code point, and
+            stays False.
+
+        Raises:
+            TypeError: if `data` is not bytes-like.
+        """
         cdef Octets octets
         acquire(data, &octets)
         try:
@@ -45,17 +53,21 @@ cdef class Utf8Validator:
             release(&octets)
 
     def __reduce__(self):
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     @property
     @cython.critical_section
     def complete(self):
-        """Whether all bytes fed so far are valid UTF-8 that could end here."""
+        """Whether the bytes fed so far are complete, valid UTF-8."""
         return self.valid and not self.state.needed
 
 
 def is_utf8(data):
-    """Tell whether `data` is valid UTF-8, whole."""
+    """Tell whether `data` is complete, valid UTF-8.
+
+    Raises:
+        TypeError: if `data` is not bytes-like.
+    """
     cdef Octets octets
     cdef fastws_utf8 state = fastws_utf8(0)
     cdef bint valid
@@ -72,7 +84,18 @@ def is_utf8(data):
 
 
 def decode_utf8(data, key=None, offset=0):
-    """Unmask, validate and decode UTF-8."""
+    """Unmask, validate and decode UTF-8.
+
+    Args:
+        data: the bytes, in any object with the buffer protocol.
+        key: the 4-byte mask key; None if the data is not masked.
+        offset: the position of `data` in the masked payload, in bytes.
+
+    Raises:
+        UnicodeDecodeError: if the unmasked bytes are not valid UTF-8.
+        TypeError: if `data` or `key` is not bytes-like.
+        ValueError: if `key` is not 4 bytes long or `offset` is negative.
+    """
     cdef Octets octets
     cdef uint32_t word = 0
     acquire(data, &octets)
@@ -80,7 +103,7 @@ def decode_utf8(data, key=None, offset=0):
         if key is not None:
             read_key_at(key, offset, &word)
         elif offset < 0:
-            raise rules.offset_not_negative()
+            raise errors.offset_not_negative()
         return decode(octets.data, octets.size, word)
     finally:
         release(&octets)

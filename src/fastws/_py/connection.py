@@ -17,7 +17,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from fastws import _cython as cython
-from fastws import rules
+from fastws import errors
 from fastws.deflate import Deflater
 from fastws.events import Close, Ping
 from fastws.exceptions import ConnectionClosed
@@ -154,7 +154,7 @@ class Connection:
         self._pong_owed: bytes | None = None
 
     def __reduce__(self) -> NoReturn:
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     # Receiving -------------------------------------------------------------------
 
@@ -308,7 +308,7 @@ class Connection:
         deflater = self._deflater
         if isinstance(message, PreparedMessage):
             prepared = message
-        elif deflater is not None and deflater.able and compress is not False:
+        elif deflater is not None and deflater.enabled and compress is not False:
             prepared = prepare(message)
         elif isinstance(message, str):
             return self._encoder.text(message, key, fin=fin)
@@ -335,7 +335,7 @@ class Connection:
         forget what was not sent, and everything when the peer got something else.
         """
         deflater = self._deflater
-        if deflater is None or not deflater.able or compress is False:
+        if deflater is None or not deflater.enabled or compress is False:
             return None
         size = len(prepared.payload)
         # How large a message in fragments will be is not known.
@@ -441,7 +441,7 @@ class Connection:
     def compressor(self) -> CompressorParameters | None:
         """How messages are compressed that we send; None if they are not."""
         deflater = self._deflater
-        return deflater.parameters if deflater is not None and deflater.able else None
+        return deflater.parameters if deflater is not None and deflater.enabled else None
 
     def _mask_key(self) -> bytes | None:
         return None if self._make_key is None else self._make_key()

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fastws import exceptions as errors
-from fastws import rules
-from fastws.rules import as_bytes
+from fastws import errors, rules
+from fastws.exceptions import ProtocolError
+from fastws.rules import as_bytes, good_first_bytes
 from fastws.spec import (
     CONTROL_BIT,
     DEFAULT_MAX_MESSAGE_SIZE,
@@ -82,10 +82,10 @@ class Frame:
         store(self, "rsv3", bool(rsv3))
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise rules.frame_is_immutable(name)
+        raise errors.frame_is_immutable(name)
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise rules.frame_is_immutable(name)
+        raise errors.frame_is_immutable(name)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Frame):
@@ -118,13 +118,13 @@ class FrameDecoder:
         rsv3: whether an extension gave RSV3 a meaning.
 
     Attributes:
-        error: the peer's violation of the protocol, None as long as there is none. A
-            decoder with an error decodes no more.
+        error: the peer's violation of the protocol, or None. A decoder with an error decodes
+            nothing more.
     """
 
     __slots__ = ("_buffer", "_limit", "_masked", "_needed", "_rsv", "error")
 
-    error: errors.ProtocolError | None
+    error: ProtocolError | None
 
     def __init__(
         self,
@@ -149,8 +149,8 @@ class FrameDecoder:
             data: any number of bytes, cut anywhere.
 
         Returns:
-            the frames that are complete now, those before a violation included; look at
-            `error` after the call.
+            the frames that are now complete, including those before a violation; check `error`
+            after the call.
 
         Raises:
             TypeError: if `data` is not bytes-like.
@@ -167,14 +167,14 @@ class FrameDecoder:
             self._buffer = bytearray()
         try:
             position = self._decode(octets, frames)
-        except errors.ProtocolError as exc:
+        except ProtocolError as exc:
             self.error = exc.with_traceback(None)
             return frames
         self._buffer += octets[position:]
         return frames
 
     def __reduce__(self) -> NoReturn:
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     def _decode(self, data: bytes, frames: list[Frame]) -> int:
         """Decode all whole frames; return where the first incomplete one begins."""
@@ -220,14 +220,14 @@ def encode_frame(
     Args:
         opcode: the frame type.
         payload: the payload data; at most 125 bytes in a control frame.
-        fin: whether this is the last frame of its message; always so for a control frame.
+        fin: whether this is the last frame of its message; must be true for a control frame.
         rsv1: the first bit reserved for extensions.
         rsv2: the second bit reserved for extensions.
         rsv3: the third bit reserved for extensions.
-        key: the 4-byte mask key, which only a client uses (§5.1); None to send unmasked.
+        key: the 4-byte mask key, which only a client uses (§5.1); None for no mask.
 
     Raises:
-        ValueError: if `opcode` is reserved, `key` has not 4 bytes, or a control frame is
+        ValueError: if `opcode` is reserved, `key` is not 4 bytes long, or a control frame is
             fragmented or too long.
         TypeError: if `payload` or `key` is not bytes-like.
     """
@@ -242,34 +242,45 @@ def encode_frame(
     return write_header(first, len(octets), MASK) + key + xor(octets, key)
 
 
-# Shared by the modules of this twin ---------------------------------------------
+# Shared by the modules of this twin, and by integrations ---------------------------
 
 
 def read_header(
     data: bytes, position: int, masked: bool | None, rsv: int, in_message: bool | None
 ) -> tuple[int, int, bytes | None, int] | None:
-    """Read a frame header as far as it is there (RFC 6455 §5.2).
+    """Read as much of a frame header as has arrived (RFC 6455 §5.2).
+
+    Args:
+        data: bytes that have the header in them.
+        position: where the header begins.
+        masked: whether the peer must mask (True), must not (False), or may do either (None).
+        rsv: the RSV bits that a negotiated extension gave a meaning.
+        in_message: whether a fragmented message waits to be continued; None if the order of
+            frames does not matter.
 
     Returns:
-        the first byte, the payload's length, the mask key (None if it is not complete,
-        empty if there is none) and the payload's position; None until the length is known.
+        the first byte, the payload's length, the mask key (None if it is incomplete, empty if
+        there is none) and the payload's position; None until the length is known.
 
     Raises:
         ProtocolError: at the first byte that breaks a rule.
     """
     end = len(data)
-    if position >= end:
+    if not 0 <= position < end:
         return None
     first = data[position]
-    error = rules.first_byte_error(first, rsv, in_message)
-    if error is not None:
+    if not good_first_bytes(rsv, in_message)[first]:
+        error = rules.first_byte_error(first, rsv, in_message)
+        assert error is not None
         raise error
     if position + 1 >= end:
         return None
     second = data[position + 1]
-    error = rules.second_byte_error(first, second, masked)
-    if error is not None:
-        raise error
+    # Data frames of the right direction, which are most, need no further judgement.
+    if first & CONTROL_BIT or masked is not (second & MASK != 0):
+        error = rules.second_byte_error(first, second, masked)
+        if error is not None:
+            raise error
 
     position += 2
     length = second & LENGTH_BITS

@@ -1,6 +1,6 @@
 """Masking of payloads (RFC 6455 §5.3).
 
-This module knows how to XOR bytes with a 4-byte key, wherever in a payload they stand.
+This module knows how to XOR bytes with a 4-byte key, at any position in a payload.
 It does not know frames, and it does not invent keys.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from fastws import rules
+from fastws import errors
 from fastws.rules import as_bytes
 from fastws.spec import MASK_KEY_SIZE
 
@@ -33,13 +33,13 @@ def apply_mask(data: Buffer, key: Buffer, offset: int = 0) -> bytes:
 
     Raises:
         TypeError: if `data` or `key` is not bytes-like.
-        ValueError: if `key` has not 4 bytes or `offset` is negative.
+        ValueError: if `key` is not 4 bytes long or `offset` is negative.
     """
     return xor(as_bytes(data), rotate(as_bytes(key), offset))
 
 
 def apply_mask_inplace(buffer: Buffer, key: Buffer, offset: int = 0) -> None:
-    """Mask or unmask part of a payload where it stands (RFC 6455 §5.3).
+    """Mask or unmask part of a payload in place (RFC 6455 §5.3).
 
     Args:
         buffer: the bytes, in any writable, C-contiguous object with the buffer protocol.
@@ -47,19 +47,19 @@ def apply_mask_inplace(buffer: Buffer, key: Buffer, offset: int = 0) -> None:
         offset: the position of `buffer` in the payload, in bytes.
 
     Raises:
-        TypeError: if `buffer` is not bytes-like or not writable, or `key` not bytes-like.
+        TypeError: if `buffer` is not bytes-like or not writable, or `key` is not bytes-like.
         BufferError: if `buffer` is not C-contiguous.
-        ValueError: if `key` has not 4 bytes or `offset` is negative.
+        ValueError: if `key` is not 4 bytes long or `offset` is negative.
     """
     try:
         view = memoryview(buffer)
     except TypeError:
-        raise rules.writable_required(buffer) from None
+        raise errors.writable_required(buffer) from None
     with view:
         if view.readonly:
-            raise rules.writable_required(buffer)
+            raise errors.writable_required(buffer)
         if not view.c_contiguous:
-            raise rules.contiguous_required()
+            raise errors.contiguous_required()
         masked = xor(view.tobytes(), rotate(as_bytes(key), offset))
         if masked:  # a view of no bytes cannot be cast
             with view.cast("B") as octets:
@@ -72,9 +72,9 @@ def apply_mask_inplace(buffer: Buffer, key: Buffer, offset: int = 0) -> None:
 def rotate(key: bytes, offset: int) -> bytes:
     """Return the key as it applies from `offset` bytes into the payload."""
     if len(key) != MASK_KEY_SIZE:
-        raise rules.mask_key_of_four_bytes()
+        raise errors.mask_key_of_four_bytes()
     if offset < 0:
-        raise rules.offset_not_negative()
+        raise errors.offset_not_negative()
     offset = offset & 3
     return key[offset:] + key[:offset]
 

@@ -11,10 +11,10 @@ from io import BytesIO, StringIO
 from math import inf
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from fastws import exceptions as errors
-from fastws import rules
+from fastws import errors, rules
 from fastws.events import Ping, Pong
-from fastws.rules import as_bytes, memory_of
+from fastws.exceptions import ProtocolError
+from fastws.rules import as_bytes, max_compressed, memory_of
 from fastws.spec import (
     CONTROL_BIT,
     CONTROL_COST,
@@ -30,7 +30,6 @@ from fastws.spec import (
     OPCODE_BITS,
     RSV1,
     Opcode,
-    max_compressed,
 )
 
 from .frames import encode_frame, read_header, rsv_bits, write_header
@@ -59,16 +58,16 @@ _NOT_COPIED = 64 << 10
 class Inflater(Protocol):
     """What decompresses messages; `fastws.deflate.Inflater` is one."""
 
-    def inflate(self, data: bytes, room: int | None, last: bool) -> bytes:
+    def inflate(self, data: bytes, budget: int | None, last: bool) -> bytes:
         """Decompress a piece of a message.
 
         Args:
             data: the piece, cut anywhere.
-            room: how many bytes the message may still grow by; None for no limit.
+            budget: how many bytes the message may still grow by; None for no limit.
             last: whether the message ends here.
 
         Returns:
-            at most `room` bytes, or more if the message is too big.
+            at most `budget` bytes, or more if the message is too big.
 
         Raises:
             ProtocolError: if it cannot be decompressed.
@@ -84,20 +83,18 @@ class MessageDecoder:
         max_fragments: the largest number of frames that make up one message, empty ones
             included; None for no limit.
         inflater: decompresses the messages that the peer sends with RSV1 set (RFC 7692
-            §6); without one, the bit is a violation. The limit then holds for what comes
-            out, and for each frame as `spec.max_compressed` has it.
+            §6); without one, the bit is a violation. The limit then applies to the inflated
+            message, and `rules.max_compressed` limits each of its frames.
         step: about how many bytes one call of `feed` inflates before it stops (see
             `has_pending`), where a control frame counts as 256; None for no limit. A few
-            bytes can inflate to a thousand times as many, and one read of a socket holds many
-            messages.
+            bytes can inflate to a thousand times as many, and one read of a socket can hold
+            many messages.
 
     Attributes:
-        error: the peer's violation of the protocol, None as long as there is none. A
-            decoder with an error decodes no more, and so does one that met a close frame,
-            or whose inflater raised.
-        has_pending: whether the last `feed` stopped at `step`, with the rest of the
-            data still to be decoded. `feed(b"")` goes on with it; so does data that is
-            fed later, behind it.
+        error: the peer's violation of the protocol, or None. A decoder decodes nothing more
+            after an error, after a close frame, or if its inflater raised.
+        has_pending: whether the last `feed` stopped at `step` and left the rest of the data
+            undecoded. `feed(b"")` continues with it; data that is fed later comes after it.
 
     Raises:
         TypeError: if a limit is not an int.
@@ -106,7 +103,6 @@ class MessageDecoder:
     """
 
     __slots__ = (
-        "_budget",
         "_buffer",
         "_compressed",
         "_done",
@@ -125,14 +121,15 @@ class MessageDecoder:
         "_rsv",
         "_size",
         "_step",
+        "_step_left",
         "_tail",
         "_text",
         "_utf8",
         "error",
     )
 
-    error: errors.ProtocolError | None
-    _only_messages: bool  # whether the last `feed` met no control frame and no violation
+    error: ProtocolError | None
+    _only_messages: bool  # whether the last `feed` found no control frame and no violation
 
     def __init__(
         self,
@@ -154,7 +151,7 @@ class MessageDecoder:
         self._step = rules.check_limit("step", step, 1)
         self._done = False
         # What this call may still do, and what it left for the next.
-        self._budget: int | float = inf
+        self._step_left: int | float = inf
         self._rest = b""
         # The beginning of a header or of a control frame: at most 130 bytes.
         self._tail = b""
@@ -178,31 +175,31 @@ class MessageDecoder:
             data: any number of bytes, cut anywhere.
 
         Returns:
-            what is complete now: a `str` for a text message, `bytes` for a binary one,
-            `Ping`, `Pong`, `Close`. What came before a violation is included; look at
-            `error` after the call. Nothing comes after a `Close` or an error.
+            what is now complete: a `str` for a text message, `bytes` for a binary one, `Ping`,
+            `Pong`, `Close`. Events before a violation are included; check `error` after the
+            call. Nothing follows a `Close` or an error.
 
         Raises:
             TypeError: if `data` is not bytes-like.
-            StateError: if it is the inflater that calls.
+            StateError: if the inflater calls it.
 
-        Whatever else is raised, by the inflater or for want of memory, is the end: the
-        decoder's `error` is an InternalError then.
+        Any other exception, from the inflater or because memory ran out, ends the decoder: its
+        `error` is then an InternalError.
         """
         octets = as_bytes(data)
         events: list[Event] = []
         if self._inflating:
-            raise rules.being_fed()
+            raise errors.being_fed()
         self._only_messages = not self._done
         if self._done:
             return events
         if self._tail or self._rest:
             octets = self._tail + self._rest + octets  # there is only one of them
             self._tail = self._rest = b""
-        self._budget = inf if self._step is None else self._step
+        self._step_left = inf if self._step is None else self._step
         try:
             self._decode(octets, events)
-        except errors.ProtocolError as exc:
+        except ProtocolError as exc:
             self.error = exc.with_traceback(None)
             exc.__context__ = None  # a UnicodeDecodeError would pin the payload
             self._finish()
@@ -230,7 +227,7 @@ class MessageDecoder:
         return self._rest != b""
 
     def __reduce__(self) -> NoReturn:
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     def _decode(self, data: bytes, events: list[Event]) -> None:
         position, end = 0, len(data)
@@ -238,7 +235,7 @@ class MessageDecoder:
         mask = MASK if self._masked else 0
         limit = self._max_message_size
         while position < end:
-            if self._budget <= 0:
+            if self._step_left <= 0:
                 self._rest = data[position:]
                 return
             if self._remaining:
@@ -301,7 +298,7 @@ class MessageDecoder:
             position = self._take_payload(data, start, events)
 
     def _take_control(self, opcode: int, payload: bytes, length: int, events: list[Event]) -> None:
-        """Handle as much of a control frame's payload as is there."""
+        """Handle as much of a control frame's payload as has arrived."""
         if opcode == Opcode.CLOSE:
             if len(payload) < length:
                 error = rules.close_payload_error(payload)
@@ -309,14 +306,14 @@ class MessageDecoder:
                     raise error
                 return
             close = rules.parse_close(payload)
-            if isinstance(close, errors.ProtocolError):
+            if isinstance(close, ProtocolError):
                 raise close
             events.append(close)
             self._finish()
         elif len(payload) == length:
             events.append(Ping(payload) if opcode == Opcode.PING else Pong(payload))
             self._only_messages = False
-            self._budget -= CONTROL_COST
+            self._step_left -= CONTROL_COST
 
     def _begin_frame(self, first: int, length: int, key: bytes) -> None:
         opcode = first & OPCODE_BITS
@@ -333,7 +330,7 @@ class MessageDecoder:
         self._fragments += 1
 
     def _take_payload(self, data: bytes, position: int, events: list[Event]) -> int:
-        """Add to the message what is there of the frame's payload; return where it ends."""
+        """Add as much of the frame's payload as has arrived; return where it ends."""
         size = min(self._remaining, len(data) - position)
         if self._compressed:
             size = min(size, INFLATE_PIECE)
@@ -347,10 +344,10 @@ class MessageDecoder:
             assert self._inflater is not None
             self._inflating = True
             try:
-                piece = self._inflater.inflate(piece, self._room(), complete)
+                piece = self._inflater.inflate(piece, self._budget(), complete)
             finally:
                 self._inflating = False
-            self._budget -= max(len(piece), size * INFLATE_BYTE_COST) + INFLATE_PIECE_COST
+            self._step_left -= max(len(piece), size * INFLATE_BYTE_COST) + INFLATE_PIECE_COST
         if self._utf8 is None:
             if self._compressed:
                 self._grow(len(piece))
@@ -378,7 +375,7 @@ class MessageDecoder:
                     text = self._text.getvalue()
                 if self._compressed:
                     # A str may take four times as much as its UTF-8.
-                    self._budget -= max(memory_of(text) - self._size, 0)
+                    self._step_left -= max(memory_of(text) - self._size, 0)
                 events.append(text)
         if complete:
             self._reset_message()
@@ -386,13 +383,13 @@ class MessageDecoder:
 
     def _grow(self, size: int) -> None:
         """Count what a compressed message grew by."""
-        room = self._room()
-        if room is not None and size > room:
+        budget = self._budget()
+        if budget is not None and size > budget:
             assert self._max_message_size is not None
             raise errors.message_too_big(self._max_message_size)
         self._size += size
 
-    def _room(self) -> int | None:
+    def _budget(self) -> int | None:
         """How many bytes the message may still grow by."""
         return None if self._max_message_size is None else self._max_message_size - self._size
 
@@ -413,9 +410,9 @@ class MessageDecoder:
 class MessageEncoder:
     """Encodes messages and control frames into one buffer.
 
-    Each method appends a frame, and returns how many bytes wait for `take`, which hands over
-    all of them at once, so that many small messages leave in one write. A client passes a
-    fresh, unpredictable mask key to each call (RFC 6455 §5.3), a server none.
+    Each method appends a frame and returns how many bytes wait for `take`, which returns all
+    of them at once, so that many small messages are sent in one write. A client passes a new,
+    unpredictable mask key to each call (RFC 6455 §5.3), a server passes none.
     """
 
     __slots__ = ("_buffers", "_in_message", "_parts", "_size")
@@ -434,12 +431,12 @@ class MessageEncoder:
         """Append a text message, or with `fin=False` its first fragment.
 
         Raises:
-            TypeError: if `message` is not a str or `key` not bytes-like.
-            ValueError: if `key` has not 4 bytes or `message` has lone surrogates.
+            TypeError: if `message` is not a str or `key` is not bytes-like.
+            ValueError: if `key` is not 4 bytes long or `message` has lone surrogates.
             StateError: if a fragmented message is not finished.
         """
         if not isinstance(message, str):
-            raise rules.str_required(message)
+            raise errors.str_required(message)
         return self._append_data(_TEXT | (FIN if fin else 0), str.encode(message), key)
 
     def binary(self, message: Buffer, key: Buffer | None = None, *, fin: bool = True) -> int:
@@ -447,7 +444,7 @@ class MessageEncoder:
 
         Raises:
             TypeError: if `message` or `key` is not bytes-like.
-            ValueError: if `key` has not 4 bytes.
+            ValueError: if `key` is not 4 bytes long.
             StateError: if a fragmented message is not finished.
         """
         return self._append_data(_BINARY | (FIN if fin else 0), as_bytes(message), key)
@@ -455,11 +452,11 @@ class MessageEncoder:
     def continuation(
         self, fragment: str | Buffer, key: Buffer | None = None, *, fin: bool = True
     ) -> int:
-        """Append a further fragment of a message, by default its last.
+        """Append another fragment of a message, by default its last.
 
         Raises:
-            TypeError: if `fragment` is neither str nor bytes-like, or `key` not bytes-like.
-            ValueError: if `key` has not 4 bytes or `fragment` has lone surrogates.
+            TypeError: if `fragment` is neither a str nor bytes-like, or `key` is not bytes-like.
+            ValueError: if `key` is not 4 bytes long or `fragment` has lone surrogates.
             StateError: if there is no fragmented message to continue.
         """
         octets = str.encode(fragment) if isinstance(fragment, str) else as_bytes(fragment)
@@ -470,7 +467,7 @@ class MessageEncoder:
 
         Raises:
             TypeError: if `data` or `key` is not bytes-like.
-            ValueError: if `data` is too long or `key` has not 4 bytes.
+            ValueError: if `data` is too long or `key` is not 4 bytes long.
         """
         return self.frame(Opcode.PING, data, key=key)
 
@@ -479,7 +476,7 @@ class MessageEncoder:
 
         Raises:
             TypeError: if `data` or `key` is not bytes-like.
-            ValueError: if `data` is too long or `key` has not 4 bytes.
+            ValueError: if `data` is too long or `key` is not 4 bytes long.
         """
         return self.frame(Opcode.PONG, data, key=key)
 
@@ -487,14 +484,14 @@ class MessageEncoder:
         """Append a close frame (RFC 6455 §5.5.1).
 
         Args:
-            code: a close code that may travel; None for an empty frame.
-            reason: at most 123 bytes in UTF-8; none without a code.
+            code: a close code that may be sent (§7.4); None for an empty frame.
+            reason: at most 123 bytes in UTF-8; must be empty without a code.
             key: the mask key.
 
         Raises:
-            TypeError: if `code` is not an int, `reason` not a str or `key` not bytes-like.
-            ValueError: if the code may not travel, the reason is too long, has no code or
-                has lone surrogates, or `key` has not 4 bytes.
+            TypeError: if `code` is not an int, `reason` is not a str or `key` is not bytes-like.
+            ValueError: if the code may not be sent, the reason is too long, has no code or has
+                lone surrogates, or `key` is not 4 bytes long.
         """
         return self.frame(Opcode.CLOSE, rules.close_payload(code, reason), key=key)
 
@@ -523,8 +520,8 @@ class MessageEncoder:
         first = opcode | rsv_bits(rsv1, rsv2, rsv3) | (FIN if fin else 0)
         return self._append_data(first, octets, key)
 
-    def prepared(self, frames: Buffer) -> int:
-        """Append what `encode_frame` made earlier: whole messages or control frames.
+    def raw(self, frames: Buffer) -> int:
+        """Append whole messages or control frames that `encode_frame` made.
 
         Raises:
             TypeError: if `frames` is not bytes-like.
@@ -532,14 +529,14 @@ class MessageEncoder:
         return self._append(as_bytes(frames))
 
     def take(self) -> bytes:
-        """Hand over everything appended since the last call."""
+        """Return everything appended since the last call."""
         return b"".join(self.take_buffers())
 
     def take_buffers(self) -> list[bytes]:
-        """As `take`, but without copying large payloads together with the rest.
+        """Like `take`, but without copying large payloads.
 
         Returns:
-            what to send, one after the other; in how many pieces is not said.
+            the buffers to send, in order. How many there are is unspecified.
         """
         if self._parts:
             self._buffers.append(b"".join(self._parts))
@@ -549,7 +546,7 @@ class MessageEncoder:
         return buffers
 
     def __reduce__(self) -> NoReturn:
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     # For `Connection`, which calls these in C where it is compiled.
 
@@ -569,7 +566,7 @@ class MessageEncoder:
             key = rotate(as_bytes(key), 0)
         continues = not first & OPCODE_BITS
         if self._in_message is not continues:
-            raise rules.in_message() if self._in_message else rules.not_in_message()
+            raise errors.in_message() if self._in_message else errors.not_in_message()
         size = len(octets)
         if key is not None:
             head = write_header(first, size, MASK) + key

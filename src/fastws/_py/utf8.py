@@ -1,7 +1,7 @@
 """UTF-8, strictly (RFC 3629), in one piece or in many.
 
 This module knows which bytes are UTF-8 and stops at the first that cannot be. It does
-not know messages: whose bytes they are and what an error costs is decided elsewhere.
+not know messages: where the bytes come from and what an error means is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from codecs import getincrementaldecoder
 from typing import TYPE_CHECKING, NoReturn
 
-from fastws import rules
+from fastws import errors, rules
 from fastws.rules import as_bytes
 
 from .masking import rotate, xor
@@ -37,8 +37,9 @@ class Utf8Validator:
         """Validate the next piece.
 
         Returns:
-            False from the first byte on that cannot start or continue valid UTF-8, even
-            in the middle of a code point; no later piece makes that True again.
+            whether all bytes so far can be the beginning of valid UTF-8. This is False from
+            the first byte that cannot be part of it, even in the middle of a code point, and
+            stays False.
 
         Raises:
             TypeError: if `data` is not bytes-like.
@@ -46,7 +47,7 @@ class Utf8Validator:
         return self._decode(as_bytes(data)) is not None
 
     def _decode(self, octets: bytes) -> str | None:
-        """Decode what is complete of the next piece; None if it is not valid."""
+        """Decode the complete code points of the next piece; None if it is not valid."""
         if self._valid:
             try:
                 text = self._decoder.decode(octets)
@@ -57,16 +58,16 @@ class Utf8Validator:
         return text if self._valid else None
 
     def __reduce__(self) -> NoReturn:
-        raise rules.not_copyable(self)
+        raise errors.not_copyable(self)
 
     @property
     def complete(self) -> bool:
-        """Whether all bytes fed so far are valid UTF-8 that could end here."""
+        """Whether the bytes fed so far are complete, valid UTF-8."""
         return self._valid and not self._decoder.getstate()[0]
 
 
 def is_utf8(data: Buffer) -> bool:
-    """Tell whether `data` is valid UTF-8, whole.
+    """Tell whether `data` is complete, valid UTF-8.
 
     Raises:
         TypeError: if `data` is not bytes-like.
@@ -89,11 +90,11 @@ def decode_utf8(data: Buffer, key: Buffer | None = None, offset: int = 0) -> str
     Raises:
         UnicodeDecodeError: if the unmasked bytes are not valid UTF-8.
         TypeError: if `data` or `key` is not bytes-like.
-        ValueError: if `key` has not 4 bytes or `offset` is negative.
+        ValueError: if `key` is not 4 bytes long or `offset` is negative.
     """
     octets = as_bytes(data)
     if key is not None:
         octets = xor(octets, rotate(as_bytes(key), offset))
     elif offset < 0:
-        raise rules.offset_not_negative()
+        raise errors.offset_not_negative()
     return octets.decode()

@@ -274,7 +274,7 @@ async def _session(uri: URI, ssl: ssl_module.SSLContext | None) -> AsyncIterator
 class _Compressed:
     """In the place of a decompressor: what messages say does not matter here."""
 
-    def inflate(self, data: bytes, room: int | None, last: bool) -> bytes:
+    def inflate(self, data: bytes, budget: int | None, last: bool) -> bytes:
         return b""
 
 

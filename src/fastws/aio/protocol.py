@@ -463,7 +463,7 @@ class Endpoint(HotEndpoint, asyncio.BufferedProtocol):
         # An idle connection holds little else.
         for head in (self.request, self.response):
             if head is not None:
-                head.headers.pack()
+                head.headers._pack()
         settings = self._settings
         self._connection = Connection(
             opening.role,

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Union
 
-from fastws import rules
+from fastws import errors, rules
 from fastws.exceptions import ConnectionClosed
 from fastws.prepared import PreparedMessage, prepare
 from fastws.rules import memory_of
@@ -158,13 +158,13 @@ class WebSocket(QueueEndpoint):
                 connection.send(message, compress=compress)
                 self._sent()
         elif isinstance(message, Mapping):  # an iterable by accident
-            raise rules.message_required(message)
+            raise errors.message_required(message)
         elif isinstance(message, (Iterable, AsyncIterable)):
             self._sendable().check_open()
             async with self._turn():
                 await self._send_fragments(message, compress)
         else:
-            raise rules.message_required(message)
+            raise errors.message_required(message)
         if self._hogging:
             await self._let_others()
         if self._write_paused:
@@ -218,7 +218,7 @@ class WebSocket(QueueEndpoint):
                     elif kind == this:
                         connection.continuation(fragment, fin=False)
                     else:
-                        raise rules.fragment_of_other_kind(kind, fragment)
+                        raise errors.fragment_of_other_kind(kind, fragment)
                     self._sent()
                     if self._hogging:
                         await self._let_others()

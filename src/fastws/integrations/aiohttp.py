@@ -21,10 +21,9 @@ This module knows how aiohttp writes a frame. It does not know how it reads one.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any, Literal
 
-from fastws import codec
+from fastws import codec, deflate
 from fastws.spec import RSV1, Opcode
 
 from ._install import Host, Installation
@@ -44,7 +43,6 @@ writer: Any = aiohttp._websocket.writer
 
 __all__ = ["install"]
 
-_ZLIB = {"zlib": "zlib", "zlib-ng": "zlib_ng.zlib_ng", "isal": "isal.isal_zlib"}
 _DATA = (Opcode.CONTINUATION.value, Opcode.TEXT.value, Opcode.BINARY.value)
 
 
@@ -67,12 +65,9 @@ def install(
         ImportError: if the backend is not installed.
         IntegrationError: if it does not work.
     """
-    if zlib_backend is None:
-        backend = None
-    elif zlib_backend in _ZLIB:
-        backend = import_module(_ZLIB[zlib_backend])
-    else:
-        raise ValueError(f"zlib_backend must be one of {', '.join(_ZLIB)}")
+    if zlib_backend is not None and zlib_backend not in deflate.LIBRARIES:
+        raise ValueError(f"zlib_backend must be one of {', '.join(deflate.LIBRARIES)}")
+    backend = None if zlib_backend is None else deflate.load_library(zlib_backend)
 
     def patch(to: Installation) -> None:
         _patch(to)

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from fastws import codec
 from fastws.spec import MASK_KEY_SIZE
 
+from ._incremental import Utf8Validator, XorMasker
 from ._install import Host, Installation
-from ._pieces import Utf8Validator, XorMasker
 
 HOST = Host("autobahn", ("23.1", "27"))
 

@@ -23,7 +23,8 @@ import secrets
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fastws.codec import Frame, FrameDecoder, encode_frame, implementation
+from fastws.codec import Frame, FrameDecoder, encode_frame, implementation, read_header
+from fastws.spec import MASK_KEY_SIZE, MAX_HEADER, RSV_BITS
 
 from ._install import Host, Installation
 
@@ -85,8 +86,6 @@ def _patch(installation: Installation) -> None:
 
 _their_parse = protocol.Protocol.parse
 _OPCODES: list[Any] = [next((op for op in frames.Opcode if op == i), None) for i in range(16)]
-_MASK_KEY_SIZE = 4
-_MAX_HEADER = 14  # 2 bytes, a 64-bit length and a mask key
 
 
 class _Reader(streams.StreamReader):
@@ -148,7 +147,6 @@ def _parse(self: protocol.Protocol) -> Generator[None]:
         yield from _their_parse(self)
         return
     reader = self.reader = _Reader(self.reader)
-    key_size = _MASK_KEY_SIZE if masked else 0
     unread = 0  # how many bytes of the frame at hand have come
     head = b""  # the first of them
     judged = False  # whether its length was found to be good
@@ -161,8 +159,10 @@ def _parse(self: protocol.Protocol) -> Generator[None]:
             if unread <= len(head):
                 reader.buffer += head
             else:
-                size, length = _read_length(head)
-                got = unread - size - key_size
+                header = read_header(head, 0, masked, RSV_BITS, None)
+                assert header is not None  # as there is more than it
+                _, length, _, start = header
+                got = unread - start
                 reader.failure = EOFError(f"stream ends after {got} bytes, expected {length} bytes")
             break
         found = decoder.feed(data)
@@ -185,16 +185,16 @@ def _parse(self: protocol.Protocol) -> Generator[None]:
             reader.buffer += head
             reader.buffer += data[started:]
             break
-        if len(head) < _MAX_HEADER:
-            head += data[started : started + _MAX_HEADER - len(head)]
+        if len(head) < MAX_HEADER:
+            head += data[started : started + MAX_HEADER - len(head)]
         if judged:
             continue
-        size, length = _read_length(head)
-        if not size:
+        header = read_header(head, 0, masked, RSV_BITS, None)
+        if header is None:
             continue
         judged = True
         max_size = _max_size(self)
-        if max_size is not None and length > max_size:
+        if max_size is not None and header[1] > max_size:
             reader.buffer += head
             break
     yield from _their_parse(self)
@@ -236,7 +236,7 @@ def _deliver(self: protocol.Protocol, reader: _Reader, found: list[Frame], maske
     except Exception as exc:
         reader.failure = exc
         reader.ours = False
-    return read + _MASK_KEY_SIZE * len(found) if masked else read
+    return read + MASK_KEY_SIZE * len(found) if masked else read
 
 
 def _limit(self: protocol.Protocol) -> int | None:
@@ -253,18 +253,6 @@ def _max_size(self: protocol.Protocol) -> int | None:
     if fragment_limit is not None and (limit is None or fragment_limit < limit):
         return fragment_limit
     return limit
-
-
-def _read_length(head: bytes) -> tuple[int, int]:
-    """Return the size of a header without its mask key, and what length it announces; 0 and
-    0 as long as it does not say that."""
-    if len(head) < 2:
-        return 0, 0
-    length = head[1] & 127
-    if length < 126:
-        return 2, length
-    size = 4 if length == 126 else 10
-    return (size, int.from_bytes(head[2:size], "big")) if len(head) >= size else (0, 0)
 
 
 # Writing ------------------------------------------------------------------------------
@@ -297,7 +285,7 @@ def _serialize(
         checked = _Checked(opcode, data, fin, rsv1, rsv2, rsv3)
         return _their_serialize(checked, mask=mask)
     # Looked up in secrets each time: tests of applications replace it there.
-    key = secrets.token_bytes(_MASK_KEY_SIZE) if mask else None
+    key = secrets.token_bytes(MASK_KEY_SIZE) if mask else None
     if rsv1 or rsv2 or rsv3:
         return encode_frame(opcode, data, fin=fin, rsv1=rsv1, rsv2=rsv2, rsv3=rsv3, key=key)
     return encode_frame(opcode, data, fin=fin, key=key)

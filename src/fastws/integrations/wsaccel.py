@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from ._pieces import Utf8Validator, XorMasker
+from ._incremental import Utf8Validator, XorMasker
 
 if TYPE_CHECKING:
     from collections.abc import Sized

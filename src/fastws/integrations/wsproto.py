@@ -17,7 +17,9 @@ import struct
 from codecs import getincrementaldecoder
 from typing import TYPE_CHECKING, Final, cast
 
-from fastws.codec import apply_mask, apply_mask_inplace, decode_utf8, encode_frame
+from fastws.codec import apply_mask, apply_mask_inplace, decode_utf8, encode_frame, read_header
+from fastws.exceptions import ProtocolError
+from fastws.spec import FIN
 
 from ._install import Host, Installation
 
@@ -44,10 +46,8 @@ TEXT: Final = Opcode.TEXT
 BINARY: Final = Opcode.BINARY
 CLOSE: Final = Opcode.CLOSE
 
-# By the first byte: no bit is reserved, and control frames are not fragmented.
-ORDINARY: Final = {opcode | 0x80: opcode for opcode in Opcode} | {
-    opcode: opcode for opcode in (TEXT, BINARY, CONTINUATION)
-}
+# By the first byte, where no RSV bit is set.
+OPCODES: Final = {first: opcode for opcode in Opcode for first in (opcode, FIN | opcode)}
 
 
 # wsproto before 1.3 makes bytes only of what it unmasks, and leaves the rest a bytearray.
@@ -117,39 +117,25 @@ class FrameProtocol(host.FrameProtocol):
         """Parse frames; return those that break a rule, or None if the last was a close frame."""
         received = self._received
         message = self._message_decoder
-        mask_bit = 0 if self.client else 0x80
+        masked = not self.client
         data, position, end = b"", 0, 0
         while True:
             if received:
                 data = self._take(data[position:])
                 position, end = 0, len(data)
 
-            # The header, which may be incomplete.
-            start = position + 2
-            if start > end:
+            try:
+                header = read_header(data, position, masked, 0, message.opcode is not None)
+            except ProtocolError:
+                break
+            if header is None:
                 yield None
                 continue
-            first = data[position]
-            opcode = ORDINARY.get(first)
-            length = data[position + 1] ^ mask_bit
-            if opcode is None or length > (127 if opcode < 3 else 125):
-                break
-            if length > 125:
-                least, size = (126, 2) if length == 126 else (65536, 8)
-                if start + size > end:
-                    yield None
-                    continue
-                length = int.from_bytes(data[start : start + size], "big")
-                if not least <= length < 1 << 63:
-                    break
-                start += size
-            key = None
-            if mask_bit:
-                key = data[start : start + 4]
-                start += 4
-                if start > end:
-                    yield None
-                    continue
+            first, length, key, start = header
+            if key is None:
+                yield None
+                continue
+            opcode = OPCODES[first]
             stop = start + length
 
             if opcode > 2:
@@ -163,21 +149,18 @@ class FrameProtocol(host.FrameProtocol):
                     return None
                 yield frame
 
-            elif first > 0x80 and stop <= end and message.opcode is None:
+            elif first > FIN and stop <= end:
                 # A message in one frame, and all of it is there.
                 if opcode is BINARY:
                     frame = Frame(BINARY, _unmask(data[start:stop], key), True, True)
                 else:
                     try:
-                        text = decode_utf8(data[start:stop], key)
+                        text = decode_utf8(data[start:stop], key or None)
                     except UnicodeDecodeError:
                         break
                     frame = Frame(TEXT, text, True, True)
                 position = stop
                 yield frame
-
-            elif (opcode is CONTINUATION) == (message.opcode is None):
-                break
 
             else:
                 # A part of a message: what is there of it is handed on at once.
@@ -190,7 +173,7 @@ class FrameProtocol(host.FrameProtocol):
                         before = taken
                         taken += len(payload)
                         yield self._part(
-                            opcode, payload, key, before, taken == length, first >= 0x80
+                            opcode, payload, key, before, taken == length, first >= FIN
                         )
                         if taken == length:
                             break
@@ -207,7 +190,7 @@ class FrameProtocol(host.FrameProtocol):
         self,
         opcode: Opcode,
         payload: bytes,
-        key: bytes | None,
+        key: bytes,
         offset: int,
         frame_finished: bool,
         fin: bool,
@@ -217,7 +200,7 @@ class FrameProtocol(host.FrameProtocol):
         decoder = message.decoder
         if opcode is TEXT or (decoder is not None and not decoder.getstate()[0]):
             try:
-                text = decode_utf8(payload, key, offset)
+                text = decode_utf8(payload, key or None, offset)
             except UnicodeDecodeError:
                 pass
             else:
@@ -263,7 +246,7 @@ class FrameProtocol(host.FrameProtocol):
         return bytearray().join((header, key, apply_mask(payload, key)))
 
 
-def _unmask(payload: bytes, key: bytes | None, offset: int = 0) -> bytes:
+def _unmask(payload: bytes, key: bytes, offset: int = 0) -> bytes:
     if key and payload:
         return apply_mask(payload, key, offset)
     return cast("bytes", bytearray(payload)) if OLD else payload

@@ -1,0 +1,166 @@
+"""What fastws says when something is wrong: one constructor for each error.
+
+This module knows the words, so that a message is written once. It does not know the classes,
+which are in `exceptions`, nor how a mistake is found: both twins and the layers above call these
+functions, and raise or keep what they return.
+"""
+
+from __future__ import annotations
+
+from .exceptions import (
+    InternalError,
+    InvalidPayloadError,
+    MessageTooBigError,
+    ProtocolError,
+    StateError,
+)
+from .spec import Opcode
+
+# Wire errors: the header (RFC 6455 §5.2) -------------------------------------
+
+
+def reserved_bits(names: str) -> ProtocolError:
+    return ProtocolError(f"reserved bit set: {names}")
+
+
+def reserved_opcode(opcode: int) -> ProtocolError:
+    return ProtocolError(f"reserved opcode: 0x{opcode:X}")
+
+
+def fragmented_control(opcode: int) -> ProtocolError:
+    return ProtocolError(f"fragmented control frame: {Opcode(opcode).name}")
+
+
+def control_too_long(opcode: int) -> ProtocolError:
+    return ProtocolError(f"control frame over 125 bytes: {Opcode(opcode).name}")
+
+
+def unmasked() -> ProtocolError:
+    return ProtocolError("frame from a client is not masked")
+
+
+def masked() -> ProtocolError:
+    return ProtocolError("frame from a server is masked")
+
+
+def length_not_minimal(length: int) -> ProtocolError:
+    return ProtocolError(f"length {length} is not encoded in the fewest bytes")
+
+
+def length_top_bit() -> ProtocolError:
+    return ProtocolError("64-bit length with its most significant bit set")
+
+
+# Wire errors: the sequence of frames (RFC 6455 §5.4) -------------------------
+
+
+def nothing_to_continue() -> ProtocolError:
+    return ProtocolError("continuation frame without a message to continue")
+
+
+def message_not_finished(opcode: int) -> ProtocolError:
+    return ProtocolError(f"new {Opcode(opcode).name} message inside a fragmented one")
+
+
+# Wire errors: payloads -------------------------------------------------------
+
+
+def text_not_utf8() -> InvalidPayloadError:
+    return InvalidPayloadError("text message is not UTF-8")
+
+
+def reason_not_utf8() -> InvalidPayloadError:
+    return InvalidPayloadError("close reason is not UTF-8")
+
+
+def corrupt_deflate() -> InvalidPayloadError:
+    return InvalidPayloadError("compressed message is not DEFLATE")
+
+
+def decoding_failed() -> InternalError:
+    return InternalError("decoding failed")
+
+
+def close_payload_of_one_byte() -> ProtocolError:
+    return ProtocolError("close frame with a payload of 1 byte")
+
+
+def close_code_may_not_travel(code: int) -> ProtocolError:
+    return ProtocolError(f"close code {code} may not be used in a close frame")
+
+
+# Limits (RFC 6455 §10.4) -----------------------------------------------------
+
+
+def message_too_big(limit: int) -> MessageTooBigError:
+    return MessageTooBigError(f"message over {limit} bytes")
+
+
+def payload_too_big(limit: int) -> MessageTooBigError:
+    return MessageTooBigError(f"frame payload over {limit} bytes")
+
+
+def too_many_fragments(limit: int) -> MessageTooBigError:
+    return MessageTooBigError(f"message of more than {limit} fragments")
+
+
+# Arguments ----------------------------------------------------------------------
+
+
+def bytes_like_required(value: object) -> TypeError:
+    return TypeError(f"a bytes-like object is required, not {type(value).__name__!r}")
+
+
+def writable_required(value: object) -> TypeError:
+    return TypeError(f"a writable bytes-like object is required, not {type(value).__name__!r}")
+
+
+def contiguous_required() -> BufferError:
+    return BufferError("a C-contiguous buffer is required")
+
+
+def str_required(value: object) -> TypeError:
+    return TypeError(f"a str is required, not {type(value).__name__!r}")
+
+
+def message_required(value: object) -> TypeError:
+    return TypeError(f"a message is a str or bytes-like object, not {type(value).__name__!r}")
+
+
+def fragment_of_other_kind(kind: str, fragment: object) -> TypeError:
+    return TypeError(f"fragments of a {kind} message cannot be {type(fragment).__name__!r}")
+
+
+def frame_is_immutable(name: str) -> AttributeError:
+    return AttributeError(f"a Frame is immutable: cannot set or delete {name!r}")
+
+
+def not_copyable(value: object) -> TypeError:
+    return TypeError(f"cannot copy or pickle {type(value).__name__!r} object: it has state")
+
+
+def mask_key_of_four_bytes() -> ValueError:
+    return ValueError("a mask key has 4 bytes")
+
+
+def offset_not_negative() -> ValueError:
+    return ValueError("offset must not be negative")
+
+
+# Calls out of turn ----------------------------------------------------------------
+
+
+def not_in_message() -> StateError:
+    return StateError("continuation() without a fragmented message to continue")
+
+
+def being_fed() -> StateError:
+    return StateError("the decoder is decoding already: its inflater must not feed it")
+
+
+def already_waiting() -> StateError:
+    return StateError("another task is waiting for a message")
+
+
+def in_message() -> StateError:
+    return StateError("a fragmented message is not finished; send continuation() first")
