@@ -1,7 +1,8 @@
 """Holds the source tree to the import direction of DESIGN.md §1, by reading it.
 
     spec <- exceptions <- rules <- _py | _c <- codec <- deflate <- connection <- aio <- cli
-    http <---------------------------------------------- handshake <----------'
+    http <- extensions, heads <- handshake <-----------------------------------'
+    uri <----------------------'
 
 A module that is not there yet is no error; one that is not in the table below is.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -20,13 +22,17 @@ ROOT = Path(fastws.spec.__file__).parent
 
 TWIN = {"exceptions", "events", "rules", "spec"}
 CODEC = TWIN | {"codec"}
-SANS_IO = CODEC | {"connection", "deflate", "handshake", "http", "prepared"}
+OPENING = {"extensions", "handshake", "heads", "http", "uri"}
+SANS_IO = CODEC | OPENING | {"connection", "deflate", "prepared"}
 ALL = SANS_IO | {"aio", "cli", "demo", "integrations"}
 
 # What each part may import of fastws when it runs ...
 ALLOWED: dict[str, set[str]] = {
     "spec": set(),
     "http": {"exceptions"},
+    "uri": {"exceptions"},
+    "heads": {"http"},
+    "extensions": {"http"},
     "exceptions": {"spec"},
     "events": {"spec"},
     "rules": {"exceptions", "events", "spec"},
@@ -35,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "capi": TWIN | {"_c"},
     "codec": {"_c", "_py"},
     "deflate": CODEC,
-    "handshake": {"http", "exceptions", "spec", "deflate"},
+    "handshake": {"extensions", "heads", "http", "uri", "exceptions", "spec", "deflate"},
     "prepared": CODEC | {"deflate"},
     "connection": CODEC | {"deflate", "prepared"},
     "aio": SANS_IO,
@@ -51,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
 # ... and what besides for the type checker.
 FOR_TYPES: dict[str, set[str]] = {
     "exceptions": {"http"},
-    "deflate": {"handshake"},
+    "deflate": {"extensions"},
 }
 # Twins hold no clock, no randomness, no logging, no I/O.
 NOT_IN_A_TWIN = {"asyncio", "logging", "os", "random", "secrets", "socket", "ssl", "time"}
@@ -142,6 +148,11 @@ def test_imports_run_one_way(path: Path) -> None:
     allowed = ALLOWED[part] | ({part} if (ROOT / part).is_dir() else set())
     assert fastws_parts(path, typing=False) <= allowed
     assert fastws_parts(path, typing=True) <= allowed | FOR_TYPES.get(part, set())
+
+
+def test_the_table_has_no_circle() -> None:
+    order = TopologicalSorter({part: names - {part} for part, names in ALLOWED.items()})
+    assert set(order.static_order()) >= set(ALLOWED)
 
 
 @every_source

@@ -31,10 +31,12 @@ DOCUMENTED = (
     "fastws.deflate",
     "fastws.events",
     "fastws.exceptions",
+    "fastws.extensions",
     "fastws.handshake",
     "fastws.http",
     "fastws.prepared",
     "fastws.spec",
+    "fastws.uri",
 )
 ELSEWHERE = {
     *vars(builtins),

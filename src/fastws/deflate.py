@@ -19,7 +19,7 @@ from .spec import Role
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    Params: TypeAlias = Sequence[tuple[str, str | None]]
+    from .extensions import Params
 
 __all__ = ["Agreement", "CompressorParameters", "Deflater", "Inflater", "PerMessageDeflate"]
 

@@ -11,22 +11,30 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64encode
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
-from email.utils import formatdate
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from hashlib import sha1
-from http import HTTPStatus
-from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar, cast
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING, Final, cast
 
 import h11
 
 from .deflate import Agreement
-from .exceptions import InvalidURIError, RequestError, ResponseError, StateError
-from .http import TCHAR, Headers, HeadersLike, Request, Response, is_token
+from .exceptions import RequestError, ResponseError, StateError
+from .extensions import (
+    ClientExtension,
+    Params,
+    ServerExtension,
+    accept_answers,
+    answer_offers,
+    by_name,
+    format_extension,
+    make_offers,
+    parse_extensions,
+)
+from .heads import HeadReader, date_field, headers_of, reason_of, write_response_head
+from .http import Headers, HeadersLike, Request, Response, is_target, is_token, list_members
 from .spec import DEFAULT_MAX_HEADER_SIZE
+from .uri import URI, is_origin, parse_uri
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -44,8 +52,6 @@ __all__ = [
     "parse_uri",
 ]
 
-Params: TypeAlias = Sequence[tuple[str, str | None]]
-
 USER_AGENT: Final = "fastws"
 DEFAULT_MAX_HEADERS: Final = 128
 DEFAULT_MAX_BODY_SIZE: Final = 64 << 10
@@ -58,115 +64,6 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 
-# URIs (§3) ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class URI:
-    """Where a WebSocket server is, and what to ask of it (RFC 6455 §3).
-
-    Attributes:
-        secure: whether the scheme is wss.
-        host: a name in its ASCII form or an IP address, IPv6 without brackets.
-        port: the TCP port.
-        target: path and query, as the request line has it (§3 calls it resource name).
-        username: the user name, decoded; None if there is none.
-        password: the password, decoded; None if there is none.
-    """
-
-    secure: bool
-    host: str
-    port: int
-    target: str = "/"
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-
-    @property
-    def host_header(self) -> str:
-        """What the Host header field says (RFC 6455 §4.1): a default port goes unsaid."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _DEFAULT_PORTS[self.secure] else f"{host}:{self.port}"
-
-
-_DEFAULT_PORTS = {False: 80, True: 443}
-
-# A backslash is not in the grammar; it is kept out of the user information by name, because
-# browsers take it for a slash and would see another host.
-_URI = re.compile(
-    r"""
-    [Ww] [Ss] (?P<secure>[Ss]?) ://
-    (?: (?P<userinfo> [^/?@\\]* ) @ )?
-    (?: \[ (?P<ipv6> [0-9A-Fa-f:.]+ ) \] | (?P<name> [^/?@:\[\]\\]+ ) )
-    (?: : (?P<port> [0-9]{0,5} ) )?
-    (?P<path> / [^?]* )?
-    (?: \? (?P<query> .* ) )?
-    """,
-    re.VERBOSE,
-)
-_NAME = re.compile(r"[a-z0-9._-]+")
-_BLANK_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# What RFC 3986 §3.3 and §3.4 let stand in a path or query, and what is encoded already.
-_SAFE = "%/?:@!$&'()*+,;="
-
-
-def parse_uri(text: str) -> URI:
-    """Parse a ws:// or wss:// URI (RFC 6455 §3), or an IRI: what is not ASCII is encoded.
-
-    Args:
-        text: the URI. It may hold a user name and a password, percent-encoded.
-
-    Raises:
-        InvalidURIError: if it is not such a URI. The message never repeats it, for it may
-            hold a password.
-    """
-    if _BLANK_OR_CONTROL.search(text):
-        raise InvalidURIError("white space or a control character in a URI")
-    if "#" in text:
-        # §3: "Fragment identifiers are meaningless [...] and MUST NOT be used".
-        raise InvalidURIError("fragment in a WebSocket URI; a # of another meaning is %23")
-    match = _URI.fullmatch(text)
-    if match is None:
-        raise InvalidURIError("not of the form ws[s]://host[:port][/path][?query]")
-    secure = bool(match["secure"])
-    try:
-        host = _parse_host(match["name"], match["ipv6"])
-        port = int(match["port"] or _DEFAULT_PORTS[secure])
-        if not 1 <= port <= 65535:
-            raise ValueError("port out of range")
-        target = quote(match["path"] or "/", _SAFE)
-        if match["query"]:
-            target += "?" + quote(match["query"], _SAFE)
-        return URI(secure, host, port, target, *_parse_userinfo(match["userinfo"]))
-    except ValueError as error:
-        raise InvalidURIError(str(error)) from None
-
-
-def _parse_host(name: str | None, ipv6: str | None) -> str:
-    if ipv6 is not None:
-        IPv6Address(ipv6)
-        return ipv6.lower()
-    ascii_name = cast("str", name).encode("idna").decode("ascii").lower()
-    # Only now: normalisation makes a slash or a question mark of some characters.
-    if not _NAME.fullmatch(ascii_name):
-        raise ValueError("not a host name")
-    return ascii_name
-
-
-def _parse_userinfo(userinfo: str | None) -> tuple[str | None, str | None]:
-    if not userinfo:
-        return None, None
-    user, colon, secret = userinfo.partition(":")
-    username, password = unquote(user, errors="strict"), unquote(secret, errors="strict")
-    # RFC 7617 §2: neither can be told from the other, or sent, otherwise.
-    if ":" in username or _CONTROL.search(username + password):
-        raise ValueError("colon or control character in a user name or password")
-    return username, password if colon else None
-
-
-# Keys and extension lists --------------------------------------------------------
-
-
 def accept_key(key: str) -> str:
     """Return the Sec-WebSocket-Accept that answers a Sec-WebSocket-Key (RFC 6455 §4.2.2).
 
@@ -177,134 +74,9 @@ def accept_key(key: str) -> str:
     return b64encode(digest).decode("ascii")
 
 
-# Where a list of ours may be taken apart at most. Nobody has so many members.
-_MAX_SEPARATORS = 128
-
-# §9.1 uses RFC 2616's grammar: white space may stand between any two tokens.
-_PARAM = re.compile(
-    rf'(?P<name>{TCHAR}+)[ \t]*(?:=[ \t]*(?:(?P<token>{TCHAR}+)|"(?P<quoted>(?:\\?{TCHAR})+)"))?'
-)
-
-
-def parse_extensions(values: Iterable[str]) -> list[tuple[str, list[tuple[str, str | None]]]]:
-    """Parse Sec-WebSocket-Extensions (RFC 6455 §9.1).
-
-    Args:
-        values: the values of all fields of that name, in order.
-
-    Returns:
-        (name, parameters) for each extension; a parameter without a value has None.
-
-    Raises:
-        ValueError: if a value is malformed, or there are more than 129 extensions and
-            parameters in all.
-    """
-    extensions = []
-    values = list(values)
-    # Before anything is taken apart: it would take long.
-    if _separators(values, ",;") > _MAX_SEPARATORS:
-        raise ValueError("too many extensions")
-    for value in values:
-        # A quoted value must be a token once unquoted (§9.1), so that no separator stands
-        # inside quotes in a good list, and in a bad one the quotes are torn and match nothing.
-        for item in value.split(","):
-            name, *params = (part.strip(" \t") for part in item.split(";"))
-            if is_token(name):
-                extensions.append((name, [_parse_param(param) for param in params]))
-            elif name or params:
-                raise ValueError(f"not an extension: {item!r}")
-    return extensions
-
-
-def _members(headers: Headers, name: str) -> list[str]:
-    """Return the members of a list.
-
-    Raises:
-        ValueError: if there are too many.
-    """
-    if _separators(headers.get_all(name), ",") > _MAX_SEPARATORS:
-        raise ValueError(f"too many members in {name}")
-    return headers.tokens(name)
-
-
-def _separators(values: Sequence[str], characters: str) -> int:
-    """Count where the values of a list's fields are taken apart."""
-    return sum(value.count(one) for value in values for one in characters) + len(values) - 1
-
-
-def _parse_param(text: str) -> tuple[str, str | None]:
-    match = _PARAM.fullmatch(text)
-    if match is None:
-        raise ValueError(f"not an extension parameter: {text!r}")
-    if match["quoted"]:
-        return match["name"], match["quoted"].replace("\\", "")
-    return match["name"], match["token"]
-
-
-def format_extension(name: str, params: Params = ()) -> str:
-    """Write one extension for Sec-WebSocket-Extensions (RFC 6455 §9.1).
-
-    Args:
-        name: the extension's name.
-        params: its parameters; a value of None leaves the name alone.
-
-    Raises:
-        ValueError: if a name or value is not a token.
-    """
-    words = [name, *(word for param in params for word in param if word is not None)]
-    for word in words:
-        if not is_token(word):
-            raise ValueError(f"not a token: {word!r}")
-    return "; ".join([name, *(key if value is None else f"{key}={value}" for key, value in params)])
-
-
-class ServerExtension(Protocol):
-    """What a server needs to agree on an extension (RFC 6455 §9.1)."""
-
-    @property
-    def name(self) -> str:
-        """The extension's registered name."""
-
-    def accept_offer(self, params: Params) -> tuple[Params, object] | None:
-        """Judge one offer.
-
-        Args:
-            params: the offer's parameters.
-
-        Returns:
-            The response's parameters and the agreed extension, which `ServerHandshake`
-            passes on in `extensions`; None to decline.
-        """
-
-
-class ClientExtension(Protocol):
-    """What a client needs to agree on an extension (RFC 6455 §9.1)."""
-
-    @property
-    def name(self) -> str:
-        """The extension's registered name."""
-
-    def offers(self) -> Sequence[Params]:
-        """Return the parameters of each offer, the preferred one first."""
-
-    def accept_response(self, params: Params) -> object:
-        """Judge the server's answer to the offers.
-
-        Args:
-            params: the response's parameters.
-
-        Returns:
-            The agreed extension, which `ClientHandshake` passes on in `extensions`.
-
-        Raises:
-            ValueError: if the answer does not fit the offers.
-        """
-
-
 # The server's side (§4.2) --------------------------------------------------------
 
 _UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class ServerHandshake:
@@ -353,9 +125,9 @@ class ServerHandshake:
         self.trailing_data = b""
         self._origins = None if origins is None else _checked_origins(origins)
         self._subprotocols = _checked_subprotocols(subprotocols)
-        self._supported = _by_name(extensions)
+        self._supported = by_name(extensions)
         self._headers = _checked_headers(headers)
-        self._reader = _HeadReader(h11.Connection(h11.SERVER), max_header_size, max_headers)
+        self._reader = HeadReader(h11.Connection(h11.SERVER), max_header_size, max_headers)
         self._done = False
         self._is_head = False
 
@@ -391,7 +163,7 @@ class ServerHandshake:
             # h11's 501, for a transfer coding it does not know, makes no difference here:
             # no request with a body is a good one.
             status = 431 if error.error_status_hint == 431 else 400
-            raise RequestError(_reason(error), status) from None
+            raise RequestError(reason_of(error), status) from None
         if event is None:
             return None
         event = cast("h11.Request", event)
@@ -401,7 +173,7 @@ class ServerHandshake:
         request = Request(
             event.method.decode("ascii"),
             event.target.decode("ascii"),
-            _headers(event),
+            headers_of(event),
             event.http_version.decode("ascii"),
         )
         # Before anybody looks at the path.
@@ -430,14 +202,18 @@ class ServerHandshake:
             self.subprotocol = self._choose_subprotocol(request)
         except ValueError as error:
             raise RequestError(str(error)) from None
-        answers = self._agree_on_extensions(request)
+        try:
+            offers = parse_extensions(request.headers.get_all("Sec-WebSocket-Extensions"))
+        except ValueError:
+            raise RequestError("malformed Sec-WebSocket-Extensions") from None
+        answers, self.extensions = answer_offers(self._supported, offers)
 
         fields = [*_UPGRADE, ("Sec-WebSocket-Accept", accept_key(key))]
         if self.subprotocol is not None:
             fields.append(("Sec-WebSocket-Protocol", self.subprotocol))
         if answers:
             fields.append(("Sec-WebSocket-Extensions", ", ".join(answers)))
-        return _response_head(101, "", Headers([*fields, _date()]) | extra)
+        return write_response_head(101, "", Headers([*fields, date_field()]) | extra)
 
     def respond(self, response: Response) -> bytes:
         """Answer with plain HTTP, whatever the request was or if there was none.
@@ -456,14 +232,14 @@ class ServerHandshake:
             raise ValueError(f"not a final status: {response.status}")
         if "Transfer-Encoding" in response.headers:
             raise ValueError("the body of a response goes out whole, without Transfer-Encoding")
-        headers = Headers([_date()]) | self._headers | response.headers
+        headers = Headers([date_field()]) | self._headers | response.headers
         options = [o for o in headers.tokens("Connection") if o.lower() not in _PERSISTENCE]
         headers |= {"Connection": ", ".join([*options, "close"])}
         # RFC 9110 §8.6, §15.4.5: these have no content.
         if response.status in (204, 304):
-            return _response_head(response.status, response.reason, headers)
+            return write_response_head(response.status, response.reason, headers)
         headers |= {"Content-Length": str(len(response.body))}
-        head = _response_head(response.status, response.reason, headers)
+        head = write_response_head(response.status, response.reason, headers)
         return head if self._is_head else head + response.body
 
     def reject(self, error: RequestError) -> bytes:
@@ -488,61 +264,19 @@ class ServerHandshake:
             raise RequestError("origin not allowed", 403)
 
     def _choose_subprotocol(self, request: Request) -> str | None:
-        offered = _members(request.headers, "Sec-WebSocket-Protocol")
+        offered = list_members(request.headers, "Sec-WebSocket-Protocol")
         # §4.1: "The elements [...] MUST all be unique strings".
         if len(set(offered)) < len(offered) or not all(map(is_token, offered)):
             raise RequestError("malformed Sec-WebSocket-Protocol")
         return next((name for name in self._subprotocols if name in offered), None)
 
-    def _agree_on_extensions(self, request: Request) -> list[str]:
-        try:
-            offers = parse_extensions(request.headers.get_all("Sec-WebSocket-Extensions"))
-        except ValueError:
-            raise RequestError("malformed Sec-WebSocket-Extensions") from None
-        answers = []
-        self.extensions = []
-        supported = dict(self._supported)
-        for name, params in offers:
-            agreed = supported[name].accept_offer(params) if name in supported else None
-            if agreed is not None:
-                # Other offers of one name are alternatives (§9.1).
-                del supported[name]
-                answers.append(format_extension(name, agreed[0]))
-                self.extensions.append(agreed[1])
-        return answers
-
 
 _PERSISTENCE = ("close", "keep-alive")
 
-_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)"
-# RFC 9112 §3.2, by method where it says so. Paths and queries hold more in the wild than RFC 3986
-# has; only a fragment would not be part of either.
-_TARGET = re.compile(
-    rf"(?:(?i:https?|wss?)://{_HOST}(?::[0-9]{{0,5}})?(?=[/?]|\Z)|(?=/))[^#]*", re.ASCII
-)
-_TARGETS = {
-    "CONNECT": re.compile(rf"{_HOST}:[0-9]{{1,5}}"),
-    "OPTIONS": re.compile(rf"\*|{_TARGET.pattern}"),
-}
-
-# RFC 6454 §6.2, as far as browsers write it, in lower case. Extensions and apps have schemes of
-# their own, and what follows is their own affair.
-_ORIGIN = re.compile(
-    r"""
-    null
-    | (?P<scheme> https?|wss? ) ://
-      (?: (?P<name> [a-z0-9._-]+ ) | \[ (?P<ipv6> [0-9a-f:]+ ) \] )
-      (?: : (?P<port> [1-9][0-9]{0,4} ) )?
-    | (?! https?: | wss?: ) [a-z][a-z0-9+.-]* :// [^\s/?\#@*\\\x00-\x20\x7f-\U0010ffff]*
-    """,
-    re.VERBOSE,
-)
-
 
 def _check_target(request: Request) -> None:
-    """Raise RequestError if the target has not the form that the method asks for."""
-    # RFC 9110 §4.2.4: user information in it is an error.
-    if not _TARGETS.get(request.method, _TARGET).fullmatch(request.target):
+    """Raise RequestError if the target does not have the form that the method asks for."""
+    if not is_target(request.method, request.target):
         raise RequestError("the request target is neither a path nor a URI")
 
 
@@ -557,15 +291,15 @@ def _check_request(request: Request) -> str:
     # was not meant for us. Either way this request asks for no upgrade, and 426 says how to.
     if not "1.1" <= request.http_version < "2":
         raise RequestError("WebSocket takes HTTP/1.1", 426, _UPGRADE)
-    _members(headers, "Upgrade")
+    list_members(headers, "Upgrade")
     if not request.is_websocket:
         raise RequestError("this is a WebSocket server", 426, _UPGRADE)
-    if "upgrade" not in [option.lower() for option in _members(headers, "Connection")]:
+    if "upgrade" not in [option.lower() for option in list_members(headers, "Connection")]:
         raise RequestError("Connection does not say Upgrade", 426, _UPGRADE)
     if len(headers.get_all("Host")) != 1 or not headers["Host"]:
         raise RequestError("no Host, or more than one")
     # The bytes of a body would be taken for frames.
-    if "Transfer-Encoding" in headers or set(_members(headers, "Content-Length")) - {"0"}:
+    if "Transfer-Encoding" in headers or set(list_members(headers, "Content-Length")) - {"0"}:
         raise RequestError("the request must have no body")
     versions = headers.get_all("Sec-WebSocket-Version")
     if len(versions) != 1:
@@ -590,6 +324,10 @@ def _is_origin(allowed: str | re.Pattern[str] | None, origin: str | None) -> boo
     return allowed.fullmatch(origin) is not None
 
 
+# Every handshake of a server is given the same few.
+_may_be_origin = lru_cache(256)(is_origin)
+
+
 def _checked_origins(
     origins: Sequence[str | re.Pattern[str] | None],
 ) -> tuple[str | re.Pattern[str] | None, ...]:
@@ -609,38 +347,6 @@ def _checked_origins(
             kind = type(origin).__name__
             raise TypeError(f"an origin must be a str, a pattern or None, not {kind!r}")
     return tuple(origins)
-
-
-@lru_cache(256)
-def _may_be_origin(text: str) -> bool:
-    """Tell whether a browser may send this, letter case aside."""
-    match = _ORIGIN.fullmatch(text.lower())
-    if match is None:
-        return False
-    scheme, name, ipv6, port = match.group("scheme", "name", "ipv6", "port")
-    if port and (int(port) > 65535 or int(port) == _DEFAULT_PORTS[scheme in ("https", "wss")]):
-        return False
-    try:
-        if ipv6:
-            return IPv6Address(ipv6).compressed == ipv6 or IPv6Address(ipv6).ipv4_mapped is not None
-        # https://url.spec.whatwg.org/#ends-in-a-number-checker: then it is an IPv4 address.
-        if name and name.removesuffix(".").rpartition(".")[2].isdigit():
-            return str(IPv4Address(name)) == name
-    except ValueError:
-        return False
-    return True
-
-
-def _response_head(status: int, reason: str, headers: Headers) -> bytes:
-    # Not h11's writer: it lets line breaks pass in a reason, and takes a 2xx answer to
-    # CONNECT for a tunnel. Headers and Response hold nothing that could break a line.
-    reason = reason or _PHRASES.get(status, "")
-    lines = [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([f"HTTP/1.1 {status} {reason}", *lines, "", ""]).encode("latin-1")
-
-
-def _date() -> tuple[str, str]:
-    return "Date", formatdate(usegmt=True)
 
 
 # The client's side (§4.1) --------------------------------------------------------
@@ -698,14 +404,14 @@ class ClientHandshake:
         self.extensions: list[object] = []
         self.trailing_data = b""
         self._subprotocols = _checked_subprotocols(subprotocols)
-        self._offered = _by_name(extensions)
+        self._offered = by_name(extensions)
         if key is None:
             key = os.urandom(16)
         elif len(key) != 16:
             raise ValueError("the key must have 16 bytes")
         self._key = b64encode(key).decode("ascii")
         self._h11 = h11.Connection(h11.CLIENT)
-        self._reader = _HeadReader(self._h11, max_header_size, max_headers)
+        self._reader = HeadReader(self._h11, max_header_size, max_headers)
         self._max_body_size = max_body_size
         self._done = False
         self._refusal: Response | None = None
@@ -749,12 +455,12 @@ class ClientHandshake:
                 event = self._reader.next_event()
         except h11.RemoteProtocolError as error:
             self._done = True
-            raise ResponseError(f"bad response: {_reason(error)}") from None
+            raise ResponseError(f"bad response: {reason_of(error)}") from None
         if event is None:
             return None
         event = cast("h11.InformationalResponse | h11.Response", event)
         response = Response(
-            event.status_code, _headers(event), reason=event.reason.decode("latin-1")
+            event.status_code, headers_of(event), reason=event.reason.decode("latin-1")
         )
         if response.status != 101:
             self._refusal = response
@@ -794,12 +500,7 @@ class ClientHandshake:
         ]
         if self._subprotocols:
             fields.append(("Sec-WebSocket-Protocol", ", ".join(self._subprotocols)))
-        offers = [
-            format_extension(name, params)
-            for name, extension in self._offered.items()
-            for params in extension.offers()
-        ]
-        if offers:
+        if offers := make_offers(self._offered):
             fields.append(("Sec-WebSocket-Extensions", ", ".join(offers)))
         if origin is not None:
             fields.append(("Origin", origin))
@@ -819,9 +520,9 @@ class ClientHandshake:
 
     def _check_response(self, response: Response) -> None:
         headers = response.headers
-        if [protocol.lower() for protocol in _members(headers, "Upgrade")] != ["websocket"]:
+        if [protocol.lower() for protocol in list_members(headers, "Upgrade")] != ["websocket"]:
             raise ResponseError("Upgrade does not say websocket", response)
-        if "upgrade" not in [option.lower() for option in _members(headers, "Connection")]:
+        if "upgrade" not in [option.lower() for option in list_members(headers, "Connection")]:
             raise ResponseError("Connection does not say Upgrade", response)
         if headers.get_all("Sec-WebSocket-Accept") != [accept_key(self._key)]:
             raise ResponseError("Sec-WebSocket-Accept does not answer the key", response)
@@ -833,18 +534,10 @@ class ClientHandshake:
                 raise ResponseError(f"subprotocol not asked for: {protocol!r}", response)
             self.subprotocol = protocol
         try:
-            self.extensions = self._agreed_extensions(headers)
+            answers = parse_extensions(headers.get_all("Sec-WebSocket-Extensions"))
+            self.extensions = accept_answers(self._offered, answers)
         except ValueError as error:
             raise ResponseError(f"bad Sec-WebSocket-Extensions: {error}", response) from error
-
-    def _agreed_extensions(self, headers: Headers) -> list[object]:
-        agreed = []
-        offered = dict(self._offered)
-        for name, params in parse_extensions(headers.get_all("Sec-WebSocket-Extensions")):
-            if name not in offered:
-                raise ValueError(f"{name} was not offered, or is there twice")
-            agreed.append(offered.pop(name).accept_response(params))
-        return agreed
 
     def _receive_body(self, data: Buffer) -> None:
         refusal = cast("Response", self._refusal)
@@ -875,113 +568,16 @@ class ClientHandshake:
 
 # What both sides need ------------------------------------------------------------
 
-_BLANK_LINE = re.compile(rb"\n\r?\n")
-_EMPTY_LINES = re.compile(rb"(?:\r?\n)*")
-_REQUEST_START = re.compile(TCHAR.encode())
-_RESPONSE_START = re.compile(b"H")
 
-_Head: TypeAlias = h11.Request | h11.InformationalResponse | h11.Response
-_Named = TypeVar("_Named", ServerExtension, ClientExtension)
-
-
-class _HeadReader:
-    """h11's parser, given whole header blocks only.
-
-    h11 limits what it holds of an unfinished block, and does not measure one that arrives
-    whole; its checks of the first bytes depend on how they were cut, too. Here a block meets
-    the same limit and the same error in one piece or in many.
-
-    Args:
-        connection: the parser.
-        max_size: the limit to all blocks together, in bytes.
-        max_fields: the limit to the fields of one block.
-    """
-
-    def __init__(self, connection: h11.Connection, max_size: int, max_fields: int) -> None:
-        self._connection = connection
-        self._max_size = max_size
-        self._max_fields = max_fields
-        self._buffer = bytearray()
-        self._searched = 0
-        self._taken = 0
-
-    @property
-    def rest(self) -> bytes:
-        return bytes(self._buffer)
-
-    def receive_data(self, data: Buffer) -> None:
-        self._buffer += data
-
-    def next_event(self) -> _Head | None:
-        is_server = self._connection.our_role is h11.SERVER
-        if is_server and self._buffer.startswith((b"\r", b"\n")):
-            self._skip_empty_lines()
-            if self._buffer == b"\r":  # perhaps half of another
-                return None
-        # What is no HTTP at all, a TLS hello for instance, may never have a blank line.
-        first = _REQUEST_START if is_server else _RESPONSE_START
-        if self._buffer and not first.match(self._buffer):
-            raise h11.RemoteProtocolError("not HTTP")
-        # The end that h11 looks for, so that it finds one block in what it is given.
-        room = max(0, self._max_size - self._taken)
-        end = _BLANK_LINE.search(self._buffer, self._searched, room)
-        size = end.end() if end else len(self._buffer)
-        self._check_size(size)
-        if end is None:
-            self._searched = max(0, size - 2)
-            return None
-        # h11 would take long to find out. Besides the fields there are two lines; of a field
-        # that is folded (RFC 9112 §5.2), each one counts.
-        if self._buffer.count(b"\n", 0, size) > self._max_fields + 2:
-            message = f"more than {self._max_fields} header fields"
-            raise h11.RemoteProtocolError(message, error_status_hint=431)
-        self._connection.receive_data(bytes(self._buffer[:size]))
-        del self._buffer[:size]
-        self._searched = 0
-        self._taken += size
-        return cast("_Head", self._connection.next_event())
-
-    def _skip_empty_lines(self) -> None:
-        """Skip them in front of a request (RFC 9112 §2.2)."""
-        lines = cast("re.Match[bytes]", _EMPTY_LINES.match(self._buffer))
-        self._taken += lines.end()
-        del self._buffer[: lines.end()]
-        self._check_size(0)
-
-    def _check_size(self, size: int) -> None:
-        if self._taken + size > self._max_size:
-            message = f"header block over {self._max_size} bytes"
-            raise h11.RemoteProtocolError(message, error_status_hint=431)
-
-
-def _headers(event: _Head) -> Headers:
-    return Headers(
-        (name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers.raw_items()
-    )
-
-
-def _reason(error: h11.RemoteProtocolError) -> str:
-    # h11 quotes the line that it refuses. It may be long and it is a stranger's: it belongs
-    # in no response and in no log.
-    return str(error).partition(": bytearray(")[0]
-
-
-def _is_reserved(name: str) -> bool:
-    # The handshake's own fields, and those that would give it a body (RFC 9110 §8.6,
-    # RFC 9112 §6.1: not in a 101 either).
-    name = name.lower()
-    return name.startswith("sec-websocket-") or name in (
-        "connection",
-        "content-length",
-        "transfer-encoding",
-        "upgrade",
-    )
+# The handshake's own fields, and those that would give it a body (RFC 9110 §8.6,
+# RFC 9112 §6.1: not in a 101 either).
+_RESERVED = ("connection", "content-length", "transfer-encoding", "upgrade")
 
 
 def _checked_headers(fields: HeadersLike) -> Headers:
     headers = Headers(fields)
     for name in headers:
-        if _is_reserved(name):
+        if name.lower().startswith("sec-websocket-") or name.lower() in _RESERVED:
             raise ValueError(f"the handshake's own header field: {name}")
     return headers
 
@@ -999,10 +595,3 @@ def _checked_subprotocols(names: Sequence[str]) -> tuple[str, ...]:
 
 def _deflate(agreed: list[object]) -> Agreement | None:
     return next((extension for extension in agreed if isinstance(extension, Agreement)), None)
-
-
-def _by_name(extensions: Sequence[_Named]) -> dict[str, _Named]:
-    table = {extension.name: extension for extension in extensions}
-    if len(table) < len(extensions):
-        raise ValueError("two extensions of one name")
-    return table

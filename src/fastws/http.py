@@ -7,7 +7,7 @@ not know how requests and responses travel, nor what any field means to a WebSoc
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Final, TypeAlias, overload
@@ -188,6 +188,44 @@ def _checked(field: tuple[str, str]) -> tuple[str, str]:
 
 
 HeadersLike: TypeAlias = Headers | Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+# How many separators a list may have. No list has so many in earnest.
+MAX_SEPARATORS: Final = 128
+
+
+def list_members(headers: Headers, name: str) -> list[str]:
+    """Return what `Headers.tokens` does.
+
+    Raises:
+        ValueError: if there are too many.
+    """
+    if count_separators(headers.get_all(name), ",") > MAX_SEPARATORS:
+        raise ValueError(f"too many members in {name}")
+    return headers.tokens(name)
+
+
+def count_separators(values: Sequence[str], characters: str) -> int:
+    """Count where the values of a list's fields are taken apart."""
+    return sum(value.count(one) for value in values for one in characters) + len(values) - 1
+
+
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)"
+# RFC 9112 §3.2, by method where it says so. Paths and queries hold more in the wild than RFC 3986
+# has; only a fragment would not be part of either.
+_TARGET = re.compile(
+    rf"(?:(?i:https?|wss?)://{_HOST}(?::[0-9]{{0,5}})?(?=[/?]|\Z)|(?=/))[^#]*", re.ASCII
+)
+_TARGETS = {
+    "CONNECT": re.compile(rf"{_HOST}:[0-9]{{1,5}}"),
+    "OPTIONS": re.compile(rf"\*|{_TARGET.pattern}"),
+}
+
+
+def is_target(method: str, target: str) -> bool:
+    """Tell whether the target has the form that the method asks for (RFC 9112 §3.2)."""
+    # RFC 9110 §4.2.4: user information in it is an error.
+    return _TARGETS.get(method, _TARGET).fullmatch(target) is not None
 
 
 # The beginning of a target in absolute form (RFC 9112 §3.2.2), up to the path.
