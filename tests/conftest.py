@@ -16,11 +16,15 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from fastws import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # For CPUs that are programs: --hypothesis-profile=emulated
 settings.register_profile(
@@ -81,6 +85,15 @@ def no_gil() -> None:
     """A free-threaded Python gets its GIL back for good when a module needs that."""
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         assert not sys._is_gil_enabled()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def closed_pipe() -> Iterator[int]:
+    """The end of a pipe that nobody reads any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
 
 
 @pytest.fixture(params=TWINS, ids=lambda twin: twin.name, scope="session")

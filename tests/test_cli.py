@@ -153,14 +153,6 @@ def test_usage_errors(args, capsys):
     assert "usage: fastws" in capsys.readouterr().err
 
 
-@pytest.fixture
-def closed_pipe():
-    reader, writer = os.pipe()
-    os.close(reader)
-    yield writer
-    os.close(writer)
-
-
 @posix
 def test_printing_to_nobody(closed_pipe):
     result = run_fastws("info", stdout=closed_pipe)

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 import zlib
-from dataclasses import replace
 from importlib import import_module
 from itertools import cycle, product
 from operator import xor
@@ -38,12 +37,12 @@ from fastws.handshake import ClientHandshake, ServerHandshake, accept_key, parse
 from fastws.spec import Role, max_compressed
 
 from .tools import traced
+from .wire import FLUSHED, agreement, compressed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MIB = 1 << 20
-FLUSHED = b"\x00\x00\xff\xff"
 Z_FIXED = 4  # PyPy's zlib has no name for it.
 MODULES = {"zlib": "zlib", "zlib-ng": "zlib_ng.zlib_ng", "isal": "isal.isal_zlib"}
 LEVELS = {"zlib": (0, 1, 6, 9), "zlib-ng": (0, 1, 2, 6, 9), "isal": (0, 1, 2, 3)}
@@ -64,29 +63,6 @@ def backend(request: pytest.FixtureRequest) -> str:
             raise
         pytest.skip(f"{name} is not installed: pip install 'fastws-codec[{name}]'")
     return name
-
-
-def agreement(backend: str = "zlib", **changes: Any) -> Agreement:
-    """An agreement on all that is allowed, but for these changes."""
-    of_agreement = Agreement.__dataclass_fields__
-    config = {name: changes.pop(name) for name in list(changes) if name not in of_agreement}
-    agreed = Agreement(
-        role=Role.SERVER,
-        config=PerMessageDeflate(backend=backend, **config),
-        context_takeover=True,
-        peer_context_takeover=True,
-        max_window_bits=15,
-        peer_max_window_bits=15,
-    )
-    return replace(agreed, **changes)
-
-
-def compressed(
-    data: bytes, flush: int = zlib.Z_SYNC_FLUSH, level: int = 6, strategy: int = 0, mem: int = 8
-) -> bytes:
-    """What a peer makes of a message of its own."""
-    stream = zlib.compressobj(level, zlib.DEFLATED, -15, mem, strategy)
-    return (stream.compress(data) + stream.flush(flush)).removesuffix(FLUSHED)
 
 
 def bomb(size: int, byte: bytes = b"\x00") -> bytes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import zlib
 from array import array
 from decimal import Decimal
 from fractions import Fraction
@@ -21,8 +20,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from fastws.deflate import Agreement, Inflater, PerMessageDeflate
-from fastws.spec import CloseCode, Opcode, Role
+from fastws.deflate import Inflater
+from fastws.spec import CloseCode, Opcode
+
+from .wire import agreement, compressed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -538,8 +539,7 @@ def compressed_messages(draw: st.DrawFn) -> list[tuple[int, bytes, bool, bool]]:
         coded = draw(st.booleans())
         payload = text.encode()
         if coded:
-            stream = zlib.compressobj(9, zlib.DEFLATED, -15)
-            payload = (stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
+            payload = compressed(payload)
         cut = draw(st.integers(0, len(payload)))
         frames += (1, payload[:cut], False, coded), (9, b"", True, False)
         frames.append((0, payload[cut:], True, False))
@@ -555,14 +555,7 @@ def compressed_messages(draw: st.DrawFn) -> list[tuple[int, bytes, bool, bool]]:
 def test_decoders_stop_inflating_at_the_same_places(
     frames: list[tuple[int, bytes, bool, bool]], step: int, cut: int
 ) -> None:
-    agreed = Agreement(
-        role=Role.SERVER,
-        config=PerMessageDeflate(),
-        context_takeover=True,
-        peer_context_takeover=True,
-        max_window_bits=15,
-        peer_max_window_bits=15,
-    )
+    agreed = agreement()
     encode, _ = both("encode_frame")
     stream = b"".join(
         encode(opcode, payload, fin=fin, rsv1=rsv1, key=b"mask")

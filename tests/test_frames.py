@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
-import random
 from array import array
 from contextlib import suppress
-from itertools import cycle, pairwise, product
+from itertools import cycle, product
 from operator import xor
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from fastws.exceptions import MessageTooBigError, ProtocolError
 from fastws.spec import Opcode
 
 from .tools import traced
+from .wire import pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -310,19 +310,6 @@ def test_control_frame_of_125_bytes_is_encoded(twin: SimpleNamespace, opcode: in
 
 
 # FrameDecoder: good frames -------------------------------------------------------------
-
-
-def pieces(data: bytes, how: str | int) -> Iterator[bytes]:
-    """Cut data: whole, into single bytes, or at random with a number for a seed."""
-    if how == "whole":
-        yield data
-    elif how == "bytewise":
-        yield from (data[i : i + 1] for i in range(len(data)))
-    else:
-        draw = random.Random(how)
-        cuts = sorted(draw.choices(range(len(data) + 1), k=draw.randint(1, 12)))
-        for start, end in pairwise([0, *cuts, len(data)]):
-            yield data[start:end]
 
 
 def feed_all(decoder: Any, data: bytes, how: str | int) -> list[Any]:

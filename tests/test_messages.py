@@ -6,13 +6,12 @@ client, which masks, and a server, which does not.
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 from array import array
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle, pairwise
+from itertools import cycle
 from operator import xor
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +29,11 @@ from fastws.exceptions import (
 from fastws.spec import CloseCode, may_travel
 
 from .tools import traced
+from .wire import pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import random
+    from collections.abc import Callable
     from types import SimpleNamespace
 
 KEY = b"\x37\xfa\x21\x3d"
@@ -86,19 +87,6 @@ class Peer:
 @pytest.fixture(params=[Peer(KEY), Peer(None)], ids=["from-client", "from-server"], scope="session")
 def peer(request: pytest.FixtureRequest) -> Peer:
     return request.param
-
-
-def pieces(data: bytes, how: str | int) -> Iterator[bytes]:
-    """Cut data: whole, into single bytes, or at random with a number for a seed."""
-    if how == "whole":
-        yield data
-    elif how == "bytewise":
-        yield from (data[i : i + 1] for i in range(len(data)))
-    else:
-        draw = random.Random(how)
-        cuts = sorted(draw.choices(range(len(data) + 1), k=draw.randint(1, 12)))
-        for start, end in pairwise([0, *cuts, len(data)]):
-            yield data[start:end]
 
 
 WAYS = ["whole", "bytewise", *range(1, 9)]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fastws import Connection, PerMessageDeflate, Role, encode_frame, rules
-from fastws.deflate import Agreement, Inflater
+from fastws import Connection, Role, encode_frame, rules
+from fastws.deflate import Inflater
 from fastws.events import Close, Ping
 from fastws.exceptions import InternalError, ProtocolError
 from fastws.spec import (
@@ -22,6 +21,7 @@ from fastws.spec import (
 )
 
 from .tools import traced
+from .wire import agreement, compressed
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -30,19 +30,7 @@ MIB = 1 << 20
 KEY = b"\x12\x34\x56\x78"
 TEXT, BINARY = Opcode.TEXT, Opcode.BINARY
 
-AGREED = Agreement(
-    role=Role.SERVER,
-    config=PerMessageDeflate(),
-    context_takeover=True,
-    peer_context_takeover=True,
-    max_window_bits=15,
-    peer_max_window_bits=15,
-)
-
-
-def compressed(data: bytes) -> bytes:
-    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return (stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
+AGREED = agreement()
 
 
 def make_decoder(twin: SimpleNamespace, step: int | None = STEP, **options: Any) -> Any:

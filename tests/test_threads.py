@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fastws import Close, CloseCode, Connection, PerMessageDeflate, Ping, Pong, Role, connection
+from fastws import Close, CloseCode, Connection, Ping, Pong, Role, connection
 from fastws.codec import implementation
-from fastws.deflate import Agreement, Inflater, deflate_alone
+from fastws.deflate import Inflater, deflate_alone
 from fastws.exceptions import StateError
 from fastws.prepared import prepare
 from fastws.spec import Opcode, State
 
 from .tools import FREE_THREADED, TIMEOUT
+from .wire import agreement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -203,15 +204,8 @@ def test_separate_objects(twin: SimpleNamespace) -> None:
 @pytest.mark.parametrize("compressed", [False, True], ids=["plain", "inflater"])
 def test_shared_message_decoder(twin: SimpleNamespace, compressed: bool) -> None:
     """Whole messages in, and out by the very same call: each once."""
-    agreement = Agreement(
-        role=Role.SERVER,
-        config=PerMessageDeflate(),
-        context_takeover=False,
-        peer_context_takeover=False,
-        max_window_bits=15,
-        peer_max_window_bits=15,
-    )
-    inflater = Inflater(agreement) if compressed else None
+    agreed = agreement(context_takeover=False, peer_context_takeover=False)
+    inflater = Inflater(agreed) if compressed else None
     decoder = shared(twin, twin.MessageDecoder(masked=True, inflater=inflater))
 
     def feed(number: int) -> None:

@@ -25,6 +25,7 @@ import pytest
 from fastws import WebSocketProtocol, connect, serve
 
 from ..tools import FREE_THREADED, optional
+from ..wire import upgrade_request
 
 LOOPS = {"asyncio": asyncio.new_event_loop}
 if sys.platform != "win32" and sys.implementation.name == "cpython" and not FREE_THREADED:
@@ -237,10 +238,7 @@ def frame():
     return make_frame
 
 
-REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+REQUEST = upgrade_request()
 
 
 class RawPeer:

@@ -11,6 +11,8 @@ import pytest
 
 from fastws import ConnectionClosed, State, WebSocketProtocol, connect, serve
 
+from ..wire import upgrade_request
+
 KIB = 1 << 10
 MIB = 1 << 20
 ALERT = {"ping_interval": 0.1, "ping_timeout": 0.3}
@@ -115,10 +117,7 @@ async def deaf(server, frame):
     loop = asyncio.get_running_loop()
     await loop.sock_connect(sock, server.sockets[0].getsockname())
     reader, writer = await asyncio.open_connection(sock=sock)
-    writer.write(
-        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
+    writer.write(upgrade_request())
     await reader.readuntil(b"\r\n\r\n")
     writer.transport.pause_reading()
     return writer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 
 import pytest
 
@@ -11,21 +10,10 @@ from fastws import ConnectionClosed, PerMessageDeflate, WebSocketProtocol, conne
 from fastws.deflate import Inflater
 
 from ..tools import traced
+from ..wire import OFFER, compressed
 
 MIB = 1 << 20
 COUNT = 200
-OFFER = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
-)
-
-
-def compressed(data):
-    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return (stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
-
-
 PAYLOADS = {
     "binary": (2, bytes(MIB)),
     "text": (1, b"a" * MIB),

@@ -16,6 +16,8 @@ import fastws
 from fastws import ConnectionClosed, PerMessageDeflate, Response, ResponseError, connect, serve
 from fastws.aio import client
 
+from ..wire import OFFER
+
 HOST = "127.0.0.1"
 
 
@@ -399,14 +401,9 @@ async def test_which_messages_are_compressed(raw, frame):
             await ws.send("short", compress=compress)
         await ws.wait_closed()
 
-    request = (
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
-    )
     options = {"deflate": True}
     async with serve(handler, HOST, 0, **options) as server, raw(server, handshake=False) as peer:
-        assert (await peer.request(request))[0] == 101
+        assert (await peer.request(OFFER))[0] == 101
         await peer.send(frame(1, b"go"))
         frames = [await peer.frame() for _ in range(6)]
         await peer.send(frame(8, b"\x03\xe8"))

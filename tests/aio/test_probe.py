@@ -427,14 +427,6 @@ def test_the_reader_of_the_results_is_gone(closed_pipe: int) -> None:
     assert (result.returncode, result.stderr) == (1, "")
 
 
-@pytest.fixture
-def closed_pipe():
-    reader, writer = os.pipe()
-    os.close(reader)
-    yield writer
-    os.close(writer)
-
-
 def test_a_server_that_is_not_there_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["probe", "ws://127.0.0.1:1"]) == 1
     assert capsys.readouterr().err == "fastws probe: cannot connect: Connection refused\n"

@@ -23,6 +23,8 @@ from fastws import (
     serve,
 )
 
+from ..wire import upgrade_request
+
 KIB, MIB = 1 << 10, 1 << 20
 RESET = b"\1\0\0\0\0\0\0\0"  # SO_LINGER that makes close() send a reset
 
@@ -194,11 +196,7 @@ async def test_a_request_may_bring_messages_along(echo, raw, frame):
         raw(server, handshake=False) as peer,
     ):
         from_start = frame(1, b"early") + frame(2, b"bird") + frame(8, b"\x0f\xa0")
-        request = (
-            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )
-        status, _ = await peer.request(request + from_start)
+        status, _ = await peer.request(upgrade_request() + from_start)
         assert status == 101
         assert [await peer.frame() for _ in range(2)] == [(0x81, b"early"), (0x82, b"bird")]
         assert await peer.close_frame() == (4000, "")
@@ -516,42 +514,37 @@ async def test_a_slow_peer_makes_send_wait(raw, settled):
         assert await peer.close_frame() == (1000, "")
 
 
-async def test_an_echo_to_a_peer_that_does_not_read_is_bounded(echo, raw, frame, settled):
-    message = frame(2, bytes(64 * KIB))
-    sent = 0
+class Flood:
+    """Sends the same again and again, 400 times, and counts how often."""
 
-    async def flood(peer):
-        nonlocal sent
+    def __init__(self, peer, data):
+        self.sent = 0
+        self.task = asyncio.create_task(self._run(peer, data))
+
+    async def _run(self, peer, data):
         for _ in range(400):
-            await peer.send(message)
-            sent += 1
+            await peer.send(data)
+            self.sent += 1
 
+
+async def test_an_echo_to_a_peer_that_does_not_read_is_bounded(echo, raw, frame, settled):
     async with serve(echo, "127.0.0.1", 0) as server, raw(server) as peer:
-        flooding = asyncio.create_task(flood(peer))
-        assert await settled(lambda: sent) < 350
+        flood = Flood(peer, frame(2, bytes(64 * KIB)))
+        assert await settled(lambda: flood.sent) < 350
         (ws,) = server.connections
         assert ws._transport.get_write_buffer_size() <= MIB
         for _ in range(400):
             assert len((await peer.frame())[1]) == 64 * KIB
-        await flooding
+        await flood.task
 
 
 async def test_pongs_to_a_peer_that_does_not_read_are_bounded(echo, raw, frame, settled):
-    pings = frame(9, bytes(125)) * 500
-    sent = 0
-
-    async def flood(peer):
-        nonlocal sent
-        for _ in range(400):
-            await peer.send(pings)
-            sent += 1
-
     async with serve(echo, "127.0.0.1", 0) as server, raw(server) as peer:
-        flooding = asyncio.create_task(flood(peer))
-        assert await settled(lambda: sent) < 350
+        flood = Flood(peer, frame(9, bytes(125)) * 500)
+        assert await settled(lambda: flood.sent) < 350
         (ws,) = server.connections
         assert ws._transport.get_write_buffer_size() <= MIB
-        flooding.cancel()
+        flood.task.cancel()
         peer.reset()
 
 
@@ -844,11 +837,7 @@ async def test_a_peer_that_ends_its_side_but_takes_nothing_is_not_kept(until):
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
             await loop.sock_connect(sock, server.sockets[0].getsockname())
-            await loop.sock_sendall(
-                sock,
-                b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-            )
+            await loop.sock_sendall(sock, upgrade_request())
             await until(
                 lambda: any(ws._transport.get_write_buffer_size() for ws in server.connections)
             )

@@ -32,6 +32,7 @@ from fastws import (
 from fastws.aio.protocol import Endpoint
 
 from ..tools import needs_uvloop
+from ..wire import upgrade_request
 
 PLAIN = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -254,26 +255,28 @@ async def cancelled(request):
     await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("function", [refuse, refuse_later, nonsense, not_final])
-async def test_a_process_request_that_fails_is_logged_and_answered_with_500(
-    echo, raw, caplog, function
-):
+async def answered_with_500(echo, raw, caplog, process_request):
+    """Serve with a `process_request` that fails; return the error that is logged."""
     async with (
-        serve(echo, "127.0.0.1", 0, process_request=function) as server,
+        serve(echo, "127.0.0.1", 0, process_request=process_request) as server,
         raw(server, handshake=False) as peer,
     ):
         assert (await peer.request())[0] == 500
         assert await peer.rest() == b"internal server error\n"
     (record,) = errors(caplog)
     assert "process_request failed" in record.getMessage()
+    return record
+
+
+@pytest.mark.parametrize("function", [refuse, refuse_later, nonsense, not_final])
+async def test_a_process_request_that_fails_is_logged_and_answered_with_500(
+    echo, raw, caplog, function
+):
+    record = await answered_with_500(echo, raw, caplog, function)
     assert record.exc_info is not None
 
 
-TWICE = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-    b"X-Twice: a\r\nX-Twice: b\r\n\r\n"
-)
+TWICE = upgrade_request("X-Twice: a", "X-Twice: b")
 
 
 async def look_up_in_a_group(headers):
@@ -359,14 +362,7 @@ async def test_a_request_error_that_cannot_be_sent_is_a_mistake(echo, raw, caplo
     def process_request(request):
         raise RequestError("oops", *arguments)
 
-    async with (
-        serve(echo, "127.0.0.1", 0, process_request=process_request) as server,
-        raw(server, handshake=False) as peer,
-    ):
-        assert (await peer.request())[0] == 500
-        assert await peer.rest() == b"internal server error\n"
-    (record,) = errors(caplog)
-    assert "process_request failed" in record.getMessage()
+    await answered_with_500(echo, raw, caplog, process_request)
 
 
 @pytest.mark.parametrize("how", LOOKUPS)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+from hypothesis import strategies as st
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +19,19 @@ def outcome(function: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
         return "returned", function(*args)
     except Exception as exc:
         return type(exc), str(exc)
+
+
+def check_maskers(ours: Any, theirs: Any, pieces: list[bytes]) -> None:
+    """Let both mask the same pieces, twice."""
+    for _ in range(2):
+        for piece in pieces:
+            masked = ours.process(piece)
+            assert type(masked) is bytes
+            assert masked == theirs.process(piece)
+            assert ours.pointer() == theirs.pointer()
+        ours.reset()
+        theirs.reset()
+        assert ours.pointer() == 0
 
 
 def wire(
@@ -32,3 +48,37 @@ def wire(
     if not mask:
         return head + payload
     return head + KEY + bytes(byte ^ KEY[i % 4] for i, byte in enumerate(payload))
+
+
+@st.composite
+def streams(
+    draw: st.DrawFn, firsts: st.SearchStrategy[int], payloads: st.SearchStrategy[bytes], mask: bool
+) -> bytes:
+    """Frames with these first bytes and payloads, and a few that are wrong in another way."""
+    parts = []
+    for _ in range(draw(st.integers(0, 8))):
+        odd = draw(st.integers(0, 19))
+        payload = draw(payloads)
+        options: dict[str, Any] = {"mask": mask}
+        if odd == 0:
+            options["mask"] = not mask
+        elif odd == 1:
+            options["form"] = 8 if len(payload) > 65535 else draw(st.sampled_from([2, 8]))
+        elif odd == 2:
+            options["length"] = draw(st.sampled_from([5, 127, 70_001, 1 << 40, (1 << 64) - 1]))
+        elif odd == 3:
+            parts.append(draw(st.binary(max_size=20)))
+        parts.append(wire(draw(firsts), payload, **options))
+    return b"".join(parts)
+
+
+@st.composite
+def chunked(draw: st.DrawFn, streams: st.SearchStrategy[bytes]) -> list[bytes]:
+    """A stream as it may arrive: byte by byte if it is short, or in a few pieces."""
+    data = draw(streams)
+    if len(data) < 60 and draw(st.booleans()):
+        return [data[i : i + 1] for i in range(len(data))]
+    cuts = draw(st.lists(st.integers(0, len(data)), max_size=6))
+    near = draw(st.lists(st.integers(0, min(len(data), 40)), max_size=6))
+    places = sorted({0, len(data), *cuts, *near})
+    return [data[start:end] for start, end in pairwise(places)]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..tools import TIMEOUT, Program, free_port
+from ..wire import FLUSHED, compressed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,13 +79,8 @@ def frames(stream: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-def deflate(data: bytes) -> bytes:
-    compressor = zlib.compressobj(wbits=-15)
-    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
-
-
 def inflate(data: bytes) -> bytes:
-    return zlib.decompressobj(wbits=-15).decompress(data + b"\0\0\xff\xff")
+    return zlib.decompressobj(wbits=-15).decompress(data + FLUSHED)
 
 
 # Conversations -------------------------------------------------------------------------
@@ -117,6 +113,7 @@ def _cut(stream: bytes, *sizes: int) -> list[bytes]:
 
 BODY = WORDS.encode()
 NOISE = bytes(range(256)) * 300
+NOT_UTF8 = compressed(b"\xff" * 9)
 TALKS = [
     Talk("small", [frame(FIN | TEXT, b"hello"), frame(FIN | BINARY, b"\xff\0")], 2),
     Talk("empty", [frame(FIN | BINARY) + frame(FIN | TEXT, b"after that")], 1),
@@ -139,10 +136,10 @@ TALKS = [
     Talk("close without code", [frame(FIN | CLOSE)]),
     Talk("close with reason", [frame(FIN | CLOSE, b"\x03\xe9bye \xe2\x82\xac")]),
     Talk("close with a code of its own", [frame(FIN | CLOSE, b"\x0f\xa0")]),
-    Talk("deflate", [frame(FIN | RSV1 | TEXT, deflate(BODY))], 1, deflate=True),
+    Talk("deflate", [frame(FIN | RSV1 | TEXT, compressed(BODY))], 1, deflate=True),
     Talk(
         "deflate in fragments",
-        [frame(RSV1 | TEXT, deflate(BODY)[:9]) + frame(FIN | CONT, deflate(BODY)[9:])],
+        [frame(RSV1 | TEXT, compressed(BODY)[:9]) + frame(FIN | CONT, compressed(BODY)[9:])],
         1,
         deflate=True,
     ),
@@ -163,7 +160,7 @@ TALKS = [
     Talk("message not finished", [frame(TEXT, b"x") + frame(FIN | TEXT, b"y")]),
     Talk("too big", [struct.pack("!BBQ", FIN | BINARY, 0xFF, 1 << 30) + b"1234"]),
     Talk("invalid deflate", [frame(FIN | RSV1 | TEXT, b"\xff" * 9)], deflate=True),
-    Talk("invalid text, deflated", [frame(FIN | RSV1 | TEXT, deflate(b"\xff" * 9))], deflate=True),
+    Talk("invalid text, deflated", [frame(FIN | RSV1 | TEXT, NOT_UTF8)], deflate=True),
 ]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fastws import codec, integrations
 from fastws.integrations import autobahn
 
-from .comparing import outcome
+from .comparing import check_maskers, outcome
 from .serving import BODY, CLOSE, FIN, TALKS, TEXT, Talk, converse, frame, serving
 
 KEY = b"\x12\x34\x56\x78"
@@ -57,14 +57,7 @@ def test_masks_alike(key: bytes, pieces: list[bytes], length: int | None) -> Non
     theirs = protocol.create_xor_masker(key, length)
     with autobahn.install():
         ours = protocol.create_xor_masker(key, length)
-    for _ in range(2):
-        for piece in pieces:
-            masked = ours.process(piece)
-            assert type(masked) is bytes
-            assert masked == theirs.process(piece)
-            assert ours.pointer() == theirs.pointer()
-        ours.reset()
-        theirs.reset()
+    check_maskers(ours, theirs, pieces)
 
 
 @pytest.mark.parametrize("key", [b"", b"abc", b"abcde", bytearray(KEY), "abcd", None])

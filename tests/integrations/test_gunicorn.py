@@ -26,7 +26,7 @@ from fastws.integrations import IntegrationError
 from fastws.integrations import gunicorn as ours
 
 from ..tools import Program, free_port
-from .comparing import KEY, wire
+from .comparing import KEY, chunked, streams, wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,37 +138,12 @@ firsts = st.one_of(
 )
 
 
-@st.composite
-def chunked(draw: st.DrawFn) -> list[bytes]:
-    parts = []
-    for _ in range(draw(st.integers(0, 8))):
-        odd = draw(st.integers(0, 19))
-        payload = draw(payloads)
-        options: dict[str, Any] = {}
-        if odd == 0:
-            options["mask"] = False
-        elif odd == 1:
-            options["form"] = 8 if len(payload) > 65535 else draw(st.sampled_from([2, 8]))
-        elif odd == 2:
-            options["length"] = draw(st.sampled_from([5, 127, 70_001, 1 << 40, (1 << 64) - 1]))
-        elif odd == 3:
-            parts.append(draw(st.binary(max_size=20)))
-        parts.append(wire(draw(firsts), payload, **options))
-    data = b"".join(parts)
-    if len(data) < 60 and draw(st.booleans()):
-        return [data[i : i + 1] for i in range(len(data))]
-    cuts = draw(st.lists(st.integers(0, len(data)), max_size=6))
-    near = draw(st.lists(st.integers(0, min(len(data), 40)), max_size=6))
-    places = sorted({0, len(data), *cuts, *near})
-    return [data[start:end] for start, end in itertools.pairwise(places)]
-
-
 @settings(
     max_examples=300,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(chunked(), st.booleans(), st.booleans())
+@given(chunked(streams(firsts, payloads, mask=True)), st.booleans(), st.booleans())
 def test_same_for_any_stream(chunks: list[bytes], eof: bool, slow: bool) -> None:
     compare(chunks, eof=eof, slow=slow)
 

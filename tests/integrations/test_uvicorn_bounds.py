@@ -6,7 +6,6 @@ import asyncio
 import gc
 import ssl
 import weakref
-import zlib
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ import fastws
 from fastws.deflate import PerMessageDeflate
 
 from ..tools import needs_uvloop, traced
+from ..wire import compressed
 from .test_uvicorn import ACCEPT, Client, Recorder, run, serving, until
 
 KIB = 1 << 10
@@ -35,11 +35,6 @@ def play(request: pytest.FixtureRequest) -> Any:
 
 def frame(opcode: int, payload: bytes, *, fin: bool = True, rsv1: bool = False) -> bytes:
     return fastws.encode_frame(opcode, payload, fin=fin, rsv1=rsv1, key=b"mask")
-
-
-def compressed(data: bytes) -> bytes:
-    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return (stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 async def idle(receive: Any, send: Any) -> None:

@@ -40,7 +40,7 @@ from fastws import integrations
 from fastws.integrations import websockets as ours
 
 from ..tools import Echo, Program, free_port
-from .comparing import KEY, wire
+from .comparing import KEY, chunked, streams, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -197,36 +197,6 @@ firsts = st.one_of(
 )
 
 
-@st.composite
-def streams(draw: st.DrawFn, mask: bool) -> bytes:
-    parts = []
-    for _ in range(draw(st.integers(0, 8))):
-        odd = draw(st.integers(0, 19))
-        payload = draw(payloads)
-        options: dict[str, Any] = {"mask": mask}
-        if odd == 0:
-            options["mask"] = not mask
-        elif odd == 1:
-            options["form"] = 8 if len(payload) > 65535 else draw(st.sampled_from([2, 8]))
-        elif odd == 2:
-            options["length"] = draw(st.sampled_from([5, 127, 70_001, 1 << 40, (1 << 64) - 1]))
-        elif odd == 3:
-            parts.append(draw(st.binary(max_size=20)))
-        parts.append(wire(draw(firsts), payload, **options))
-    return b"".join(parts)
-
-
-@st.composite
-def chunked(draw: st.DrawFn, mask: bool) -> list[bytes]:
-    data = draw(streams(mask))
-    if len(data) < 60 and draw(st.booleans()):
-        return [data[i : i + 1] for i in range(len(data))]
-    cuts = draw(st.lists(st.integers(0, len(data)), max_size=6))
-    near = draw(st.lists(st.integers(0, min(len(data), 40)), max_size=6))
-    places = sorted({0, len(data), *cuts, *near})
-    return [data[start:end] for start, end in itertools.pairwise(places)]
-
-
 sizes = st.one_of(
     st.none(),
     st.sampled_from([0, 1, 5, 100, 125, 126, 300, 70_000, 1 << 20]),
@@ -242,7 +212,7 @@ def test_same_for_any_stream(side: Side, extensions: str) -> None:
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
-    @given(chunked(side is SERVER), sizes, st.booleans(), st.booleans())
+    @given(chunked(streams(firsts, payloads, side is SERVER)), sizes, st.booleans(), st.booleans())
     def check(chunks: list[bytes], max_size: Any, eof: bool, debug: bool) -> None:
         compare(side, chunks, eof=eof, extensions=extensions, max_size=max_size, debug=debug)
 
