@@ -1,8 +1,8 @@
-"""Extensions in the opening handshake (RFC 6455 §9.1): lists of them, and how both ends agree.
+"""Extensions in the opening handshake (RFC 6455 §9.1): how they are listed and negotiated.
 
-This module knows how Sec-WebSocket-Extensions is written, and which of the extensions that
-are given to it are offered, answered and accepted. It does not know what any of them does,
-nor what its parameters mean: each one judges its own.
+This module knows the syntax of Sec-WebSocket-Extensions, and how the two ends agree on a list
+of extensions. It does not know any extension, nor what its parameters mean: each extension
+judges its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Params: TypeAlias = Sequence[tuple[str, str | None]]
 
 # Lists --------------------------------------------------------------------------------------
 
-# §9.1 uses RFC 2616's grammar: white space may stand between any two tokens.
+# §9.1 uses the grammar of RFC 2616, which allows white space between any two tokens.
 _PARAM = re.compile(
     rf'(?P<name>{TCHAR}+)[ \t]*(?:=[ \t]*(?:(?P<token>{TCHAR}+)|"(?P<quoted>(?:\\?{TCHAR})+)"))?'
 )
@@ -36,23 +36,24 @@ def parse_extensions(values: Iterable[str]) -> list[tuple[str, list[tuple[str, s
     """Parse Sec-WebSocket-Extensions (RFC 6455 §9.1).
 
     Args:
-        values: the values of all fields of that name, in order.
+        values: the values of all fields with that name, in order.
 
     Returns:
-        (name, parameters) for each extension; a parameter without a value has None.
+        A (name, parameters) pair for each extension. A parameter without a value is paired
+        with None.
 
     Raises:
         ValueError: if a value is malformed, or there are more than 129 extensions and
-            parameters in all.
+            parameters in total.
     """
     extensions = []
     values = list(values)
-    # Before anything is taken apart: it would take long.
+    # Count before splitting, which takes long if there are many.
     if count_separators(values, ",;") > MAX_SEPARATORS:
         raise ValueError("too many extensions")
     for value in values:
-        # A quoted value must be a token once unquoted (§9.1), so that no separator stands
-        # inside quotes in a good list, and in a bad one the quotes are torn and match nothing.
+        # A quoted value must be a token once unquoted (§9.1), so a valid list has no separator
+        # inside quotes. In an invalid one, the split leaves a single quote, which never matches.
         for item in value.split(","):
             name, *params = (part.strip(" \t") for part in item.split(";"))
             if is_token(name):
@@ -76,7 +77,7 @@ def format_extension(name: str, params: Params = ()) -> str:
 
     Args:
         name: the extension's name.
-        params: its parameters; a value of None leaves the name alone.
+        params: its parameters. If a value is None, only the name is written.
 
     Raises:
         ValueError: if a name or value is not a token.
@@ -88,11 +89,11 @@ def format_extension(name: str, params: Params = ()) -> str:
     return "; ".join([name, *(key if value is None else f"{key}={value}" for key, value in params)])
 
 
-# Agreeing -----------------------------------------------------------------------------------
+# Negotiation -----------------------------------------------------------------------------------
 
 
 class ServerExtension(Protocol):
-    """What a server needs to agree on an extension (RFC 6455 §9.1)."""
+    """An extension that a server can negotiate (RFC 6455 §9.1)."""
 
     @property
     def name(self) -> str:
@@ -105,20 +106,20 @@ class ServerExtension(Protocol):
             params: the offer's parameters.
 
         Returns:
-            The response's parameters and the agreed extension, which `ServerHandshake`
-            passes on in `extensions`; None to decline.
+            The parameters of the response, and the agreement, which `ServerHandshake` puts
+            into its `extensions`; None to decline.
         """
 
 
 class ClientExtension(Protocol):
-    """What a client needs to agree on an extension (RFC 6455 §9.1)."""
+    """An extension that a client can negotiate (RFC 6455 §9.1)."""
 
     @property
     def name(self) -> str:
         """The extension's registered name."""
 
     def offers(self) -> Sequence[Params]:
-        """Return the parameters of each offer, the preferred one first."""
+        """Return the parameters of each offer, in order of preference."""
 
     def accept_response(self, params: Params) -> object:
         """Judge the server's answer to the offers.
@@ -127,10 +128,10 @@ class ClientExtension(Protocol):
             params: the response's parameters.
 
         Returns:
-            The agreed extension, which `ClientHandshake` passes on in `extensions`.
+            The agreement, which `ClientHandshake` puts into its `extensions`.
 
         Raises:
-            ValueError: if the answer does not fit the offers.
+            ValueError: if the answer does not match an offer.
         """
 
 
@@ -138,10 +139,10 @@ _Extension = TypeVar("_Extension", ServerExtension, ClientExtension)
 
 
 def by_name(extensions: Sequence[_Extension]) -> dict[str, _Extension]:
-    """Return the extensions by their names.
+    """Return the extensions in a dictionary, by name.
 
     Raises:
-        ValueError: if two share a name.
+        ValueError: if two have the same name.
     """
     table = {extension.name: extension for extension in extensions}
     if len(table) < len(extensions):
@@ -150,7 +151,7 @@ def by_name(extensions: Sequence[_Extension]) -> dict[str, _Extension]:
 
 
 def make_offers(extensions: Mapping[str, ClientExtension]) -> list[str]:
-    """Return what a client offers, each offer as it goes into the list."""
+    """Return a client's offers, as items of Sec-WebSocket-Extensions."""
     return [
         format_extension(name, params)
         for name, extension in extensions.items()
@@ -164,14 +165,15 @@ def answer_offers(
     """Choose among a client's offers.
 
     Returns:
-        The answers, as they go into the list, and what was agreed on, in the same order.
+        The answers, as items of Sec-WebSocket-Extensions, and the agreements in the same
+        order.
     """
     answers, agreed = [], []
     left = dict(extensions)
     for name, params in offers:
         accepted = left[name].accept_offer(params) if name in left else None
         if accepted is not None:
-            # Other offers of one name are alternatives (§9.1).
+            # Further offers with the same name are alternatives (§9.1).
             del left[name]
             answers.append(format_extension(name, accepted[0]))
             agreed.append(accepted[1])
@@ -181,13 +183,13 @@ def answer_offers(
 def accept_answers(
     extensions: Mapping[str, ClientExtension], answers: Iterable[tuple[str, Params]]
 ) -> list[object]:
-    """Judge a server's answers to what was offered.
+    """Judge a server's answers to the offers.
 
     Returns:
-        What was agreed on, in the order of the answers.
+        The agreements, in the order of the answers.
 
     Raises:
-        ValueError: if an answer fits no offer, or there are two to one offer.
+        ValueError: if an answer matches no offer, or an extension is answered twice.
     """
     agreed = []
     left = dict(extensions)

@@ -2,8 +2,8 @@
 
 This module knows what a request must say to become a WebSocket connection, what the
 response must say, and how to refuse either. It does not know sockets, timeouts or frames,
-nor what an extension's parameters mean: bytes go in, bytes and values come out, and what
-followed the handshake is handed on untouched.
+nor what an extension's parameters mean. Bytes go in; bytes and values come out. Bytes that
+follow the handshake are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ DEFAULT_MAX_BODY_SIZE: Final = 64 << 10
 _VERSION = "13"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-# 16 bytes in base64 (§4.2.1). The four bits left over at the end may be anything: §4.1's own
-# example leaves some set, and clients send it.
+# 16 bytes in base64 (§4.2.1). The four unused bits at the end may have any value: the example in
+# §4.1 has some of them set, and clients send it.
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 
@@ -68,7 +68,7 @@ def accept_key(key: str) -> str:
     """Return the Sec-WebSocket-Accept that answers a Sec-WebSocket-Key (RFC 6455 §4.2.2).
 
     Args:
-        key: the key as it stands in the header field.
+        key: the value of the header field.
     """
     digest = sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()
     return b64encode(digest).decode("ascii")
@@ -77,37 +77,38 @@ def accept_key(key: str) -> str:
 # The server's side (§4.2) --------------------------------------------------------
 
 _UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+_PERSISTENCE = ("close", "keep-alive")
 
 
 class ServerHandshake:
-    """One opening handshake as a server has it (RFC 6455 §4.2).
+    """The server's side of one opening handshake (RFC 6455 §4.2).
 
     Feed `receive_data` until it returns a request, then send what `accept`, `respond` or
-    `reject` returns. Only after `accept` is there a WebSocket connection; after the other
-    two the TCP connection is to be closed.
+    `reject` returns. `accept` opens the WebSocket connection; after either of the others,
+    close the TCP connection.
 
     Args:
-        origins: the origins that may connect (§10.2): strings are compared without regard
-            to case, patterns must match the whole origin, None stands for a request
-            without Origin. None instead of a list lets every origin in. Strings must be
-            as browsers write them (RFC 6454 §6.2): "https://example.com", "null", without
-            a path or a default port, and a name that is not ASCII in its xn-- form.
-        subprotocols: the subprotocols spoken, the preferred one first.
-        extensions: the extensions supported. The client's order decides.
-        headers: more header fields for every response written.
-        max_header_size: the longest header block read, in bytes.
-        max_headers: the most header fields in it.
+        origins: the origins that may connect (§10.2), or None to allow every origin. Strings
+            are compared case-insensitively, patterns must match the whole origin, and a None
+            in the list stands for a request without Origin. Write strings as browsers do
+            (RFC 6454 §6.2): "https://example.com", "null", without a path or a default
+            port, and non-ASCII names in their xn-- form.
+        subprotocols: the supported subprotocols, in order of preference.
+        extensions: the supported extensions. The client's order decides.
+        headers: header fields to add to every response.
+        max_header_size: the maximum size of the header block, in bytes.
+        max_headers: the maximum number of header fields.
 
     Attributes:
         subprotocol: the subprotocol that `accept` chose; None if there is none.
         extensions: the extensions that `accept` agreed on, in the order of the response.
-        trailing_data: the bytes that followed the request: frames sent early.
+        trailing_data: the bytes after the request: frames that were sent early.
 
     Raises:
-        TypeError: if `origins` or `subprotocols` is a single string, or something in
-            `origins`, `subprotocols` or `headers` is of another type.
-        ValueError: if a string is not an origin or not a token, two extensions share a
-            name, or `headers` holds a field that is the handshake's own.
+        TypeError: if `origins` or `subprotocols` is a single string, or an item of
+            `origins`, `subprotocols` or `headers` has the wrong type.
+        ValueError: if a string is not an origin or not a token, two extensions have the
+            same name, or `headers` contains a field that the handshake itself sets.
     """
 
     def __init__(
@@ -133,25 +134,25 @@ class ServerHandshake:
 
     @property
     def deflate(self) -> Agreement | None:
-        """What `accept` agreed on for permessage-deflate, as `Connection` takes it; None if
-        messages are not compressed."""
+        """What `accept` agreed on for permessage-deflate, to be passed to `Connection`; None
+        if messages are not compressed."""
         return _deflate(self.extensions)
 
     def receive_data(self, data: Buffer) -> Request | None:
-        """Take bytes from the client.
+        """Receive bytes from the client.
 
         Args:
-            data: any number of bytes. How the request is cut up changes nothing.
+            data: any number of bytes; a request may arrive in pieces of any size.
 
         Returns:
-            The request, as soon as its header block is whole. It need not be one for an
-            upgrade: see `Request.is_websocket`. Empty lines before it are skipped (RFC 9112
-            §2.2); they count as part of the header block.
+            The request once its header block is complete, None until then. It may ask for
+            something other than an upgrade: see `Request.is_websocket`. Empty lines before
+            it are skipped (RFC 9112 §2.2), but count towards the size of the header block.
 
         Raises:
-            RequestError: if it is not HTTP/1, or what is asked for is neither a path nor an
-                http, https, ws or wss URI (400); if it is over a limit (431).
-            StateError: after the request, or an error, came out.
+            RequestError: if this is not HTTP/1, or the target is neither a path nor an http,
+                https, ws or wss URI (400); if a limit is exceeded (431).
+            StateError: if a request was returned, or an error raised, before.
         """
         if self._done:
             raise StateError("the request was read already")
@@ -160,8 +161,8 @@ class ServerHandshake:
             event = self._reader.next_event()
         except h11.RemoteProtocolError as error:
             self._done = True
-            # h11's 501, for a transfer coding it does not know, makes no difference here:
-            # no request with a body is a good one.
+            # h11 asks for 501 if it does not know a transfer coding. That does not matter
+            # here: a request with a body is refused anyway.
             status = 431 if error.error_status_hint == 431 else 400
             raise RequestError(reason_of(error), status) from None
         if event is None:
@@ -176,7 +177,7 @@ class ServerHandshake:
             headers_of(event),
             event.http_version.decode("ascii"),
         )
-        # Before anybody looks at the path.
+        # Check this before anybody reads the path.
         _check_target(request)
         return request
 
@@ -185,15 +186,16 @@ class ServerHandshake:
 
         Args:
             request: what `receive_data` returned.
-            headers: more header fields, in place of the handshake's `headers` of one name.
+            headers: header fields to add. They replace fields of the same name in the
+                handshake's `headers`.
 
         Returns:
             The 101 response. The connection is open once it is sent.
 
         Raises:
-            RequestError: if the request breaks §4.2.1 or has an origin that is not
-                allowed; `reject` makes a response of it.
-            ValueError: if `headers` holds a field that is the handshake's own.
+            RequestError: if the request violates §4.2.1 or its origin is not allowed. Pass
+                the error to `reject` to get a response.
+            ValueError: if `headers` contains a field that the handshake itself sets.
         """
         extra = self._headers | _checked_headers(headers)
         try:
@@ -216,17 +218,17 @@ class ServerHandshake:
         return write_response_head(101, "", Headers([*fields, date_field()]) | extra)
 
     def respond(self, response: Response) -> bytes:
-        """Answer with plain HTTP, whatever the request was or if there was none.
+        """Answer with plain HTTP, whatever the request was, and even if there was none.
 
         Args:
             response: the response. Content-Length, Date and `Connection: close` are added;
-                its body is left out where the request's method is HEAD.
+                the body is left out if the request's method is HEAD.
 
         Returns:
             The bytes to send before the TCP connection is closed.
 
         Raises:
-            ValueError: if the status is not final, or there is a Transfer-Encoding.
+            ValueError: if the status is not final, or the response has a Transfer-Encoding.
         """
         if response.status < 200:
             raise ValueError(f"not a final status: {response.status}")
@@ -243,10 +245,10 @@ class ServerHandshake:
         return head if self._is_head else head + response.body
 
     def reject(self, error: RequestError) -> bytes:
-        """Answer with the response that says what is wrong with the request.
+        """Answer with a response that says what is wrong with the request.
 
         Args:
-            error: what `receive_data` or `accept` raised, or an error of your own.
+            error: an error raised by `receive_data` or `accept`, or one of your own.
 
         Returns:
             The bytes to send before the TCP connection is closed.
@@ -271,9 +273,6 @@ class ServerHandshake:
         return next((name for name in self._subprotocols if name in offered), None)
 
 
-_PERSISTENCE = ("close", "keep-alive")
-
-
 def _check_target(request: Request) -> None:
     """Raise RequestError if the target does not have the form that the method asks for."""
     if not is_target(request.method, request.target):
@@ -281,14 +280,14 @@ def _check_target(request: Request) -> None:
 
 
 def _check_request(request: Request) -> str:
-    """Raise RequestError, or ValueError if a list has too many members, if this is not the
-    request of §4.2.1; else return its key."""
+    """Return the key. Raise RequestError if the request violates §4.2.1, or ValueError if a
+    list has too many members."""
     headers = request.headers
     if request.method != "GET":
         raise RequestError("the method must be GET", 405, (("Allow", "GET"),))
     _check_target(request)
-    # RFC 9110 §7.8: Upgrade is ignored in HTTP/1.0, and where Connection does not name it, it
-    # was not meant for us. Either way this request asks for no upgrade, and 426 says how to.
+    # RFC 9110 §7.8: Upgrade is ignored in HTTP/1.0, and was not meant for us if Connection does
+    # not name it. Either way this request asks for no upgrade, and 426 says how to ask for one.
     if not "1.1" <= request.http_version < "2":
         raise RequestError("WebSocket takes HTTP/1.1", 426, _UPGRADE)
     list_members(headers, "Upgrade")
@@ -298,7 +297,7 @@ def _check_request(request: Request) -> str:
         raise RequestError("Connection does not say Upgrade", 426, _UPGRADE)
     if len(headers.get_all("Host")) != 1 or not headers["Host"]:
         raise RequestError("no Host, or more than one")
-    # The bytes of a body would be taken for frames.
+    # The bytes of a body would be read as frames.
     if "Transfer-Encoding" in headers or set(list_members(headers, "Content-Length")) - {"0"}:
         raise RequestError("the request must have no body")
     versions = headers.get_all("Sec-WebSocket-Version")
@@ -324,7 +323,7 @@ def _is_origin(allowed: str | re.Pattern[str] | None, origin: str | None) -> boo
     return allowed.fullmatch(origin) is not None
 
 
-# Every handshake of a server is given the same few.
+# All handshakes of a server check the same few origins.
 _may_be_origin = lru_cache(256)(is_origin)
 
 
@@ -336,7 +335,7 @@ def _checked_origins(
         raise TypeError(f"origins must be a sequence of strings and patterns, not {kind!r}")
     for origin in origins:
         if isinstance(origin, str):
-            # What is not an origin would match none, and nobody would see why.
+            # Such a string would never match, and nobody would see why.
             if not _may_be_origin(origin):
                 what = "scheme://host[:port] without a default port"
                 raise ValueError(f"not an origin ({what}): {origin!r}")
@@ -353,37 +352,37 @@ def _checked_origins(
 
 
 class ClientHandshake:
-    """One opening handshake as a client has it (RFC 6455 §4.1).
+    """The client's side of one opening handshake (RFC 6455 §4.1).
 
-    Send what `request` returns, then feed `receive_data` until it returns the response,
-    and `receive_eof` if the stream ends before.
+    Send what `request` returns, then feed `receive_data` until it returns the response. Call
+    `receive_eof` if the stream ends before that.
 
     Args:
-        uri: where to connect.
-        origin: what Origin says; None leaves it out.
-        subprotocols: the subprotocols to ask for, the preferred one first.
-        extensions: the extensions to offer, the preferred one first.
-        headers: more header fields. They take the place of ours: Host, User-Agent, Origin,
-            Authorization.
-        key: the 16 random bytes of Sec-WebSocket-Key; drawn from os.urandom by default.
-        max_header_size: the longest header block read, in bytes, informational responses
-            before it included.
-        max_headers: the most header fields in it.
-        max_body_size: how much is read of a refusal's body, in bytes.
+        uri: the URI to connect to.
+        origin: the value of Origin; None to leave it out.
+        subprotocols: the subprotocols to ask for, in order of preference.
+        extensions: the extensions to offer, in order of preference.
+        headers: header fields to add. They replace fields of the same name that the
+            handshake would send: Host, User-Agent, Origin, Authorization.
+        key: the 16 bytes of Sec-WebSocket-Key; random by default.
+        max_header_size: the maximum size of the header block, in bytes, including
+            informational responses before it.
+        max_headers: the maximum number of header fields in the response.
+        max_body_size: how much of a refusal's body to keep, in bytes.
 
     Attributes:
-        uri: where to connect.
+        uri: the URI to connect to.
         subprotocol: the subprotocol that the server chose; None if there is none.
         extensions: the extensions agreed on, in the order of the response.
-        trailing_data: the bytes that followed the response: frames already.
+        trailing_data: the bytes after the response: the first frames.
 
     Raises:
         InvalidURIError: if `uri` is a string and not a WebSocket URI.
-        TypeError: if `subprotocols` is a single string, or `origin`, or something in
-            `subprotocols` or `headers`, is of another type.
-        ValueError: if a subprotocol is not a token or appears twice, the key has not 16
-            bytes, two extensions share a name, or `headers` holds a field that is the
-            handshake's own.
+        TypeError: if `subprotocols` is a single string, or `origin` or an item of
+            `subprotocols` or `headers` has the wrong type.
+        ValueError: if a subprotocol is not a token or appears twice, the key is not 16 bytes
+            long, two extensions have the same name, or `headers` contains a field that the
+            handshake itself sets.
     """
 
     def __init__(
@@ -420,8 +419,8 @@ class ClientHandshake:
 
     @property
     def deflate(self) -> Agreement | None:
-        """What was agreed on for permessage-deflate, as `Connection` takes it; None if messages
-        are not compressed."""
+        """What was agreed on for permessage-deflate, to be passed to `Connection`; None if
+        messages are not compressed."""
         return _deflate(self.extensions)
 
     def request(self) -> bytes:
@@ -429,18 +428,20 @@ class ClientHandshake:
         return self._request
 
     def receive_data(self, data: Buffer) -> Response | None:
-        """Take bytes from the server.
+        """Receive bytes from the server.
 
         Args:
-            data: any number of bytes. How the response is cut up changes nothing.
+            data: any number of bytes; a response may arrive in pieces of any size.
 
         Returns:
-            The 101 response, as soon as its header block is whole: the connection is open.
+            The 101 response once its header block is complete, None until then. The
+            connection is open now.
 
         Raises:
-            ResponseError: if the server refuses, once the body that may say why is read;
-                if the response breaks §4.1; if it is not HTTP/1 or over a limit.
-            StateError: after the response, or an error, came out.
+            ResponseError: if the server refuses, as soon as the body has been read, which
+                may say why; if the response violates §4.1; if it is not HTTP/1 or exceeds a
+                limit.
+            StateError: if a response was returned, or an error raised, before.
         """
         if self._done:
             raise StateError("the response was read already")
@@ -450,7 +451,7 @@ class ClientHandshake:
         self._reader.receive_data(data)
         try:
             event = self._reader.next_event()
-            # RFC 9110 §15.2: a client reads past informational responses.
+            # RFC 9110 §15.2: a client skips informational responses.
             while isinstance(event, h11.InformationalResponse) and event.status_code != 101:
                 event = self._reader.next_event()
         except h11.RemoteProtocolError as error:
@@ -477,11 +478,12 @@ class ClientHandshake:
         return response
 
     def receive_eof(self) -> None:
-        """Learn that the server sent all it will send.
+        """Tell the handshake that the server will send nothing more.
 
         Raises:
-            ResponseError: always; the server's refusal if that is what ended here.
-            StateError: after the response, or an error, came out.
+            ResponseError: always. It is the server's refusal if the end of the stream is the
+                end of its body.
+            StateError: if a response was returned, or an error raised, before.
         """
         if self._done:
             raise StateError("the response was read already")
@@ -541,7 +543,7 @@ class ClientHandshake:
 
     def _receive_body(self, data: Buffer) -> None:
         refusal = cast("Response", self._refusal)
-        # To h11, no data is the end of the stream.
+        # h11 takes empty data for the end of the stream.
         if piece := bytes(data):
             self._h11.receive_data(piece)
         try:
@@ -553,7 +555,7 @@ class ClientHandshake:
                     break
                 self._body += event.data
         except h11.RemoteProtocolError:
-            # The refusal stands, however its body is framed.
+            # A refusal remains a refusal even if its body is malformed.
             pass
         self._done = True
         raise self._refused(refusal)
@@ -569,8 +571,8 @@ class ClientHandshake:
 # What both sides need ------------------------------------------------------------
 
 
-# The handshake's own fields, and those that would give it a body (RFC 9110 §8.6,
-# RFC 9112 §6.1: not in a 101 either).
+# The handshake sets these fields itself, or they would announce a body (RFC 9110 §8.6 and
+# RFC 9112 §6.1 forbid that in a 101, too).
 _RESERVED = ("connection", "content-length", "transfer-encoding", "upgrade")
 
 

@@ -1,7 +1,7 @@
-"""Heads of HTTP/1 messages: a start line and its header fields (RFC 9112), over h11.
+"""Heads of HTTP/1 messages: the start line and the header fields (RFC 9112), over h11.
 
-This module knows how a head is read within limits, and how a response's is written. It
-does not know what is in it, nor bodies, handshakes or sockets.
+This module knows how to read a head within limits, and how to write the head of a response. It
+does not know what the fields mean, nor bodies, handshakes or sockets.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ Head: TypeAlias = h11.Request | h11.InformationalResponse | h11.Response
 
 
 class HeadReader:
-    """h11's parser, given whole header blocks only.
+    """Feeds h11 complete header blocks only.
 
-    h11 limits what it holds of an unfinished block, and does not measure one that arrives
-    whole; its checks of the first bytes depend on how they were cut, too. Here a block meets
-    the same limit and the same error in one piece or in many.
+    h11 limits the size of an incomplete block, but not of one that arrives complete, and its
+    checks of the first bytes depend on how the data is split. With this class, a block gets the
+    same limit and the same error whether it arrives in one piece or in many.
 
     Args:
-        connection: the parser.
-        max_size: the limit to all blocks together, in bytes.
-        max_fields: the limit to the fields of one block.
+        connection: the h11 parser.
+        max_size: the maximum size of all blocks together, in bytes.
+        max_fields: the maximum number of fields in one block.
     """
 
     def __init__(self, connection: h11.Connection, max_size: int, max_fields: int) -> None:
@@ -70,13 +70,13 @@ class HeadReader:
         is_server = self._connection.our_role is h11.SERVER
         if is_server and self._buffer.startswith((b"\r", b"\n")):
             self._skip_empty_lines()
-            if self._buffer == b"\r":  # perhaps half of another
+            if self._buffer == b"\r":  # perhaps half of an empty line
                 return None
-        # What is no HTTP at all, a TLS hello for instance, may never have a blank line.
+        # Other protocols, such as a TLS hello, may never send a blank line.
         first = _REQUEST_START if is_server else _RESPONSE_START
         if self._buffer and not first.match(self._buffer):
             raise h11.RemoteProtocolError("not HTTP")
-        # The end that h11 looks for, so that it finds one block in what it is given.
+        # h11 looks for the same end, so it finds exactly one block in what it gets.
         room = max(0, self._max_size - self._taken)
         end = _BLANK_LINE.search(self._buffer, self._searched, room)
         size = end.end() if end else len(self._buffer)
@@ -84,8 +84,8 @@ class HeadReader:
         if end is None:
             self._searched = max(0, size - 2)
             return None
-        # h11 would take long to find out. Besides the fields there are two lines; of a field
-        # that is folded (RFC 9112 §5.2), each one counts.
+        # h11 would take long to parse more. Two lines are not fields: the start line and the
+        # blank line. Each line of a folded field (RFC 9112 §5.2) counts.
         if self._buffer.count(b"\n", 0, size) > self._max_fields + 2:
             message = f"more than {self._max_fields} header fields"
             raise h11.RemoteProtocolError(message, error_status_hint=431)
@@ -96,7 +96,7 @@ class HeadReader:
         return cast("Head", self._connection.next_event())
 
     def _skip_empty_lines(self) -> None:
-        """Skip them in front of a request (RFC 9112 §2.2)."""
+        """Skip empty lines before a request (RFC 9112 §2.2)."""
         lines = cast("re.Match[bytes]", _EMPTY_LINES.match(self._buffer))
         self._taken += lines.end()
         del self._buffer[: lines.end()]
@@ -115,8 +115,8 @@ def headers_of(event: Head) -> Headers:
 
 
 def reason_of(error: h11.RemoteProtocolError) -> str:
-    # h11 quotes the line that it refuses. It may be long and it is a stranger's: it belongs
-    # in no response and in no log.
+    # h11 quotes the line that it refuses. That line may be long and comes from a stranger, so
+    # it must not appear in a response or a log.
     return str(error).partition(": bytearray(")[0]
 
 
@@ -126,8 +126,8 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 def write_response_head(status: int, reason: str, headers: Headers) -> bytes:
-    # Not h11's writer: it lets line breaks pass in a reason, and takes a 2xx answer to
-    # CONNECT for a tunnel. Headers and Response hold nothing that could break a line.
+    # h11's writer does not refuse line breaks in a reason, and treats a 2xx answer to CONNECT
+    # as a tunnel. Headers and Response contain nothing that could break a line.
     reason = reason or _PHRASES.get(status, "")
     lines = [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([f"HTTP/1.1 {status} {reason}", *lines, "", ""]).encode("latin-1")

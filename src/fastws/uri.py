@@ -1,7 +1,7 @@
 """Addresses: ws and wss URIs (RFC 6455 §3), and origins (RFC 6454).
 
 This module knows how an address is written, and what its parts are. It does not know
-HTTP, DNS or sockets: nothing is looked up, and nobody is connected to.
+HTTP, DNS or sockets: it looks up no name and opens no connection.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .exceptions import InvalidURIError
 
 __all__ = ["URI", "parse_uri"]
 
-# By whether the scheme is a secure one.
+# By whether the scheme is secure.
 _DEFAULT_PORTS: Final = {False: 80, True: 443}
 
 
@@ -25,15 +25,16 @@ _DEFAULT_PORTS: Final = {False: 80, True: 443}
 
 @dataclass(frozen=True, slots=True)
 class URI:
-    """Where a WebSocket server is, and what to ask of it (RFC 6455 §3).
+    """The address of a WebSocket server, and what to ask it for (RFC 6455 §3).
 
     Attributes:
         secure: whether the scheme is wss.
-        host: a name in its ASCII form or an IP address, IPv6 without brackets.
+        host: a host name in its ASCII form, or an IP address, without brackets if it is IPv6.
         port: the TCP port.
-        target: path and query, as the request line has it (§3 calls it resource name).
-        username: the user name, decoded; None if there is none.
-        password: the password, decoded; None if there is none.
+        target: the path and the query, as they appear in the request line (§3 calls them
+            resource name).
+        username: the decoded user name; None if there is none.
+        password: the decoded password; None if there is none.
     """
 
     secure: bool
@@ -45,13 +46,13 @@ class URI:
 
     @property
     def host_header(self) -> str:
-        """What the Host header field says (RFC 6455 §4.1): a default port goes unsaid."""
+        """The value of the Host header field, without a default port (RFC 6455 §4.1)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.secure] else f"{host}:{self.port}"
 
 
-# A backslash is not in the grammar; it is kept out of the user information by name, because
-# browsers take it for a slash and would see another host.
+# The grammar has no backslash. The user information excludes it explicitly, because browsers
+# treat it as a slash and would see another host.
 _URI = re.compile(
     r"""
     [Ww] [Ss] (?P<secure>[Ss]?) ://
@@ -66,19 +67,20 @@ _URI = re.compile(
 _NAME = re.compile(r"[a-z0-9._-]+")
 _BLANK_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# What RFC 3986 §3.3 and §3.4 let stand in a path or query, and what is encoded already.
+# Characters that RFC 3986 §3.3 and §3.4 allow in a path or query, and the % of those that are
+# already encoded.
 _SAFE = "%/?:@!$&'()*+,;="
 
 
 def parse_uri(text: str) -> URI:
-    """Parse a ws:// or wss:// URI (RFC 6455 §3), or an IRI: what is not ASCII is encoded.
+    """Parse a ws:// or wss:// URI (RFC 6455 §3), or an IRI, encoding non-ASCII characters.
 
     Args:
-        text: the URI. It may hold a user name and a password, percent-encoded.
+        text: the URI. It may contain a percent-encoded user name and password.
 
     Raises:
-        InvalidURIError: if it is not such a URI. The message never repeats it, for it may
-            hold a password.
+        InvalidURIError: if this is not such a URI. The message never quotes the URI, which
+            may contain a password.
     """
     if _BLANK_OR_CONTROL.search(text):
         raise InvalidURIError("white space or a control character in a URI")
@@ -107,7 +109,7 @@ def _parse_host(name: str | None, ipv6: str | None) -> str:
         IPv6Address(ipv6)
         return ipv6.lower()
     ascii_name = cast("str", name).encode("idna").decode("ascii").lower()
-    # Only now: normalisation makes a slash or a question mark of some characters.
+    # Check this last: normalisation turns some characters into a slash or a question mark.
     if not _NAME.fullmatch(ascii_name):
         raise ValueError("not a host name")
     return ascii_name
@@ -118,7 +120,7 @@ def _parse_userinfo(userinfo: str | None) -> tuple[str | None, str | None]:
         return None, None
     user, colon, secret = userinfo.partition(":")
     username, password = unquote(user, errors="strict"), unquote(secret, errors="strict")
-    # RFC 7617 §2: neither can be told from the other, or sent, otherwise.
+    # RFC 7617 §2: a colon separates the two, and control characters are forbidden.
     if ":" in username or _CONTROL.search(username + password):
         raise ValueError("colon or control character in a user name or password")
     return username, password if colon else None
@@ -126,8 +128,8 @@ def _parse_userinfo(userinfo: str | None) -> tuple[str | None, str | None]:
 
 # Origins ------------------------------------------------------------------------------------
 
-# RFC 6454 §6.2, as far as browsers write it, in lower case. Extensions and apps have schemes of
-# their own, and what follows is their own affair.
+# RFC 6454 §6.2, in the form that browsers write, in lower case. Browser extensions and apps have
+# their own schemes; what follows the scheme is up to them.
 _ORIGIN = re.compile(
     r"""
     null
@@ -141,7 +143,7 @@ _ORIGIN = re.compile(
 
 
 def is_origin(text: str) -> bool:
-    """Tell whether a browser may send this as an origin, letter case aside (RFC 6454 §6.2)."""
+    """Return whether a browser may send this as an origin, ignoring case (RFC 6454 §6.2)."""
     match = _ORIGIN.fullmatch(text.lower())
     if match is None:
         return False
@@ -151,7 +153,7 @@ def is_origin(text: str) -> bool:
     try:
         if ipv6:
             return IPv6Address(ipv6).compressed == ipv6 or IPv6Address(ipv6).ipv4_mapped is not None
-        # https://url.spec.whatwg.org/#ends-in-a-number-checker: then it is an IPv4 address.
+        # https://url.spec.whatwg.org/#ends-in-a-number-checker: such a name is an IPv4 address.
         if name and name.removesuffix(".").rpartition(".")[2].isdigit():
             return str(IPv4Address(name)) == name
     except ValueError:
