@@ -1,4 +1,4 @@
-"""Holds `fastws.exceptions` to its tree, its close codes, its words, and to pickling."""
+"""Tests the hierarchy of `fastws.exceptions`, their close codes, messages and pickling."""
 
 from __future__ import annotations
 

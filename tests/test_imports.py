@@ -1,10 +1,10 @@
-"""Holds the source tree to the import direction of DESIGN.md §1, by reading it.
+"""Checks the import direction of DESIGN.md §1, by reading the source tree.
 
     spec <- exceptions <- rules <- _py | _c <- codec <- deflate <- connection <- aio <- cli
     http <- extensions, heads <- handshake <-----------------------------------'
     uri <----------------------'
 
-A module that is not there yet is no error; one that is not in the table below is.
+A module that does not exist yet is no error; one that is not in the table below is.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": ALL,
     "__init__": ALL,
 }
-# ... and what besides for the type checker.
+# ... and, in addition, for the type checker.
 FOR_TYPES: dict[str, set[str]] = {
     "exceptions": {"http"},
     "deflate": {"extensions"},
 }
-# Twins hold no clock, no randomness, no logging, no I/O.
+# Twins have no clock, no randomness, no logging and no I/O.
 NOT_IN_A_TWIN = {"asyncio", "logging", "os", "random", "secrets", "socket", "ssl", "time"}
 
 SOURCES = sorted(
@@ -74,13 +74,13 @@ SUBMODULES = {path.stem for path in ROOT.glob("*.py*")} | {
 
 
 def part_of(path: Path) -> str:
-    """The module, or the package, right under fastws that a file belongs to."""
+    """The module or package directly under fastws that a file belongs to."""
     first = path.relative_to(ROOT).parts[0]
     return first.partition(".")[0]
 
 
 def of_python(path: Path) -> set[tuple[str, bool]]:
-    """Absolute names of all that is imported, and whether for the type checker only."""
+    """The absolute names of all imports, and whether they are only for the type checker."""
     package = ["fastws", *path.relative_to(ROOT).parts[:-1]]
     found = set()
 
@@ -127,7 +127,7 @@ def imports(path: Path) -> set[tuple[str, bool]]:
 
 
 def fastws_parts(path: Path, typing: bool) -> set[str]:
-    """Which parts of fastws a file imports; "_init_" for a name of the package itself."""
+    """The parts of fastws that a file imports; "_init_" for a name of the package itself."""
     parts = set()
     for name, for_types in imports(path):
         if for_types is typing and (name == "fastws" or name.startswith("fastws.")):

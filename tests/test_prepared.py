@@ -1,4 +1,4 @@
-"""Compression on a connection, and messages prepared once for many connections."""
+"""Compression on a connection, and messages that are prepared once for many connections."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def pair(**options: object) -> tuple[Connection, Connection]:
 
 
 def frames_of(server: Connection) -> list[Frame]:
-    """Look at what a server has to send."""
+    """Return the frames that a server has to send."""
     return FrameDecoder(masked=False, rsv1=True).feed(server.data_to_send())
 
 
@@ -65,7 +65,7 @@ def frames_of(server: Connection) -> list[Frame]:
         ("short", None, False),
         ("short", True, True),
         ("", True, True),
-        (NOISE, None, False),  # it does not pay
+        (NOISE, None, False),  # compression does not pay off
         (NOISE, True, True),
     ],
     ids=str,

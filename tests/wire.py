@@ -1,6 +1,6 @@
 """What a peer sends, as bytes: requests, compressed messages, and pieces of a stream.
 
-All of it is written by hand or by zlib, never by what is tested.
+The code under test writes none of it: it is written by hand or by zlib.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from fastws.spec import Role
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What ends each flush, and is left out of a message (RFC 7692 §7.2.1).
+# The end of each flush, which is removed from a message (RFC 7692 §7.2.1).
 FLUSHED = b"\x00\x00\xff\xff"
 
 
 def upgrade_request(*fields: str) -> bytes:
-    """A good request for a WebSocket, with more header fields."""
+    """A valid request for a WebSocket, with additional header fields."""
     lines = [
         "GET / HTTP/1.1",
         "Host: localhost",
@@ -39,7 +39,7 @@ OFFER = upgrade_request("Sec-WebSocket-Extensions: permessage-deflate")
 
 
 def agreement(backend: str = "zlib", **changes: Any) -> Agreement:
-    """A server's agreement on all that permessage-deflate allows, but for these changes."""
+    """A server's agreement on all that permessage-deflate allows, except for these changes."""
     of_agreement = Agreement.__dataclass_fields__
     config = {name: changes.pop(name) for name in list(changes) if name not in of_agreement}
     agreed = Agreement(
@@ -56,13 +56,13 @@ def agreement(backend: str = "zlib", **changes: Any) -> Agreement:
 def compressed(
     data: bytes, flush: int = zlib.Z_SYNC_FLUSH, level: int = 6, strategy: int = 0, mem: int = 8
 ) -> bytes:
-    """The payload of a message that refers to no other."""
+    """The payload of a message that refers to no other message."""
     stream = zlib.compressobj(level, zlib.DEFLATED, -15, mem, strategy)
     return (stream.compress(data) + stream.flush(flush)).removesuffix(FLUSHED)
 
 
 def pieces(data: bytes, how: str | int) -> Iterator[bytes]:
-    """Cut data: whole, into single bytes, or at random with a number for a seed."""
+    """Split data: not at all, into single bytes, or at random, with a number as the seed."""
     if how == "whole":
         yield data
     elif how == "bytewise":

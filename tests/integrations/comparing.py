@@ -1,4 +1,4 @@
-"""What the tests hold a host with fastws against the host without by."""
+"""Helpers to compare a host with fastws to the same host without it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEY = b"\x17\x80\xfe\x01"
 
 
 def outcome(function: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
-    """Call it; return what it returned, or what it raised."""
+    """Call a function; return its result, or the error it raised."""
     try:
         return "returned", function(*args)
     except Exception as exc:
@@ -22,7 +22,7 @@ def outcome(function: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
 
 
 def check_maskers(ours: Any, theirs: Any, pieces: list[bytes]) -> None:
-    """Let both mask the same pieces, twice."""
+    """Mask the same pieces with both, twice, and compare."""
     for _ in range(2):
         for piece in pieces:
             masked = ours.process(piece)
@@ -37,7 +37,7 @@ def check_maskers(ours: Any, theirs: Any, pieces: list[bytes]) -> None:
 def wire(
     first: int, payload: bytes = b"", *, mask: bool = True, length: int | None = None, form: int = 0
 ) -> bytes:
-    """Write any frame, right or wrong; `form` is the size of the length, if not the least."""
+    """Write any frame, valid or not; `form` is the size of the length, by default the smallest."""
     size = len(payload) if length is None else length
     form = form or (1 if size < 126 else 2 if size < 65536 else 8)
     bit = 0x80 if mask else 0
@@ -54,7 +54,7 @@ def wire(
 def streams(
     draw: st.DrawFn, firsts: st.SearchStrategy[int], payloads: st.SearchStrategy[bytes], mask: bool
 ) -> bytes:
-    """Frames with these first bytes and payloads, and a few that are wrong in another way."""
+    """Frames with these first bytes and payloads; a few are invalid in some other way."""
     parts = []
     for _ in range(draw(st.integers(0, 8))):
         odd = draw(st.integers(0, 19))

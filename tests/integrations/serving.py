@@ -1,7 +1,7 @@
 """Servers of the hosts as processes, and conversations with them, byte by byte.
 
-What a host sends is compared with and without fastws, to the last bit of a header: so the
-client here knows no library that is measured, and judges nothing.
+The tests compare what a host sends with and without fastws, down to the bits of a header. So
+the client here uses none of the tested libraries, and judges nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def serving(server: str, *integrations: str, env: dict[str, str] | None = None) 
 
 
 def frame(first: int, payload: bytes = b"", *, masked: bool = True) -> bytes:
-    """Make a frame of a client; nothing is too wrong for it."""
+    """Write a client's frame, however invalid."""
     size = len(payload)
     mask = 0x80 if masked else 0
     if size < 126:
@@ -62,7 +62,7 @@ def frame(first: int, payload: bytes = b"", *, masked: bool = True) -> bytes:
 
 
 def frames(stream: bytes) -> list[tuple[int, bytes]]:
-    """Take a server's frames apart: the first byte and the payload of each that is whole."""
+    """Parse a server's frames: return the first byte and the payload of each complete one."""
     found = []
     at = 0
     while len(stream) - at >= 10 or (len(stream) - at >= 2 and stream[at + 1] < 126):
@@ -87,10 +87,10 @@ def inflate(data: bytes) -> bytes:
 
 
 class Talk(NamedTuple):
-    """What a client says, cut as it is sent, and how many frames it hopes for.
+    """What a client sends, piece by piece, and how many frames it expects.
 
-    When it got so many, it sends a close frame. If it hopes for none, it listens until it gets
-    a close frame, and answers that.
+    After that many frames, it sends a close frame. If it expects none, it reads until it gets a
+    close frame, and answers it.
     """
 
     name: str
@@ -165,11 +165,11 @@ TALKS = [
 
 
 def converse(port: int, talk: Talk, path: str = "/") -> tuple[str, list[tuple[int, bytes]]]:
-    """Hold a conversation with a server on a new connection, until the server ends it.
+    """Have a conversation with a server on a new connection, until the server ends it.
 
     Returns:
-        the extensions agreed on, and all frames that the server sent; and -1 as if it were a
-        frame, if it leaves the connection open.
+        the extensions agreed on, and all frames that the server sent, followed by -1 in place
+        of a frame if it left the connection open.
     """
     with socket.create_connection(("127.0.0.1", port), TIMEOUT / 6) as peer:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

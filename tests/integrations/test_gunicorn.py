@@ -38,7 +38,7 @@ MAX_SIZE = 100_000
 
 
 class Transport:
-    """Keeps what is written, and notes when reading is paused."""
+    """Records what is written, and when reading is paused."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -68,7 +68,7 @@ class Log:
 
 
 def play(chunks: list[bytes], *, eof: bool, slow: bool = False) -> tuple[Any, ...]:
-    """Give a connection these; return what its application got, and what went out."""
+    """Feed a connection; return what its application received, and what was sent."""
     received: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -163,7 +163,7 @@ def test_same_in_a_fragmented_message() -> None:
 
 
 def test_same_pauses() -> None:
-    """When more comes than the application takes."""
+    """If more arrives than the application receives."""
     many = wire(0x82, b"x" * 1000) * 300
     for slow, step in itertools.product((False, True), (50_000, 150_000)):
         chunks = [many[start : start + step] for start in range(0, len(many), step)]
@@ -234,7 +234,7 @@ def test_installs() -> None:
 
 
 class Streamed:
-    """What gunicorn had before 25.2, as far as it is of interest here."""
+    """The relevant part of gunicorn before 25.2."""
 
     def __init__(self, transport: Any, reader: Any, scope: Any, app: Any, log: Any) -> None:
         self.transport, self.reader = transport, reader
@@ -285,7 +285,7 @@ def test_check_notices(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_is_a_configuration() -> None:
-    """With nothing that gunicorn takes for a setting, but for the hook."""
+    """Nothing but the hook is a setting of gunicorn."""
     assert vars(ours).keys() & make_settings().keys() == {"post_fork"}
     config = Config()
     config.set("post_fork", ours.post_fork)
@@ -356,7 +356,7 @@ async def app(scope, receive, send):
 
 @contextmanager
 def serving(directory: Any, *options: str) -> Iterator[Any]:
-    """Run gunicorn; yield what connects to it."""
+    """Run gunicorn; yield a function that connects to it."""
     port = free_port()
     (directory / "echo_app.py").write_text(APP)
     command = [sys.executable, "-m", "gunicorn", "-k", "asgi", "-b", f"127.0.0.1:{port}"]

@@ -1,4 +1,4 @@
-"""The two classes of wsaccel and ours, held against each other."""
+"""The two classes of wsaccel and ours, compared to each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .comparing import check_maskers
 
 KEY = b"\x12\x34\x56\x78"
 
-# Bytes at which UTF-8 goes one way or the other, so that most of it is nearly valid.
+# Bytes at the boundaries of UTF-8's ranges, so that most of the data is nearly valid.
 EDGES = b"\x00a\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0\xc1\xc2\xdf\xe0\xe1\xec\xed\xef\xf0\xf1\xf4\xf5\xff"
 octets = st.one_of(
     st.binary(max_size=40),
