@@ -3,7 +3,7 @@
     python tests/integrations/upstream.py [--impl c|py] [--versions oldest|newest|all] [host ...]
 
 A test that passes without fastws must pass with it, unless upstream.toml lists it with a reason.
-Anything else is printed, and the exit status is 1, as it is if a listed difference is none.
+Anything else is printed, and the exit status is 1; so is a listed difference that does not exist.
 
 The tests are those in the hosts' sdists on PyPI. They are fetched when this runs, and kept under
 .cache/ together with a virtual environment for each version of a host. fastws is taken from this
@@ -24,7 +24,7 @@ Each table in upstream.toml is a host, with these keys:
     differences    tests that pass only without fastws, and the reason
     own            files in this directory with our own tests, which must pass with each version
 
-    A table inside it, named after a version, has the keys that differ for that version.
+A table inside it, named after a version, has the keys that differ for that version.
 """
 
 from __future__ import annotations
