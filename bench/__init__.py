@@ -1,4 +1,4 @@
-"""Measurements of fastws: the codec, echo servers and clients, next to their peers.
+"""Benchmarks of fastws: the codec, echo servers and clients, compared to their peers.
 
-`python -m bench` runs all of it; `python -m pytest bench` the cases of the codec alone.
+`python -m bench` runs everything; `python -m pytest bench` runs only the cases of the codec.
 """

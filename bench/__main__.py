@@ -1,4 +1,4 @@
-"""Run the measurements, and look at what came out.
+"""Run the benchmarks, and show the results.
 
 python -m bench [--quick] [--no-echo] [--no-codec] [-k WORDS] [--no-charts]
 python -m bench tables RESULTS.json
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n{targets.report(results)}")
     complete = not args.quick and args.codec and args.echo and not args.k
     if complete and args.charts:
-        # What is in the README is from runs that had everything.
+        # The README only shows runs that included everything.
         draw(results, CHARTS, readme=True)
     print(f"\nwritten to {path.relative_to(ROOT)}")
     return int(bool(results.content["failed"] or results.content["problems"]))
@@ -59,14 +59,14 @@ def draw(results: Results, directory: Path, readme: bool) -> None:
 
 
 def caption(results: Results) -> str:
-    """What the README says of the run that its charts are of."""
+    """Return what the README says about the run behind its charts."""
     content = results.content
     versions = content["versions"]
     own = ("python", "fastws", "commit", "c compiler", "c++ compiler", "node", "ws", "bufferutil")
     others = ", ".join(
         f"{name} {version}" for name, version in versions.items() if version and name not in own
     )
-    # What follows the numbers tells who built the kernel, which is nobody's business.
+    # The text after the numbers says who built the kernel, which is nobody's business.
     linux = ".".join(content["kernel"].split(".")[:2])
     text = (
         f"Measured on {content['date'][:10]} on {content['cpu']} ({content['cores']} cores), "

@@ -1,7 +1,7 @@
-"""What another Cython project gains by fastws.capi: python -m bench.capi
+"""What another Cython project gains from fastws.capi: python -m bench.capi
 
-It compiles capi.pyx, for which Cython, setuptools and a C compiler have to be there, and runs
-each of its loops in turns with the one that calls Python methods. Echoes answer each read.
+This compiles capi.pyx, which needs Cython, setuptools and a C compiler, and runs each of its
+loops alternately with the one that calls Python methods. Echoes answer each read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ setup(name="capi", py_modules=[], ext_modules=[Extension("capi", ["capi.pyx"])])
 
 
 def compiled() -> Any:
-    """Compile capi.pyx in a folder that is gone afterwards, and import it."""
+    """Compile capi.pyx in a temporary directory, and import it."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         shutil.copy(Path(__file__).with_suffix(".pyx"), folder)
         Path(folder, "setup.py").write_text(SETUP)
@@ -48,7 +48,7 @@ def compiled() -> Any:
 
 
 def cases() -> list[tuple[str, str, int, list[Any]]]:
-    """What is measured: in words, the loop's name, messages per turn, and its arguments."""
+    """The cases: a description, the loop's name, messages per turn, and its arguments."""
 
     def frames(size: int, count: int) -> bytes:
         return fastws.encode_frame(fastws.Opcode.TEXT, b"x" * size, key=KEY) * count

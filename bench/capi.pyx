@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
-"""A server's inner loops, twice: by fastws.capi, and by the same objects' Python methods.
+"""A server's inner loops, twice: with fastws.capi, and with the same objects' Python methods.
 
-Both are compiled, and have what arrives in memory of their own, as a server in Cython has.
+Both are compiled, and have received data in their own memory, like a server in Cython.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE

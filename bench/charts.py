@@ -1,7 +1,7 @@
-"""Results as pictures, in SVG, for the README.
+"""Results as charts, in SVG, for the README.
 
-This module knows matplotlib and which lines are worth drawing. Results that are the same give
-the same files; they have no background and colours that can be told apart on white and black.
+This module knows matplotlib and which lines are worth drawing. The same results give the same
+files. They have no background, and colours that can be distinguished on white and on black.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ CONNECTIONS = [1, 10, 100, 1000]
 
 
 def draw(results: Results, directory: Path) -> list[Path]:
-    """Draw what the results are enough for; return the files."""
+    """Draw the charts that the results allow; return the files."""
     directory.mkdir(parents=True, exist_ok=True)
     charts = {"decode": _decode, "utf8": _utf8, "echo": _echo, "growth": _growth}
     written = []
@@ -87,9 +87,9 @@ def draw(results: Results, directory: Path) -> list[Path]:
 
 def _save(figure: Figure, path: Path, footer: str) -> Path:
     figure.text(0.995, 0.005, footer, ha="right", va="bottom", fontsize=7)
-    # Of when it was made and by what the file says nothing.
+    # The file does not say when and by what it was created.
     figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
-    # matplotlib leaves spaces at the ends of lines.
+    # matplotlib writes trailing spaces.
     path.write_text(re.sub(r"[ \t]+$", "", path.read_text(), flags=re.MULTILINE))
     return path
 
@@ -185,12 +185,12 @@ def _growth(results: Results) -> Figure | None:
 
 
 def _times(results: Results, operation: str, kind: str, value: Any) -> Series:
-    """By contender; of ours only the best kernels and pure Python."""
+    """The results by contender; of fastws, only the best kernels and pure Python."""
     series: Series = {}
     for (o, size, k, who), case in results.cases.items():
         if (o, k) != (operation, kind) or who in _other_kernels(results):
             continue
-        # Of a small message what is copied is nothing next to the call that copies it.
+        # For a small message, the copy costs nothing compared to the call that makes it.
         if who == "memcpy" and size < 1 << 10:
             continue
         series.setdefault(who, []).append((size, value(size, case["ns"])))
@@ -209,8 +209,8 @@ def threads_label(who: str, operation: str, size: int) -> str:
 
 
 def draw_threads(rates: dict[str, list[list[float]]], directory: Path, footer: str) -> Path:
-    """Draw messages per second: by case, of the build with a GIL and of that without, of one
-    thread and of two."""
+    """Draw messages per second by case, for the build with a GIL and the one without, with one
+    thread and with two."""
     with mpl.rc_context(STYLE):
         figure, [axes] = _panels(1, 4.2)
         axes.set_yscale("linear")
@@ -291,5 +291,5 @@ def _bars(results: Results, axes: Axes, names: list[str], heights: dict[str, lis
 
 
 def _legend(axes: Axes, columns: int = 5, below: float = 0.22) -> None:
-    """Below the axes, by so much of their height."""
+    """Place it below the axes, by this part of their height."""
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -below), ncols=columns)

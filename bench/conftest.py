@@ -1,4 +1,4 @@
-"""How a case of the codec is measured, and which of them a short run has."""
+"""How the cases of the codec are measured, and which of them a short run includes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def best_kernel() -> Iterator[None]:
 
 @pytest.fixture
 def made() -> Callable[..., Call]:
-    """Makes a contender's call, or skips the case and says why."""
+    """Creates a contender's call, or skips the case and says why."""
 
     def make(who: Contender, *args: Any) -> Call:
         if who.missing:
@@ -78,12 +78,12 @@ def made() -> Callable[..., Call]:
 
 @pytest.fixture
 def measure(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Measures a call, which goes through several messages; returns what it returned first."""
+    """Measures a call, which processes several messages; returns its first result."""
 
     def run(
         operation: str, who: Contender, call: Call, *, messages: int, size: int, kind: str = ""
     ) -> Any:
-        # Not before now: cases that are skipped have to do without it.
+        # Not earlier: skipped cases must not need it.
         benchmark = request.getfixturevalue("benchmark")
         words = [operation, size_name(size) if size else "", kind]
         benchmark.group = " ".join(filter(None, words))

@@ -1,11 +1,11 @@
-"""Who takes part in the cases of the codec, and how each is called.
+"""The contenders in the cases of the codec, and how each one is called.
 
-This module knows the APIs of the peers. Each contender is used in the fastest way that its
-API has and, where it does not matter, without what belongs to sockets. A peer that is not
-installed has a reason why; whoever runs the cases reports it.
+This module knows the APIs of the peers. Each contender is used in the fastest way that its API
+allows and, if it makes no difference, without the parts that belong to sockets. A peer that is
+not installed has a reason, which the caller reports.
 
-Peers without a decoder of their own that could be called from outside (tornado's reads from
-its own stream) take part with what they have, and with their servers in `bench.echo`.
+Peers without a decoder that can be called separately (tornado's reads from its own stream) take
+part with what they have, and with their servers in `bench.echo`.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
 
-    # What a case calls again and again; it returns what the case compares.
+    # What a case calls repeatedly; it returns what the case compares.
     Call = Callable[[], Any]
 
-UNLIMITED = 64 << 20  # for peers who cannot do without a limit
+UNLIMITED = 64 << 20  # for peers that need a limit
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Someone who takes part in a kind of case.
+    """A contender in a kind of case.
 
     Attributes:
-        make: makes the call to measure, from what the kind of case gives; None if this one
-            is not for it.
-        needs: the modules without which it cannot take part.
-        reference: it is no peer, but what a peer or we can be measured by.
+        make: returns the call to measure, given the parameters of the case; None if the case
+            does not apply.
+        needs: the modules that it requires.
+        reference: whether it is not a peer, but a reference for peers and fastws.
     """
 
     name: str
@@ -68,7 +68,7 @@ def _missing(modules: tuple[str, ...]) -> str | None:
     return None
 
 
-# What has an accelerator, and the modules of it that are called here.
+# Libraries with an accelerator, and the modules of it that are called here.
 _VARIANTS = {
     "fastws": ["fastws"],
     "websocket": ["websocket", "websocket._abnf", "websocket._utils"],
@@ -77,9 +77,9 @@ _VARIANTS = {
 
 
 def variant(module: str, without: tuple[str, ...] = (), impl: str | None = None) -> ModuleType:
-    """A module as it is, or as it were if others were not installed.
+    """Return a module as it is, or as it would be if others were not installed.
 
-    Both can be had in one process, of one library.
+    One process can use both variants of a library.
     """
     if not without and impl is None:
         return import_module(module)
@@ -94,7 +94,7 @@ def _variant(package: str, without: tuple[str, ...], impl: str | None) -> dict[s
     before = {name: sys.modules.pop(name) for name in loaded()}
     blocked = {name: sys.modules.get(name) for name in without}
     environment = dict(os.environ)
-    sys.modules.update(dict.fromkeys(without))  # None makes an ImportError of an import
+    sys.modules.update(dict.fromkeys(without))  # None makes an import raise ImportError
     if impl is not None:
         os.environ["FASTWS_IMPL"] = impl
         os.environ.pop("FASTWS_KERNEL", None)
@@ -115,7 +115,7 @@ C = "fastws._c.messages"
 
 
 def kernels() -> tuple[str, ...]:
-    """The sets of kernels that can run here, the best one first."""
+    """The sets of kernels that can run here, starting with the best."""
     try:
         return import_module("fastws._c.kernel").available()
     except ImportError:
@@ -123,7 +123,7 @@ def kernels() -> tuple[str, ...]:
 
 
 def use_kernel(name: str | None = None) -> None:
-    """Use these kernels; by default the best."""
+    """Use these kernels, by default the best."""
     if names := kernels():
         import_module("fastws._c.kernel").use(name or names[0])
 
@@ -134,7 +134,7 @@ PURE = "fastws-py"
 
 
 def ours(make: Callable[..., Any]) -> list[Contender]:
-    """The contenders that `make(twin, …)` makes."""
+    """The contenders that `make(twin, …)` creates."""
 
     def with_kernel(kernel: str | None) -> Callable[..., Any]:
         def made(*args: Any) -> Any:
@@ -157,12 +157,12 @@ def twin_module(twin: str, name: str) -> ModuleType:
 
 
 def repeats(size: int) -> int:
-    """How often a function is called in one go: what it takes is near the clock's resolution."""
+    """How often to call a function at once: one call takes about the clock's resolution."""
     return max(1, min(1000, VOLUME // size))
 
 
 def repeated(function: Callable[..., Any], *args: Any, times: int) -> Call:
-    """Calls a function again and again; what the loop takes, some 5 ns, is in the figure."""
+    """Calls a function repeatedly; the figure includes the loop, about 5 ns."""
 
     def call() -> Any:
         for _ in repeat(None, times):
@@ -250,8 +250,8 @@ def inplace_aiohttp(buffer: bytearray) -> Call:
 
 
 def inplace_nvx(buffer: bytearray) -> Call:
-    # The masker keeps its place in the key; all our sizes but one are multiples of four, and
-    # resetting it belongs to the use.
+    # The masker keeps its place in the key. All our sizes but one are multiples of four, and
+    # resetting it is part of using it.
     masker = import_module("autobahn.nvx._xormasker").XorMaskerNvx(KEY)
     lib, handle = masker.lib, masker._masker
     pointer = masker.ffi.from_buffer("uint8_t[]", buffer)
@@ -265,9 +265,9 @@ def inplace_nvx(buffer: bytearray) -> Call:
 
 
 def inplace_numpy(buffer: bytearray) -> Call | None:
-    """A pass over memory in place, by compiled loops that know nothing of keys' rotation.
+    """A pass over memory in place, by compiled loops that do not rotate keys.
 
-    Copying memory onto itself would not do as the limit: libc sees that and does nothing.
+    Copying memory onto itself is no use as the limit: libc detects it and does nothing.
     """
     if len(buffer) % 8:
         return None
@@ -314,7 +314,7 @@ def valid_wsaccel(data: bytes) -> Call:
 
 
 def valid_nvx(data: bytes) -> Call:
-    validator = import_module("autobahn.nvx").Utf8Validator()  # autobahn too keeps one
+    validator = import_module("autobahn.nvx").Utf8Validator()  # autobahn keeps one too
 
     def validate() -> bool:
         validator.reset()
@@ -405,7 +405,7 @@ def decode_websockets(without: tuple[str, ...] = ()) -> Callable[[Stream], Call]
             for read in stream.reads:
                 peer.receive_data(read)
                 if is_text:
-                    # Its layers above do this: frames have bytes.
+                    # Its upper layers do this: frames contain bytes.
                     events = [frame.data.decode() for frame in peer.events_received()]
                 else:
                     events = [frame.data for frame in peer.events_received()]
@@ -429,7 +429,7 @@ def decode_wsproto(stream: Stream) -> Call:
         for read in stream.reads:
             peer.receive_data(read)
             for event in peer.events():
-                # It hands out what there is of a message; to join that is up to the caller.
+                # It returns parts of a message; joining them is up to the caller.
                 parts.append(event.data)
                 if event.message_finished:
                     messages += 1
@@ -441,7 +441,7 @@ def decode_wsproto(stream: Stream) -> Call:
 
 
 class _NeverPaused:
-    """A protocol of aiohttp's whose transport takes and brings whatever there is."""
+    """The part of aiohttp's protocol that its reader needs; reading is never paused."""
 
     _reading_paused = _paused = False
 
@@ -454,8 +454,8 @@ def decode_aiohttp(stream: Stream) -> Call:
     protocol = _NeverPaused()
 
     def decode() -> tuple[int, object]:
-        # A queue stops taking messages when it is full, and only a coroutine empties it: a new
-        # one each time leaves that out.
+        # A queue accepts no messages when it is full, and only a coroutine empties it. Avoid that
+        # by creating a new one each time.
         queue = reader.WebSocketDataQueue(protocol, UNLIMITED, loop=None)
         feed = reader.WebSocketReader(queue, 0, False, True).feed_data
         for read in stream.reads:
@@ -478,11 +478,11 @@ class _Transport:
 
 
 class _Socket(_Transport):
-    """As much of a socket and its transport as picows asks for; nothing can be sent on it."""
+    """The parts of a socket and its transport that picows uses; it cannot send."""
 
     def __init__(self) -> None:
         super().__init__()
-        # It says that there is more to be written before: else picows would call the system.
+        # It reports that earlier data is unsent: otherwise picows would call the system.
         self.get_write_buffer_size = (1).__index__
 
     def get_extra_info(self, name: str) -> Any:
@@ -498,7 +498,7 @@ class _Socket(_Transport):
         return -1
 
 
-# As Chromium sends it; Firefox's `Connection: keep-alive, Upgrade` is not to everybody's liking.
+# As Chromium sends it; not every library accepts Firefox's `Connection: keep-alive, Upgrade`.
 REQUEST = b"""\
 GET /chat HTTP/1.1\r
 Host: server.example.com\r
@@ -520,7 +520,7 @@ Upgrade: websocket\r
 
 
 def picows_server(listener: Any) -> tuple[Any, _Socket]:
-    """picows' protocol after the handshake, as its own server makes one."""
+    """picows' protocol after the handshake, created like in its own server."""
     picows = import_module("picows.picows")
     silent = logging.Logger("silent", logging.CRITICAL)  # not in the table of all loggers
     socket = _Socket()
@@ -543,7 +543,7 @@ def picows_server(listener: Any) -> tuple[Any, _Socket]:
 
 
 def receive_by_picows(protocol: Any, data: bytes) -> None:
-    """What an event loop does, but that the bytes come from memory."""
+    """Does the same as an event loop, but takes the bytes from memory."""
     view = memoryview(data)
     while view:
         buffer = protocol.get_buffer(-1)
@@ -580,8 +580,8 @@ def decode_picows(stream: Stream) -> Call:
         return number, last
 
     def copied() -> int:
-        # Only for picows we copy into the buffer that the system would have filled, which the
-        # others get for free: this is how long that takes.
+        # Only for picows, we copy into the buffer that the system would have filled; the others get
+        # that for free. This is how long it takes.
         target = bytearray(READ)
         view = memoryview(target)
         best = 1 << 62
@@ -603,7 +603,7 @@ def decode_websocket_client(accelerated: bool) -> Callable[[Stream], Call]:
         frame_buffer = variant("websocket._abnf", without).frame_buffer
 
         def decode() -> tuple[int, object]:
-            # It asks for exactly what it needs next, each time of the system.
+            # It asks the system for exactly what it needs next, each time.
             client.frame_buffer = frame_buffer(io.BytesIO(stream.data).read, False)
             for _ in range(stream.count):
                 last = client.recv()
@@ -660,7 +660,7 @@ DECODERS_IN_PIECES = ours(decode_in_pieces)
 
 # Encode: make(role, size) -> a call that returns how many bytes there are to send -------------
 #
-# Ours get the mask key; the peers draw it themselves, as they cannot be given one.
+# fastws is given the mask key; the peers draw their own, as they accept none.
 
 
 def encode_ours(twin: str, role: str, size: int) -> Call:
@@ -721,7 +721,7 @@ def encode_aiohttp(role: str, size: int) -> Call:
 
     def encode() -> int:
         for _ in repeat(None, times):
-            # So a coroutine ends that did not have to wait; suppress() would cost as much again.
+            # A coroutine that did not wait ends like this; suppress() would double the cost.
             try:  # noqa: SIM105
                 send(data, binary).send(None)
             except StopIteration:
@@ -735,7 +735,7 @@ def encode_aiohttp(role: str, size: int) -> Call:
 
 def encode_picows(role: str, size: int) -> Call | None:
     if role != "server":
-        return None  # a client would want to be answered first
+        return None  # a client would expect a response first
     picows = import_module("picows")
     protocol, socket = picows_server(picows.WSListener())
     send, kind = protocol.transport.send, picows.WSMsgType.BINARY
@@ -745,7 +745,7 @@ def encode_picows(role: str, size: int) -> Call | None:
     def encode() -> int:
         for _ in repeat(None, times):
             send(kind, data)
-        # Large messages it hands over as they are, to be copied by the transport or the system.
+        # It passes large messages on unchanged; the transport or the system copies them.
         length = sum(map(len, written))
         written.clear()
         return length
@@ -767,7 +767,7 @@ def encode_websocket_client(role: str, size: int) -> Call | None:
 
 
 def encode_copy(role: str, size: int) -> Call:
-    # Of a single part join makes no copy.
+    # join does not copy a single part.
     parts = [payload("binary", size)] * count(size) + [b""]
     return lambda: len(b"".join(parts))
 
@@ -786,15 +786,15 @@ ENCODERS = [
 
 # A connection that echoes: make(stream, deflate) -> a call that returns the bytes to send -----
 #
-# Compression is agreed on alike: with context takeover, the client's window of 15 bits and the
-# server's of 12, at zlib's default level.
+# All use the same compression: context takeover, a window of 15 bits for the client and of 12
+# for the server, and zlib's default level.
 
 OFFER = [("client_max_window_bits", None)]
 
 
 @lru_cache(4)
 def compressed(kind: str, size: int) -> Stream:
-    """The stream as a client sends it that compresses."""
+    """The stream of a client that compresses."""
     fastws = import_module("fastws")
     client_config = fastws.PerMessageDeflate(max_window_bits=15, mem_level=8, threshold=0)
     accepted = fastws.PerMessageDeflate().accept_offer(OFFER)
@@ -844,7 +844,7 @@ def echo_websockets(without: tuple[str, ...] = ()) -> Callable[[Stream, bool], C
                 peer.receive_data(read)
                 for frame in peer.events_received():
                     if is_text:
-                        # To text and back, as in its layers above.
+                        # To text and back, as in its upper layers.
                         peer.send_text(frame.data.decode().encode())
                     else:
                         peer.send_binary(frame.data)

@@ -1,10 +1,10 @@
-"""What compression costs a connection in memory: the table of the README.
+"""The memory cost of compression per connection: the table in the README.
 
     python bench/deflate_memory.py [--connections N]
 
-Each row runs in a process of its own: N server connections that each received and sent
-compressed messages enough to fill their windows, less what N connections take that did
-the same without compression.
+Each row is measured in a process of its own: N server connections that each have received and
+sent enough compressed messages to fill their windows, minus the memory of N connections that
+have done the same without compression.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def rss() -> int:
 
 
 def measure(count: int, config: PerMessageDeflate | None) -> float:
-    """Bytes for each connection that has been used and is idle now."""
+    """Bytes for each connection that has been used and is now idle."""
     words = [f"word{i} " for i in range(2000)]
     rng = random.Random(1)
     messages = ["".join(rng.choices(words, k=1000)) for _ in range(10)]

@@ -1,6 +1,6 @@
-"""What is sent in the cases: payloads of every kind and size, and streams of them.
+"""The data of the cases: payloads of every kind and size, and streams of them.
 
-Everything comes from fixed seeds: two runs, of whatever revision, read the same bytes.
+Everything is derived from fixed seeds: two runs, of any revisions, read the same bytes.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 
-READ = 64 << 10  # what one read of a socket brings
+READ = 64 << 10  # the size of one read from a socket
 KEY = b"\x12\x34\x56\x78"
 SIZES = [8, 16, 125, 1 << 10, 16 << 10, 64 << 10, 1 << 20, 16 << 20]
 TEXTS = ["ascii", "latin", "cjk", "emoji", "json"]
 KINDS = ["binary", *TEXTS]
 
-VOLUME = 1 << 20  # bytes of payload that a case goes through at once,
+VOLUME = 1 << 20  # bytes of payload that a case processes at once,
 MOST = 4096  # but not more messages than this
 
-_BLOCK = 256 << 10  # characters; larger than what a branch predictor learns by heart
+_BLOCK = 256 << 10  # characters; more than a branch predictor can memorize
 
 _ENGLISH = "the quick brown fox jumps over a lazy dog while we wait for it"
-# Without the letters that French has beyond Latin-1: with one of those it would be another kind.
+# Without the French letters outside Latin-1, which would make it another kind of text.
 _FRENCH = (
     "le café où l'été dernier nous étions allés à pied était fermé ; la fenêtre, entrouverte, "
     "laissait voir un garçon naïf qui rêvait déjà de la forêt et des châteaux d'Anjou"
@@ -40,14 +40,14 @@ def size_name(size: int) -> str:
 
 
 def count(size: int) -> int:
-    """How many messages of this size a case goes through at once."""
+    """The number of messages of this size that a case processes at once."""
     return max(1, min(MOST, VOLUME // size))
 
 
 @lru_cache(32)
 def payload(kind: str, size: int, number: int = 0) -> bytes:
-    """`size` bytes; of text, whole characters, filled up with spaces, and other ones for each
-    number."""
+    """Return `size` bytes, different for each number; if text, complete characters padded with
+    spaces."""
     if kind == "binary":
         return random.Random(size).randbytes(size)
     block = _block(kind)
@@ -73,7 +73,7 @@ def _block(kind: str) -> bytes:
 
 
 def _record(rng: random.Random) -> dict[str, object]:
-    """An entry of a chat's log: keys in ASCII, values in anything."""
+    """An entry of a chat log: keys in ASCII, values in any characters."""
     said = [" ".join(rng.choices(words.split(), k=6)) for words in (_ENGLISH, _FRENCH)]
     said += ["".join(rng.choices(letters, k=8)) for letters in (_CHINESE, _EMOJI)]
     return {
@@ -90,13 +90,13 @@ class Stream:
     """Messages as a client sends them, masked, in one frame each.
 
     Attributes:
-        data: all of it.
-        reads: the same as it is read, in pieces of 64 KiB.
-        size: of each payload, in bytes.
-        last: the last payload, unmasked. (Of text each is another: what is read over and
-            over, a CPU learns to predict.)
-        count: how many messages there are.
-        header: how many bytes stand before each payload.
+        data: the whole stream.
+        reads: the same stream as it is read, in pieces of 64 KiB.
+        size: the size of each payload, in bytes.
+        last: the last payload, unmasked. (Each text is different, because a CPU learns to
+            predict what it reads repeatedly.)
+        count: the number of messages.
+        header: the number of bytes before each payload.
     """
 
     kind: str
@@ -108,7 +108,7 @@ class Stream:
     header: int
 
     def ends(self) -> list[tuple[list[int], list[int]]]:
-        """Where payloads begin and end in the data: of those together that one read brings."""
+        """Return where payloads begin and end in the data, grouped by read."""
         size = self.size
         step = self.header + size
         starts = list(range(self.header, len(self.data) + 1, step))[: self.count]

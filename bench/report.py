@@ -1,4 +1,4 @@
-"""Results as text: tables of ratios, and what changed between two runs."""
+"""Results as text: tables of ratios, and the changes between two runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 NAME_WIDTH = 26
 CELL_WIDTH = 15
-# A change smaller than this is not one, however quiet the machine was.
+# A smaller change does not count, however quiet the machine was.
 LEAST_CHANGE = 0.05
 
 
@@ -46,9 +46,9 @@ def describe(results: Results) -> str:
 
 
 def tables(results: Results) -> str:
-    """For each operation and kind, who needs how long for a message of each size.
+    """For each operation and kind, the time that each contender needs for a message of each size.
 
-    The ratio is to the best peer of the size: of two, they are that many times as fast.
+    The ratio is to the best peer at that size: at 2, the contender is twice as fast.
     """
     sections = [_section(results, *group) for group in _groups(results)]
     sections += _echo_sections(results)
@@ -134,7 +134,7 @@ def _echo_sections(results: Results) -> Iterator[str]:
 
 
 def summary(results: Results) -> str:
-    """Two tables in Markdown, of what most people ask for."""
+    """Two tables in Markdown, with what most people ask for."""
     sizes = (16, 1 << 10, 16 << 10, 1 << 20)
     rows = {
         f"`{who}`": [results.ns("decode", size, "binary", who) for size in sizes]
@@ -167,7 +167,7 @@ def _markdown(title: str, heads: Iterable[str], rows: dict[str, list[float | Non
 
 
 def compare(before: Results, after: Results) -> str:
-    """How each case changed that both runs have; marked where noise does not explain it."""
+    """The change of each case that is in both runs, marked if noise does not explain it."""
     lines = []
     for key, old in before.cases.items():
         if new := after.cases.get(key):
@@ -184,7 +184,7 @@ def compare(before: Results, after: Results) -> str:
             ends = [results.memory(server) for results in (before, after)]
             lines.append(_change("idle", server, *ends, 0.0, lambda kib: f"{kib:.2f} KiB"))
         else:
-            # The time for a message, so that everywhere more is worse.
+            # The time per message, so that more is always worse.
             ends = [1e9 / results.rate(workload, server) for results in (before, after)]
             noise = _spread(old) + _spread(new)
             lines.append(_change(f"echo {workload}", server, *ends, noise, time_text))

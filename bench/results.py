@@ -1,4 +1,4 @@
-"""The file that a run leaves: what is in it, and how to ask it.
+"""The file that a run writes: its contents, and how to query it.
 
 This module knows the format. It does not know how things are measured or shown.
 
@@ -14,8 +14,8 @@ This module knows the format. It does not know how things are measured or shown.
       "problems": [TEXT, …]
     }
 
-`ns` is nanoseconds for each message: those of the fastest round. `noise` tells how much longer
-the median round took, 0.1 being a tenth.
+`ns` is nanoseconds per message in the fastest round. `noise` is how much longer the median round
+took; 0.1 is a tenth.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 Case = dict[str, Any]
 
-# What else might have been measured in a case that could be measured only once.
+# The assumed noise of a case that could be measured only once.
 NOISE_OF_ONE_ROUND = 0.2
 
 
 def read_cases(path: Path) -> list[Case]:
-    """The cases of a file that pytest-benchmark wrote."""
+    """The cases in a file written by pytest-benchmark."""
     cases = []
     for entry in json.loads(path.read_text())["benchmarks"]:
         case = entry["extra_info"]
@@ -70,16 +70,16 @@ class Results:
 
     @property
     def best(self) -> str:
-        """fastws with the best kernels there were."""
+        """fastws with the best kernels of the run."""
         return f"fastws-{next(iter(self.content['kernels']), 'c')}"
 
     def ns(self, operation: str, size: int, kind: str, who: str) -> float | None:
-        """Nanoseconds for a message."""
+        """Nanoseconds per message."""
         case = self.cases.get((operation, size, kind, who))
         return None if case is None else case["ns"]
 
     def peers(self, operation: str, size: int, kind: str) -> dict[str, float]:
-        """The same for all that are neither ours nor a reference."""
+        """The same for all contenders that are neither fastws nor a reference."""
         return {
             who: case["ns"]
             for (o, s, k, who), case in self.cases.items()
@@ -95,7 +95,7 @@ class Results:
         return self._median(workload, server, "messages_per_second")
 
     def memory(self, server: str) -> float | None:
-        """KiB for an idle connection."""
+        """KiB per idle connection."""
         return self._median("idle", server, "kib_per_connection")
 
     def _median(self, workload: str, server: str, key: str) -> float | None:

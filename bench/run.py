@@ -1,8 +1,8 @@
-"""All measurements, one after the other, into one file.
+"""Run all benchmarks, one after the other, and write one file.
 
-This module knows what a run consists of, how thorough its parts are, and how to show that it
-goes on. What is measured is in the cases of the codec (`test_*.py`) and in `bench.echo`; they
-run in processes of their own, and this one sleeps meanwhile.
+This module knows what a run consists of, how thorough its parts are, and how to show its
+progress. The benchmarks are the cases of the codec (`test_*.py`) and `bench.echo`; they run in
+processes of their own, while this one sleeps.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Runner:
     def run(
         self, arguments: Sequence[str], task: TaskID, step: Callable[[str], float | None]
     ) -> int:
-        """Run Python; `step` tells from a line of output how far it is, or None."""
+        """Run Python; `step` returns the progress that a line of output shows, or None."""
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=ROOT,
@@ -186,7 +186,7 @@ class Runner:
         return status
 
     def codec(self, arguments: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-        """The cases of the codec, and those that failed."""
+        """Return the cases of the codec, and those that failed."""
         task = self.progress.add_task("codec", total=100)
         file = self.directory / "codec.json"
         failed: list[str] = []
@@ -208,7 +208,7 @@ class Runner:
             "-o",
             "addopts=",
         ]
-        # No tables: they would be as long as all of ours.
+        # No tables: they would be as long as our whole output.
         command += ["--import-mode=importlib", "--benchmark-quiet", "--benchmark-columns=min"]
         self.run([*command, f"--benchmark-json={file}", *arguments], task, step)
         return (read_cases(file) if file.exists() else []), failed
@@ -242,7 +242,7 @@ class Runner:
 
 
 def missing() -> dict[str, dict[str, str]]:
-    """Who cannot take part in what, and why."""
+    """The contenders that cannot take part in an operation, and why."""
     found = {
         operation: {who.name: who.missing for who in contenders if who.missing}
         for operation, contenders in BY_OPERATION.items()
@@ -251,9 +251,9 @@ def missing() -> dict[str, dict[str, str]]:
 
 
 def measure(plan: Plan, *, codec: bool = True, echo: bool = True, keyword: str = "") -> Results:
-    """Run what the plan says."""
-    # Before: who looks at the results later wants to know what was measured, not what was
-    # committed meanwhile.
+    """Run the plan."""
+    # Do this first: the results are about the code that was measured, not what was committed
+    # meanwhile.
     about = programs.describe()
     load_before = os.getloadavg()[0]
     columns = [
@@ -269,7 +269,7 @@ def measure(plan: Plan, *, codec: bool = True, echo: bool = True, keyword: str =
     clients: dict[str, Any] = {}
     with (
         tempfile.TemporaryDirectory() as directory,
-        # Drawn seldom: the other core is somebody's.
+        # Update rarely, because the other core is in use.
         Progress(*columns, TimeElapsedColumn(), console=console, refresh_per_second=1) as progress,
     ):
         runner = Runner(progress, Path(directory), problems)

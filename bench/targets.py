@@ -1,7 +1,7 @@
-"""What fastws is to reach, and whether it does, by a run's results.
+"""The targets of fastws, and whether a run's results reach them.
 
-This module knows the targets; each is worded by what was measured for it. A figure is worth
-something on a machine that does nothing else, and only there.
+This module knows the targets; each one describes what was measured for it. Figures are only
+meaningful on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ LOOPS = ["", "-uvloop"]
 
 @dataclass(frozen=True)
 class Check:
-    """One figure and what it is to be.
+    """One figure and its target.
 
     Attributes:
         value: the figure; None if it was not measured.
-        bound: what it is to be: at least so much, or at most.
-        note: what else to know.
+        bound: the target, a minimum or a maximum.
+        note: additional information.
     """
 
     text: str
@@ -124,8 +124,8 @@ def _mask(results: Results) -> Iterator[Check]:
 
     best = results.best
     yield Check("mask 8 B in place", ns(8, best), 45, "ns", at_most=True)
-    # A pass over memory in place is numpy's; what a call takes is not part of a pass, neither
-    # of its nor of ours, and 16 bytes are next to nothing but the call.
+    # numpy makes a pass over memory in place. The cost of the call is not part of the pass, for
+    # numpy or for us, and with 16 bytes there is little but the call.
     size = 64 * KIB
     passes: dict[str, float] = {}
     for who in ("numpy", best):
@@ -154,7 +154,7 @@ def _echo(results: Results) -> Iterator[Check]:
         return "uvloop" if loop else "asyncio"
 
     for workload, bound in (("50x16x32", 10), ("50x1x125", 1)):
-        for loop, transports in product(LOOPS, ("", "-aiofastnet")):  # picows has the latter
+        for loop, transports in product(LOOPS, ("", "-aiofastnet")):  # picows provides the latter
             value = ratio(
                 results.rate(workload, CALLBACK + loop + transports),
                 results.rate(workload, "picows" + loop),

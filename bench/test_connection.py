@@ -1,4 +1,4 @@
-"""A server's connection without I/O that echoes, with and without compression."""
+"""A server's connection that echoes without I/O, with and without compression."""
 
 from __future__ import annotations
 

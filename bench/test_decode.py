@@ -1,4 +1,4 @@
-"""Messages from reads of 64 KiB, masked, and what one message costs that arrives in pieces."""
+"""Masked messages in reads of 64 KiB, and the cost of one message that arrives in pieces."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_decode(made: Callable, measure: Callable, who: Contender, kind: str, si
 def test_decode_in_pieces(
     made: Callable, measure: Callable, who: Contender, size: int, piece: int
 ) -> None:
-    """Linear: twice the size takes twice the time, however it is cut."""
+    """Linear: twice the size takes twice the time, however it is split."""
     call = made(who, stream("binary", size), piece)
     kind = f"in pieces of {piece} B"
     assert measure("decode one message", who, call, messages=1, size=size, kind=kind) == 1

@@ -1,4 +1,4 @@
-"""Messages in a batch, as a server and as a client sends them."""
+"""Messages in a batch, as a server and a client send them."""
 
 from __future__ import annotations
 

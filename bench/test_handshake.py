@@ -1,4 +1,4 @@
-"""The opening handshake of a server, from a browser's request to the response."""
+"""A server's opening handshake, from a browser's request to the response."""
 
 from __future__ import annotations
 

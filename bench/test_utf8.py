@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def test_validate(made: Callable, measure: Callable, who: Contender, kind: str, size: int) -> None:
     call = made(who, payload(kind, size))
     result = measure("validate", who, call, messages=repeats(size), size=size, kind=kind)
-    # websocket-client's does not tell whether the text may end here.
+    # websocket-client's does not report whether the text may end here.
     assert result is True
     assert not made(who, b"\xff")() if who.name != "bytes.decode" else True
 

@@ -1,7 +1,7 @@
 """What a second thread gains, with a GIL and without.
 
-Each thread has a decoder of its own, and both have the same stream. This module is run by the
-Python that draws, and runs itself by the two that are compared: the same CPython, built twice.
+Each thread has its own decoder; the stream is the same. This module is run by the Python that
+draws the chart, and runs itself with the two that are compared: the same CPython, built twice.
 
 python -m bench.threads GIL_PYTHON FREE_THREADED_PYTHON
 """
@@ -28,7 +28,7 @@ SECONDS = 0.4  # for each round
 ROUNDS = 4
 BUILDS = ("GIL", "free-threaded")
 
-# What is done, to messages of which size.
+# The operations, and the sizes of their messages.
 DECODE, MASK = "decode", "apply_mask"
 CASES = [
     ("fastws", DECODE, 16),
@@ -41,7 +41,7 @@ CASES = [
 
 
 def rate(make: Callable[[], Callable[[], int]], threads: int) -> float:
-    """Messages per second, of all threads together, in the best of the rounds."""
+    """Messages per second of all threads together, in the best round."""
     best = 0.0
     calls = [make() for _ in range(threads)]
     for _ in range(ROUNDS):
@@ -71,7 +71,7 @@ def rate(make: Callable[[], Callable[[], int]], threads: int) -> float:
 
 
 def measure() -> dict[str, Any]:
-    """All cases, in this Python."""
+    """Run all cases in this Python."""
     from .contenders import BEST, DECODERS
     from .payloads import KEY, payload, stream
 
@@ -96,7 +96,7 @@ def measure() -> dict[str, Any]:
 
 
 def run(python: str, gil: bool) -> dict[str, Any]:
-    """Have another Python measure."""
+    """Measure with another Python."""
     environ = os.environ | {"FASTWS_IMPL": "c"}
     command = [python, "-m", "bench.threads"]
     done = subprocess.run(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True)

@@ -4,11 +4,11 @@
     python examples/trio_server.py 8080
 
 `ServerHandshake` and `Connection` know the protocol. What they cannot know is here: sockets,
-timeouts, back pressure, cancellation, and how a TCP connection is ended so that the last
-words are read. Put what your server does in the place of `echo`.
+timeouts, back pressure, cancellation, and how to end a TCP connection so that the client
+reads everything. Replace `echo` by what your server does.
 
-Each connection has one task. It calls the handler with one message after the other and reads
-on when the handler has returned, so a client that is not listened to is slowed down by TCP.
+Each connection has one task. It calls the handler with one message after the other, and reads
+on when the handler has returned, so TCP slows down a client whose messages are not handled.
 Other tasks may call `WebSocket.send` and `WebSocket.close` at any time.
 """
 
@@ -41,21 +41,21 @@ if TYPE_CHECKING:
 # In seconds.
 OPEN_TIMEOUT = 10.0  # for the client to send its whole request
 SEND_TIMEOUT = 20.0  # for the client to take MAX_WRITE bytes
-PING_INTERVAL = 20.0  # of silence before we ask whether the client is there
-PING_TIMEOUT = 20.0  # for the client to give a sign of life after that
-CLOSE_TIMEOUT = 10.0  # for all that follows our decision to end the connection
+PING_INTERVAL = 20.0  # of silence before we ping the client
+PING_TIMEOUT = 20.0  # for the client to send anything after that
+CLOSE_TIMEOUT = 10.0  # for everything after we decide to end the connection
 
 # In bytes.
 MAX_READ = 64 << 10  # at once
 MAX_WRITE = 64 << 10  # at once
-MAX_QUEUED = 1 << 20  # that wait to leave together with our close frame
+MAX_QUEUED = 1 << 20  # that wait to be sent together with our close frame
 
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 logger = logging.getLogger(__name__)
 
 
 class WebSocket:
-    """One client: a `Connection`, and the stream that it uses.
+    """One client: a `Connection` and its stream.
 
     Args:
         connection: the connection, after the opening handshake.
@@ -74,11 +74,11 @@ class WebSocket:
         """Send a message, and wait until the operating system has taken it.
 
         Raises:
-            ConnectionClosed: if the connection is closed or closing, or the client is lost.
+            ConnectionClosed: if the connection is closed or closing, or lost.
         """
         queued = self._connection.send(message)
         # Once the client has closed, what `data_to_send` returns ends with our close frame. So
-        # answers to the client's last messages wait until all of them are there.
+        # answers to the client's last messages wait until all of them are complete.
         if self._connection.close_code is None or queued > MAX_QUEUED:
             await self._flush()
 
@@ -86,7 +86,7 @@ class WebSocket:
         """Begin to close the connection; `run` ends, and `end` does the rest.
 
         Raises:
-            ConnectionClosed: if the client is lost.
+            ConnectionClosed: if the connection is lost.
         """
         self._connection.close(code, reason)
         await self._flush()
@@ -95,23 +95,23 @@ class WebSocket:
     # For serve_client ------------------------------------------------------------------------
 
     async def run(self, on_message: Handler, data: bytes) -> None:
-        """Hand messages to the handler until the client or we have closed.
+        """Pass messages to the handler until the client or we have closed.
 
         Args:
             on_message: the handler.
-            data: what arrived behind the request.
+            data: the bytes that arrived after the request.
         """
         connection = self._connection
         while True:
             for event in connection.receive_data(data):
-                # Pings are answered by the connection; messages that come after our close
+                # The connection answers pings itself; messages that arrive after our close
                 # frame are too late.
                 if isinstance(event, (str, bytes)) and connection.state is State.OPEN:
                     await on_message(self, event)
             # If the client has closed, this ends with our close frame.
             await self._flush()
             if connection.has_pending:
-                # There is more in what was received than one step inflates. Others first.
+                # The data received inflates to more than one step. Let other tasks run first.
                 await trio.lowlevel.checkpoint()
                 data = b""
                 continue
@@ -121,9 +121,9 @@ class WebSocket:
             data = more
 
     async def end(self, code: int) -> None:
-        """End the connection, wherever it is: with close frames first, then TCP's way.
+        """End the connection, whatever its state: first with close frames, then by closing TCP.
 
-        This takes as long as the client likes; the caller has the clock.
+        The client decides how long this takes, so the caller sets a timeout.
 
         Args:
             code: the close code, if neither side has closed.
@@ -131,7 +131,7 @@ class WebSocket:
         connection = self._connection
         connection.close(code)
         await self._flush()
-        # No more is sent than this. The client's close frame may be behind messages.
+        # Nothing is sent after this. The client's close frame may come after messages.
         while connection.close_code is None:
             if connection.has_pending:
                 connection.receive_data(b"")
@@ -147,7 +147,7 @@ class WebSocket:
     async def _receive(self) -> bytes | None:
         """Read; return b"" at the end of the stream, None if the connection is not open.
 
-        A client that is silent for long is pinged. If it stays silent, it is given up.
+        Ping a client that is silent for too long. If it stays silent, give up.
         """
         connection = self._connection
         pinged = False
@@ -180,7 +180,7 @@ class WebSocket:
                     with trio.fail_after(SEND_TIMEOUT):
                         await self._stream.send_all(data[start : start + MAX_WRITE])
             except BaseException as exc:
-                # A frame may have left in part, and nothing can follow that: neither other
+                # A frame may be partly sent, and nothing can follow that: neither other
                 # messages nor a close frame.
                 self._connection.receive_eof()
                 self._stream.socket.close()
@@ -190,10 +190,10 @@ class WebSocket:
 
 
 async def shake_hands(stream: trio.SocketStream) -> tuple[Connection | None, bytes]:
-    """Lead the opening handshake.
+    """Do the opening handshake.
 
     Returns:
-        the connection, None if the request was refused; and what arrived behind the request.
+        the connection, or None if the request was refused; and the bytes after the request.
     """
     handshake = ServerHandshake(extensions=[PerMessageDeflate()])
     connection = None
@@ -218,11 +218,11 @@ async def shake_hands(stream: trio.SocketStream) -> tuple[Connection | None, byt
 
 
 async def linger(stream: trio.SocketStream) -> None:
-    """End a TCP connection such that the client can read all that was sent.
+    """End a TCP connection so that the client can read everything we sent.
 
-    RFC 6455 §7.1.1 has the server close first. But to close a socket while there is something
-    to read, or to come, sends a reset, and the client's system then throws away what the client
-    has not read yet: our close frame. So only our side is closed, and what arrives is dropped
+    RFC 6455 §7.1.1 says that the server closes first. But closing a socket while data is
+    unread, or still arrives, sends a reset, and the client's system then discards what the
+    client has not read yet: our close frame. So close only our side, and drop what arrives
     until the client has closed its side.
     """
     await stream.send_eof()
@@ -231,7 +231,7 @@ async def linger(stream: trio.SocketStream) -> None:
 
 
 async def serve_client(on_message: Handler, stream: trio.SocketStream) -> None:
-    """Lead one TCP connection from its first byte to its last."""
+    """Handle one TCP connection from beginning to end."""
     try:
         connection, data = await shake_hands(stream)
         if connection is None:
@@ -243,16 +243,16 @@ async def serve_client(on_message: Handler, stream: trio.SocketStream) -> None:
         try:
             await ws.run(on_message, data)
         except Exception as exc:
-            # To send on a connection that has just been closed is nobody's mistake.
+            # Sending on a connection that has just been closed is not a mistake.
             if not isinstance(exc, ConnectionClosed) or connection.state is State.OPEN:
                 logger.exception("the handler failed")
                 code = CloseCode.INTERNAL_ERROR
         finally:
             with trio.move_on_after(CLOSE_TIMEOUT) as scope:
-                scope.shield = True  # a server that stops says goodbye too
+                scope.shield = True  # a server that stops sends a close frame too
                 await ws.end(code)
     except (*GONE, trio.TooSlowError, ConnectionClosed):
-        pass  # the client is lost
+        pass  # the connection is lost
     finally:
         stream.socket.close()
 
@@ -262,7 +262,7 @@ async def echo(ws: WebSocket, message: str | bytes) -> None:
 
 
 async def main(host: str, port: int) -> None:
-    """Serve until a signal comes; then close every connection, and end."""
+    """Serve until a signal arrives; then close every connection, and end."""
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             listeners = await trio.open_tcp_listeners(port, host=host)

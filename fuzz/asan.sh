@@ -3,8 +3,8 @@
 #
 #   fuzz/asan.sh [pytest's options]
 #
-# PYTHON chooses the interpreter, CC the gcc. All that is made, a virtual environment included,
-# is in .cache/asan; the extension in src/ is left alone.
+# PYTHON selects the interpreter, CC the gcc. Everything that is built, including a virtual
+# environment, is in .cache/asan; the extension in src/ is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -17,11 +17,11 @@ paths=(
 
 say() { printf '\n=== %s\n' "$*"; }
 
-# The interpreter is not built with the sanitizers: it has to load them first.
+# The interpreter is not built with the sanitizers, so it must load them first.
 preload=
 for library in libasan.so libubsan.so; do
     path=$("$cc" -print-file-name="$library")
-    # Without one, gcc gives the bare name back.
+    # Without one, gcc prints just the name.
     [ -e "$path" ] || { echo "$cc has no $library (Debian: apt install gcc)" >&2; exit 1; }
     preload+="${preload:+ }$(readlink -f "$path")"
 done
@@ -45,9 +45,9 @@ CC=$cc CFLAGS="$sanitize -g -O1 -fno-omit-frame-pointer" LDFLAGS="$sanitize" FAS
     "$python" setup.py -q build_ext --inplace
 
 say "the tests"
-# Python's own allocator would hide most of what there is to see. What it keeps for good when
-# it ends is no leak; fuzz/leaks.py looks for those. What the sanitizers say goes to the file
-# descriptor, which pytest is not to capture.
+# Python's own allocator would hide most errors. What Python keeps until it exits is not a leak;
+# fuzz/leaks.py looks for those. The sanitizers write to the file descriptor, which pytest must
+# not capture.
 export LD_PRELOAD=$preload PYTHONMALLOC=malloc PYTHONPATH=src FASTWS_IMPL=c
 export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1

@@ -1,18 +1,17 @@
-"""Measures what one peer can take: memory, and the time of everybody else.
+"""Measures what one peer can use: memory, and the time of everybody else.
 
     python fuzz/bounds.py [--only NAME] [--style STYLE] [--loop LOOP] [--src DIR]
 
-Each measure has a fresh server (or client) in a process of its own, in each style on each loop.
-What is told of it:
+Each measurement uses a new server (or client) process, in each style on each loop. It reports:
 
-MiB   by how much its memory (RSS) grew at most, over what it had when all was at rest.
-ms    the longest that an honest connection of another process, which sends a few bytes every
-      5 ms, had to wait for its echo. On a busy machine that is mostly about the machine.
-s     how long it took, or that it did not come to pass while we waited.
+MiB   by how much its memory (RSS) grew at most, compared to an idle process.
+ms    the longest time that an honest connection of another process, which sends a few bytes
+      every 5 ms, had to wait for its echo. On a busy machine this is mostly about the machine.
+s     how long it took, or that it did not happen while we waited.
 
-The result is a table in Markdown. With --src, it is about the fastws in the folder DIR (the
-`src` of another checkout, compiled in place), and not about the one that is installed here; so
-that before and after can be compared. FASTWS_IMPL chooses the twin.
+The result is a table in Markdown. With --src, it is about the fastws in the directory DIR (the
+`src` of another checkout, compiled in place) instead of the installed one, to compare before and
+after. FASTWS_IMPL chooses the twin.
 """
 
 from __future__ import annotations
@@ -64,8 +63,8 @@ if TYPE_CHECKING:
 Row = dict[str, str]
 
 CHUNK = 64 * KIB
-REST = 0.5  # how long all is at rest before and after, in seconds
-STUCK = 1.0  # after so many seconds without progress a peer takes no more
+REST = 0.5  # idle time before and after, in seconds
+STUCK = 1.0  # after this many seconds without progress, a peer takes no more
 
 DONE = b"done"
 HELLO = frame(1, b"Hello")
@@ -77,16 +76,16 @@ CLOSE = frame(8, b"\x03\xe8")
 
 
 class Peer:
-    """A raw client that sends what it likes, and reads if it likes.
+    """A raw client that sends anything, and reads or not.
 
     Args:
         port: where the server is.
-        what: the path that says what the server does (see children.py).
-        request: what to send in place of the handshake's request.
+        what: the path, which selects what the server does (see children.py).
+        request: what to send instead of the handshake's request.
         context: the context for TLS.
 
     Attributes:
-        received: all that was read, after the handshake.
+        received: all data that was read after the handshake.
         ended: whether the server ended the connection.
         got_close: whether there was a close frame among the `frames` taken.
     """
@@ -122,12 +121,12 @@ class Peer:
         self.sock.setblocking(False)
 
     def send(self, data: bytes) -> None:
-        """Have this sent by `pump`, which sends some of it now."""
+        """Queue this for `pump`, which sends some of it now."""
         self._outgoing += data
         self.pump(0, reads=False)
 
     def pump(self, seconds: float, *, reads: bool = True, pongs: bool = False) -> None:
-        """Send what waits, and read or not, for so long or until something was read.
+        """Send what is queued, and read or not, for this long or until something was read.
 
         Args:
             pongs: whether to answer pings.
@@ -162,8 +161,8 @@ class Peer:
         return len(self._outgoing)
 
     def push(self, unit: bytes, most: int, patience: float = STUCK) -> int:
-        """Send so many bytes of this over and over, or until the server is stuck, and read
-        nothing; return how many it took."""
+        """Send this repeatedly, up to so many bytes or until the server is stuck, and read
+        nothing; return how many bytes it took."""
         total = 0
         since = time.monotonic()
         while not self.ended and time.monotonic() - since < patience:
@@ -179,7 +178,7 @@ class Peer:
         return total - len(self._outgoing)
 
     def frames(self) -> Iterator[tuple[int, bytes]]:
-        """The frames that came whole since the last time."""
+        """Return the frames that have been completed since the last call."""
         while len(self.received) >= self._parsed + 2:
             start = self._parsed + 2
             size = self.received[start - 1]
@@ -195,7 +194,7 @@ class Peer:
             yield opcode, bytes(self.received[start : start + size])
 
     def until(self, done: Callable[[], bool], seconds: float, **options: Any) -> float | None:
-        """Pump until this holds; return how long that took, or None if it did not."""
+        """Pump until this holds; return how long that took, or None if it never did."""
         start = time.monotonic()
         while not done():
             if time.monotonic() - start > seconds:
@@ -204,7 +203,7 @@ class Peer:
         return time.monotonic() - start
 
     def until_done(self, seconds: float) -> float | None:
-        """Pump until DONE came back, or the server ended the connection."""
+        """Pump until DONE comes back, or the server ends the connection."""
         return self.until(lambda: self.ended or DONE in self.received, seconds)
 
     def hang_up(self) -> None:
@@ -217,8 +216,8 @@ class Peer:
 
 
 def probe(port: int) -> None:
-    """An honest connection; on a line from stdin it tells its longest wait in ms, and starts
-    anew."""
+    """An honest connection; for each line on stdin it prints its longest wait in ms, and starts
+    over."""
     peer = Peer(port, "sink")
     message = frame(1, b"x" * 16)
     worst = 0.0
@@ -267,7 +266,7 @@ async def push_as_client(style: str, port: int) -> None:
         with suppress(ConnectionClosed):
             for _ in range(PUSH_AT_MOST // PUSH_SIZE):
                 await ws.send(pushed())
-    await asyncio.sleep(3600)  # until it was measured
+    await asyncio.sleep(3600)  # until it has been measured
 
 
 # What is measured --------------------------------------------------------------------------------
@@ -308,7 +307,7 @@ def growth_and_wait(
     *,
     deflate: bool,
 ) -> Row:
-    """Attack a server; the attack may tell more."""
+    """Attack a server; the attack may report more."""
     with column.serving({"deflate": deflate}) as server:
         prober = Child("probe", __file__, "probe", str(server.port))
         try:
@@ -333,7 +332,7 @@ def growth_and_wait(
 # Inflating.
 
 JUST_UNDER = frame(2, deflated(bytes(MIB - 1)), rsv1=True)
-# (As a `str`, all characters take as much as the largest.)
+# (In a `str`, all characters take as much memory as the widest.)
 JUST_UNDER_TEXT = frame(1, deflated(b"a" * (MIB - 5) + "😀".encode()), rsv1=True)
 INFLATE_PATIENCE = 60.0
 
@@ -356,19 +355,19 @@ def attack_inflating(port: int, *, unit: bytes, peers: int, size: int) -> str:
     return in_s(time.monotonic() - start, INFLATE_PATIENCE)
 
 
-# What nobody reads.
+# Unread data.
 
 
 def attack_deaf(port: int, *, what: str, unit: bytes, most: int) -> str:
     with closing(Peer(port, what)) as peer:
         peer.push(unit, most)
-        # It may take a while to see what becomes of it.
+        # It may take a while to see the outcome.
         peer.until(lambda: False, REST, reads=False)
     return ""
 
 
 def attack_by_waiting(port: int) -> str:
-    """Be pushed at, and never read."""
+    """Let the server push, and never read."""
     with closing(Peer(port, "push")) as peer:
         peer.until(lambda: False, 4.0, reads=False)
     return ""
@@ -401,7 +400,7 @@ def client_growth(column: Column) -> Row:
     return {"MiB": in_mib(growth)}
 
 
-# Costs by the byte.
+# Costs per byte.
 
 
 def attack_once(port: int, *, data: bytes) -> str:
@@ -422,7 +421,7 @@ def attack_header(port: int, *, value: bytes) -> str:
 OFFERS = b", ".join([b"permessage-deflate; server_max_window_bits=7"] * (MIB // 48))
 
 
-# What an ended connection leaves.
+# What an ended connection leaves behind.
 
 ENDED = 200
 
@@ -465,9 +464,9 @@ def certificate(folder: Path) -> tuple[tuple[str, str], ssl.SSLContext]:
     return names, context
 
 
-# Keepalive, and what is noticed while messages are unread.
+# Keepalive, and what the server notices while messages are unread.
 
-# What is there to be read, in pieces that come one after the other.
+# Unread data, in pieces that arrive one after the other.
 UNREAD = {
     "2": [HELLO] * 2,
     "100": [HELLO * 50] * 2,
@@ -476,12 +475,12 @@ UNREAD = {
 EAGER = {"ping_interval": 0.2, "ping_timeout": 0.2, "close_timeout": 1.0}
 CALM = {"close_timeout": 1.0}
 WAIT = 5.0
-# uvicorn has no option for its close timeout, which may have to pass too: 10 s.
+# uvicorn has no option for its close timeout of 10 s, which may have to elapse too.
 DROP_WAIT = 15.0
 
 
 def each_unread(measure: Callable[[Column, list[bytes]], str], column: Column) -> Row:
-    """The same with few messages unread, with many, and with large ones."""
+    """The same with few, many, and large unread messages."""
     return {"": " / ".join(measure(column, unread) for unread in UNREAD.values())}
 
 
@@ -521,7 +520,7 @@ def dead(column: Column, unread: list[bytes]) -> str:
 
 
 def trickling(column: Column) -> Row:
-    """The server pushes at it; it never reads, and sends a byte of a message now and then."""
+    """The server pushes; the client never reads, and sends a byte of a message now and then."""
     with column.serving(EAGER) as server, closing(Peer(server.port, "push")) as peer:
         peer.send(frame(2, bytes(1000))[:10])
         start = time.monotonic()
@@ -566,9 +565,9 @@ def pong_comes(column: Column, unread: list[bytes]) -> str:
 
 @dataclass
 class Measure:
-    """A measure, and in which styles there is such a thing.
+    """A measurement, and the styles that it applies to.
 
-    `run` returns what was found by its unit: each is a row of the table.
+    `run` returns the results by unit: each is a row of the table.
     """
 
     name: str
@@ -589,7 +588,7 @@ def deaf(what: str, unit: bytes, most: int, *, deflate: bool = False) -> Any:
     return attack_of(attack_deaf, deflate=deflate, what=what, unit=unit, most=most)
 
 
-TAKING = ("coroutine", "uvicorn")  # styles where a message can wait to be taken
+TAKING = ("coroutine", "uvicorn")  # styles in which messages can be queued
 TINY = frame(2, deflated(bytes(1000)), rsv1=True)
 BLOCKS = frame(2, b"\x03\x00" * (MIB // 2 - 1), rsv1=True)
 EMPTIES = frame(2, b"\x00", rsv1=True) * (MIB // 7)

@@ -2,18 +2,18 @@
 
     python fuzz/children.py '{"style": "callback", "loop": "uvloop", "settings": {}}'
 
-The child listens on 127.0.0.1, prints its port, answers each line on stdin by a line of JSON
-on stdout, and prints a last one when it stopped in order. It ends with its stdin.
+The child listens on 127.0.0.1, prints its port, answers each line on stdin with a line of JSON
+on stdout, and prints a last one after a regular stop. It ends when its stdin does.
 
-It serves what the path of the request names:
+The path of the request selects what it serves:
 
     /echo        every message comes back
     /count/NAME  the same, and the child remembers how many it answered (see `Ledger`)
     /sink        messages of up to 1,000 bytes come back, others are dropped
     /drop        no message comes back
-    /deaf        no message is taken; the time when `wait_closed` returned is noted
-    /ping        the same, but after a moment it pings, and says so when the pong is there
-    /push        64 KiB messages without pause, 512 MiB in all
+    /deaf        no message is received; the time when `wait_closed` returned is recorded
+    /ping        the same, but after a moment it pings, and reports the pong
+    /push        64 KiB messages without pause, 512 MiB in total
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 STYLES = ("callback", "coroutine", "uvicorn")
 LOOPS = ("asyncio", "uvloop")
-# What a server says when it stops; uvicorn's own classes say 1012.
+# The close code of a server that stops; uvicorn's own classes use 1012.
 STOP_CODES = {"callback": 1001, "coroutine": 1001, "uvicorn": 1012}
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -66,16 +66,16 @@ _ENDED = object()  # in place of another line
 
 
 class ChildError(Exception):
-    """A child died, or does not answer."""
+    """A child has died, or does not answer."""
 
 
 class Child:
-    """A child process that speaks lines of JSON; what it writes to stderr is kept.
+    """A child process that prints lines of JSON; its stderr is kept.
 
     Attributes:
-        name: what to call it.
+        name: its name in messages.
         pid: its process ID.
-        errors: the file that has its stderr.
+        errors: the file with its stderr.
     """
 
     def __init__(self, name: str, *argv: str, env: dict[str, str] | None = None) -> None:
@@ -103,7 +103,7 @@ class Child:
         """Wait for its next line.
 
         Raises:
-            ChildError: if there is none in time, or it ended.
+            ChildError: if there is none in time, or the child ended.
         """
         try:
             value = self._lines.get(timeout=timeout)
@@ -116,7 +116,7 @@ class Child:
         return value
 
     def lines(self) -> list[Any]:
-        """What it has written since, without waiting."""
+        """Return what it has written since, without waiting."""
         found = []
         while not self._lines.empty():
             found.append(self.line())
@@ -128,7 +128,7 @@ class Child:
             self._process.stdin.write(command + "\n")
             self._process.stdin.flush()
         except OSError:
-            # What it died of is the better story.
+            # Report the cause of its death instead.
             raise ChildError(f"{self.name} is gone:\n{self.complaints()[-4000:]}") from None
 
     def ask(self, command: str, timeout: float = 30.0) -> Any:
@@ -154,7 +154,7 @@ class Child:
         return Path(self.errors.name).read_text(errors="backslashreplace")
 
     def kill(self) -> None:
-        """End it at once, if it is there."""
+        """End it at once, if it is running."""
         with suppress(OSError):
             self._process.kill()
         self._process.wait()
@@ -172,7 +172,7 @@ class ServerChild(Child):
         style: one of STYLES.
         loop: one of LOOPS.
         port: where to listen; 0 for any port.
-        settings: arguments of `serve`; uvicorn gets those that it has a name for.
+        settings: arguments of `serve`; uvicorn gets those that it supports.
         tls: the file names of a certificate and its key.
 
     Attributes:
@@ -208,12 +208,12 @@ class ServerChild(Child):
 
 
 def memory(pid: int) -> int:
-    """The memory that a process has of its own now (RSS), in bytes."""
+    """The resident memory of a process (RSS), in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * PAGE
 
 
 def peak_memory(pid: int) -> int:
-    """The most that it had since `forget_peak`, or since it started."""
+    """The peak since `forget_peak`, or since the process started."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * KIB
@@ -228,11 +228,11 @@ def forget_peak(pid: int) -> None:
 
 
 class Ledger:
-    """What a server answered: for each name of /count/NAME the number of messages.
+    """What a server answered: the number of messages for each name of /count/NAME.
 
-    A name is dropped when its connection ends while the server is not stopping; what is left
-    in the end belongs to those that the server stopped on. A message counts once `send`
-    returned.
+    A name is dropped if its connection ends while the server is not stopping. The names left
+    at the end are the connections that the stop of the server ended. A message counts once
+    `send` has returned.
     """
 
     def __init__(self) -> None:
@@ -248,23 +248,23 @@ class Ledger:
 
 
 ledger = Ledger()
-noted: list[float] = []  # when wait_closed returned, in time.monotonic's seconds
+noted: list[float] = []  # when wait_closed returned, as time.monotonic()
 
 
 def pushed() -> bytes:
-    """A message to push. It is a new object, which nobody else holds."""
+    """Return a message to push: a new object without other references."""
     return os.urandom(KIB) * (PUSH_SIZE // KIB)
 
 
 def push_on(connection: WebSocketProtocol, before: int = 0) -> None:
-    """Send without pause, with a turn of the event loop between two messages."""
+    """Send without pause, with one turn of the event loop between messages."""
     if connection.state is State.OPEN and before < PUSH_AT_MOST:
         connection.send(pushed())
         asyncio.get_running_loop().call_soon(push_on, connection, before + PUSH_SIZE)
 
 
 def split(path: str) -> tuple[str, str]:
-    """What to do, and the name to count under: "" for none."""
+    """Return what to do, and the name to count under, "" for none."""
     _, what, *name = path.split("/")
     return what, name[0] if name else ""
 
@@ -392,7 +392,7 @@ async def run_uvicorn(
     )
     server = uvicorn.Server(config)
     ledger.stopping = lambda: server.should_exit
-    # When it is done, uvicorn sends itself again the signals that it got.
+    # At the end, uvicorn raises the signals that it got again.
     signal.signal(signal.SIGTERM, lambda *_: None)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:  # noqa: ASYNC110 - it has no event to wait for
@@ -406,7 +406,7 @@ def say(value: object) -> None:
 
 
 def hear(obey: Callable[[str], None]) -> None:
-    """Have the running loop call this with each line on stdin; end with the parent."""
+    """Make the running loop call this with each line on stdin; end with the parent."""
 
     def readable() -> None:
         commands = os.read(0, 4096)
@@ -432,7 +432,7 @@ def obey(connections: Callable[[], int], command: str) -> None:
         say(measured(connections()))
     elif command == "settle":
         gc.collect()
-        # The allocator keeps free what a busy moment took, as long as it likes.
+        # The allocator may keep freed memory indefinitely.
         getattr(ctypes.CDLL(None), "malloc_trim", id)(0)  # glibc has it
         say(measured(connections()))
     elif command == "gc off":

@@ -1,7 +1,7 @@
-"""What the fuzz targets share: the input's first bytes as choices, the rest as a stream.
+"""Shared parts of the fuzz targets: the first bytes of the input make choices, the rest is data.
 
 A target is a module with `check(data: bytes)`, which raises if something is wrong. atheris
-calls it as often as it can; tests call it with the corpus, and need no atheris for that.
+calls it as often as it can; tests call it with the corpus, which needs no atheris.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NO_ATHERIS = (
 
 
 def instrumented() -> AbstractContextManager[object]:
-    """Within this, what is imported of fastws and h11 tells atheris where it goes."""
+    """Instrument what is imported of fastws and h11 in this block for atheris."""
     if atheris is None or "fastws" in sys.modules:
         return nullcontext()
     manager: AbstractContextManager[object] = atheris.instrument_imports(include=["fastws", "h11"])
@@ -51,7 +51,7 @@ MODULES = ("frames", "messages")
 
 
 def load_twins() -> dict[str, SimpleNamespace]:
-    """All public names of each twin; under FASTWS_IMPL=py, or without a compiler, of one."""
+    """All public names of each twin, or of one if FASTWS_IMPL=py or if there is no compiler."""
     twins = {}
     for name in ("py", "c"):
         names: dict[str, Any] = {}
@@ -71,7 +71,7 @@ TWINS = load_twins()
 
 
 class Input:
-    """The fuzzer's bytes, taken from the front; there is always another 0."""
+    """The fuzzer's bytes, taken from the front; after the last one, there are zeros."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -88,7 +88,7 @@ class Input:
         return self._data[self._position :]
 
     def cut(self) -> Callable[[bytes], list[bytes]]:
-        """A way to cut streams into pieces: whole, or into pieces of two sizes in turn."""
+        """A way to split streams: not at all, or into pieces of two alternating sizes."""
         sizes = [(self.byte() or 1) ** 2, self.byte() or 1]
         whole = not self.byte() % 4
 
@@ -99,7 +99,7 @@ class Input:
 
 
 def pieces(data: bytes, sizes: Sequence[int]) -> Iterator[bytes]:
-    """Cut `data` into pieces of these sizes, over and over; an empty one comes at the end."""
+    """Split `data` into pieces of these sizes, repeatedly, followed by an empty one."""
     start = 0
     for size in cycle(sizes):
         yield data[start : start + size]
@@ -114,7 +114,7 @@ LIMITS = (1 << 16, None, 0, 1, 2, 10, 125, 126, 1000)
 
 
 def message_options(source: Input) -> tuple[dict[str, Any], Callable[[], Any]]:
-    """Arguments for a MessageDecoder, and what makes an inflater for it, or None."""
+    """Return arguments for a MessageDecoder, and a function that returns its inflater or None."""
     flags = source.byte()
     options = {
         "masked": bool(flags & 1),
@@ -139,19 +139,19 @@ def agreement(
 
 
 def verdict(decoder: Any) -> tuple[type, str, int] | None:
-    """What a decoder's error comes to, for comparison with another's."""
+    """Return a decoder's error in a form that can be compared to another's."""
     error = decoder.error
     if error is None:
         return None
     assert isinstance(error, ProtocolError), error
     assert error.close_code in (1002, 1007, 1009), error
-    # Both would pin the data that was wrong.
+    # Both would keep the invalid data alive.
     assert error.__traceback__ is error.__context__ is None, error
     return type(error), str(error), error.close_code
 
 
 def typed(events: list[Any]) -> list[tuple[type, Any]]:
-    """Events with their types: a subclass, or bytes for a bytearray, would be equal."""
+    """Return events with their types: a subclass, or bytes for a bytearray, would be equal."""
     for event in events:
         assert type(event) in (str, bytes, Ping, Pong, Close), event
     return [(type(event), event) for event in events]
@@ -162,7 +162,7 @@ def size_of(event: Any) -> int:
     if isinstance(event, bytes):
         return len(event)
     if isinstance(event, str):
-        return len(event.encode())  # which fails if it is not UTF-8
+        return len(event.encode())  # which raises if it is not UTF-8
     if isinstance(event, Close):
         assert event.code == 1005 or 1000 <= event.code <= 4999
         return (2 if event.code != 1005 else 0) + len(event.reason.encode())
@@ -173,7 +173,7 @@ def size_of(event: Any) -> int:
 
 
 def fuzz(check: Callable[[bytes], None]) -> None:
-    """Let atheris run a target; the command line is libFuzzer's."""
+    """Run a target with atheris; the command line is libFuzzer's."""
     if atheris is None:
         sys.exit(NO_ATHERIS)
     atheris.Setup(sys.argv, check)

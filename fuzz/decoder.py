@@ -1,4 +1,4 @@
-"""Fuzzes MessageDecoder: whatever arrives, what comes out is in order and within limits.
+"""Fuzzes MessageDecoder: for any input, the output is in order and within limits.
 
 python fuzz/decoder.py [libFuzzer's options] [corpus]
 """
@@ -25,7 +25,7 @@ def check(data: bytes) -> None:
             new = decoder.feed(piece)
             assert not (ended and new), "events after the end"
             events += typed(new)
-        # A close frame is the last event, and no error comes after it.
+        # A close frame is the last event, and no error follows it.
         closes = [number for number, (kind, _) in enumerate(events, 1) if kind is Close]
         assert closes in ([], [len(events)]), events
         assert not (closes and decoder.error), decoder.error
@@ -34,14 +34,14 @@ def check(data: bytes) -> None:
         for (kind, _), size in zip(events, sizes, strict=True):
             assert size <= 125 if kind not in (str, bytes) else limit is None or size <= limit
         end = verdict(decoder)
-        # Dead is dead, and lets go of what it had.
+        # A failed decoder stays failed, and releases its data.
         if end is not None:
             assert decoder.feed(b"\x81\x00" + stream) == []
             assert verdict(decoder) == end
 
         if inflater() is None:
             assert sum(sizes) <= len(stream)
-            # However the stream is cut, it is the same in the end.
+            # However the stream is split, the outcome is the same.
             whole = twin.MessageDecoder(**options)
             assert typed(whole.feed(stream)) == events
             assert verdict(whole) == end

@@ -1,4 +1,4 @@
-"""Fuzzes permessage-deflate: what comes out is right, and never more than there is room for.
+"""Fuzzes permessage-deflate: the output is right, and never exceeds the limit.
 
 python fuzz/deflate.py [libFuzzer's options] [corpus]
 """
@@ -51,15 +51,15 @@ def check(data: bytes) -> None:
     assert result is None or len(result) <= budget + 1
     right = inflate_message(payload, MOST) if payload else b""
     if right is None:
-        # The byte too many may come before what is wrong. isal allows other things, and sees
-        # what a message lacks at its end when the next one comes.
+        # The limit may be exceeded before the error. isal allows other things, and notices that
+        # the end of a message is missing only with the next message.
         assert result is None or len(result) > budget or backend == "isal"
     elif len(right) > budget:
-        # What follows the byte too many may be looked at, and not be DEFLATE.
+        # The data after the limit may be decompressed already, and be invalid.
         assert result is None or result == right[: budget + 1]
     else:
         assert result == right, (result, right)
-        # Nothing is kept that makes a difference to what starts afresh.
+        # Nothing is kept that affects a fresh start.
         assert inflate(inflater, [b"\xf2\x48\xcd\xc9\xc9\x07\x00"], 5) == b"Hello"
 
     # What we send

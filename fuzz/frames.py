@@ -1,4 +1,4 @@
-"""Fuzzes FrameDecoder and encode_frame: the twins agree, and what is decoded is encoded back.
+"""Fuzzes FrameDecoder and encode_frame: the twins agree, and decoded frames encode back.
 
 python fuzz/frames.py [libFuzzer's options] [corpus]
 """
@@ -58,7 +58,7 @@ def check(data: bytes) -> None:
         if decoder.error is not None:
             assert decoder.feed(stream) == []
 
-        # There is one way to write a frame, but for its mask key, which is not kept.
+        # There is one way to write a frame, except for its mask key, which is not kept.
         position = 0
         for frame in frames:
             head = len(encode(twin, frame, None)) - len(frame.payload)

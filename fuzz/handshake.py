@@ -24,7 +24,7 @@ REQUEST = ClientHandshake("ws://h", key=KEY).request()
 
 
 def feed(handshake: Any, pieces: list[bytes]) -> tuple[Any, bytes]:
-    """What comes out first, a documented error included, and the bytes that follow it."""
+    """Return the first result, which may be a documented error, and the bytes that follow it."""
     for number, piece in enumerate(pieces, 1):
         try:
             result = handshake.receive_data(piece)
@@ -40,13 +40,13 @@ def feed(handshake: Any, pieces: list[bytes]) -> tuple[Any, bytes]:
 
 def same(first: Any, second: Any) -> bool:
     if isinstance(first, Exception):
-        # A refusal's body is read for as long as it comes; what is there of it may differ.
+        # A refusal's body is read as it arrives; how much has arrived may differ.
         return type(first) is type(second) and str(first) == str(second)
     return bool(first == second)
 
 
 def parse(response: bytes, trailing: bytes = b"") -> h11.InformationalResponse | h11.Response:
-    """What another implementation makes of a response."""
+    """Return a response as another implementation parses it."""
     peer = h11.Connection(h11.CLIENT)
     peer.send(h11.Request(method="GET", target="/", headers=[("Host", "h"), ("Upgrade", "x")]))
     peer.send(h11.EndOfMessage())

@@ -1,13 +1,13 @@
-"""Shows that nothing is kept of what is gone, and not much of a flood, in either twin.
+"""Shows that nothing is kept of ended connections, and little of a flood, in either twin.
 
     python fuzz/leaks.py
 
-Decoders and connections, a million in all, are fed streams that are good, bad, half-finished
-or compressed, and dropped, while the garbage collector is off: RSS stays flat. Then each flood
-of tiny frames goes to one connection in a process of its own, where no memory that was freed
-before could hide what it takes: RSS stays flat too, and twice as many take twice as long.
-Last, a server of each style on each event loop serves 10,000 clients that end in every way
-there is, hundreds at a time: afterwards nothing of theirs is left.
+A million decoders and connections are fed streams that are valid, invalid, incomplete or
+compressed, and then dropped, with the garbage collector off: RSS must stay flat. Then each flood
+of tiny frames goes to one connection in a process of its own, where no previously freed memory
+can hide what it uses: RSS must stay flat too, and twice as many frames must take twice as long.
+Finally, a server of each style on each event loop serves 10,000 clients that end in all possible
+ways, hundreds at a time: nothing of them must be left.
 
 LEAKS_COUNT    how many decoders and connections (default 1000000)
 CLIENTS_COUNT  how many clients of a server (default 10000)
@@ -54,7 +54,7 @@ KIB, MIB = 1 << 10, 1 << 20
 DROPPED_MAY_GROW = 2 * MIB
 FLOOD_MAY_GROW = 1 * MIB
 SERVED_MAY_GROW = 1 * MIB
-# Timings are noisy; a cost that grows with what came before would make this 4 and more.
+# Timings are noisy; if the cost grew with earlier data, this would be 4 or more.
 MOST_FOR_TWICE = 3.0
 READ = 64 * KIB
 
@@ -66,7 +66,7 @@ failures: list[str] = []
 
 
 def rss() -> int:
-    """The memory that this process has of its own now, in bytes."""
+    """The resident memory of this process, in bytes."""
     return int(STATM.read_bytes().split()[1]) * PAGE
 
 
@@ -136,7 +136,7 @@ AGREEMENTS = agreement(True), agreement(False)
 
 
 def cuts(stream: bytes, number: int) -> list[bytes]:
-    """Whole; or in two, three or more pieces, anywhere."""
+    """Split a stream anywhere, into one, two, three or more pieces."""
     if number % 4 == 0 or len(stream) > 10_000:
         return [stream]
     size = 1 + number % (len(stream) // (number % 4) + 1)
@@ -153,7 +153,7 @@ def use_decoder(stream: bytes, number: int) -> None:
 
 
 def received(connection: Connection, data: bytes) -> Iterator[Event]:
-    """Yield all that is received, step by step."""
+    """Yield all received events, step by step."""
     yield from connection.receive_data(data)
     while connection.has_pending:
         yield from connection.receive_data(b"")
@@ -177,8 +177,8 @@ def use_connection(stream: bytes, number: int) -> None:
 
 
 def drop(count: int) -> None:
-    """Make, feed and drop them; see that RSS stays where it was after a tenth of them."""
-    # Large ones cost their time in copying zeros.
+    """Create, feed and drop them; check that RSS stays at its level after a tenth of them."""
+    # Large streams spend their time copying zeros.
     streams = [
         stream
         for name, stream in (STREAMS | COMPRESSED).items()
@@ -216,13 +216,13 @@ class Flood:
     """Frames of one kind for one connection.
 
     Attributes:
-        name: what it is a flood of.
-        start: what comes before it.
-        unit: a frame of it, or some.
-        frames: how many there are in a unit.
-        end: what comes after it, and makes a message whole.
-        judge: sees whether it got what it should, given the connection, the number of units
-            and of messages and their size, of pings, and of bytes sent.
+        name: what the flood consists of.
+        start: the bytes before it.
+        unit: one or more of its frames.
+        frames: the number of frames in a unit.
+        end: the bytes after it, which complete a message.
+        judge: checks the outcome, given the connection and the number of units, of messages
+            and their size, of pings, and of bytes sent.
         limits: the connection's.
         pinned: how many bytes of each unit may be in memory at the end.
     """
@@ -246,7 +246,7 @@ def refused(connection: Connection, units: int, seen: dict[str, int]) -> bool:
 
 
 def whole(size: int, pings: int = 0) -> Callable[[Connection, int, dict[str, int]], bool]:
-    """One message of `size` bytes a unit, and pings that were all answered."""
+    """One message of `size` bytes per unit, and pings that were all answered."""
 
     def judge(connection: Connection, units: int, seen: dict[str, int]) -> bool:
         return seen == {
@@ -285,7 +285,7 @@ FLOODS = [
         frame(0),
         whole(1),
         UNLIMITED,
-        pinned=4,  # the buffer, which doubles, and what it is copied to at the end
+        pinned=4,  # the buffer, which doubles, and its copy at the end
     ),
     Flood("pings", b"", PING, 1, b"", answered, {}),
     Flood(
@@ -328,7 +328,7 @@ FLOODS = [
 
 
 def reads(flood: Flood, units: int) -> Iterator[bytes]:
-    """The flood as a socket delivers it; the same bytes, over and over."""
+    """Yield the flood as a socket delivers it: the same bytes, over and over."""
     per_read = max(1, READ // len(flood.unit))
     yield flood.start
     read = flood.unit * per_read
@@ -339,8 +339,8 @@ def reads(flood: Flood, units: int) -> Iterator[bytes]:
 
 
 def run(flood: Flood, units: int) -> tuple[float, int, bool]:
-    """Send a flood; return the seconds of CPU, by how much RSS grew at most, and whether it
-    got what it should."""
+    """Send a flood; return the CPU seconds, the maximum growth of RSS, and whether the outcome
+    is right."""
     connection = Connection(Role.SERVER, deflate=AGREEMENTS[0], **flood.limits)
     seen = {"messages": 0, "size": 0, "pings": 0, "sent": 0}
     most = before = rss()
@@ -360,7 +360,7 @@ def run(flood: Flood, units: int) -> tuple[float, int, bool]:
 
 def flood_with(flood: Flood, frames: int) -> None:
     units = frames // flood.frames
-    run(flood, 100)  # what every flood needs once
+    run(flood, 100)  # for what every flood needs once
     full, growth, good = run(flood, units)
     half, _, _ = run(flood, units // 2)
     say(
@@ -370,7 +370,7 @@ def flood_with(flood: Flood, frames: int) -> None:
     verify(good, f"{flood.name}: not answered as it should be")
     limit = FLOOD_MAY_GROW + flood.pinned * units
     verify(growth <= limit, f"{flood.name}: RSS grew by {growth // KIB:,} KiB")
-    # What is refused costs next to nothing, however much of it there is.
+    # Refused data costs next to nothing, however much there is.
     verify(full < 0.05 or full <= MOST_FOR_TWICE * half, f"{flood.name}: CPU is not linear")
 
 
@@ -384,8 +384,8 @@ REQUEST = (
 )
 HELLO = frame(1, b"Hello")
 CLOSE = frame(8, b"\x03\xe8")
-# What a client sends, and how it goes: it waits for the server to hang up ("wait"), closes its
-# socket ("drop"), or lets it be reset ("reset").
+# What a client sends, and how it ends: it waits for the server to disconnect ("wait"), closes its
+# socket ("drop"), or resets it ("reset").
 CLIENTS = {
     "a conversation": (REQUEST + HELLO * 3 + frame(9, b"?") + CLOSE, "wait"),
     "an end without a close frame": (REQUEST + HELLO, "drop"),
@@ -404,7 +404,7 @@ CLIENTS = {
 
 
 def play_clients(port: int, count: int) -> None:
-    """Connect in batches, in a process of their own; a line on stdin asks for the next."""
+    """Connect in batches, in a process of their own; a line on stdin requests the next batch."""
     for first in range(0, count, BATCH):
         sys.stdin.readline()
         batch: list[tuple[socket.socket, str]] = []
@@ -428,7 +428,7 @@ def play_clients(port: int, count: int) -> None:
 
 
 def ours() -> int:
-    """How many objects are alive that are fastws' own, or that it has of asyncio's."""
+    """Count the live objects that are instances of fastws' classes, or that it uses of asyncio."""
     gc.collect()
     kinds = (WebSocketProtocol, asyncio.Transport)
     return sum(
@@ -438,7 +438,7 @@ def ours() -> int:
 
 
 async def serve_clients(handler: Any, count: int) -> None:
-    """Serve them; see that after each batch nothing of it is left."""
+    """Serve them; check that nothing is left after each batch."""
     limits = {"open_timeout": 0.3, "close_timeout": 0.3, "ping_interval": 0.1, "ping_timeout": 0.2}
     async with serve(handler, "127.0.0.1", 0, deflate=True, backlog=BATCH, **limits) as server:
         clients = await asyncio.create_subprocess_exec(
@@ -459,7 +459,7 @@ async def serve_clients(handler: Any, count: int) -> None:
                     await asyncio.sleep(0.01)
             left = ours() - objects
             verify(left == 0, f"{left} objects were left of {number:,} clients")
-            # The allocator keeps free what a busy moment took, as long as it likes.
+            # The allocator may keep freed memory indefinitely.
             trim(0)
             if number == count // 5:
                 first = rss()
@@ -513,7 +513,7 @@ def main() -> int:
         else:
             flood_with(FLOODS[int(what)], FLOOD)
         return 1 if failures else 0
-    # The twin is chosen at import.
+    # The twin is selected at import.
     failed = 0
     for twin in ("c", "py"):
         environment = os.environ | {"FASTWS_IMPL": twin}

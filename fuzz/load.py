@@ -2,15 +2,14 @@
 
     python fuzz/load.py '{"number": 1, "connections": 1000, "ports": [8001, 8002]}'
 
-Honest clients number what they send, and what comes back must be that, in that order, once.
-They report when a connection of theirs ends that they did not close, and how many echoes they
-had got by then: a line of JSON on stdout each. The others do what they should not, and are
-content with any answer.
+Honest clients number their messages, and expect each one back once and in order. If a connection
+ends that they did not close, they report it, and how many echoes they have received, as a line
+of JSON on stdout. The other clients misbehave, and accept any answer.
 
-A line "avoid 2" on stdin keeps new connections from the third of the servers, "return 2" lets
-them come back. "go 10" begins a phase: within ten seconds all clients are there. "drain" ends
-it: honest clients finish what they began and say goodbye, the others go as they are. Then the
-counts of all that was done are printed.
+A line "avoid 2" on stdin keeps new connections away from the third server; "return 2" allows
+them again. "go 10" begins a phase: all clients start within ten seconds. "drain" ends it: honest
+clients finish what they have begun and close, the others just disconnect. Then the counts of
+everything are printed.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ from fastws.spec import Role
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-# In seconds. An honest client has to be served within PATIENCE even on a busy machine.
+# In seconds. An honest client must be served within PATIENCE even on a busy machine.
 PATIENCE = 60.0
 DRAIN_PATIENCE = 30.0
 
 READ = 64 * KIB
-BATCH_SIZE = 256 * KIB  # what an honest client has under way
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: go without a FIN
+BATCH_SIZE = 256 * KIB  # messages in flight of an honest client
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close without a FIN
 
 TEXTS = ["", "plain", "aé€😀", '{"temperature": 21.5, "unit": "°C"}' * 5, "and so on " * 300]
 NOISE = random.Random(0).randbytes(400 * KIB)
@@ -71,9 +70,9 @@ class Load:
 
     Attributes:
         draining: whether the phase is over.
-        avoided: the numbers of servers that nobody is to connect to.
-        lag: by how many seconds this process is late, these days.
-        counts: how many lives and echoes there were of each kind, and how it ended.
+        avoided: the numbers of servers that no client must connect to.
+        lag: by how many seconds this process is currently late.
+        counts: how many lives and echoes each kind had, and how they ended.
     """
 
     def __init__(self, number: int, ports: Sequence[int], connections: int) -> None:
@@ -90,7 +89,7 @@ class Load:
         self._slots: list[tuple[asyncio.Task[None], bool]] = []
 
     def _cast(self, connections: int) -> list[str]:
-        """Which kind each client is of: at least one of each."""
+        """Return the kind of each client: at least one of each kind."""
         whole = sum(weight for _, weight in KINDS.values())
         kinds = [
             name
@@ -131,12 +130,12 @@ class Load:
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Exception):
-                raise result  # a mistake in here
+                raise result  # a mistake in this file
         say({"drained": self.counts})
         self.counts.clear()
 
     async def _live(self, index: int, kind: str, ramp: float) -> None:
-        """One life after the other, with each server in turn."""
+        """Run one life after the other, with each server in turn."""
         await asyncio.sleep(self.random.uniform(0, ramp))
         while not self.draining.is_set():
             server = index % len(self.ports)
@@ -155,7 +154,7 @@ class Load:
             await self.rest(self.random.uniform(0.05, 0.5))
 
     async def rest(self, seconds: float) -> None:
-        """Sleep; longer while the machine has too much to do."""
+        """Sleep; longer if the machine is overloaded."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds * (1 + 50 * self.lag)):
                 await self.draining.wait()
@@ -195,7 +194,7 @@ class Load:
             writer.transport.abort()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass on what comes, in pieces, some of them late."""
+        """Pass on what arrives, in pieces, some of them late."""
         rng = self.random
         while data := await reader.read(READ):
             if len(data) < 100 and rng.random() < 0.2:
@@ -208,7 +207,7 @@ class Load:
                     await asyncio.sleep(rng.uniform(0, 0.02))
                 await writer.drain()
         writer.write_eof()
-        # Until it is taken: whoever is through aborts both.
+        # Until it is taken: the direction that finishes aborts both.
         while writer.transport.get_write_buffer_size():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -261,7 +260,7 @@ class Life:
 
     @property
     def unsent(self) -> int:
-        """How much the server has not taken, in bytes."""
+        """The number of bytes that the server has not taken."""
         assert self.writer is not None
         return self.writer.transport.get_write_buffer_size()
 
@@ -270,7 +269,7 @@ class Life:
         await self.writer.drain()
 
     async def skim(self, seconds: float) -> bool:
-        """Read and forget what comes; return whether the server ended the connection."""
+        """Read and drop what arrives; return whether the server ended the connection."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while await self.reader.read(READ):
@@ -294,8 +293,8 @@ class Conversation:
 
     Attributes:
         expected: what has been sent and has not come back yet.
-        echoes: how many messages came back.
-        pongs: the data of pongs that came.
+        echoes: the number of messages that came back.
+        pongs: the data of the pongs received.
     """
 
     def __init__(self, life: Life, name: str) -> None:
@@ -307,7 +306,7 @@ class Conversation:
         self.pongs: list[bytes] = []
 
     async def open(self, path: str, **options: Any) -> str | None:
-        """Connect and shake hands; return why that did not succeed."""
+        """Connect and shake hands; return why that failed."""
         life = self.life
         shake = ClientHandshake(f"ws://127.0.0.1{path}", extensions=life.pick(*OFFERS))
         try:
@@ -324,10 +323,10 @@ class Conversation:
         return None
 
     def take(self, data: bytes) -> None:
-        """Take what came.
+        """Process what has arrived.
 
         Raises:
-            Ended: if that is the server's close frame.
+            Ended: if it contains the server's close frame.
         """
         connection = self.connection
         events = connection.receive_data(data)
@@ -358,7 +357,7 @@ class Conversation:
             self.life.write(self.connection.data_to_send())
 
     async def read(self, done: Callable[[], bool], seconds: float) -> bool:
-        """Take what comes until this holds; return whether it came to that in time.
+        """Process what arrives until this holds; return whether it did in time.
 
         Raises:
             Ended: if the server ends the connection.
@@ -377,7 +376,7 @@ class Conversation:
         return True
 
     def send(self) -> int:
-        """Send a message of some kind or other; return its size."""
+        """Send a message of a random kind; return its size."""
         rng = self.life.random
         dice = rng.random()
         if dice < 0.8:
@@ -411,7 +410,7 @@ class Conversation:
         return size
 
     async def converse(self, batches: int, pause: float) -> None:
-        """Say and check all of it, then goodbye."""
+        """Send and check everything, then close."""
         life, load = self.life, self.life.load
         rng = life.random
         for batch in range(batches):
@@ -439,7 +438,7 @@ class Conversation:
                 return
             self.pongs.clear()
             deadline = time.monotonic() + rng.expovariate(1 / pause) * (1 + 20 * load.lag)
-            # In steps, so that the end of the phase is noticed.
+            # In steps, to notice the end of the phase.
             while not load.draining.is_set() and (left := deadline - time.monotonic()) > 0:
                 await self.read(lambda: False, min(left, 0.5))
             if load.draining.is_set():
@@ -449,7 +448,7 @@ class Conversation:
         try:
             await self.read(lambda: False, PATIENCE)
         except Ended as end:
-            # Ours and that of a server which stops may have met.
+            # Our close frame and that of a stopping server may have crossed.
             if end.code is None:
                 raise
         else:
@@ -462,7 +461,7 @@ class Conversation:
 async def honest(
     life: Life, *, batches: int = 20, pause: float = 2.0, proxied: bool = False
 ) -> None:
-    """Have a conversation, and tell how it ended if the server ended it."""
+    """Have a conversation, and report how it ended if the server ended it."""
     load = life.load
     name = next(load.names)
     conversation = Conversation(life, name)
@@ -483,7 +482,7 @@ async def honest(
 
 
 async def slow(life: Life) -> None:
-    """Like an honest one, but it reads so slowly that the server may lose its patience."""
+    """Like an honest one, but it reads so slowly that the server may give up."""
     conversation = Conversation(life, next(life.load.names))
     with suppress(Ended):
         if await conversation.open("/echo", narrow=True):
@@ -507,7 +506,7 @@ CLOSE = frame(8, b"\x03\xe8bye")
 LARGE = frame(2, NOISE[: 64 * KIB])
 PINGS = frame(9) * 500 + frame(9, b"x" * 125) * 500
 JUST_UNDER = frame(2, deflated(bytes(MIB - 1)), rsv1=True)
-# (As a `str`, all characters take as much as the largest.)
+# (In a `str`, all characters take as much memory as the widest.)
 JUST_UNDER_TEXT = frame(1, deflated(b"a" * (MIB - 5) + "😀".encode()), rsv1=True)
 FAR_OVER = frame(2, deflated(bytes(64 * MIB)), rsv1=True)
 SMALL_BOMBS = frame(2, deflated(bytes(1000)), rsv1=True) * 1000
@@ -529,7 +528,7 @@ async def leaving(life: Life) -> None:
 
 
 async def deaf(life: Life) -> None:
-    """Send and never read, until the server has had enough."""
+    """Send and never read, until the server gives up."""
     await life.open("echo", narrow=True)
     while not life.load.draining.is_set():
         if life.unsent < 128 * KIB:
@@ -559,7 +558,7 @@ async def close_flood(life: Life) -> None:
 
 
 async def half_closing(life: Life) -> None:
-    """FIN after some messages; the server has to end its side too."""
+    """Send a FIN after some messages; the server must end its side too."""
     await life.open("echo")
     life.write(HELLO * 10 + life.pick(b"", LARGE, LARGE[:50], CLOSE))
     assert life.writer is not None
@@ -572,7 +571,7 @@ async def half_closing(life: Life) -> None:
 
 
 async def bombing(life: Life) -> None:
-    """Many messages that each inflate to just under the limit, in one write."""
+    """Send many messages that each inflate to just under the limit, in one write."""
     await life.open(life.pick("sink", "sink", "sink", "echo"))
     life.write(life.pick(JUST_UNDER, JUST_UNDER_TEXT) * 16)
     await life.skim(2)
@@ -602,7 +601,7 @@ async def fragmenting(life: Life) -> None:
 
 
 async def trickling(life: Life) -> None:
-    """Byte by byte, the handshake and what follows."""
+    """Send the handshake and what follows byte by byte."""
     await life.connect()
     everything = REQUEST.replace(b"leaks", b"echo") + HELLO * 10
     step = life.pick(1, 1, 5, 40)
@@ -619,7 +618,7 @@ async def half_asking(life: Life) -> None:
 
 
 async def babbling(life: Life) -> None:
-    """Garbage, in place of the handshake or after it."""
+    """Send garbage, instead of the handshake or after it."""
     if life.random.random() < 0.5:
         await life.connect()
     else:
@@ -632,7 +631,7 @@ async def babbling(life: Life) -> None:
 
 
 async def pushing(life: Life) -> None:
-    """As much as the server takes, with no pause, and read all of it."""
+    """Send as much as the server takes, without pause, and read all of it."""
     await life.open("echo")
     skimming = asyncio.create_task(life.skim(PATIENCE))
     try:
@@ -653,7 +652,7 @@ async def violating(life: Life) -> None:
             return
 
 
-# What the kinds do, and how many of 2,000 there are of each.
+# What the kinds do, and how many there are of each among 2,000.
 KINDS: dict[str, tuple[Callable[[Life], Awaitable[None]], int]] = {
     "honest": (honest, 900),
     "proxied": (partial(honest, proxied=True), 240),

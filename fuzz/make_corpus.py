@@ -1,9 +1,9 @@
-"""Writes the small corpora that the fuzz targets begin with.
+"""Writes the small corpora that the fuzz targets start with.
 
     python fuzz/make_corpus.py [--seed N] [directory]
 
-The same seed makes the same files. They go to .cache/fuzz/corpus, which git does not keep;
-what the fuzzers add there themselves stays until it is deleted.
+The same seed gives the same files. They go to .cache/fuzz/corpus, which is not in git; what the
+fuzzers add there stays until it is deleted.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def payload(draw: random.Random) -> bytes:
 
 
 def stream_of_frames(draw: random.Random, masked: bool, deflate: bool) -> bytes:
-    """Messages in fragments, with control frames between them; now and then not quite right."""
+    """Messages in fragments, with control frames between them; now and then slightly wrong."""
     result = b""
 
     def frame(opcode: int, data: bytes, fin: bool = True, rsv1: bool = False) -> bytes:
@@ -151,7 +151,7 @@ def cuts(draw: random.Random) -> bytes:
 
 def kernels(draw: random.Random) -> bytes:
     characters = draw.sample("aé€😀\u07ff\ufffd\U0010ffff\x7f", draw.randint(1, 8))
-    weights = [10 ** -draw.randrange(3) for _ in characters]  # long runs are read faster
+    weights = [10 ** -draw.randrange(3) for _ in characters]  # runs are faster to read
     text = "".join(draw.choices(characters, weights, k=draw.choice([3, 9, 40, 200])))
     return draw.randbytes(6) + text.encode()[draw.randrange(2) :]
 
@@ -167,7 +167,7 @@ TARGETS = {
 
 
 def corpus(target: str, seed: int = SEED, count: int = 150) -> Iterator[bytes]:
-    """The inputs that a target begins with; a third of them have a byte changed."""
+    """The inputs that a target starts with; in a third of them, a byte is changed."""
     draw = random.Random(f"{seed}-{target}")
     for number in range(count):
         data = bytearray(TARGETS[target](draw))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The kernels for ARM, on another machine: cross-compiled, and run by an emulator.
+# The kernels for ARM, on another machine: cross-compiled, and run in an emulator.
 #
 #   fuzz/neon.sh [inputs [seed]]
 #

@@ -1,7 +1,7 @@
-"""DEFLATE as RFC 1951 writes it, one bit after the other: slow, and too simple to be wrong.
+"""DEFLATE as RFC 1951 describes it, bit by bit: slow, and too simple to be wrong.
 
-This is what the deflate target holds the libraries against. It knows exactly where a message
-ends, which they do not tell.
+The deflate target compares the libraries to this. It knows exactly where a message ends, which
+the libraries do not report.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 WINDOW = 1 << 15
 MAX_BITS = 15
 
-# §3.2.5: the base, and how many more bits there are, of lengths (257...) and distances (0...).
+# §3.2.5: the base and the number of extra bits of lengths (257...) and distances (0...).
 LENGTHS = [
     *((size, 0) for size in range(3, 11)),
     *((11 + (i << 1), 1) for i in range(4)),
@@ -28,11 +28,11 @@ ORDER = (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15)
 
 
 class NotDeflateError(Exception):
-    """The data cannot be what it should be, or ends too early."""
+    """The data is invalid, or ends too early."""
 
 
 class TooLargeError(Exception):
-    """More comes out than is wanted."""
+    """There is more output than wanted."""
 
 
 class Bits:
@@ -67,12 +67,12 @@ class Code:
         for size in range(1, MAX_BITS + 1):
             left = 2 * left - counts[size]
             if left < 0:
-                raise NotDeflateError  # more codes than there are
+                raise NotDeflateError  # more codes than possible
             code = (code + counts[size - 1]) << 1
             members = [symbol for symbol, length in enumerate(lengths) if length == size]
             self._symbols |= {(size, code + i): symbol for i, symbol in enumerate(members)}
-        # A code of one symbol, or none, has one bit of which one value means nothing. (§3.2.7
-        # says so of distances; zlib allows it of literals and lengths.)
+        # A code with one symbol, or none, has one bit, of which one value is unused. (§3.2.7
+        # says so for distances; zlib allows it for literals and lengths.)
         if left and not (may_be_incomplete and sum(counts[2:]) == 0):
             raise NotDeflateError
 
@@ -117,7 +117,7 @@ def dynamic_codes(bits: Bits) -> tuple[Code, Code]:
 
 
 def block(bits: Bits, window: bytearray, most: int) -> bool:
-    """Decode a block to the end of `window`; tell whether it is marked as the last."""
+    """Decode a block to the end of `window`; return whether it is marked as the last."""
     final, kind = bits.take(1), bits.take(2)
     if kind == 0:
         bits.align()
@@ -155,11 +155,11 @@ def block(bits: Bits, window: bytearray, most: int) -> bool:
 
 
 def inflate_message(payload: bytes, most: int) -> bytes | None:
-    """What a first message is (RFC 7692 §7.2.2).
+    """Decompress a first message (RFC 7692 §7.2.2).
 
     Returns:
-        its content, or the first `most` + 1 bytes of it if there are more; None if it is not
-        DEFLATE, which is not looked at further than that.
+        its content, or the first `most` + 1 bytes if there are more; None if it is not valid
+        DEFLATE up to there.
     """
     bits = Bits(payload + b"\x00\x00\xff\xff")
     result, window = b"", bytearray()
@@ -170,7 +170,7 @@ def inflate_message(payload: bytes, most: int) -> bytes | None:
                 result += window
                 window.clear()
                 if bits.position == 8 * len(payload):
-                    break  # what some peers leave out here does not belong there
+                    break  # some peers remove nothing after a final block
     except NotDeflateError:
         return None
     except TooLargeError:

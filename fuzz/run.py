@@ -1,13 +1,13 @@
-"""Runs all fuzz targets, one after the other, and says what they found.
+"""Runs all fuzz targets, one after the other, and reports what they found.
 
     python fuzz/run.py [target ...]
 
-FUZZ_SECONDS   how long all of them take together (default 600)
+FUZZ_SECONDS   the total time of all targets (default 600)
 CI             makes a missing atheris or clang an error
-CLANG          the clang to build the kernels' target with
+CLANG          the clang that builds the kernels' target
 
-The corpora, logs and findings are in .cache/fuzz. The exit status is 1 if there is a finding;
-to see one again, give its file to the target that it is of, as it is printed.
+The corpora, logs and findings are in .cache/fuzz. The exit status is 1 if there is a finding. To
+reproduce one, pass its file to its target, as printed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def build_kernels() -> tuple[str, ...] | str:
 
 
 def command(target: str) -> tuple[str, ...] | str:
-    """What runs a target, or what is missing for it."""
+    """Return the command that runs a target, or what is missing for it."""
     if target == "kernels":
         return build_kernels()
     if atheris is None:
@@ -65,7 +65,7 @@ def command(target: str) -> tuple[str, ...] | str:
 
 
 def run(target: str, argv: tuple[str, ...], seconds: int) -> tuple[int, bool]:
-    """Run a target; return how often it was executed and whether nothing was found."""
+    """Run a target; return the number of executions and whether nothing was found."""
     log = CACHE / f"{target}.log"
     findings = CACHE / "findings"
     findings.mkdir(exist_ok=True)

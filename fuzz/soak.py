@@ -1,29 +1,29 @@
-"""Shows that servers stay flat and lose nothing, whatever their clients do, for as long as asked.
+"""Shows that servers do not grow and lose nothing, whatever their clients do, for any duration.
 
     python fuzz/soak.py
 
-Six servers, of each style (callback, coroutine, uvicorn with our class) on each loop, run as
-child processes, all with compression. `load.py` sends them clients of some twenty kinds: honest
-ones, directly and through a proxy that cuts and delays what it carries, and others that reset,
-read slowly or never, flood, half-close, send bombs, garbage and half a handshake.
+Six servers, one for each style (callback, coroutine, uvicorn with our class) and loop, run as
+child processes, all with compression. `load.py` connects clients of some twenty kinds: honest
+ones, directly and through a proxy that splits and delays data, and others that reset, read
+slowly or never, flood, half-close, send bombs, garbage and half a handshake.
 
-The load comes in phases. After each it is drained, and RSS, descriptors and tasks of every
-server are taken at some quiet moments. In the middle of a phase in the middle, every server in
-its turn gets SIGTERM and is started again. It fails, and says of what, if
+The load comes in phases. After each phase it is drained, and RSS, descriptors and tasks of every
+server are measured at some quiet points. In the middle of the middle phase, every server in
+turn gets SIGTERM and is restarted. The soak fails, and reports why, if
 
 - after a phase a connection is left, or RSS, descriptors or tasks of a server are higher in the
   later half of its quiet points than in the earlier half (medians; see the tolerances below; the
-  first of each life does not count, for a server that has just begun still grows);
-- an honest client gets a message that is wrong, out of order, twice, or not within a minute; or
-  its connection ends although neither the client nor SIGTERM ended it;
-- of a server that got SIGTERM, an honest client does not get a close frame with 1001 (1012 from
+  first one of each life does not count, because a server that has just started still grows);
+- an honest client gets a message that is wrong, out of order, duplicated, or later than a minute;
+  or its connection ends although neither the client nor SIGTERM ended it;
+- an honest client of a server that got SIGTERM does not get a close frame with 1001 (1012 from
   uvicorn, where a few may be too late for it), or got fewer echoes before it than the server had
-  answered by its own count: what is *acknowledged*, the answers that `send` took before the
-  server's close frame, has to arrive;
+  answered by its own count: all *acknowledged* answers, which `send` accepted before the server's
+  close frame, must arrive;
 - a server dies, does not answer, does not end on SIGTERM, or writes an error or a traceback.
 
-SOAK_SECONDS      how long all of it takes, about (default 600; at least 15)
-SOAK_CONNECTIONS  how many clients there are at a time (default 2000)
+SOAK_SECONDS      how long it takes, approximately (default 600; at least 15)
+SOAK_CONNECTIONS  the number of concurrent clients (default 2000)
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ CONNECTIONS = int(os.environ.get("SOAK_CONNECTIONS", "2000"))
 
 LOADS = 2  # processes
 QUIET_SAMPLES = 5
-LEAST_PHASES = 6  # three quiet points of each life: one to get warm, and two to compare
-# How much higher the later half of the quiet points may be.
+LEAST_PHASES = 6  # three quiet points in each life: one to warm up, and two to compare
+# How much higher the later half of the quiet points may be than the earlier.
 RSS_MAY_GROW = 4 * MIB
 FDS_MAY_GROW = 0
 TASKS_MAY_GROW = 0
@@ -67,9 +67,9 @@ TASKS_MAY_GROW = 0
 PROGRESS = 15.0
 DRAIN_TIMEOUT = 45.0
 STOP_TIMEOUT = 20.0
-TURN_SECONDS = 0.3  # between two servers that are stopped
+TURN_SECONDS = 0.3  # between the stops of two servers
 AVOID_SECONDS = 1.0  # before uvicorn is
-# Our class for uvicorn gives clients a second to take their close frame. On a busy machine, or
+# Our class for uvicorn gives clients one second to read their close frame. On a busy machine, or
 # behind the proxy, a few may be too late.
 UVICORN_PATIENCE = 1.0
 MAY_BE_LATE = 0.05
@@ -77,8 +77,8 @@ MAY_BE_LATE = 0.05
 SETTINGS = {
     "deflate": True,
     "max_message_size": MIB,
-    "open_timeout": 30.0,  # a busy machine is no fault of the server's
-    # A server that stops waits for its deaf clients as long as it may.
+    "open_timeout": 30.0,  # a busy machine is not the server's fault
+    # A server that stops waits for clients that do not read until its timeout.
     "close_timeout": min(5.0, SECONDS / 15),
     "ping_interval": 3.0,
     "ping_timeout": 20.0,
@@ -91,12 +91,12 @@ class Served:
 
     Attributes:
         quiet: the quiet points of each life: medians of rss, fds and tasks.
-        stopped: when it was not there, in the clients' time.
-        ledgers: what it had answered to those that it stopped on.
-        peak: the most memory it had, in bytes.
-        stopped_on: how many honest clients it stopped on.
-        late: how many of them had not taken what was theirs when it lost patience.
-        leaving: whether it is stopping, or not there yet.
+        stopped: when it was not running, in the clients' time.
+        ledgers: what it had answered to the clients that it had when it stopped.
+        peak: its peak memory, in bytes.
+        stopped_on: how many honest clients it had when it stopped.
+        late: how many of them had not read everything when it gave up.
+        leaving: whether it is stopping, or not running yet.
     """
 
     style: str
@@ -138,7 +138,7 @@ class Soak:
 
     def fail(self, text: str) -> None:
         self.failures.append(text)
-        # A fault shows on many connections: not each of them is told.
+        # A fault shows on many connections; not each one is reported.
         if len(self.failures) <= 30:
             self.say(f"FAILED: {text}")
 
@@ -193,7 +193,7 @@ class Soak:
 
     def run_phase(self, phase: int, phases: int) -> None:
         begin = time.monotonic()
-        # Draining and looking take some of it.
+        # Draining and measuring take some of it.
         seconds = SECONDS / phases
         planned = self.start + SECONDS * (phase + 1) / phases - min(8.0, seconds / 3)
         end = max(planned, begin + seconds / 2)
@@ -209,7 +209,7 @@ class Soak:
         self.match_ends()
 
     def watch(self, until: float) -> None:
-        """Let it run; see that nobody dies."""
+        """Let it run; check that no process dies."""
         while True:
             for load in self.loads:
                 self.hear(load.lines())
@@ -241,8 +241,8 @@ class Soak:
             jobs = []
             for number, server in enumerate(self.servers):
                 if server.style == "uvicorn":
-                    # It overlooks connections that it accepts in the moment when it stops: they
-                    # stay until it cancels their tasks. That is not about our class.
+                    # It overlooks connections that it accepts while it stops; they stay until it
+                    # cancels their tasks. That is not due to our class.
                     self.tell_loads(f"avoid {number}")
                     self.watch(time.monotonic() + AVOID_SECONDS)
                 server.leaving = True
@@ -260,7 +260,7 @@ class Soak:
             load.tell(command)
 
     def restart(self, server: Served) -> None:
-        """Stop it as an operator does, and start it again where it was."""
+        """Stop it like an operator, and restart it on the same port."""
         stopped = time.monotonic()
         server.peak = max(server.peak, peak_memory(server.child.pid))
         old = server.child
@@ -306,7 +306,7 @@ class Soak:
         self.say(f"quiet after phase {phase + 1}: {' | '.join(told)}")
 
     def match_ends(self) -> None:
-        """Hold what honest clients tell against when and on whom the servers stopped."""
+        """Compare the reports of honest clients to when, and on whom, the servers stopped."""
         for end in self.ends:
             server = self.servers[end["server"]]
             name, code = f"{end['kind']} {end['name']}", end["code"]
@@ -346,7 +346,7 @@ class Soak:
         self.unopened.clear()
 
     def was_stopping(self, server: Served, event: dict[str, Any]) -> bool:
-        # What happened meanwhile is told a bit later.
+        # What happened meanwhile is reported a little later.
         return any(start <= event["at"] <= end + 2.0 for start, end in server.stopped)
 
     def check_complaints(self, child: Child) -> None:

@@ -16,13 +16,17 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from fastws import codec
 
-# For CPUs that are programs: --hypothesis-profile=emulated
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# For emulated CPUs: --hypothesis-profile=emulated
 settings.register_profile(
     "emulated", max_examples=10, deadline=None, suppress_health_check=list(HealthCheck)
 )
@@ -30,8 +34,8 @@ settings.register_profile(
 HERE = Path(__file__).parent
 MODULES = ("masking", "utf8", "frames", "messages", "connection", "hot")
 
-# A shell that runs the tests in the background ignores SIGINT for them, and their child
-# processes would inherit that; some of the tests are about Ctrl-C.
+# A shell ignores SIGINT for what it runs in the background, and child processes of the tests
+# would inherit that; some of the tests are about Ctrl-C.
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     and threading.current_thread() is threading.main_thread()
@@ -57,7 +61,7 @@ else:
 if find_spec("_interpreters") is None and find_spec("_xxsubinterpreters") is None:
     collect_ignore += ["test_subinterpreters.py"]  # PyPy has none
 
-# These test the checkout, or what there is around the package: a browser, Node, hosts.
+# These test the checkout, or need more than the package: a browser, Node, hosts.
 AROUND = {"browser", "conformance", "integrations", "node"}
 AROUND |= {"test_cli_run.py", "test_examples.py", "test_fuzz_targets.py", "test_packaging.py"}
 AROUND |= {"test_sources.py", "test_versions.py", "test_wheels.py"}
@@ -78,9 +82,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(autouse=True)
 def no_gil() -> None:
-    """A free-threaded Python gets its GIL back for good when a module needs that."""
+    """A free-threaded Python enables its GIL permanently if a module needs it."""
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         assert not sys._is_gil_enabled()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def closed_pipe() -> Iterator[int]:
+    """The write end of a pipe whose read end is closed."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
 
 
 @pytest.fixture(params=TWINS, ids=lambda twin: twin.name, scope="session")

@@ -2,7 +2,7 @@
 
     python tests/lowest.py [extra ...]
 
-This file knows what pyproject.toml says, and no version of its own. It needs `packaging`.
+This file reads pyproject.toml, and contains no versions itself. It needs `packaging`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 def read() -> dict[str, Any]:
-    """Return what pyproject.toml says."""
+    """Return the contents of pyproject.toml."""
     return tomllib.loads(PYPROJECT.read_text("utf-8"))
 
 
 def requirements(*extras: str) -> list[Requirement]:
-    """Return what building, running and these extras require; extras of extras are followed."""
+    """Return the requirements for building, running and these extras, including nested extras."""
     pyproject = read()
     project = pyproject["project"]
     found = [Requirement(text) for text in pyproject["build-system"]["requires"]]
@@ -48,7 +48,7 @@ def lower_bound(requirement: Requirement) -> Version:
     """Return the oldest version that a requirement allows.
 
     Raises:
-        ValueError: if it does not say.
+        ValueError: if the requirement has no lower bound.
     """
     bounds = [Version(part.version) for part in requirement.specifier if part.operator == ">="]
     if len(bounds) != 1:
@@ -57,7 +57,7 @@ def lower_bound(requirement: Requirement) -> Version:
 
 
 def constraints(*extras: str) -> list[str]:
-    """Return a constraint for each requirement; of several bounds for one, the highest."""
+    """Return a constraint for each requirement: the highest one if there are several bounds."""
     lowest: dict[str, Version] = {}
     for requirement in requirements(*extras):
         bound = lower_bound(requirement)

@@ -1,6 +1,6 @@
-"""fastws.capi, as another Cython project has it: compiled against what is installed.
+"""fastws.capi as another Cython project uses it: compiled against the installed package.
 
-What comes out is held against the Python API. tests/capi_consumer is that other project.
+The results are compared to the Python API. tests/capi_consumer is that other project.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ setup(
 )
 """
 README = (HERE.parent / "README.md").read_text("utf-8")
-# A change of these is one of the interface that consumers were compiled against: all of them
-# have to be compiled anew, so CHANGELOG.md has to say it.
+# If these change, so does the interface that consumers were compiled against. They all must be
+# recompiled, and CHANGELOG.md must say so.
 SIGNATURES = {
     "append": "Py_ssize_t (fastws_MessageEncoder *, PyObject *, uint8_t const *)",
     "append_frame": (
@@ -67,14 +67,14 @@ SIGNATURES = {
     "take_buffers": "PyObject *(fastws_MessageEncoder *)",
     "write_header": "int (uint8_t *, uint8_t, uint64_t, uint8_t const *)",
 }
-# Of FrameHeader: its size, and where its fields are. If it changes, so does the number in its
-# name, by which compiled consumers know it.
+# The size of FrameHeader and the offsets of its fields. If they change, the number in its name
+# must change too, because compiled consumers identify it by that.
 LAYOUT = (24, 0, 8, 12, 16)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the other project, compiled."""
+    """The directory of the other project, compiled."""
     folder = tmp_path_factory.mktemp("consumer")
     shutil.copy(HERE / "capi_consumer" / "consumer.pyx", folder)
     (folder / "setup.py").write_text(SETUP)

@@ -56,7 +56,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
 def connect(url: str, **options):
-    # `proxy`: whatever the environment says, nothing here leaves the machine.
+    # `proxy`: whatever the environment says, the tests connect to nothing else.
     return websockets_connect(url, proxy=None, open_timeout=TIMEOUT, **options)
 
 
@@ -73,7 +73,7 @@ def ca() -> trustme.CA:
 
 @pytest.fixture(scope="module")
 def certificate(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """The files of a certificate for localhost and its key."""
+    """The files of a certificate for localhost and of its key."""
     folder = tmp_path_factory.mktemp("certificate")
     issued = ca.issue_cert("localhost", "127.0.0.1")
     issued.private_key_pem.write_to_path(folder / "key.pem")
@@ -151,14 +151,6 @@ def test_usage_errors(args, capsys):
         main(args)
     assert exit_info.value.code == 2
     assert "usage: fastws" in capsys.readouterr().err
-
-
-@pytest.fixture
-def closed_pipe():
-    reader, writer = os.pipe()
-    os.close(reader)
-    yield writer
-    os.close(writer)
 
 
 @posix
@@ -279,7 +271,7 @@ def test_page(server):
     assert "new WebSocket(" in page
     assert "innerHTML" not in page
     assert not re.findall(r"(?:src|href)=.https?:", page)
-    # The policy lets run what the page is made of, and nothing else.
+    # The policy allows what the page consists of, and nothing else.
     policy = dict(
         directive.split(" ", 1)
         for directive in response.headers["Content-Security-Policy"].split("; ")
@@ -330,8 +322,8 @@ def test_tls(certificate, ca):
         assert server.url.startswith("wss://127.0.0.1:")
         assert server.http.startswith("https://127.0.0.1:")
 
-        # Not the client with threads: two of them in one TLS connection lose a message now and
-        # then, to any server.
+        # Not the client with threads: if two of them use one TLS connection, a message is lost now
+        # and then, with any server.
         async def talk() -> None:
             async with websockets.connect(server.url, ssl=context, proxy=None) as ws:
                 await ws.send("secret")
@@ -357,7 +349,7 @@ def test_tls_with_all_in_one_file(certificate, tmp_path):
 
 
 def failure(capsys, *args: str) -> tuple[int, str]:
-    """Run a command that fails; return its status and its one line."""
+    """Run a command that fails; return its status and the only line of its output."""
     status = main(list(args))
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -377,7 +369,7 @@ def test_port_in_use(server):
 def test_address_of_another_machine(options, port):
     result = run_fastws("echo", "--host", "192.0.2.1", "--port", str(port), *options)
     assert (result.returncode, result.stdout) == (1, "")
-    # Then, in asyncio's words or the system's, why.
+    # What follows is the reason, in the words of asyncio or the system.
     assert result.stderr.startswith(f"fastws echo: cannot listen on 192.0.2.1 port {port}: ")
     assert result.stderr.count("\n") == 1
 
@@ -433,7 +425,7 @@ def test_no_uvloop(capsys, monkeypatch):
 
 
 def workers_of(server: Echo) -> list[int]:
-    """The worker processes: the children that run our code; one is multiprocessing's tracker."""
+    """The worker processes: the children that run our code. (One child is multiprocessing's.)"""
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
     return [
         int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -476,7 +468,7 @@ def test_workers(options, port):
 @posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_ends_workers_in_order(number, port):
-    # What a terminal's Ctrl-C does; the workers must not take it for two.
+    # What Ctrl-C does in a terminal; the workers must not see it as two signals.
     with Echo("--workers", "2", port=port) as server, connect(server.url) as ws:
         os.killpg(server.pid, number)
         status = server.wait()
@@ -488,7 +480,7 @@ def test_a_signal_to_all_processes_ends_workers_in_order(number, port):
 
 
 def wait_for_workers(server: Echo, count: int, gone: set[int]) -> list[int]:
-    """Wait until there are so many, and none of those; return them."""
+    """Wait until there are `count` workers, none of them in `gone`; return them."""
     deadline = time.monotonic() + TIMEOUT
     while True:
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -509,14 +501,14 @@ def test_a_worker_that_dies_is_replaced(number, port):
         os.kill(first[1], number)
         second = wait_for_workers(server, 3, {first[1]})
         (replacement,) = set(second) - set(first)
-        # Those of the others go on; there are some, as good as certainly.
+        # The clients of the other workers go on; almost certainly there are some.
         alive = []
         for ws in clients:
             with suppress(websockets.ConnectionClosed):
                 ws.send("x")
                 alive.append(ws.recv(TIMEOUT))
         assert alive
-        # One that dies again and again is given time.
+        # A worker that dies again and again is restarted after a delay.
         os.kill(replacement, signal.SIGKILL)
         third = wait_for_workers(server, 3, {replacement})
         stack.enter_context(connect(server.url)).send("x")
@@ -537,7 +529,7 @@ def test_a_signal_while_a_worker_is_to_be_replaced(number, port):
     with Echo("--workers", "2", port=port) as server:
         gone = set()
         for _ in range(3):
-            # The third is waited for.
+            # There is a delay before the third.
             (worker, other) = wait_for_workers(server, 2, gone)
             os.kill(worker, signal.SIGKILL)
             gone.add(worker)
@@ -647,7 +639,7 @@ def test_close_command(server, line, closed):
 
 
 def test_large_input(tmp_path):
-    """More than all buffers on the way hold, so that both directions have to wait."""
+    """More data than all buffers on the way hold, so that both directions have to wait."""
     lines = "".join(f"{number} {'x' * 1000}\n" for number in range(20_000))
     path = tmp_path / "lines"
     path.write_text(lines)
@@ -693,7 +685,7 @@ def test_what_arrives_is_printed():
         assert client.errors == "closed: 1000 normal_closure: that was all\n"
 
 
-# What a terminal would obey or not show, and how it is shown there.
+# What a terminal would interpret or not show, and how it is displayed instead.
 STRANGE = (
     "\x00\x07\x08\x0b\r\x1b]52;c;cm0gLXJm\x07\x1b[2J\x7f\x80\x90\x9b2J\x9c\x9d0;title\x9c"
     "\xad\u061c\u200b\u200e\u2028\u2029\u202e\u2066\u2069\u3164\ufeff\U000e0041\U000e0100\ufff9"
@@ -860,7 +852,7 @@ def test_interrupt():
 
     with Background(greet) as server, Fastws("connect", server.url) as client:
         assert client.line() == "ready"
-        # With its standard input open and nothing to read from it.
+        # Its standard input is open, with nothing to read.
         assert client.stop(signal.SIGINT) == 0
         assert client.errors == "closed: 1000 normal_closure\n"
         assert done.wait(TIMEOUT)
@@ -894,7 +886,7 @@ def test_terminal(terminal, server, ending):
     client.expect("no such command")
     client.type(ending)
     client.expect("closed: 1000 normal_closure")
-    # Who types may mistype.
+    # Users mistype.
     assert client.wait() == 0
 
 
@@ -945,7 +937,7 @@ def test_a_terminal_obeys_nothing_of_a_response(terminal, command):
 
 
 class TalkingServer:
-    """Says the same to everyone who asks for anything."""
+    """Sends the same answer to every request."""
 
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
@@ -1000,7 +992,7 @@ def test_long_lines_are_taken_whole(terminal):
 
 @posix
 def test_what_is_pasted_at_once_is_taken_whole(terminal):
-    # Before there is a connection, and for a terminal that shows nothing for a while.
+    # Before the connection is open, and while the terminal shows nothing.
     received = []
 
     async def note(ws):
@@ -1039,7 +1031,7 @@ def test_lines_are_edited(terminal, server, typed, sent):
     client.type(f"{typed}\n")
     shown = sent.replace("\x1b", r"\x1b").replace("\x01", r"\x01")
     client.expect(f"< {shown}\r\n")
-    # What is typed is shown, and nothing of it obeyed, but for the erasing.
+    # Typed characters are shown and not interpreted, except for erasing.
     assert not re.search("[\x00-\x07\x0b\x0e-\x1f\x7f]", client.before)
     client.type("\x04")
     assert client.wait() == 0
@@ -1166,13 +1158,13 @@ class Terminal:
 
     def __init__(self, *args: str, setup: str = "", shell: bool = False) -> None:
         self._seen = ""
-        self.before = ""  # what came before that which was expected last
-        # What is typed and what is printed may meet in the middle of a character.
+        self.before = ""  # the output before the text that was expected last
+        # Input and output may be interleaved in the middle of a character.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._fd, terminal = os.openpty()
-        # Open as long as we are, so that its settings can be seen after the end.
+        # Keep it open, so that its settings can be read after the end.
         self._terminal = terminal
-        # os.login_tty() in the words of PyPy, which has none.
+        # os.login_tty(), which PyPy does not have.
         code = (
             "import fcntl, os, sys, termios, tty; os.setsid();"
             "fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
@@ -1203,7 +1195,7 @@ class Terminal:
             time.sleep(0.01)
 
     def type(self, text: str) -> None:
-        """Type, and read what is shown meanwhile, as terminals do."""
+        """Type, and read the output meanwhile, as terminals do."""
         data = text.encode()
         while data:
             self._read_what_is_there()
@@ -1212,7 +1204,7 @@ class Terminal:
                 data = data[os.write(self._fd, data[:1024]) :]
 
     def type_blindly(self, text: str) -> None:
-        """Type, and do not look."""
+        """Type, and do not read the output."""
         data = text.encode()
         while data:
             data = data[os.write(self._fd, data) :]
@@ -1230,7 +1222,7 @@ class Terminal:
         self.before, _, self._seen = self._seen.partition(text)
 
     def expect_end(self) -> None:
-        """Take the rest as what came before."""
+        """Read the rest of the output into `before`."""
         self._read_what_is_there()
         self.before, self._seen = self._seen, ""
 

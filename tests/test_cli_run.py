@@ -1,4 +1,4 @@
-"""`fastws run`: programs that know nothing of fastws, and run with it."""
+"""`fastws run`: programs that know nothing about fastws, and run with it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .tools import FASTWS, TIMEOUT, Program, free_port, run
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork are POSIX's")
 
-# Tells what it is, like any program that is run with fastws might.
+# Prints how it was started, as any program that is run with fastws might.
 REPORT = """
 import json, os, sys
 import fastws.integrations
@@ -64,7 +64,7 @@ def told(folder: Path, *args: str, **options: Any) -> Any:
 
 
 def in_place(name: str = "wsproto") -> str:
-    """What is said of a host, up to what is replaced."""
+    """What is printed about a host, except for what is replaced."""
     kernel, twin = fastws.kernel, fastws.implementation
     return (
         f"fastws run: {name} {version(name)} with fastws {fastws.__version__}, "
@@ -101,7 +101,7 @@ def test_runs_console_scripts(folder: Path) -> None:
     environ = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
     report = told(folder, "--with", "wsproto", "--", "tell-me", "-x", env=environ)
     assert (report["installed"], report["argv"]) == (["wsproto"], [str(script), "-x"])
-    # This is how pip writes it if the path is long.
+    # pip writes it like this if the path is long.
     script.write_text(f"#!/bin/sh\n'''exec' \"{sys.executable}\" \"$0\" \"$@\"\n' '''\n{PRINT}")
     assert told(folder, "--with", "wsproto", "tell-me", env=environ)["installed"] == ["wsproto"]
 
@@ -189,7 +189,7 @@ NEVER = "fastws run: wsproto was never imported, so fastws did nothing there\n"
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_gets_the_signals_as_without(folder: Path, number: signal.Signals) -> None:
     (folder / "waits.py").write_text(
-        # A signal that comes just before a sleep is heeded after it.
+        # A signal that arrives just before a sleep is handled after it.
         "import os, time\nprint(os.getpid(), flush=True)\nfor _ in range(1200): time.sleep(0.05)\n"
     )
     statuses = []
@@ -210,7 +210,7 @@ def test_runs_the_sitecustomize_that_is_there(folder: Path) -> None:
     )
     result = fastws_run(folder, "--quiet", "--with", "wsproto", "shows.py", env=environ)
     theirs = str(folder / "site" / "sitecustomize.py")
-    # That of the process of `fastws run` itself, and that of the program.
+    # The one of the `fastws run` process itself, and the one of the program.
     first, *lines = result.stdout.splitlines()
     assert first == f"theirs: sitecustomize {theirs}"
     assert lines == [first, f"{theirs} ['wsproto']"]
@@ -262,7 +262,7 @@ def test_reaches_other_processes_of_this_python_only(folder: Path) -> None:
     assert told(folder, "--with", "wsproto", "starts.py", "/other")["installed"] == []
 
 
-# What a program imports, and whether it runs with fastws then.
+# What a program imports, and whether it then runs with fastws.
 IMPORTS = """
 import importlib, sys
 for name in sys.argv[1:]:
@@ -364,7 +364,7 @@ print(result.returncode, result.stdout, result.stderr)
 
 @pytest.fixture
 def ends(folder: Path, tmp_path: Path) -> Any:
-    """Run a Python under a program; return what came of it."""
+    """Run a Python under a program; return the outcome."""
 
     def run_child(environ: dict[str, str], *python: str) -> str:
         (folder / "child.py").write_text(CHILD)
@@ -399,7 +399,7 @@ def test_a_child_without_fastws(ends: Any, folder: Path) -> None:
     startup = str(Path(hook.__file__).parent)
     path = os.pathsep.join([startup, str(folder / "shadow")])
     assert ends({"PYTHONPATH": path}) == "0 alive \n"
-    # One that uses the host does without.
+    # A program that uses the host runs without fastws.
     (folder / "child.py").write_text(CHILD)
     code = CHILD.replace("import sys; sys", "import wsproto.connection, sys; sys")
     (folder / "uses.py").write_text(code)
@@ -436,7 +436,7 @@ def test_a_child_with_other_settings(ends: Any, setting: dict[str, str]) -> None
 
 
 def other_pythons() -> list[str]:
-    """Those of this machine that are not of our environment; one at least."""
+    """The Pythons on this machine that are outside our environment; at least one."""
     names = ("python2.7", "python3.6", "python3.12", "python3.13", "pypy3")
     found = {sys._base_executable}
     for name in names:
@@ -456,7 +456,7 @@ def test_a_child_of_another_python(ends: Any, python: str) -> None:
 def test_any_python_can_read_it() -> None:
     source = Path(hook.__file__).with_name("sitecustomize.py").read_text()
     tree = ast.parse(source, feature_version=(3, 4))
-    # What Python 2 has not.
+    # Not in Python 2.
     assert not [node for node in ast.walk(tree) if isinstance(node, (ast.JoinedStr, ast.AnnAssign))]
     assert "__future__" not in source
 
@@ -469,14 +469,14 @@ def test_runs_their_customizations_in_other_pythons(ends: Any, folder: Path) -> 
     startup = str(Path(hook.__file__).parent)
     path = os.pathsep.join([startup, str(folder / "site")])
     python = Path(sys.base_prefix) / "bin" / "python3"
-    # An environment of its own has no place for the user's.
+    # A virtual environment does not use the user's site-packages.
     environ = {"PYTHONPATH": path}
     assert ends(environ, str(python)) == "0 sitecustomize usercustomize alive \n"
     assert ends(environ) == "0 sitecustomize alive \n"
 
 
 def test_a_host_that_turns_out_to_be_another(folder: Path) -> None:
-    """The program has one of its own, and fastws leaves that alone."""
+    """The program has its own, and fastws leaves that alone."""
     (folder / "vendored").mkdir()
     (folder / "vendored" / "wsproto.py").write_text("connection = None\n")
     (folder / "vendors.py").write_text(

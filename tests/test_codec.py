@@ -1,4 +1,4 @@
-"""Holds `codec` to its choice of a twin (DESIGN.md §2), each time in a fresh interpreter."""
+"""Tests how `codec` chooses a twin (DESIGN.md §2), each time in a fresh interpreter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 COMPILED = find_spec("fastws._c.messages") is not None
 
-# What a source distribution without its extension looks like.
+# Like a source distribution without its extension.
 HIDE = """
 import sys
 

@@ -1,4 +1,4 @@
-"""Tests of `Connection`: two of them talk through bytes, or one is fed what a peer would send."""
+"""Tests of `Connection`: two exchange bytes, or one is fed what a peer would send."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def other(role: Role) -> Role:
 
 
 def from_peer(of: Connection, opcode: int, payload: bytes = b"", **options: bool) -> bytes:
-    """Write a frame as the peer of a connection would."""
+    """Write a frame like the peer of a connection."""
     key = KEY if of.role is SERVER else None
     return encode_frame(opcode, payload, key=key, **options)
 
@@ -220,7 +220,7 @@ def test_what_came_before_the_close_frame_can_be_answered(role, ending, code):
     connection = Connection(role)
     data = from_peer(connection, Opcode.TEXT, b"x") + from_peer(connection, Opcode.CLOSE, ending)
     assert connection.receive_data(data)[0] == "x"
-    # This is what it will end with; close() and more data change nothing about it.
+    # The connection will end with this; close() and more data do not change it.
     assert connection.close_code == code
     assert connection.receive_data(from_peer(connection, Opcode.PING)) == []
     connection.close(4999, "mine")
@@ -265,7 +265,7 @@ def test_nothing_is_sent_after_a_close_frame(role):
     ):
         with pytest.raises(ConnectionClosed) as info:
             call()
-        assert (info.value.code, info.value.reason) == (4000, "bye")  # ours; there is no other
+        assert (info.value.code, info.value.reason) == (4000, "bye")  # ours; there is no other code
     connection.receive_data(from_peer(connection, Opcode.CLOSE, b"\x0f\xa1theirs"))
     with pytest.raises(ConnectionClosed) as info:
         connection.send("x")
@@ -307,7 +307,7 @@ def test_the_end_of_the_stream_without_a_close_frame_is_1006(role):
 
 @roles
 def test_what_was_queued_can_be_sent_after_the_end_of_the_stream(role):
-    """The peer may have shut down only its writing side."""
+    """The peer may have shut down its writing side only."""
     connection = Connection(role)
     connection.receive_data(from_peer(connection, Opcode.PING, b"there?"))
     connection.send("answer")
@@ -587,7 +587,7 @@ def test_large_messages_are_not_copied():
 
 def sent_keys(connection: Connection, count: int) -> list[bytes]:
     for _ in range(count):
-        connection.send(b"\0" * 4)  # masked, these are the key
+        connection.send(b"\0" * 4)  # when masked, zeros become the key
     data = connection.data_to_send()
     return [data[i + 2 : i + 6] for i in range(0, len(data), 10)]
 
@@ -595,7 +595,7 @@ def sent_keys(connection: Connection, count: int) -> list[bytes]:
 def test_a_client_masks_every_frame_with_a_key_of_its_own():
     client, server = pair(CLIENT)
     keys = sent_keys(client, 5000)
-    # 5000 of 2**32 share one in 350 runs; two such pairs do not happen.
+    # Among 5000 of 2**32 keys, two are equal in one of 350 runs; two such pairs do not happen.
     assert len(set(keys)) >= 4999
     client.send("a", fin=False)
     client.continuation("b")
@@ -631,7 +631,7 @@ def test_keys_are_drawn_from_the_operating_system(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")
-# pytest-xdist has threads; this child needs none of their locks.
+# pytest-xdist has threads, but this child needs none of their locks.
 @pytest.mark.filterwarnings("ignore:.*is multi-threaded:DeprecationWarning")
 def test_a_forked_child_draws_keys_of_its_own():
     sent_keys(Connection(CLIENT), 1)  # the pool is not empty

@@ -1,6 +1,6 @@
-"""Holds `deflate`, and what the decoders of both twins do with it, to RFC 7692.
+"""Tests `deflate`, and its use in the decoders of both twins, against RFC 7692.
 
-Every backend that is installed is tested; under CI one that is missing is an error.
+Every installed backend is tested; in CI, a missing one is an error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 import zlib
-from dataclasses import replace
 from importlib import import_module
 from itertools import cycle, product
 from operator import xor
@@ -39,12 +38,12 @@ from fastws.rules import max_compressed
 from fastws.spec import Role
 
 from .tools import traced
+from .wire import FLUSHED, agreement, compressed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MIB = 1 << 20
-FLUSHED = b"\x00\x00\xff\xff"
 Z_FIXED = 4  # PyPy's zlib has no name for it.
 MODULES = {"zlib": "zlib", "zlib-ng": "zlib_ng.zlib_ng", "isal": "isal.isal_zlib"}
 LEVELS = {"zlib": (0, 1, 6, 9), "zlib-ng": (0, 1, 2, 6, 9), "isal": (0, 1, 2, 3)}
@@ -67,31 +66,8 @@ def backend(request: pytest.FixtureRequest) -> str:
     return name
 
 
-def agreement(backend: str = "zlib", **changes: Any) -> Agreement:
-    """An agreement on all that is allowed, but for these changes."""
-    of_agreement = Agreement.__dataclass_fields__
-    config = {name: changes.pop(name) for name in list(changes) if name not in of_agreement}
-    agreed = Agreement(
-        role=Role.SERVER,
-        config=PerMessageDeflate(backend=backend, **config),
-        context_takeover=True,
-        peer_context_takeover=True,
-        max_window_bits=15,
-        peer_max_window_bits=15,
-    )
-    return replace(agreed, **changes)
-
-
-def compressed(
-    data: bytes, flush: int = zlib.Z_SYNC_FLUSH, level: int = 6, strategy: int = 0, mem: int = 8
-) -> bytes:
-    """What a peer makes of a message of its own."""
-    stream = zlib.compressobj(level, zlib.DEFLATED, -15, mem, strategy)
-    return (stream.compress(data) + stream.flush(flush)).removesuffix(FLUSHED)
-
-
 def bomb(size: int, byte: bytes = b"\x00") -> bytes:
-    """A message of `size` bytes, a multiple of 1 MiB, in about a thousandth of that."""
+    """A message of `size` bytes, a multiple of 1 MiB, compressed to about a thousandth."""
     stream = zlib.compressobj(9, zlib.DEFLATED, -15)
     unit = stream.compress(byte * MIB) + stream.flush(zlib.Z_FULL_FLUSH)
     return (unit * (size // MIB)).removesuffix(FLUSHED)
@@ -108,7 +84,7 @@ def cut(data: bytes, size: int) -> list[bytes]:
 def inflate(
     inflater: Inflater, payload: bytes, budget: int | None = None, piece: int | None = None
 ) -> bytes:
-    """Inflate a whole message, given in pieces of this size; not further than it may grow."""
+    """Inflate a whole message, in pieces of this size, within the room."""
     pieces = cut(payload, piece or max(len(payload), 1))
     result = b""
     for number, data in enumerate(pieces, 1):
@@ -182,7 +158,7 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
 def serve(offers: str, **config: Any) -> tuple[str, Agreement | None]:
-    """The server's answer to offers, and what it agreed on."""
+    """Return the server's answer to offers, and what it agreed on."""
     handshake = ServerHandshake(extensions=[PerMessageDeflate(**config)])
     lines = [
         "GET / HTTP/1.1",
@@ -233,13 +209,13 @@ SMALL = {"max_window_bits": 11, "peer_max_window_bits": 10}
 @pytest.mark.parametrize(
     ("config", "offer", "answer", "agreed"),
     [
-        # Nothing asked: that our window is smaller is our own affair.
+        # Nothing is asked for: the client need not know that our window is smaller.
         ({}, "", "", (True, True, 12, 15)),
         (WIDE, "", "", (True, True, 15, 15)),
         # A client that does not offer to use a smaller window is not asked to.
         (SMALL, "", "", (True, True, 11, 15)),
         (SMALL, "client_max_window_bits", "client_max_window_bits=10", (True, True, 11, 10)),
-        # With a value, the client says what it will use; not all do so unless it is confirmed.
+        # With a value, the client says what it will use; not every client does so unconfirmed.
         (WIDE, "client_max_window_bits", "", (True, True, 15, 15)),
         (WIDE, "client_max_window_bits=15", "", (True, True, 15, 15)),
         (WIDE, "client_max_window_bits=9", "client_max_window_bits=9", (True, True, 15, 9)),
@@ -251,7 +227,7 @@ SMALL = {"max_window_bits": 11, "peer_max_window_bits": 10}
             (True, True, 11, 10),
         ),
         (SMALL, "client_max_window_bits=9", "client_max_window_bits=9", (True, True, 11, 9)),
-        # What is asked of our window is confirmed as it was asked, though we may use less.
+        # A requested window is confirmed as requested, although we may use a smaller one.
         (WIDE, "server_max_window_bits=15", "server_max_window_bits=15", (True, True, 15, 15)),
         (WIDE, "server_max_window_bits=9", "server_max_window_bits=9", (True, True, 9, 15)),
         (SMALL, "server_max_window_bits=10", "server_max_window_bits=10", (True, True, 10, 15)),
@@ -262,7 +238,7 @@ SMALL = {"max_window_bits": 11, "peer_max_window_bits": 10}
         # Context takeover
         (WIDE, "server_no_context_takeover", "server_no_context_takeover", (False, True, 15, 15)),
         (WIDE, "client_no_context_takeover", "client_no_context_takeover", (True, False, 15, 15)),
-        # ... which we can forgo without a word.
+        # ... which we can forgo without saying so.
         (WIDE | {"context_takeover": False}, "", "", (False, True, 15, 15)),
         (
             WIDE | {"context_takeover": False},
@@ -276,7 +252,7 @@ SMALL = {"max_window_bits": 11, "peer_max_window_bits": 10}
             "client_no_context_takeover",
             (True, False, 15, 15),
         ),
-        # All at once, in an order of its own
+        # All at once, in another order
         (
             {},
             (
@@ -292,7 +268,7 @@ SMALL = {"max_window_bits": 11, "peer_max_window_bits": 10}
         # RFC 6455 §9.1: a value may be quoted.
         (WIDE, 'server_max_window_bits="10"', "server_max_window_bits=10", (True, True, 10, 15)),
         (WIDE, r'client_max_window_bits="\9"', "client_max_window_bits=9", (True, True, 15, 9)),
-        # §7.1: decline what has a parameter unknown, with a bad value, or twice.
+        # §7.1: decline an offer if a parameter is unknown, has a bad value, or appears twice.
         *(
             ({}, bad, None, None)
             for bad in [
@@ -323,7 +299,7 @@ def test_server_answers_an_offer(
     offers = "permessage-deflate" + (offer and f"; {offer}")
     assert serve(offers, **config) == (answer or "", serve(offers, **config)[1])
     assert terms(serve(offers, **config)[1]) == agreed
-    # §5.1: a declined offer does not stand in the way of the next one.
+    # §5.1: declining an offer does not affect the next one.
     fallback = "permessage-deflate; client_no_context_takeover"
     if agreed is None:
         parameters, taken = serve(f"{offers}, {fallback}", **config)
@@ -358,7 +334,7 @@ def test_server_refuses_a_request_whose_offer_is_no_list(value: str) -> None:
 @pytest.mark.parametrize(
     ("config", "offers"),
     [
-        # Whatever the server answers, we can refer back less far.
+        # Whatever the server answers, we can use a smaller window.
         ({}, "permessage-deflate; client_max_window_bits"),
         (WIDE, "permessage-deflate; client_max_window_bits"),
         (
@@ -383,7 +359,7 @@ def test_client_offers(config: dict[str, Any], offers: str) -> None:
 
 
 def connect(answer: str, **config: Any) -> Agreement | None:
-    """What a client agrees on when it gets this answer."""
+    """Return what a client agrees on if it gets this answer."""
     handshake = ClientHandshake(
         "ws://h", key=b"the sample nonce", extensions=[PerMessageDeflate(**config)]
     )
@@ -414,7 +390,7 @@ def connect(answer: str, **config: Any) -> Agreement | None:
         (WIDE, "server_max_window_bits=8", (True, True, 15, 8)),
         (SMALL, "server_max_window_bits=10", (True, True, 11, 10)),
         (WIDE, "server_no_context_takeover", (True, False, 15, 15)),
-        # It may ask of us what we said we could do.
+        # It may ask us for what we offered.
         (WIDE, "client_no_context_takeover", (False, True, 15, 15)),
         (WIDE, "client_max_window_bits=15", (True, True, 15, 15)),
         (WIDE, 'client_max_window_bits="9"', (True, True, 9, 15)),
@@ -425,9 +401,9 @@ def connect(answer: str, **config: Any) -> Agreement | None:
         ({}, "client_max_window_bits=13", (True, True, 12, 15)),
         ({}, "client_max_window_bits=15", (True, True, 12, 15)),
         (SMALL, "client_max_window_bits=12; server_max_window_bits=10", (True, True, 11, 10)),
-        # It need not confirm what we do without being asked.
+        # It need not confirm what we do unasked.
         ({"context_takeover": False}, "", (False, True, 12, 15)),
-        # The answer to our second offer, in which the server's window is its own affair.
+        # The answer to our second offer, which leaves the window to the server.
         (SMALL, "", (True, True, 11, 15)),
         (SMALL, "server_max_window_bits=14", (True, True, 11, 14)),
         (
@@ -452,7 +428,7 @@ def test_client_takes_an_answer(
         # §7.1.2.2: never without a value.
         ({}, "client_max_window_bits"),
         (WIDE, "client_max_window_bits"),
-        # §7.1.1.1: what was asked for has to be confirmed.
+        # §7.1.1.1: the server must confirm what we asked for.
         ({"peer_context_takeover": False}, ""),
         ({"peer_context_takeover": False}, "client_no_context_takeover"),
         # §7.1: as in an offer
@@ -492,7 +468,7 @@ def test_client_goes_without_when_the_server_does() -> None:
 
 # Negotiation: what others say --------------------------------------------------------------------
 
-# What clients offer: by default, and as they can be told to.
+# What clients offer, by default and with options.
 OFFERS = {
     "Chrome, Edge, Node's ws, undici, Bun, .NET, websockets, Tornado, faye, Tomcat, Tyrus": (
         "permessage-deflate; client_max_window_bits",
@@ -564,10 +540,10 @@ OFFERS = {
 @pytest.mark.parametrize("who", OFFERS)
 @pytest.mark.parametrize("config", [{}, {"context_takeover": False}, WIDE], ids=str)
 def test_offers_that_are_met(who: str, config: dict[str, Any]) -> None:
-    """None of these clients can find in the answer what it did not ask for.
+    """No answer contains anything that the client did not ask for.
 
-    Netty refuses a window or the server's takeover that it did not ask for, and a window that
-    is another; nhooyr and gorilla know two parameters.
+    Netty refuses a window or a server's takeover that it did not ask for, and any other window;
+    nhooyr and gorilla know only two parameters.
     """
     offer, agreed = OFFERS[who]
     parameters, ours = serve(offer, **config)
@@ -586,13 +562,13 @@ def test_offers_that_are_met(who: str, config: dict[str, Any]) -> None:
     for name, value in answered:
         assert (name, value) in asked or (name, confirmed.get(name)) == (name, None)
         assert name in dict(asked)
-    # What is asked of a server has to be confirmed (§7.1.1.1, §7.1.2.1).
+    # A server must confirm what it is asked for (§7.1.1.1, §7.1.2.1).
     for name, value in asked:
         if name.startswith("server_"):
             assert (name, value) in answered
 
 
-# What servers answer to our offer: by default, and as they can be told to.
+# What servers answer to our offer, by default and with options.
 ANSWERS = {
     "most": ("permessage-deflate", (True, True, 12, 15)),
     "Node's ws with clientMaxWindowBits: 13": (
@@ -661,7 +637,7 @@ def test_answers_that_are_met(who: str) -> None:
 
 
 def test_a_window_smaller_than_agreed_is_one_that_the_peer_can_read() -> None:
-    """The peer keeps no more than was agreed on, and we refer back no farther."""
+    """The peer keeps only the window agreed on, and we refer back no farther."""
     agreed = connect("permessage-deflate; client_max_window_bits=13")
     assert agreed is not None
     deflater, stream = Deflater(agreed), zlib.decompressobj(-13)
@@ -686,12 +662,12 @@ def test_both_ends_agree_on_the_same(
 ) -> None:
     response, here = next(filter(None, map(server.accept_offer, client.offers())))
     there = client.accept_response(response)
-    # Neither does what the other does not expect.
+    # Neither end does anything that the other does not expect.
     assert here.context_takeover <= there.peer_context_takeover
     assert there.context_takeover <= here.peer_context_takeover
     assert here.max_window_bits <= there.peer_max_window_bits
     assert there.max_window_bits <= here.peer_max_window_bits
-    # Neither does more than it wanted, nor has to keep more than it wanted.
+    # Neither end does more, or has to keep more, than it wanted.
     assert here.max_window_bits <= server.max_window_bits
     assert there.max_window_bits <= client.max_window_bits
     assert here.peer_max_window_bits <= server.peer_max_window_bits
@@ -711,7 +687,7 @@ def test_client_that_may_use_256_bytes_only_cannot_compress() -> None:
     assert agreed is not None
     assert not Deflater(agreed).enabled
     assert Deflater(agreement(max_window_bits=9)).enabled
-    # What it receives is another matter.
+    # This does not apply to what it receives.
     assert inflate(Inflater(agreed), HELLO) == b"Hello"
     narrow = Inflater(agreement(peer_max_window_bits=8))
     assert inflate(narrow, HELLO) == b"Hello"
@@ -731,17 +707,17 @@ def test_client_that_may_use_256_bytes_only_cannot_compress() -> None:
         (["f2 48 05 00 00 00 ff ff ca c9 c9 07 00"], ["Hello"]),  # §7.2.3.5: two blocks
         (["00"], [""]),  # §7.2.3.6: the empty message
         (["00", "f2 48 cd c9 c9 07 00", "00", "f2 00 11 00 00"], ["", "Hello", "", "Hello"]),
-        # A final block without the byte that should follow it
+        # A final block without the byte that must follow it
         (["f3 48 cd c9 c9 07 00"], ["Hello"]),
         (["03 00"], [""]),
-        # Nothing at all, where §7.2.3.6 has a byte
+        # No bytes at all, instead of the one byte of §7.2.3.6
         (["", "f2 48 cd c9 c9 07 00", "", "", "f2 00 11 00 00"], ["", "Hello", "", "", "Hello"]),
-        # Final blocks in front of others, and messages after them
+        # Final blocks before others, and messages after them
         (["f3 48 cd c9 c9 07 00 f2 48 cd c9 c9 07 00"], ["HelloHello"]),
         (["03 00 03 00 00"], [""]),
         (["f3 48 cd c9 c9 07 00 00", "f2 48 cd c9 c9 07 00"] * 2, ["Hello"] * 4),
         (["f3 48 cd c9 c9 07 00", "f2 48 cd c9 c9 07 00", "f2 00 11 00 00"], ["Hello"] * 3),
-        # What §7.2.2 appends may be what a block lacks.
+        # The bytes that §7.2.2 appends may complete a block.
         (["00 04 00 fb ff"], ["\x00\x00\xff\xff"]),
         (["01 04 00 fb ff", "f2 48 cd c9 c9 07 00"], ["\x00\x00\xff\xff", "Hello"]),
     ],
@@ -778,9 +754,9 @@ BROKEN = {
 def inflate_broken(
     agreed: Agreement, message: bytes, budget: int | None = None, piece: int | None = None
 ) -> InvalidPayloadError:
-    """Inflate a message that ought not to be; return the error."""
+    """Inflate an invalid message; return the error."""
     inflater = Inflater(agreed)
-    # The streams of isal cannot be copied, to look at one's end: the next messages show it.
+    # isal's streams cannot be copied to check the end; the next messages show the error.
     late = agreed.config.backend == "isal" and agreed.peer_context_takeover
     messages = [message] * (4 if late else 1)
 
@@ -797,9 +773,9 @@ def inflate_broken(
 @pytest.mark.parametrize("takeover", [True, False])
 def test_broken_messages(backend: str, message: str, takeover: bool) -> None:
     agreed = agreement(backend, peer_context_takeover=takeover)
-    for piece, budget in product((None, 1), (None, 20, 1000)):
-        error = inflate_broken(agreed, bytes.fromhex(message), budget, piece)
-        # A context would have frames, and they the data.
+    for piece, room in product((None, 1), (None, 20, 1000)):
+        error = inflate_broken(agreed, bytes.fromhex(message), room, piece)
+        # A context would keep frames alive, and those the data.
         assert error.__context__ is None
 
 
@@ -808,8 +784,8 @@ def test_broken_messages(backend: str, message: str, takeover: bool) -> None:
 def test_message_that_ends_inside_a_block(backend: str, kind: str, takeover: bool) -> None:
     agreed = agreement(backend, peer_context_takeover=takeover)
     message = SINGLE_BLOCKS[kind]
-    # One byte of a stored block is an empty message, and what is appended at the end would
-    # make up for its last bytes.
+    # One byte of a stored block is an empty message, and the bytes appended at the end would
+    # replace its last bytes.
     for end in range(2, len(message) - 5) if kind == "stored" else range(1, len(message)):
         inflate_broken(agreed, message[:end])
 
@@ -832,7 +808,7 @@ def test_nothing_is_remembered_without_context_takeover(backend: str) -> None:
 
 
 def test_peer_cannot_refer_beyond_its_window() -> None:
-    """It would if it thought of another agreement; the window is all that is kept."""
+    """It would do so if it assumed another agreement; only the window is kept."""
     block = noise(600)
     message, again = (
         (stream := zlib.compressobj(9, zlib.DEFLATED, -15)).compress(block)
@@ -871,7 +847,7 @@ def test_no_room_is_not_all_the_room_there_is(backend: str) -> None:
     assert inflate(Inflater(agreement(backend)), b"\x00", 0) == b""
     assert inflate(Inflater(agreement(backend)), b"\x03\x00" * 5, 0) == b""
     assert inflate(Inflater(agreement(backend)), bomb(4 * MIB), 0) == b"\x00"
-    # With what is appended at the end, too
+    # Including the bytes appended at the end
     assert inflate(Inflater(agreement(backend)), bytes.fromhex("000400fbff"), 3) == FLUSHED
     assert inflate(Inflater(agreement(backend)), bytes.fromhex("000400fbff"), 2) == FLUSHED[:3]
 
@@ -885,7 +861,7 @@ def test_bomb_behind_a_final_block_stops_at_the_limit(backend: str, piece: int |
 
 
 def peak(call: Any) -> int:
-    """The memory that a call takes while it runs, in bytes."""
+    """The peak memory of a call, in bytes."""
     gc.collect()
     with traced() as memory:
         call()
@@ -899,12 +875,12 @@ def test_bomb_takes_no_memory_beyond_the_limit(backend: str, piece: int | None) 
     def explode() -> None:
         assert len(inflate(Inflater(agreement(backend)), payload, 100_000, piece)) == 100_001
 
-    # The library's output grows by doubling; the input that it did not get to is kept.
+    # The library doubles its output buffer, and keeps the input that it has not processed.
     assert peak(explode) < 5 * 100_000 + 2 * len(payload)
 
 
 class Counting:
-    """A zlib that counts the bytes it is given."""
+    """A zlib that counts its input bytes."""
 
     error = zlib.error
 
@@ -939,7 +915,7 @@ class CountingStream:
 
 @pytest.mark.parametrize("piece", [None, 1, 7, 4096])
 def test_final_blocks_take_linear_time(piece: int | None) -> None:
-    """Each stream that ends copies what follows it, so that not much may follow."""
+    """Each stream that ends copies the rest of its input, so the rest must be short."""
     payload = b"\x03\x00" * 5_000
     inflater = Inflater(agreement())
     inflater._zlib = counting = Counting()
@@ -953,8 +929,8 @@ def test_flood_of_final_blocks_keeps_nothing(backend: str) -> None:
     inflate(inflater, b"\x03\x00")
     start = time.process_time()
     assert inflate(inflater, b"\x03\x00" * 100_000, 0) == b""
-    # It takes a tenth of a second, and would take ten times as long as it may if each of the
-    # streams copied all the rest.
+    # It takes a tenth of a second, and would take ten times the limit if each stream copied the
+    # whole rest.
     assert time.process_time() - start < 5
     gc.collect()
     with traced() as memory:
@@ -966,7 +942,7 @@ def test_flood_of_final_blocks_keeps_nothing(backend: str) -> None:
 
 @pytest.mark.parametrize("takeover", [True, False])
 def test_messages_leave_nothing_behind(backend: str, takeover: bool) -> None:
-    """But for the window, if they may be referred to."""
+    """Except for the window, if later messages may refer to it."""
     inflater = Inflater(agreement(backend, peer_context_takeover=takeover))
     payload = compressed(noise(100_000))
     inflate(inflater, payload)
@@ -976,7 +952,7 @@ def test_messages_leave_nothing_behind(backend: str, takeover: bool) -> None:
             inflate(inflater, payload)
             inflate(inflater, payload, 10**6, 5000)
         kept = memory()[0]
-    # isal's decompressor comes with all it may ever need.
+    # isal's decompressor allocates all its memory at once.
     assert kept < (100_000 if takeover else 20_000)
     assert takeover or inflater._stream is None
 
@@ -985,7 +961,7 @@ def test_messages_leave_nothing_behind(backend: str, takeover: bool) -> None:
 
 
 def strictly(payloads: list[bytes], bits: int, takeover: bool) -> list[bytes]:
-    """What zlib makes of messages when it keeps its window's size and not a byte more."""
+    """What zlib makes of messages if it keeps exactly its window."""
     results = []
     stream = zlib.decompressobj(-bits)
     for payload in payloads:
@@ -993,7 +969,7 @@ def strictly(payloads: list[bytes], bits: int, takeover: bool) -> list[bytes]:
             stream = zlib.decompressobj(-bits)
         result = bytearray()
         rest = payload + FLUSHED
-        # A distance is held against the window only where the output is in another piece.
+        # A distance is checked against the window only if the output is in another piece.
         while rest or len(result) % 99 == 0:
             piece = stream.decompress(rest, 99)
             result += piece
@@ -1006,7 +982,7 @@ def strictly(payloads: list[bytes], bits: int, takeover: bool) -> list[bytes]:
 
 
 def corpus(bits: int) -> list[bytes]:
-    """Messages that repeat themselves at, just within and just beyond the window."""
+    """Messages with repetitions at, just within and just beyond the window."""
     block = noise((1 << bits) + 3)
     return [
         b"",
@@ -1052,14 +1028,14 @@ def test_round_trips_in_pieces(backend: str, takeover: bool) -> None:
             pieces = cut(message, size)
             fragments = [deflater.deflate(p, n == len(pieces)) for n, p in enumerate(pieces, 1)]
             assert inflate(inflater, b"".join(fragments), len(message), 77) == message
-            # An end that brings nothing more
+            # An end without more data
             fragments = [deflater.deflate(message, False), deflater.deflate(b"", False)]
             fragments.append(deflater.deflate(b"", True))
             assert inflate(inflater, b"".join(fragments), len(message)) == message
 
 
 def test_empty_message_is_one_byte(backend: str) -> None:
-    """Whatever came before it (§7.2.3.6), and an empty fragment none at all."""
+    """Whatever came before it (§7.2.3.6). An empty fragment is no bytes at all."""
     for takeover in (True, False):
         deflater = Deflater(agreement(backend, context_takeover=takeover))
         for message in (b"", b"", b"Hello", b"", b""):
@@ -1087,7 +1063,7 @@ def test_forgotten_messages_are_not_referred_to(backend: str) -> None:
     payload = deflater.deflate(message, True)
     assert len(payload) > 200
     assert inflate(inflater, payload) == message
-    # In the middle of a message, too
+    # Also in the middle of a message
     fragments = [deflater.deflate(message, False)]
     deflater.deflate(b"not sent", False)
     deflater.forget()
@@ -1135,7 +1111,7 @@ def test_what_cannot_be_compressed_grows_by_less_than_is_allowed(backend: str) -
 def test_what_a_peer_cannot_compress_is_taken(
     twin: SimpleNamespace, level: int, strategy: int
 ) -> None:
-    """Whatever the memory level, in one frame, when a message is as large as may be."""
+    """For any memory level, if a message of the maximum size is in one frame."""
     # All bytes that Z_FIXED writes with 9 bits
     worst = bytes(random.Random(0).choices(range(144, 256), k=50_000))
     for mem_level, size in product(range(1, 10), (0, 1, 100, 5000, 50_000)):
@@ -1161,7 +1137,7 @@ def test_compressors_that_keep_nothing_are_shared(monkeypatch: pytest.MonkeyPatc
     [(parameters, streams)] = deflate._shared.items()
     assert parameters == ends[0].parameters
     assert len(streams) == 1
-    # What one connection's message is cut into does not mix with another's.
+    # The pieces of one connection's message do not mix with another's.
     first, second = ends[:2]
     parts = [
         (first, b"abc" * 90, False),
@@ -1187,7 +1163,7 @@ def test_shared_compressor_that_failed_is_not_used_again(monkeypatch: pytest.Mon
 
 
 def test_threads_never_share_a_compressor(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each message is whole, by itself, and no compressor is in two hands."""
+    """Each message is complete and independent, and no two threads use one compressor."""
     monkeypatch.setattr(deflate, "_shared", {})
     real = deflate._flush
     busy: set[int] = set()
@@ -1208,7 +1184,7 @@ def test_threads_never_share_a_compressor(backend: str, monkeypatch: pytest.Monk
     parameters = Deflater(agreement(backend)).parameters
 
     def hammer(number: int) -> None:
-        # Large enough that zlib lets the others run.
+        # Large enough that zlib releases the GIL.
         message = noise(3000, number) + bytes([number]) * 20_000
         for _ in range(60):
             payload = deflate_alone(parameters, message)
@@ -1264,7 +1240,7 @@ class Peer:
     def message(
         self, opcode: int, payload: bytes, size: int | None = None, between: bytes = b""
     ) -> bytes:
-        """A compressed message, in fragments of this size, with something between them."""
+        """A compressed message, in fragments of this size, with other frames between them."""
         pieces = cut(payload, size or max(len(payload), 1))
         frames = [
             self.frame(
@@ -1373,7 +1349,7 @@ def test_messages_of_every_cut(
 def test_rsv1_belongs_to_the_beginning_of_a_message(
     twin: SimpleNamespace, peer: Peer, bad: Any, expected: Any, piece: int | None
 ) -> None:
-    """RFC 7692 §6.1; an error of the first byte already."""
+    """RFC 7692 §6.1; the first byte is already an error."""
     decoder = peer.decoder(twin)
     assert decode(decoder, peer.message(TEXT, HELLO) + bad(peer)[:1], piece) == ["Hello"]
     assert verdict(decoder) == expected
@@ -1400,7 +1376,7 @@ def test_rsv1_without_an_inflater(twin: SimpleNamespace, opcode: int) -> None:
 
 
 def test_text_fails_where_it_cannot_become_utf8(twin: SimpleNamespace, peer: Peer) -> None:
-    """In the middle of a frame, of a message, of what a piece inflates to."""
+    """In the middle of a frame, of a message, and of an inflated piece."""
     stream = zlib.compressobj(9, zlib.DEFLATED, -15)
     good = stream.compress(b"aaa\xf4\x8f") + stream.flush(zlib.Z_SYNC_FLUSH)
     bad = stream.compress(b"\xc0" + bytes(1000)) + stream.flush(zlib.Z_SYNC_FLUSH)
@@ -1472,7 +1448,7 @@ def test_frame_of_a_compressed_message_is_limited_before_it_arrives(
             decoder = peer.decoder(twin, max_message_size=limit)
             assert decoder.feed(start + peer.head(first, size)) == []
             assert verdict(decoder) == expected
-    # A plain message is held to what it is.
+    # The size of an uncompressed message is what counts.
     decoder = peer.decoder(twin, max_message_size=limit)
     assert decoder.feed(peer.head(0x81, limit + 1)) == []
     assert verdict(decoder) == too_big(limit)
@@ -1498,7 +1474,7 @@ def test_plain_message_after_a_compressed_one_is_held_to_what_it_is(
 def test_frames_of_a_compressed_message_may_be_longer_than_what_comes_out(
     twin: SimpleNamespace, peer: Peer
 ) -> None:
-    """Empty blocks add nothing that is kept."""
+    """Empty blocks do not add to the memory."""
     decoder = peer.decoder(twin, max_message_size=5)
     stream = peer.frame(TEXT, b"\x03\x00" * 30, False, RSV1)
     stream += peer.frame(CONTINUATION, b"\x03\x00" * 30, False) * 10
@@ -1526,7 +1502,7 @@ def test_bombs(
         assert decode(decoder, stream, 1 << 16) == []
         assert verdict(decoder) == too_big(limit)
 
-    # What came out, twice while it is copied or grows by doubling.
+    # The output, twice while it is copied or doubled.
     assert peak(explode) < 5 * limit
 
 
@@ -1537,7 +1513,7 @@ def test_bombs(
 )
 @settings(deadline=None)
 def test_any_payload(data: bytes, opcode: int, limit: int | None) -> None:
-    """Whatever it is: a message that fits, or an error that is known."""
+    """Any payload is a message that fits, or a documented error."""
     decoder = Peer(None).decoder(REFERENCE, max_message_size=limit)
     events = decoder.feed(Peer(None).frame(opcode, data, rsv=RSV1))
     assert (decoder.error is None) is (len(events) == 1)
@@ -1552,7 +1528,7 @@ def test_any_payload(data: bytes, opcode: int, limit: int | None) -> None:
 
 
 class Odd:
-    """Inflates to whatever it is told, and notes what it is asked."""
+    """Inflates to a given answer, and records its calls."""
 
     def __init__(self, answer: Any = None) -> None:
         self.calls: list[tuple[bytes, int | None, bool]] = []
@@ -1591,7 +1567,7 @@ def test_error_of_the_inflater_is_the_decoders(twin: SimpleNamespace, peer: Peer
     decoder = peer.decoder(twin, Odd(error))
     assert decode(decoder, peer.frame(TEXT, b"before") + peer.message(TEXT, b"a")) == ["before"]
     assert decoder.error is error
-    # Both would pin what was in their frames.
+    # Both would keep alive what is in their frames.
     assert error.__traceback__ is error.__context__ is None
 
 
@@ -1605,7 +1581,7 @@ def test_failure_of_the_inflater_is_nobody_elses(twin: SimpleNamespace, peer: Pe
 
 
 def pieces_of(draw: Any) -> Iterator[bytes]:
-    """What a compressed payload is made of: blocks of all kinds."""
+    """The parts of a compressed payload: blocks of all kinds."""
     kinds = ("text", "zeros", "noise", "empty", "stored", "final", "bits")
     for kind in draw(st.lists(st.sampled_from(kinds), max_size=4)):
         if kind == "text":
@@ -1626,7 +1602,7 @@ def pieces_of(draw: Any) -> Iterator[bytes]:
 
 @st.composite
 def streams(draw: Any, peer: Peer) -> bytes:
-    """Messages, mostly compressed and mostly good, with a byte changed here and there."""
+    """Messages, mostly compressed and mostly valid, with a byte changed here and there."""
     stream = bytearray()
     for _ in range(draw(st.integers(1, 4))):
         opcode = draw(st.sampled_from([TEXT, BINARY]))
@@ -1706,7 +1682,7 @@ def test_what_was_compressed_comes_out_however_it_is_cut(
 
 
 def test_offers_are_what_a_server_parses() -> None:
-    """The names that RFC 7692 registers, written as a list."""
+    """The names that RFC 7692 registers, as a list."""
     config = PerMessageDeflate(context_takeover=False, peer_max_window_bits=10)
     header = ClientHandshake("ws://h", extensions=[config]).request().decode()
     line = next(x for x in header.split("\r\n") if x.startswith("Sec-WebSocket-Extensions: "))

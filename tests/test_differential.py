@@ -1,8 +1,8 @@
-"""Holds the twins against each other: whatever goes in, the same comes out of both.
+"""Compares the twins: for any input, both give the same output.
 
-Same events from each feed, same error class, message and close code; same exceptions for
-wrong arguments; same names and parameters (DESIGN.md §2). Which of two equal outcomes is
-right, the other files say. How much is tried scales with hypothesis's profile
+They have the same events from each feed, the same error class, message and close code; the same
+exceptions for wrong arguments; the same names and parameters (DESIGN.md §2). Whether the output
+is right is tested in other files. The number of examples scales with hypothesis's profile
 (`--hypothesis-profile`).
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import zlib
 from array import array
 from decimal import Decimal
 from fractions import Fraction
@@ -21,8 +20,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from fastws.deflate import Agreement, Inflater, PerMessageDeflate
-from fastws.spec import CloseCode, Opcode, Role
+from fastws.deflate import Inflater
+from fastws.spec import CloseCode, Opcode
+
+from .wire import agreement, compressed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,13 +45,13 @@ def times(factor: float) -> settings:
 
 
 def both(name: str) -> tuple[Any, Any]:
-    """A public name, in each of the twins."""
+    """Return a public name of each twin."""
     module = next(m for m in MODULES if name in TWINS["py"][m].__all__)
     return getattr(TWINS["py"][module], name), getattr(TWINS["c"][module], name)
 
 
 def shown(value: Any) -> Any:
-    """A value as something that equals its like from the other twin."""
+    """Convert a value to one that equals the corresponding value of the other twin."""
     if type(value).__name__ == "Frame":
         fields = (value.opcode, value.payload, value.fin, value.rsv1, value.rsv2, value.rsv3)
         return "Frame", *((type(field), field) for field in fields)
@@ -62,7 +63,7 @@ def shown(value: Any) -> Any:
 def outcome(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     try:
         return shown(call(*arguments, **options))
-    except Exception as exc:  # whatever it is, the other twin has to raise it too
+    except Exception as exc:  # whatever it is, the other twin must raise it too
         return type(exc), re.sub(" at 0x[0-9a-fA-F]+", "", str(exc))
 
 
@@ -70,7 +71,7 @@ def outcome(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 
 def judged(decoder: Any, chunks: list[bytes]) -> list[Any]:
-    """What each feed brings, and how the decoder stands after it."""
+    """What each feed returns, and the state of the decoder after it."""
     result = []
     for chunk in chunks:
         events = decoder.feed(chunk)
@@ -96,7 +97,7 @@ def check_stream(name: str, options: dict[str, Any], data: bytes, sizes: list[in
     chunks = chunked(data, sizes)
     expected = judged(py(**options), chunks)
     assert judged(c(**options), chunks) == expected
-    # However it is cut, it is the same in the end.
+    # However it is split, the outcome is the same.
     for cls in (py, c):
         [(events, verdict, _), _] = judged(cls(**options), [data, b""])
         assert [event for feed, *_ in expected for event in feed] == events
@@ -146,7 +147,7 @@ close_payloads = st.builds(
 
 @st.composite
 def frames(draw: Callable[[Any], Any], masked: bool) -> bytes:
-    """One frame, good for the most part."""
+    """One frame, mostly valid."""
     opcode = draw(st.sampled_from([0, 0, 0, 1, 1, 1, 2, 2, 9, 10, 8]))
     payload = draw(close_payloads | payloads if opcode == 8 else payloads)
     fin = opcode > 7 or draw(st.booleans())
@@ -166,7 +167,7 @@ def frames(draw: Callable[[Any], Any], masked: bool) -> bytes:
 
 @st.composite
 def streams(draw: Callable[[Any], Any], masked: bool) -> bytes:
-    """Frames, and here and there a byte that is not what it was or not there at all."""
+    """Frames, in which a byte is changed, removed or added here and there."""
     stream = bytearray(b"".join(draw(st.lists(frames(masked), max_size=8))))
     for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2]))):
         if stream:
@@ -230,7 +231,7 @@ def test_any_bytes_as_utf8(data: bytes, sizes: list[int]) -> None:
 
 # Any arguments ---------------------------------------------------------------------------------
 #
-# An argument is drawn as a function that makes it, so that each twin gets one of its own.
+# An argument is drawn as a function that creates it, so that each twin gets its own object.
 
 
 class Text(str):
@@ -250,7 +251,7 @@ class Bytes(bytes):
 
 
 class Number:
-    """A number by its __index__ alone."""
+    """A number only by its __index__."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -273,7 +274,7 @@ def released() -> memoryview:
 
 
 class Thing:
-    """Nothing in particular, and shown without an address."""
+    """Nothing in particular, with a repr that has no address."""
 
     def __repr__(self) -> str:
         return "a thing"
@@ -338,8 +339,8 @@ strange = st.one_of(
     of(st.floats(), float),
     of(st.sampled_from([0.0, 1.0, 8.0, 1000.0, 3000.5]), float),
 )
-# A flag has a truth value, at least: which of two wrong arguments is complained about is
-# not settled where asking for it is one of the errors (as with a memoryview of no dimension).
+# A flag has at least a truth value. If evaluating it is an error (as with a memoryview without
+# dimensions) and another argument is wrong too, it is undefined which error is raised.
 flags = st.one_of(just(lambda: True, lambda: False), texts, numbers, strange)
 anything = st.one_of(buffers, texts, numbers, strange, just(released))
 opcodes = st.one_of(of(st.sampled_from([0, 1, 2, 8, 9, 10]), Opcode), numbers, strange)
@@ -348,7 +349,7 @@ flag_options = dict.fromkeys(FLAGS, flags)
 
 
 def mostly(likely: Any) -> Any:
-    """An argument that may pass, more often than one that is unlikely to."""
+    """An argument that is probably valid, more often than one that is probably not."""
     return likely | likely | anything
 
 
@@ -538,8 +539,7 @@ def compressed_messages(draw: st.DrawFn) -> list[tuple[int, bytes, bool, bool]]:
         coded = draw(st.booleans())
         payload = text.encode()
         if coded:
-            stream = zlib.compressobj(9, zlib.DEFLATED, -15)
-            payload = (stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
+            payload = compressed(payload)
         cut = draw(st.integers(0, len(payload)))
         frames += (1, payload[:cut], False, coded), (9, b"", True, False)
         frames.append((0, payload[cut:], True, False))
@@ -555,14 +555,7 @@ def compressed_messages(draw: st.DrawFn) -> list[tuple[int, bytes, bool, bool]]:
 def test_decoders_stop_inflating_at_the_same_places(
     frames: list[tuple[int, bytes, bool, bool]], step: int, cut: int
 ) -> None:
-    agreed = Agreement(
-        role=Role.SERVER,
-        config=PerMessageDeflate(),
-        context_takeover=True,
-        peer_context_takeover=True,
-        max_window_bits=15,
-        peer_max_window_bits=15,
-    )
+    agreed = agreement()
     encode, _ = both("encode_frame")
     stream = b"".join(
         encode(opcode, payload, fin=fin, rsv1=rsv1, key=b"mask")
@@ -595,7 +588,7 @@ def test_classes_have_the_same_public_attributes(name: str) -> None:
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_constructors_have_the_same_parameters(name: str) -> None:
-    """What the signatures tell is in test_stubs.py; this is what calls do."""
+    """Signatures are compared in test_stubs.py; this is about calls."""
     py, c = both(name)
     taken = inspect.signature(py).parameters.values()
     good: dict[str, Any] = {"opcode": 1, "payload": b"a"}

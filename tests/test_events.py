@@ -1,4 +1,4 @@
-"""Holds `fastws.events` to what a consumer of events relies on: values, told apart by `match`."""
+"""Tests what consumers of `fastws.events` rely on: events are values, and work with `match`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""examples/: each runs as it stands, and does what it promises."""
+"""examples/: each one runs unchanged, and does what it promises."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ JUNK = bytes(1 << 20)
 
 @contextmanager
 def running(twin: SimpleNamespace) -> Iterator[tuple[Program, str]]:
-    """Run the server as a program; give it and its URL."""
+    """Run the server as a program; return it and its URL."""
     argv = (sys.executable, "-X", "dev", "-W", "error", str(TRIO_SERVER), "0")
     with Program(*argv, env={"FASTWS_IMPL": twin.name}) as program:
         yield program, program.line().removeprefix("listening on ")
@@ -77,7 +77,7 @@ def test_trio_server_says_goodbye_when_it_is_stopped(twin: SimpleNamespace, numb
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The server as a module, with all the time in the world."""
+    """The server as a module, with very long timeouts."""
     spec = spec_from_file_location("trio_server", TRIO_SERVER)
     assert spec is not None
     assert spec.loader is not None
@@ -91,7 +91,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 class Client:
-    """The other end: a `Connection` on a stream, and nothing that it does by itself."""
+    """The other end: a `Connection` on a stream that does nothing on its own."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
@@ -109,7 +109,7 @@ class Client:
         await self.stream.send_all(self.connection.data_to_send())
 
     async def next(self) -> Any:
-        """Return the next event; None at the end of the stream, before which no reset comes."""
+        """Return the next event; None at the end of the stream, which must not be a reset."""
         while not self._events:
             data = await self.stream.receive_some(65536)
             if not data:
@@ -129,7 +129,7 @@ async def connected(port: int, data: bytes = b"") -> AsyncIterator[Client]:
 
 @dataclass
 class Server:
-    """One that runs; `gone` says that it has no connection any more."""
+    """A running server; `gone` is set when it has no connection any more."""
 
     port: int
     gone: trio.Event
@@ -164,7 +164,7 @@ def with_server(
 
 
 async def repeat(send: Callable[[bytes], Awaitable[None]]) -> None:
-    """Send until that raises."""
+    """Send until it raises."""
     while True:
         await send(JUNK)
 
@@ -174,7 +174,7 @@ def frame(opcode: int, payload: bytes = b"", **options: Any) -> bytes:
 
 
 def test_trio_server_answers_what_came_before_the_close_frame(example: ModuleType) -> None:
-    """… in more than one write's worth, and with messages that came behind the request."""
+    """… in more than one write, including messages that came right after the request."""
 
     async def answer(ws: Any, message: str) -> None:
         await ws.send(message * 70_000)
@@ -359,7 +359,7 @@ def test_trio_server_does_not_wait_for_ever_for_a_close_frame(
     async def close(ws: Any, message: str) -> None:
         if message == "here":
             await ws.close()
-            await ws.send("too late")  # which is nobody's mistake
+            await ws.send("too late")  # which is not a mistake
         else:  # while nothing is received
             nursery.start_soon(ws.close)
 

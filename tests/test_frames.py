@@ -1,15 +1,14 @@
-"""Holds `frames` to RFC 6455 §5.2, §5.5, §5.7 and to the rows of DESIGN.md §4 about a header."""
+"""Tests `frames` against RFC 6455 §5.2, §5.5, §5.7 and the rows of DESIGN.md §4 about a header."""
 
 from __future__ import annotations
 
 import copy
 import pickle
-import random
 import re
 from array import array
 from contextlib import suppress
 from importlib import import_module
-from itertools import cycle, pairwise, product
+from itertools import cycle, product
 from operator import xor
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from fastws.exceptions import MessageTooBigError, ProtocolError
 from fastws.spec import Opcode
 
 from .tools import traced
+from .wire import pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ NOISE = bytes(i * 167 % 251 for i in range(70_000))
 
 
 def wire(first: int, payload: bytes = b"", key: bytes | None = KEY) -> bytes:
-    """Write a frame as RFC 6455 §5.2 draws it."""
+    """Write a frame as shown in RFC 6455 §5.2."""
     mask, size = (0 if key is None else 0x80), len(payload)
     if size < 126:
         head = bytes([first, mask | size])
@@ -281,7 +281,7 @@ def test_encoding_holds_no_buffer(twin: SimpleNamespace) -> None:
         ((1, 5), {}, TypeError, "a bytes-like object is required, not 'int'"),
         ((1, b""), {"key": "abcd"}, TypeError, "a bytes-like object is required, not 'str'"),
         ((1, b""), {"key": 0}, TypeError, "a bytes-like object is required, not 'int'"),
-        # The first wrong argument is the one complained about.
+        # The error is about the first wrong argument.
         ((3, "a"), {"key": 0}, ValueError, "3 is not a valid Opcode"),
         ((8, 5), {"fin": False}, TypeError, "a bytes-like object is required, not 'int'"),
         (
@@ -312,19 +312,6 @@ def test_control_frame_of_125_bytes_is_encoded(twin: SimpleNamespace, opcode: in
 
 
 # FrameDecoder: good frames -------------------------------------------------------------
-
-
-def pieces(data: bytes, how: str | int) -> Iterator[bytes]:
-    """Cut data: whole, into single bytes, or at random with a number for a seed."""
-    if how == "whole":
-        yield data
-    elif how == "bytewise":
-        yield from (data[i : i + 1] for i in range(len(data)))
-    else:
-        draw = random.Random(how)
-        cuts = sorted(draw.choices(range(len(data) + 1), k=draw.randint(1, 12)))
-        for start, end in pairwise([0, *cuts, len(data)]):
-            yield data[start:end]
 
 
 def feed_all(decoder: Any, data: bytes, how: str | int) -> list[Any]:
@@ -430,7 +417,7 @@ def test_any_buffer_may_be_fed_and_none_is_kept(
 
 
 def header_error(first: int, second: int, masked: bool | None, rsv: int) -> tuple[int, str] | None:
-    """Say at which of the first two bytes a header goes wrong, and what is said about it."""
+    """Return which of the first two bytes makes a header invalid, and the error message."""
     opcode = first & 15
     name = {8: "CLOSE", 9: "PING", 10: "PONG"}.get(opcode)
     refused = [
@@ -523,7 +510,7 @@ def test_length_with_its_top_bit_set_is_refused_at_its_first_byte(
     assert decoder.error is None
     decoder.feed(header[2:3])
     assert str(decoder.error) == "64-bit length with its most significant bit set"
-    whole = twin.FrameDecoder(masked=False)  # said before the limit is looked at
+    whole = twin.FrameDecoder(masked=False)  # detected before the limit is checked
     whole.feed(header)
     assert str(whole.error) == str(decoder.error)
 

@@ -1,7 +1,7 @@
-"""Frozen programs: PyInstaller and its kin take along all that fastws needs.
+"""Frozen programs: PyInstaller and similar tools include all that fastws needs.
 
-Such tools find modules by the import statements in Python code, as `modulefinder` does. PyInstaller
-has our hooks besides. Here it freezes a program, which is then run where nothing else is.
+Such tools find modules by the import statements in Python code, like `modulefinder`. PyInstaller
+also uses our hooks. Here it freezes a program, which then runs in an empty environment.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if sys.implementation.name != "cpython":
 
 # What statements show -----------------------------------------------------------------------
 
-# Uses all that `import fastws` brings, and tells what was imported by then.
+# Uses everything in `import fastws`, and prints what has been imported.
 USE = """
 import sys
 
@@ -71,16 +71,16 @@ class Finder(ModuleFinder):
     def find_module(self, name: str, path: Any, parent: Any = None) -> Any:
         try:
             return super().find_module(name, path, parent)
-        except AttributeError:  # what it makes of a package without an __init__.py
+        except AttributeError:  # its result for a package without an __init__.py
             raise ImportError(name) from None
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The modules that `import fastws` can be seen to need, whether they are there or not."""
+    """The modules that `import fastws` visibly needs, whether they are installed or not."""
     place = tmp_path_factory.mktemp("seen")
     shutil.copytree(PACKAGE, place / "fastws", ignore=shutil.ignore_patterns("__pycache__"))
-    # Some tools know that this is false; then what is under it is no statement to them.
+    # Some tools know that this is false, and ignore the statements under it.
     blocks = 0
     for path in (place / "fastws").rglob("*.py"):
         text, count = re.subn(
@@ -116,7 +116,7 @@ def test_the_other_twin_is_seen_too(seen: set[str]) -> None:
 def calls(name: str) -> Iterator[tuple[Path, ast.Call]]:
     for path in PACKAGE.rglob("*.py"):
         if path.parent.name == "_startup":
-            continue  # what `fastws run` puts into programs, which no frozen one can do
+            continue  # what `fastws run` injects into programs, which a frozen one cannot do
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(name):
                 yield path, node
@@ -127,7 +127,7 @@ def test_what_is_imported_by_name_is_seen_too(seen: set[str]) -> None:
     names = {call.args[0].value for _, call in found if isinstance(call.args[0], ast.Constant)}
     assert "fastws._c.kernel" in names
     assert {name for name in names if COMPILED or not name.startswith("fastws._c.")} <= seen
-    # By names that are not in the code: what `fastws run` installs; libraries for DEFLATE.
+    # Imported by computed names: what `fastws run` installs; libraries for DEFLATE.
     others = {path.name for path, call in found if not isinstance(call.args[0], ast.Constant)}
     assert others <= {"__init__.py", "_info.py", "aiohttp.py"}
     assert not list(calls("__import__"))
@@ -227,10 +227,10 @@ if __name__ == "__main__":
     sys.exit(check() if sys.argv[1:] == ["check"] else main())
 """
 
-# What websocket-client would use if it were there, and brings much.
+# websocket-client would use these if they were there, and they import a lot.
 LEFT_OUT = ("python_socks", "wsaccel")
 
-# Where the program runs there is no Python to be found, and no setting; Windows wants this one.
+# The program runs without a Python and without settings, except for one that Windows needs.
 CLEAN = {name: value for name, value in os.environ.items() if name == "SYSTEMROOT"}
 
 
@@ -270,7 +270,7 @@ def test_a_frozen_program_has_the_extension_and_every_backend(frozen: Path) -> N
             assert answer == 100, name
         else:
             assert answer.startswith("ImportError(")
-    # With the extension, or without wsaccel, it is of use; its version is known in any case.
+    # It is useful with the extension, or without wsaccel; its version is known in any case.
     assert found["host"] is True
 
 
@@ -300,7 +300,7 @@ def test_a_frozen_program_tells_what_is_in_it(frozen: Path) -> None:
     assert found["installation"]["version"] == version("fastws-codec")
     assert found["dependencies"]["h11"] == version("h11")
     assert found["dependencies"]["aiofastnet"] is None
-    # Not those that were installed where it was made.
+    # Not the versions that were installed where it was built.
     assert found["integrations"].keys() == {"websocket_client"}
     assert found["integrations"]["websocket_client"]["version"] == version("websocket-client")
 

@@ -1,4 +1,4 @@
-"""The fuzz targets themselves: their corpora pass, and a fault does not. So does the soak.
+"""The fuzz targets and the soak: their corpora pass, and a fault is found.
 
 atheris is not needed for this; `make fuzz` runs the targets for longer, `make soak` the soak.
 """
@@ -32,7 +32,7 @@ SOAK = ("soak", "load", "children", "leaks")
 
 @pytest.fixture(scope="module", autouse=True)
 def fuzz_on_path() -> Iterator[None]:
-    """Their modules have short names, which are not to stay around."""
+    """Their modules have short names, which must not stay in sys.modules."""
     sys.path.insert(0, str(FUZZ))
     yield
     sys.path.remove(str(FUZZ))
@@ -88,7 +88,7 @@ def test_inflater_without_limit_is_found(target: str, monkeypatch: pytest.Monkey
     load(target)
     monkeypatch.setattr(deflate.Inflater, "inflate", inflate_without_limit)
     if target == "decoder":
-        # The decoder has limits of its own, which hide it.
+        # The decoder has its own limits, which hide the fault.
         monkeypatch.setattr(_py_messages.MessageDecoder, "_grow", lambda *_: None)
     with pytest.raises(AssertionError):
         check_all(target)
@@ -119,7 +119,7 @@ def test_soak_passes() -> None:
 
 
 def summary(output: str) -> tuple[int, list[int]]:
-    """How many echoes it checked, and on how many honest clients each server was stopped."""
+    """How many echoes it checked, and how many honest clients each server had when it stopped."""
     echoes = re.search(r"^([\d,]+) echoes checked", output, re.MULTILINE)
     assert echoes is not None
     rows = re.findall(r"^\| \w+ on \w+ \|.*\| (\d+) \| \d+ \|$", output, re.MULTILINE)
@@ -151,8 +151,8 @@ END = {"server": 0, "name": "0-1", "kind": "honest", "code": 1001, "echoes": 5, 
     ("change", "failure"),
     [
         ({}, None),
-        ({"echoes": 6}, None),  # it did not live to see that it had answered
-        ({"name": "0-2", "echoes": 0}, None),  # it had no answer yet
+        ({"echoes": 6}, None),  # it died before it could record its answer
+        ({"name": "0-2", "echoes": 0}, None),  # it had not answered yet
         ({"name": "0-2"}, "kept no count of honest 0-2"),
         ({"echoes": 4}, "answered 5 messages of honest 0-1, which got 4"),
         ({"code": 1000}, "got 1000 as its close code"),

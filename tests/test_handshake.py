@@ -57,7 +57,7 @@ def request_bytes(fields=GOOD, line: str = "GET /chat?a=b HTTP/1.1") -> bytes:
 
 
 def changed(fields: dict[str, str], **changes: str | None) -> dict[str, str]:
-    """Return the fields with some set, or left out (None); _ in a name stands for -."""
+    """Return the fields with some set, or removed (None); _ in a name stands for -."""
     fields = dict(fields)
     for name, value in changes.items():
         fields.pop(name.replace("_", "-"), None)
@@ -75,7 +75,7 @@ def parse_response(data: bytes) -> tuple[int, str, Headers, bytes]:
 
 
 def feed(handshake, pieces: list[bytes]):
-    """Feed pieces until something comes out; return it and the bytes that follow it."""
+    """Feed pieces until there is a result; return it and the bytes that follow it."""
     for number, piece in enumerate(pieces, 1):
         try:
             result = handshake.receive_data(piece)
@@ -91,7 +91,7 @@ def in_bytes(data: bytes) -> list[bytes]:
 
 
 class Dummy:
-    """An extension of both roles that notes what it is asked."""
+    """An extension for both roles that records its calls."""
 
     def __init__(self, name="x-dummy", offers=((),), accepts=lambda params: True, answer=()):
         self.name = name
@@ -419,7 +419,7 @@ def test_accepted() -> None:
         changed(GOOD, Host="[::1]:8080"),
         changed(GOOD, Content_Length="0"),
         changed(GOOD, Sec_WebSocket_Key=f"  {KEY}\t"),
-        # RFC 6455 §4.1's own example of a key; its last four bits are not zero.
+        # The example of a key in RFC 6455 §4.1; its last four bits are not zero.
         changed(GOOD, Sec_WebSocket_Key="AQIDBAUGBwgJCgsMDQ4PEC=="),
         changed(GOOD, Sec_WebSocket_Protocol="chat, superchat"),
         changed(GOOD, Sec_WebSocket_Protocol=""),
@@ -530,7 +530,7 @@ def test_good_target(target: str, path: str, query: str) -> None:
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 def test_bad_target(target: str, method: str) -> None:
-    """Nobody sees a path that is none: neither process_request nor a handler."""
+    """An invalid path reaches neither process_request nor a handler."""
     for pieces in (
         [request_bytes(line=f"{method} {target} HTTP/1.1")],
         in_bytes(request_bytes(line=f"{method} {target} HTTP/1.1")),
@@ -545,7 +545,7 @@ def test_bad_target(target: str, method: str) -> None:
 @pytest.mark.parametrize(
     ("line", "status"),
     [
-        # §3.2.3, §3.2.4: the two forms of other methods, which a WebSocket server has no use for
+        # §3.2.3, §3.2.4: the forms of two other methods, which a WebSocket server does not need
         ("CONNECT server.example:80 HTTP/1.1", 405),
         ("CONNECT [::1]:80 HTTP/1.1", 405),
         ("CONNECT / HTTP/1.1", 400),
@@ -576,7 +576,7 @@ def test_host() -> None:
         handshake.accept(request)
     with pytest.raises(FieldError):
         _ = Request("GET", "/", Headers([("Host", "a"), ("Host", "b")])).host
-    # It has to be there all the same.
+    # It must be present all the same.
     assert refusal(changed(GOOD, Host=None), "GET http://server.example/ HTTP/1.1").status == 400
 
 
@@ -757,7 +757,7 @@ def test_not_http(data: bytes, status: int) -> None:
         # 9, extensions
         (None, {"Sec-WebSocket-Extensions": "a;"}, 400, ()),
         (None, {"Sec-WebSocket-Extensions": 'a; b="c d"'}, 400, ()),
-        # A body would be taken for frames.
+        # A body would be read as frames.
         (None, {"Content-Length": "1"}, 400, ()),
         (None, {"Transfer-Encoding": "chunked"}, 400, ()),
         (None, {"Transfer-Encoding": "chunked", "Content-Length": "0"}, 400, ()),
@@ -876,7 +876,7 @@ def test_two_origins() -> None:
         f" {HERE}",
         f"{HERE}\n",
         "https://a b",
-        # Browsers leave out a default port, and write every other in one way.
+        # Browsers leave out a default port, and have one way to write any other.
         HERE + ":443",
         "HTTPS://here.example:443",
         "http://here.example:80",
@@ -1007,7 +1007,7 @@ def wants(word: str):
             "x-dummy",
             [("x-dummy", [("b", None)])],
         ),
-        # One of each name.
+        # One extension per name.
         ([Dummy()], "x-dummy; a, x-dummy; b", "x-dummy", [("x-dummy", [("a", None)])]),
         ([Dummy("one"), Dummy("two")], "two, one", "two, one", [("two", []), ("one", [])]),
         ([Dummy("one"), Dummy("two")], "two, two; a, one", "two, one", [("two", []), ("one", [])]),
@@ -1118,7 +1118,7 @@ def test_bad_arguments(role, options, error) -> None:
         ("", TypeError),
         (HERE.encode(), TypeError),
         (re.compile(HERE), TypeError),
-        (iter([HERE]), TypeError),  # the second handshake would find nothing in it
+        (iter([HERE]), TypeError),  # the second handshake would find it empty
         (5, TypeError),
         (["x"], ValueError),
         ([HERE.encode()], TypeError),
@@ -1312,7 +1312,7 @@ MANY = {
 @pytest.mark.parametrize("name", MANY)
 @pytest.mark.parametrize("separators", [128, 130, 200_000])
 def test_lists_are_bounded(name: str, separators: int) -> None:
-    """A list in a header of megabytes is refused before it is taken apart, which takes long."""
+    """A list in a header of megabytes is refused before it is split, which takes long."""
     field, unit, last = MANY[name]
     units = separators // len(re.findall("[,;]", unit))
     value = "".join(unit.format(i) for i in range(units)) + last
@@ -1675,7 +1675,7 @@ def test_client_limits() -> None:
     assert "more than 10 header fields" in str(failure(many, max_headers=10))
     assert client(max_header_size=len(many)).receive_data(many)
     assert "header block over" in str(failure(many, max_header_size=len(many) - 1))
-    # A server cannot go on for ever with informational responses.
+    # A server cannot go on forever with informational responses.
     assert "header block over" in str(failure(block("HTTP/1.1 100 A", {}) * 2000))
 
 

@@ -323,7 +323,7 @@ def test_values_match_patterns() -> None:
 )
 def test_packed_headers_are_the_same(fields):
     headers, packed = Headers(fields), Headers(fields)
-    for _ in range(2):  # looking at them unpacks them
+    for _ in range(2):  # any access unpacks them
         packed._pack()
         packed._pack()
         assert packed == headers

@@ -1,17 +1,19 @@
-"""Holds the source tree to the import direction of DESIGN.md §1, by reading it.
+"""Checks the import direction of DESIGN.md §1, by reading the source tree.
 
     spec <- exceptions <- errors <- rules <- _py | _c <- codec <- deflate <- connection
-    http <-------------------------------------------------- handshake <- aio <- cli
+    http <- extensions, heads <----------------------------- handshake <- aio <- cli
+    uri <----------------------------------------------------'
 
 The sources of what is above the codec and compiled are in _py and _c, too, but not of the codec.
 
-A module that is not there yet is no error; one that is not in the table below is.
+A module that does not exist yet is no error; one that is not in the table below is.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -23,13 +25,17 @@ ROOT = Path(fastws.spec.__file__).parent
 TWIN = {"errors", "exceptions", "events", "rules", "spec"}
 PARTS = TWIN | {"_cython", "deflate", "prepared"}  # of a connection, beside the codec
 CODEC = TWIN | {"codec"}
-SANS_IO = CODEC | {"connection", "deflate", "handshake", "http", "prepared"}
+OPENING = {"extensions", "handshake", "heads", "http", "uri"}
+SANS_IO = CODEC | OPENING | {"connection", "deflate", "prepared"}
 ALL = SANS_IO | {"aio", "cli", "demo", "integrations"}
 
 # What each part may import of fastws when it runs ...
 ALLOWED: dict[str, set[str]] = {
     "spec": set(),
     "http": {"exceptions"},
+    "uri": {"exceptions"},
+    "heads": {"http"},
+    "extensions": {"http"},
     "exceptions": {"spec"},
     "errors": {"exceptions", "spec"},
     "events": {"spec"},
@@ -42,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "capi": TWIN | {"_c"},
     "codec": {"_c", "_py"},
     "deflate": CODEC,
-    "handshake": {"http", "exceptions", "spec", "deflate"},
+    "handshake": {"extensions", "heads", "http", "uri", "exceptions", "spec", "deflate"},
     "prepared": CODEC | {"deflate"},
     "connection": CODEC | {"_c", "_py", "deflate"},
     "aio": SANS_IO,
@@ -55,12 +61,12 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": ALL,
     "__init__": ALL,
 }
-# ... and what besides for the type checker.
+# ... and, in addition, for the type checker.
 FOR_TYPES: dict[str, set[str]] = {
     "exceptions": {"http"},
-    "deflate": {"handshake"},
+    "deflate": {"extensions"},
 }
-# Twins hold no clock, no randomness, no logging, no I/O.
+# Twins have no clock, no randomness, no logging and no I/O.
 NOT_IN_A_TWIN = {"asyncio", "logging", "os", "random", "secrets", "socket", "ssl", "time"}
 
 SOURCES = sorted(
@@ -75,7 +81,7 @@ SUBMODULES = {path.stem for path in ROOT.glob("*.py*")} | {
 
 
 def part_of(path: Path) -> str:
-    """The module, or the package, right under fastws that a file belongs to."""
+    """The module or package directly under fastws that a file belongs to."""
     first = path.relative_to(ROOT).parts[0]
     if first in ("_c", "_py") and f"{first}.{path.stem}" in ALLOWED:
         return f"{first}.{path.stem}"
@@ -83,7 +89,7 @@ def part_of(path: Path) -> str:
 
 
 def of_python(path: Path) -> set[tuple[str, bool]]:
-    """Absolute names of all that is imported, and whether for the type checker only."""
+    """The absolute names of all imports, and whether they are only for the type checker."""
     package = ["fastws", *path.relative_to(ROOT).parts[:-1]]
     found = set()
 
@@ -130,7 +136,7 @@ def imports(path: Path) -> set[tuple[str, bool]]:
 
 
 def fastws_parts(path: Path, typing: bool) -> set[str]:
-    """Which parts of fastws a file imports; "_init_" for a name of the package itself."""
+    """The parts of fastws that a file imports; "_init_" for a name of the package itself."""
     parts = set()
     for name, for_types in imports(path):
         if for_types is typing and (name == "fastws" or name.startswith("fastws.")):
@@ -151,6 +157,11 @@ def test_imports_run_one_way(path: Path) -> None:
     allowed = ALLOWED[part] | ({part} if (ROOT / part).is_dir() else set())
     assert fastws_parts(path, typing=False) <= allowed
     assert fastws_parts(path, typing=True) <= allowed | FOR_TYPES.get(part, set())
+
+
+def test_the_table_has_no_circle() -> None:
+    order = TopologicalSorter({part: names - {part} for part, names in ALLOWED.items()})
+    assert set(order.static_order()) >= set(ALLOWED)
 
 
 @every_source

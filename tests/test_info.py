@@ -1,4 +1,4 @@
-"""`fastws info`: what it tells is true, and is told wherever fastws runs."""
+"""`fastws info`: what it prints is true, and it works wherever fastws runs."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 
-# Runs `fastws` where nothing in the way is needed; argv[1] is Python code to run before.
+# Runs `fastws` without its script; argv[1] is Python code to run before.
 CODE = "import sys; exec(sys.argv.pop(1)); from fastws.cli import main; sys.exit(main())"
 
 
 def info(before: str = "", **env: str) -> dict[str, Any]:
-    """Ask a new process, of which the environment has what is given and nothing of ours."""
+    """Ask a new process, whose environment has these FASTWS_* variables and none of ours."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("FASTWS_")}
     result = run(sys.executable, "-c", CODE, before, "info", "--json", env=inherited | env)
     assert (result.returncode, result.stderr) == (0, "")
@@ -119,7 +119,7 @@ def test_what_is_not_installed() -> None:
 def test_the_dependencies_are_those_of_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    # An extra that is named like what it brings is for users, the others are for us.
+    # An extra with the name of what it installs is for users, the others are for us.
     optional = [name for name, wanted in extras.items() if wanted[0].startswith(f"{name}>=")]
     required = [re.split(r"[>=]", text)[0] for text in project["dependencies"]]
     assert list(_info.DEPENDENCIES) == [*required, *optional]
@@ -194,7 +194,7 @@ CONFLICT = (
 def distribution(
     folder: Path, name: str, version: str, scripts: str = "", egg: bool = False
 ) -> str:
-    """Make a folder seem to have a distribution; return what puts the folder in front."""
+    """Make a directory look like a distribution; return code that puts it first in sys.path."""
     info = folder / (f"{name}.egg-info" if egg else f"{name}-{version}.dist-info")
     info.mkdir()
     (info / ("PKG-INFO" if egg else "METADATA")).write_text(
@@ -214,7 +214,7 @@ def test_no_other_distribution() -> None:
 def test_the_other_distribution(tmp_path: Path, name: str, scripts: str) -> None:
     before = distribution(tmp_path, name, "0.1.7", scripts)
     assert info(before)["warnings"] == [CONFLICT]
-    # In sys.path there may be the same folder twice.
+    # sys.path may contain the same directory twice.
     assert info(f"{before}; {before}")["warnings"] == [CONFLICT]
     result = run(sys.executable, "-c", CODE, before, "info")
     assert (result.returncode, result.stderr) == (0, "")

@@ -1,6 +1,6 @@
-"""Holds every set of kernels that this CPU can run to what Python itself says.
+"""Compares every set of kernels that this CPU can run to Python itself.
 
-The other tests run with the set that `FASTWS_KERNEL` names, or the best; these with all.
+The other tests use the set that `FASTWS_KERNEL` names, or the best one; these use all sets.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ KEY = b"\x37\xfa\x21\x3d"
 NOISE = random.Random(1).randbytes(20_000)
 PAD = bytes(islice(cycle(KEY), len(NOISE) + 4))
 
-# A character of each size, and the ends of what is encoded in that size.
+# A character of each size, and the first and last characters of that size.
 CHARACTERS = {
     1: "a\0\x7f",
     2: "é\x80\xbf\xc0\xff\u0100п\u07ff",
     3: "漢\u0800\ud7ff\ue000\uffff",
     4: "😀\U00010000\U0010ffff",
 }
-# What is no UTF-8, each in the shape that some rule of it forbids (table 3-7).
+# Invalid UTF-8; each item violates one rule (table 3-7).
 WRONG = [
     "80", "bf", "c0 80", "c1 bf", "c2", "c2 41", "c2 c2", "c3 a9 a9", "e0 80 80", "e0 9f bf",
     "e1", "e1 80", "e1 80 41", "e1 41", "e1 80 c2", "ed a0 80", "ed bf bf", "ef bf bf bf",
@@ -102,12 +102,12 @@ def check(octets: bytes) -> None:
     assert messages == [expected]
     for text in (decode_utf8(octets), decode_utf8(apply_mask(octets, KEY, 3), KEY, 3)):
         assert text == expected
-        # As narrow as it can be: an equal string may be stored in more bytes.
+        # As narrow as possible: an equal string may be stored in more bytes.
         assert sys.getsizeof(text) == sys.getsizeof(expected)
 
 
 def check_pieces(octets: bytes, cut: int) -> None:
-    """Bytes that are wrong are told from bytes that could go on."""
+    """Invalid bytes are distinguished from incomplete ones."""
     validator = Utf8Validator()
     for piece in (octets[:cut], octets[cut:]):
         validator.feed(piece)
@@ -136,7 +136,7 @@ def test_what_is_right_is_right_anywhere(around: str) -> None:
 
 
 def test_all_pairs_of_bytes() -> None:
-    """In the middle of a block, and where one ends."""
+    """In the middle of a block, and at its end."""
     for first, second in product(range(0x7F, 0x100), range(0x7E, 0x100)):
         pair = bytes([first, second])
         for octets in (b"a" * 62 + pair + b"\x80\x80a" * 3, b"\xe1\x80" * 31 + b"a" + pair):
@@ -157,7 +157,7 @@ def test_pieces(wrong: str) -> None:
 
 
 def test_every_sequence_of_sizes() -> None:
-    """Whatever 12 bytes may hold, and in each place of a block."""
+    """Any 12 bytes, at each place in a block."""
     draw = random.Random(2)
     for largest in (2, 3, 4):
         sequences = list(product(range(1, largest + 1), repeat=6))

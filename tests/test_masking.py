@@ -1,4 +1,4 @@
-"""Holds `masking` to RFC 6455 §5.3, byte by byte, and to what it says of its arguments."""
+"""Tests `masking` against RFC 6455 §5.3, byte by byte, and its documented arguments."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def masked(data: bytes, key: bytes, offset: int = 0) -> bytes:
 
 
 def check(twin: SimpleNamespace, start: int, size: int, offset: int) -> None:
-    """Mask NOISE[start:][:size], copied and in place, which touches nothing around it."""
+    """Mask NOISE[start:][:size], copied and in place; the bytes around it stay unchanged."""
     source = memoryview(NOISE)[start : start + size]
     expected = masked(source, KEY, offset)
     result = twin.apply_mask(source, KEY, offset)
@@ -96,7 +96,7 @@ def test_arguments_have_names(twin: SimpleNamespace) -> None:
 
 
 class Misleading(bytes):
-    """What counts are the bytes themselves."""
+    """Only the bytes themselves count."""
 
     def __bytes__(self) -> bytes:
         return b"wrong"
@@ -229,7 +229,7 @@ def test_column_major_buffer_is_read_in_logical_order(twin: SimpleNamespace) -> 
 
 
 class LikeNumPy:
-    """An exporter that says ValueError where the standard library says BufferError."""
+    """An exporter that raises ValueError where the standard library raises BufferError."""
 
     def __init__(self, view: memoryview) -> None:
         self.view = view
@@ -297,7 +297,7 @@ def test_data_that_is_no_buffer_is_refused(twin: SimpleNamespace, data: object) 
             ("TypeError", "'<' not supported between instances of 'NoneType' and 'int'"),
         ),
         ((KEY, "1"), ("TypeError", "'<' not supported between instances of 'str' and 'int'")),
-        # The first wrong argument is the one complained about.
+        # The error is about the first wrong argument.
         ((None, -1), ("TypeError", BYTES_LIKE.format("NoneType"))),
         ((b"abc", -1), ("ValueError", FOUR_BYTES)),
     ],
@@ -341,7 +341,7 @@ def test_no_buffer_is_held_afterwards(twin: SimpleNamespace, key: Any, offset: A
     for call in (twin.apply_mask, twin.apply_mask_inplace):
         with suppress(TypeError, ValueError):
             call(data, key, offset)
-        # A BufferError if a view were left.
+        # This raises BufferError if there is still a view.
         data.append(0)
         if key:
             key.append(0)

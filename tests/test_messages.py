@@ -1,18 +1,17 @@
-"""Holds `messages` to RFC 6455 §5-§8 and to every row of DESIGN.md §4 that a decoder answers.
+"""Tests `messages` against RFC 6455 §5-§8 and every row of DESIGN.md §4 about a decoder.
 
-Streams are built here by hand, not by the encoder under test, for either kind of peer: a
-client, which masks, and a server, which does not.
+Streams are built by hand, not by the encoder under test, for both kinds of peer: a client,
+which masks, and a server, which does not.
 """
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 from array import array
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle, pairwise
+from itertools import cycle
 from operator import xor
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +29,11 @@ from fastws.exceptions import (
 from fastws.spec import CloseCode, may_travel
 
 from .tools import traced
+from .wire import pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import random
+    from collections.abc import Callable
     from types import SimpleNamespace
 
 KEY = b"\x37\xfa\x21\x3d"
@@ -45,7 +46,7 @@ FIN, RSV1, RSV2, RSV3 = 0x80, 0x40, 0x20, 0x10
 
 @dataclass(frozen=True)
 class Peer:
-    """Writes what the other side sends, as RFC 6455 §5.2 draws it."""
+    """Writes what the other side sends, as shown in RFC 6455 §5.2."""
 
     key: bytes | None
 
@@ -88,19 +89,6 @@ def peer(request: pytest.FixtureRequest) -> Peer:
     return request.param
 
 
-def pieces(data: bytes, how: str | int) -> Iterator[bytes]:
-    """Cut data: whole, into single bytes, or at random with a number for a seed."""
-    if how == "whole":
-        yield data
-    elif how == "bytewise":
-        yield from (data[i : i + 1] for i in range(len(data)))
-    else:
-        draw = random.Random(how)
-        cuts = sorted(draw.choices(range(len(data) + 1), k=draw.randint(1, 12)))
-        for start, end in pairwise([0, *cuts, len(data)]):
-            yield data[start:end]
-
-
 WAYS = ["whole", "bytewise", *range(1, 9)]
 
 
@@ -119,7 +107,7 @@ def decode(decoder: Any, data: bytes, how: str | int = "whole") -> list[Any]:
 def check_good(
     twin: SimpleNamespace, peer: Peer, stream: bytes, events: list[Any], **limits: int | None
 ) -> None:
-    """However the stream is cut, it is decoded into these events, of these very types."""
+    """However the stream is split, it decodes to these events, of exactly these types."""
     for how in WAYS:
         if how == "bytewise" and len(stream) > 100_000:
             continue
@@ -138,7 +126,7 @@ def check_bad(
     expected: tuple[type[ProtocolError], int, str],
     **limits: int | None,
 ) -> None:
-    """The last byte of `bad` makes the error, not an earlier one; all later ones are lost."""
+    """The last byte of `bad` causes the error, not an earlier one; all later bytes are lost."""
     late = peer.frame(PING, b"late") + peer.text("late")
     for how in WAYS:
         decoder = peer.decoder(twin, **limits)
@@ -307,7 +295,7 @@ def test_big_message_in_small_pieces(
 ) -> None:
     payload = (NOISE * 120)[: 8 * MIB] if kind == "binary" else "a€😀".encode() * MIB
     assert len(payload) == 8 * MIB
-    # Masked by the codec itself, which test_masking.py vouches for.
+    # Masked by the codec itself, which test_masking.py tests.
     stream = peer.announce(FIN | (BINARY if kind == "binary" else TEXT), len(payload))
     stream += peer.key + twin.apply_mask(payload, peer.key) if peer.key else payload
     stream += peer.frame(PING)
@@ -322,8 +310,8 @@ def test_big_message_in_small_pieces(
 # What is not (DESIGN.md §4) ------------------------------------------------------------------
 
 Row = tuple[
-    "Callable[[Peer], bytes]",  # what goes well
-    "Callable[[Peer], bytes]",  # what does not, up to the byte that makes it wrong
+    "Callable[[Peer], bytes]",  # a valid part
+    "Callable[[Peer], bytes]",  # an invalid part, up to the byte that makes it invalid
     list[Any],
     tuple[type[ProtocolError], int, str],
 ]
@@ -544,7 +532,7 @@ TEXTS: dict[str, Row] = {
     ),
 }
 
-# Two things are wrong: the one that stands first in the stream counts.
+# There are two errors: the first one in the stream counts.
 PRIORITIES: dict[str, Row] = {
     "RSV before opcode": (
         nothing,
@@ -632,7 +620,7 @@ def test_of_two_violations_the_first_counts(
 def test_length_not_minimal_is_refused_with_its_payload_at_hand(
     twin: SimpleNamespace, peer: Peer, opcode: int, width: int, length: int
 ) -> None:
-    """… as it is without it: a whole message is read in another way."""
+    """… as without it: an unfragmented message is decoded by other code."""
     payload = b"x" * length
     good = peer.text("a") + (b"" if opcode else peer.text("b", False))
     head = peer.head(FIN | opcode, {2: 126, 8: 127}[width], length.to_bytes(width, "big"))
@@ -840,7 +828,7 @@ MIXED = [Ping(b"ab"), "aé" * 50, NOISE[:300], Close(1000, "bye")]
 
 
 def mixed(peer: Peer) -> bytes:
-    """A stream of all sorts, whose events are MIXED."""
+    """A mixed stream, whose events are MIXED."""
     text = ("aé" * 50).encode()
     return (
         peer.text(text[:50], False)
@@ -901,7 +889,7 @@ def test_what_was_fed_can_be_resized(twin: SimpleNamespace, peer: Peer, how: str
     for piece in pieces(mixed(peer) + b"\xff", how):
         data = bytearray(piece)
         events += decoder.feed(data)
-        data += b"more"  # a BufferError if a view were left
+        data += b"more"  # raises BufferError if there is still a view
         data.clear()
     assert events == MIXED
 
@@ -952,7 +940,7 @@ def test_what_is_no_buffer_is_refused_and_changes_nothing(
 
 
 def peak_of(call: Callable[[], Any]) -> tuple[Any, int, int]:
-    """What a call returns, how much memory is held after it, and how much was at most."""
+    """Return what a call returns, how much memory is in use after it, and the peak."""
     with traced() as memory:
         kept = call()
         return kept, *memory()
@@ -1258,7 +1246,7 @@ def test_encoder_holds_no_buffer(twin: SimpleNamespace) -> None:
 
 
 class Contrary(str):
-    """What counts is the text itself."""
+    """Only the text itself counts."""
 
     __slots__ = ()
 
@@ -1359,7 +1347,7 @@ OUT_OF_TURN_OUTSIDE = [
     ("continuation", ("a",), {}, StateError, NOT_BEGUN),
     ("continuation", (b"a",), {"fin": False}, StateError, NOT_BEGUN),
     ("frame", (0,), {}, StateError, NOT_BEGUN),
-    # Arguments are looked at before the state is.
+    # Arguments are checked before the state.
     ("continuation", (5,), {}, TypeError, BYTES_LIKE.format("int")),
     ("continuation", ("a\ud83d",), {}, UnicodeEncodeError, LONE_SURROGATE),
     ("continuation", (b"a", b"abc"), {}, ValueError, FOUR_BYTES),

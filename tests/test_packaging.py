@@ -1,4 +1,4 @@
-"""The package: what is in an sdist and in a wheel, and how FASTWS_EXT decides."""
+"""The package: what is in an sdist and in a wheel, and what FASTWS_EXT does."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def python(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str
 
 
 def build(hook: str, tree: Path, out: Path, **env: str) -> tuple[Path | None, str]:
-    """Call a hook of the build backend (PEP 517) in the environment at hand."""
+    """Call a hook of the build backend (PEP 517) in the current environment."""
     out.mkdir(exist_ok=True)
     before = set(out.iterdir())
     code = f"from setuptools import build_meta; build_meta.{hook}({str(out)!r})"
@@ -66,7 +66,7 @@ def build(hook: str, tree: Path, out: Path, **env: str) -> tuple[Path | None, st
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the sources, without anything that was built."""
+    """A copy of the sources, without build products."""
     tree = tmp_path_factory.mktemp("checkout")
     for name in (
         "pyproject.toml",
@@ -98,7 +98,7 @@ def tree(checkout: Path, tmp_path: Path) -> Path:
 
 
 def installed(wheel: Path, target: Path) -> str:
-    """Unpack a wheel and ask what runs there."""
+    """Unpack a wheel and return which twin it runs."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(target)
     code = (
@@ -139,7 +139,7 @@ def test_a_wheel_built_from_the_sdist_is_complete(sdist: Path, tmp_path: Path) -
     assert f"fastws/capi{SUFFIX}" in names
     assert {"fastws/py.typed", "fastws/demo/index.html", "fastws/capi.pyi"} <= names
     assert "fastws/__pyinstaller/hook-fastws.cli.py" in names
-    # What other projects compile against, and no more.
+    # What other projects compile against, and nothing else.
     assert [name for name in names if name.endswith(".pxd")] == ["fastws/capi.pxd"]
     assert not [name for name in names if name.endswith((".c", ".h", ".pyx"))]
     assert not [name for name in names if not name.startswith("fastws")]

@@ -1,10 +1,11 @@
-"""Compression on a connection, and messages prepared once for many connections."""
+"""Compression on a connection, and messages that are prepared once for many connections."""
 
 from __future__ import annotations
 
 import os
 import random
 from array import array
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,10 +22,10 @@ from fastws import (
     prepare,
 )
 from fastws.codec import FrameDecoder
-from fastws.deflate import Agreement
 
 if TYPE_CHECKING:
     from fastws.codec import Frame
+    from fastws.deflate import Agreement
 
 TEXT = "the same words, the same words, the same words " * 20
 NOISE = random.Random(1).randbytes(2000)
@@ -46,7 +47,7 @@ def pair(**options: object) -> tuple[Connection, Connection]:
 
 
 def frames_of(server: Connection) -> list[Frame]:
-    """Look at what a server has to send."""
+    """Return the frames that a server has to send."""
     return FrameDecoder(masked=False, rsv1=True).feed(server.data_to_send())
 
 
@@ -64,7 +65,7 @@ def frames_of(server: Connection) -> list[Frame]:
         ("short", None, False),
         ("short", True, True),
         ("", True, True),
-        (NOISE, None, False),  # it does not pay
+        (NOISE, None, False),  # compression does not pay off
         (NOISE, True, True),
     ],
     ids=str,
@@ -138,14 +139,7 @@ def test_without_an_agreement_nothing_is_compressed() -> None:
 
 def test_a_window_that_no_library_can_write_means_plain_messages() -> None:
     client, _ = agree(PerMessageDeflate())
-    small = Agreement(
-        role=client.role,
-        config=client.config,
-        context_takeover=True,
-        peer_context_takeover=True,
-        max_window_bits=8,
-        peer_max_window_bits=15,
-    )
+    small = replace(client, max_window_bits=8)
     server = Connection(Role.SERVER, deflate=small)
     assert server.compressor is None
     server.send(TEXT, compress=True)

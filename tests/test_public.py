@@ -1,4 +1,4 @@
-"""Holds the public names together: what their signatures name can be imported, too."""
+"""Checks the public names: what their signatures name can be imported, too."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import fastws
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Where the public names are defined, as README.md's table of levels says: what is in the
-# `__all__` of these may be named, too.
+# The modules that define the public names, as in the table of levels in README.md. Signatures may
+# also use names in the `__all__` of these.
 DOCUMENTED = (
     "fastws",
     "fastws.aio.client",
@@ -31,10 +31,12 @@ DOCUMENTED = (
     "fastws.deflate",
     "fastws.events",
     "fastws.exceptions",
+    "fastws.extensions",
     "fastws.handshake",
     "fastws.http",
     "fastws.prepared",
     "fastws.spec",
+    "fastws.uri",
 )
 ELSEWHERE = {
     *vars(builtins),
@@ -48,7 +50,7 @@ ELSEWHERE = {
 
 
 def signatures() -> Iterator[tuple[str, Callable[..., Any]]]:
-    """All that is public and can be called, or read as a property: what has documentation."""
+    """All public callables and properties that have documentation."""
     for name in fastws.__all__:
         value = getattr(fastws, name)
         if not inspect.isclass(value):
@@ -65,7 +67,7 @@ def signatures() -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 def named(function: Callable[..., Any]) -> set[str]:
-    """The names in a signature's annotations, without what the standard library has."""
+    """The names in a signature's annotations, without those of the standard library."""
     try:
         signature = inspect.signature(function)
     except ValueError:  # of what is compiled

@@ -1,4 +1,4 @@
-"""README.md: its Python blocks run as they stand, but for the port, and do what it says."""
+"""README.md: its Python blocks run unchanged, except for the port, and do what it says."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def port() -> int:
 
 @contextmanager
 def running(code: str, port: int) -> Iterator[subprocess.Popen[str]]:
-    """Run a server, stop it in order, and expect that it ends well."""
+    """Run a server, stop it with a signal, and check that it exits cleanly."""
     process = subprocess.Popen(
         [sys.executable, "-c", code.replace("8080", str(port))],
         stdout=subprocess.PIPE,

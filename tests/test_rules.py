@@ -1,6 +1,6 @@
-"""Holds `fastws.rules` to what the twins do not show: RSV1 within the sequence of frames.
+"""Tests what the twins do not show of `fastws.rules`: RSV1 within the sequence of frames.
 
-The rest is held to account through the twins, in test_frames.py and test_messages.py.
+The rest is tested through the twins, in test_frames.py and test_messages.py.
 """
 
 from __future__ import annotations

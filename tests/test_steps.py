@@ -1,15 +1,14 @@
-"""How much one call inflates is limited, and nothing is lost by it."""
+"""One call inflates a limited amount, and nothing is lost."""
 
 from __future__ import annotations
 
 import random
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fastws import Connection, PerMessageDeflate, Role, encode_frame, rules
-from fastws.deflate import Agreement, Inflater
+from fastws import Connection, Role, encode_frame, rules
+from fastws.deflate import Inflater
 from fastws.events import Close, Ping
 from fastws.exceptions import InternalError, ProtocolError
 from fastws.spec import (
@@ -22,6 +21,7 @@ from fastws.spec import (
 )
 
 from .tools import traced
+from .wire import agreement, compressed
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -30,19 +30,7 @@ MIB = 1 << 20
 KEY = b"\x12\x34\x56\x78"
 TEXT, BINARY = Opcode.TEXT, Opcode.BINARY
 
-AGREED = Agreement(
-    role=Role.SERVER,
-    config=PerMessageDeflate(),
-    context_takeover=True,
-    peer_context_takeover=True,
-    max_window_bits=15,
-    peer_max_window_bits=15,
-)
-
-
-def compressed(data: bytes) -> bytes:
-    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return (stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
+AGREED = agreement()
 
 
 def make_decoder(twin: SimpleNamespace, step: int | None = STEP, **options: Any) -> Any:
@@ -58,7 +46,7 @@ def make_frame(
 
 
 def steps(decoder: Any, data: bytes) -> list[list[Any]]:
-    """Feed all of it, and return what each step brought."""
+    """Feed all of it, and return the events of each step."""
     result = [decoder.feed(data)]
     while decoder.has_pending:
         result.append(decoder.feed(b""))
@@ -91,7 +79,7 @@ def test_a_step_holds_what_its_name_says(
     stream = make_frame(twin, opcode, compressed(payload)) * 40
     batches = steps(make_decoder(twin), stream)
     assert [one for batch in batches for one in batch] == [message] * 40
-    # One message more than the step, and what a message takes beside its characters.
+    # The step and one more message, and the overhead of each message.
     assert all(sum(map(held, batch)) <= STEP + largest + 1000 for batch in batches)
 
 
@@ -117,7 +105,7 @@ def test_without_a_step_all_comes_at_once(twin: SimpleNamespace) -> None:
 def test_what_inflates_to_next_to_nothing_is_counted_too(
     twin: SimpleNamespace, payload: bytes
 ) -> None:
-    """Its cost is in calls and in blocks: so many bytes, or messages, are the most."""
+    """Calls and blocks have a cost, which limits the bytes and messages of a step."""
     frame = make_frame(twin, BINARY, payload)
     count = (256 << 10) // len(frame)
     batches = steps(make_decoder(twin), frame * count)
@@ -127,7 +115,7 @@ def test_what_inflates_to_next_to_nothing_is_counted_too(
 
 
 def test_a_message_may_take_several_steps(twin: SimpleNamespace) -> None:
-    """For a large one there are pauses in between."""
+    """A large one is decoded with pauses."""
     payload = b"\x03\x00" * 100_000 + compressed(b"Hello")
     frames = make_frame(twin, TEXT, payload[:70_000], fin=False)
     frames += make_frame(twin, Opcode.PING, b"?", rsv1=False)

@@ -1,6 +1,6 @@
-"""What the compiled modules tell of themselves is what the reference does, and what the stubs do.
+"""The signatures of the compiled modules are those of the reference and of the stubs.
 
-tests/typing does the same by mypy, and for types; here is what every user can try.
+tests/typing does the same for types, with mypy; this is what every user can inspect.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ OVERRIDDEN = ("__delattr__", "__eq__", "__hash__", "__init__", "__repr__", "__se
 
 
 def parameters(thing: Any) -> list[tuple[str, Any, Any]]:
-    """What a caller has to know. Types are left out: only the reference has annotations; and so
-    is how a method takes itself, which compiled ones take by position alone."""
+    """What a caller has to know. It omits types, because only the reference has annotations, and
+    how a method takes `self`, which is positional-only in compiled methods."""
     return [
         (parameter.name, parameter.kind, parameter.default)
         for parameter in inspect.signature(thing).parameters.values()
@@ -40,7 +40,7 @@ def parameters(thing: Any) -> list[tuple[str, Any, Any]]:
 
 
 def interface(thing: Any) -> Any:
-    """All that a user of a function or class can see of it, in a form that can be compared."""
+    """All that a user can see of a function or class, in a form that can be compared."""
     if not isinstance(thing, type):
         return parameters(thing)
     found: dict[str, Any] = {"constructor": parameters(thing)}

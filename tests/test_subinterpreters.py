@@ -1,8 +1,8 @@
 """Subinterpreters: which twin they get, and that it works there (see `codec`).
 
-Each test runs in a process of its own, since what one interpreter loads decides for the
-others. An isolated interpreter has a GIL of its own, from Python 3.12 on; a legacy one shares
-that of the main interpreter, as under mod_wsgi.
+Each test runs in a process of its own, because what one interpreter loads affects the others.
+From Python 3.12 on, an isolated interpreter has its own GIL; a legacy one shares the GIL of the
+main interpreter, as under mod_wsgi.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fastws import codec
 
 COMPILED = codec.implementation == "c"
 
-# `_interpreters` is what concurrent.interpreters (3.14) stands on; it alone makes legacy ones.
+# concurrent.interpreters (3.14) is based on `_interpreters`, which can also create legacy ones.
 TOOLS = """
 import sys
 try:
@@ -41,7 +41,7 @@ def in_new(kind, code):
     finally:
         low.destroy(interpreter)
 """
-# The dependence is among what it imports.
+# The dependency is among its imports.
 ROUND_TRIP = """
 import h11, fastws
 from fastws import Connection, Role, MessageDecoder
@@ -77,7 +77,7 @@ both_kinds = pytest.mark.parametrize("kind", ["isolated", "legacy"])
 
 
 def python(code: str, impl: str | None) -> None:
-    """Run it as a program of its own; it must be silent."""
+    """Run it as a program of its own, which must not print anything."""
     environ = {name: value for name, value in os.environ.items() if name != "FASTWS_IMPL"}
     if impl is not None:
         environ["FASTWS_IMPL"] = impl
@@ -110,7 +110,7 @@ def test_subinterpreter_gets_the_pure_twin_and_the_main_one_keeps_its_own(kind: 
     "kind", ["legacy"] if sys.version_info[:2] == (3, 12) else ["isolated", "legacy"]
 )
 def test_what_stands_on_asyncio_works_too(kind: str) -> None:
-    # (Not in several at once, which Python 3.11's and 3.12's own asyncio does not bear.)
+    # (Not in several at once, which asyncio does not support in Python 3.11 and 3.12.)
     code = """
 import asyncio, fastws
 
@@ -165,7 +165,7 @@ with InterpreterPoolExecutor(3) as pool:
 
 @pytest.mark.skipif(not COMPILED, reason="about the accelerated twin")
 def test_the_first_interpreter_may_be_a_legacy_one() -> None:
-    # An application's under mod_wsgi; what comes after it has to do without.
+    # An application's interpreter under mod_wsgi; later ones have to do without.
     first, later = round_trip("c"), round_trip("py")
     python(f"in_new('legacy', {first!r})\nin_new('legacy', {later!r})\n{later}", None)
 

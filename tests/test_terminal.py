@@ -1,4 +1,4 @@
-"""What `fastws` shows of what strangers say. (What is typed is tested in test_cli.py.)"""
+"""How `fastws` displays what strangers send. (test_cli.py tests what is typed.)"""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_words_stay_as_they_are(text: str) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="terminals are POSIX's")
 def test_what_a_terminal_does_not_take_is_left_out() -> None:
     master, slave = os.openpty()
-    # In the place of its output, since this takes parts of characters.
+    # In place of its output, because a pipe accepts parts of characters.
     reader, writer = os.pipe()
     try:
         with Keyboard(slave, "utf-8") as keyboard:

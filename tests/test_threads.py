@@ -1,12 +1,11 @@
-"""Several threads at once, over objects of their own and over objects that they share.
+"""Several threads at once, with their own objects and with shared ones.
 
-What is promised (the README has it): objects are independent of each other, and what cannot
-change is shared freely. A call of a compiled decoder, encoder or validator is one step, in
-whatever order threads make them; in pure Python threads share such an object under a lock of
-theirs.
+The README promises that objects are independent of each other, and that immutable ones can be
+shared freely. A call of a compiled decoder, encoder or validator is atomic, in whatever order
+threads make them; in pure Python, threads that share such an object need a lock.
 
-With a GIL threads take turns, and these tests make the turns short. On a free-threaded build
-they run at once, and a lock that is missing shows.
+With a GIL, threads take turns, and these tests make the turns short. On a free-threaded build
+they run at once, and a missing lock shows.
 """
 
 from __future__ import annotations
@@ -20,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fastws import Close, CloseCode, Connection, PerMessageDeflate, Ping, Pong, Role, connection
+from fastws import Close, CloseCode, Connection, Ping, Pong, Role, connection
 from fastws.codec import implementation
-from fastws.deflate import Agreement, Inflater, deflate_alone
+from fastws.deflate import Inflater, deflate_alone
 from fastws.exceptions import StateError
 from fastws.prepared import prepare
 from fastws.spec import Opcode, State
 
 from .tools import FREE_THREADED, TIMEOUT
+from .wire import agreement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 THREADS = 4
 ROUNDS = 60 if FREE_THREADED else 30
 KEY = b"\x9d\x01\xfe\x42"
-# From here on the kernels run without the GIL.
+# From this size on, the kernels run without the GIL.
 LARGE = 64 << 10
-# What `Connection` stands on.
+# The base of `Connection`.
 IN_USE = SimpleNamespace(name=implementation)
 
 
@@ -50,7 +50,7 @@ def short_turns() -> Iterator[None]:
 
 
 def together(*work: Callable[[], object], copies: int = 1) -> None:
-    """Run each of these in threads of their own, from the same moment on; raise what they do."""
+    """Run each of these in its own threads, all starting together; raise what they raise."""
     jobs = [job for job in work for _ in range(copies)]
     begin = threading.Barrier(len(jobs))
     raised: list[BaseException] = []
@@ -73,7 +73,7 @@ def together(*work: Callable[[], object], copies: int = 1) -> None:
 
 
 class Locked:
-    """An object of the pure-Python twin, with a lock as its users have to bring it."""
+    """An object of the pure-Python twin with a lock, as its users have to use it."""
 
     def __init__(self, value: Any) -> None:
         self._value = value
@@ -101,7 +101,7 @@ def shared(twin: SimpleNamespace, value: Any) -> Any:
 
 
 def chunks(twin: SimpleNamespace, number: int) -> Iterator[tuple[bytes, list[Any]]]:
-    """Streams that end where a message does; no two messages with content are the same."""
+    """Streams that end at the end of a message; no two non-empty messages are the same."""
 
     def frame(opcode: int, payload: str | bytes, **options: Any) -> bytes:
         octets = payload.encode() if isinstance(payload, str) else payload
@@ -142,7 +142,7 @@ def frames(twin: SimpleNamespace, number: int) -> Iterator[tuple[bytes, list[Any
 
 
 def test_separate_objects(twin: SimpleNamespace) -> None:
-    """The results are what one thread gets, to the bit."""
+    """The results are exactly what one thread gets."""
 
     def decode(number: int) -> None:
         decoder, stream = twin.MessageDecoder(masked=True), b""
@@ -202,16 +202,9 @@ def test_separate_objects(twin: SimpleNamespace) -> None:
 
 @pytest.mark.parametrize("compressed", [False, True], ids=["plain", "inflater"])
 def test_shared_message_decoder(twin: SimpleNamespace, compressed: bool) -> None:
-    """Whole messages in, and out by the very same call: each once."""
-    agreement = Agreement(
-        role=Role.SERVER,
-        config=PerMessageDeflate(),
-        context_takeover=False,
-        peer_context_takeover=False,
-        max_window_bits=15,
-        peer_max_window_bits=15,
-    )
-    inflater = Inflater(agreement) if compressed else None
+    """Each call gets complete messages and returns exactly these."""
+    agreed = agreement(context_takeover=False, peer_context_takeover=False)
+    inflater = Inflater(agreed) if compressed else None
     decoder = shared(twin, twin.MessageDecoder(masked=True, inflater=inflater))
 
     def feed(number: int) -> None:
@@ -240,7 +233,7 @@ def test_shared_frame_decoder(twin: SimpleNamespace) -> None:
 
 @pytest.mark.parametrize("what", ["MessageDecoder", "FrameDecoder"])
 def test_shared_decoder_meets_a_violation(twin: SimpleNamespace, what: str) -> None:
-    """Before it, messages come out whole; after it, none do; and all see the one error."""
+    """Before it, messages are complete; after it, there are none; all threads see one error."""
     good = twin.encode_frame(Opcode.BINARY, b"good" * 20, key=KEY) * 3
     bad = b"\xf3\x80"
     for _ in range(9):
@@ -270,7 +263,7 @@ def test_shared_decoder_meets_a_violation(twin: SimpleNamespace, what: str) -> N
 
 
 def test_shared_decoder_of_pieces_survives(twin: SimpleNamespace) -> None:
-    """Pieces that come in any order are garbage; that is an error, or other messages."""
+    """Pieces in any order are garbage: the result is an error, or other messages."""
     stream = b"".join(chunk for chunk, _ in chunks(twin, 1))[: 40 << 10]
     stream += twin.encode_frame(Opcode.CLOSE, b"\x03\xe8" + b"x" * 90, key=KEY)
 
@@ -323,7 +316,7 @@ def test_shared_validator(twin: SimpleNamespace) -> None:
 @pytest.mark.parametrize("masked", [True, False], ids=["client", "server"])
 @pytest.mark.parametrize("how", ["take", "take_buffers"])
 def test_shared_encoder(twin: SimpleNamespace, masked: bool, how: str) -> None:
-    """Every message comes out once, and whole, whoever appends and takes meanwhile."""
+    """Every message comes out complete and once, whatever other threads append and take."""
     encoder, rounds = shared(twin, twin.MessageEncoder()), ROUNDS * 5
     key = KEY if masked else None
     prepared = twin.encode_frame(Opcode.TEXT, b"prepared", key=key)
@@ -370,7 +363,7 @@ def test_shared_encoder(twin: SimpleNamespace, masked: bool, how: str) -> None:
 
 
 def test_shared_frame(twin: SimpleNamespace) -> None:
-    """Not even who calls __init__ again makes another see what is no frame."""
+    """Even if one thread calls __init__ again, others always see a valid frame."""
     frame = twin.Frame(Opcode.TEXT, b"a" * 100)
 
     def read() -> None:
@@ -427,7 +420,7 @@ def test_parts_of_one_buffer_are_masked_at_once(twin: SimpleNamespace) -> None:
 
 
 def test_one_buffer_is_masked_by_many(twin: SimpleNamespace) -> None:
-    """Which bytes stand there in the end nobody knows."""
+    """The final bytes are undefined."""
     buffer = memoryview(bytearray(2 * LARGE))
     together(
         lambda: [twin.apply_mask_inplace(buffer, KEY) for _ in range(20)],
@@ -438,7 +431,7 @@ def test_one_buffer_is_masked_by_many(twin: SimpleNamespace) -> None:
     assert len(buffer) == 2 * LARGE
 
 
-# (Before 3.14 the bytearray of a free-threaded build does not lock itself when it grows.)
+# (Before 3.14, the bytearray of a free-threaded build has no lock when it grows.)
 @pytest.mark.skipif(
     FREE_THREADED and sys.version_info < (3, 14), reason="no bytearray of this Python bears it"
 )
@@ -493,7 +486,7 @@ def test_no_two_threads_get_the_same_mask_key(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("role", Role)
 def test_shared_connection(role: Role) -> None:
-    """No promise is made but that of its encoder: frames are whole, and each goes once."""
+    """The only promise is that of its encoder: frames are complete, and each is sent once."""
     ours, rounds = shared(IN_USE, Connection(role)), ROUNDS * 10
     peer = Connection(Role.CLIENT if role is Role.SERVER else Role.SERVER)
     peer.ping(b"?")
@@ -535,7 +528,7 @@ def test_shared_connection(role: Role) -> None:
 
 
 def test_shared_connection_that_ends() -> None:
-    """Whatever else happens, the end does."""
+    """Whatever else happens, the connection ends."""
     for n in range(9):
         ours, peer = shared(IN_USE, Connection(Role.SERVER)), Connection(Role.CLIENT)
         peer.close(1000, "bye")

@@ -1,4 +1,4 @@
-"""Holds `utf8` to the Unicode Standard's table of well-formed UTF-8, and to `bytes.decode`."""
+"""Tests `utf8` against the Unicode Standard's table of well-formed UTF-8 and `bytes.decode`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WELL_FORMED: list[tuple[range, ...]] = [
 ]
 ROWS = {lead: row for row in WELL_FORMED for lead in row[0]}
 
-# Both ends of each range in the table, and their neighbours.
+# The ends of each range in the table, and their neighbours.
 CLASSES = sorted(
     {
         byte + step
@@ -48,7 +48,7 @@ CLASSES = sorted(
 
 
 def scan(data: bytes) -> tuple[int | None, bool]:
-    """Read the table: where is the first impossible byte, and could the data end here?"""
+    """Use the table: where is the first impossible byte, and may the data end here?"""
     awaited: tuple[range, ...] = ()
     for i, byte in enumerate(data):
         row = awaited or ROWS.get(byte, (range(0),))

@@ -1,4 +1,4 @@
-"""What is promised of versions: in the changelog, the dependencies' bounds and README.md."""
+"""The promises about versions: in the changelog, the dependencies' bounds and README.md."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_version_is_written_in_one_place() -> None:
 
 # The name -----------------------------------------------------------------------------
 
-# What there is under the name `fastws` is another project.
+# The project named `fastws` on PyPI is another one.
 TO_INSTALL = re.compile(
     r"""
     pip\ install\b [^\n`]*? [\s'"] fastws (?![\w-])
@@ -94,7 +94,7 @@ KINDS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
 
 
 def faults(text: str, current: str) -> list[str]:
-    """Say what is wrong with a changelog (keepachangelog.com) of a project in this version."""
+    """Return what is wrong with a changelog (keepachangelog.com) for this version."""
     found = []
     lines = text.splitlines()
     if lines[0] != "# Changelog":
@@ -237,7 +237,7 @@ def section(title: str) -> str:
 
 
 def table() -> dict[str, str]:
-    """Read the levels, by what they are of."""
+    """Return the levels by name."""
     levels = {}
     for row in re.findall(r"^\| (.*) \|$", section("Versions and stability"), re.MULTILINE):
         names, level, _ = (cell.strip() for cell in f"{row} ".split(" | ", 2))
@@ -250,7 +250,7 @@ def table() -> dict[str, str]:
 
 
 def modules() -> set[str]:
-    """Find all modules of the package that have no underscore, in whatever they are written."""
+    """Find all modules of the package without an underscore, in Python or Cython."""
     found = set()
     for path in PACKAGE.rglob("*"):
         if path.suffix in (".py", ".pyx", ".pxd", ".pyi"):

@@ -1,4 +1,4 @@
-"""What is published: how it is configured, and that wheels/check.py tells good files from bad."""
+"""What is published: its configuration, and that wheels/check.py finds bad files."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_builds_are_of_pinned_tools() -> None:
 
 
 def release() -> list[Path]:
-    """Name all files of a release."""
+    """Return the names of all files of a release."""
     tags = {
         "manylinux_x86_64": "manylinux2014_x86_64.manylinux_2_17_x86_64",
         "manylinux_aarch64": "manylinux_2_17_aarch64.manylinux2014_aarch64",
@@ -223,7 +223,7 @@ def test_a_wheel_says_what_is_in_it(pure: Path) -> None:
     assert component["name"] == "fastws-codec"
     assert component["purl"] == f"pkg:pypi/fastws-codec@{VERSION}"
     assert component["licenses"] == [{"license": {"id": "MIT"}}]
-    assert bill["components"] == []  # nothing but what we wrote
+    assert bill["components"] == []  # only what we wrote
 
 
 def test_a_pure_wheel_has_no_extension(pure: Path) -> None:

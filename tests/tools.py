@@ -1,4 +1,4 @@
-"""What tests need to run programs: found or missed aloud, read line by line, always stopped."""
+"""Helpers to run programs: find them or say so, read their lines, always stop them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ import fastws
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-TIMEOUT = 30.0  # seconds, for what takes far less
+TIMEOUT = 30.0  # seconds; everything takes far less
 needs_uvloop = pytest.mark.skipif(
     find_spec("uvloop") is None, reason="no uvloop here: pip install uvloop"
 )
-# Whether this Python is built without a GIL. Not all that tests need is to be had for it.
+# Whether this Python is built without a GIL. Not all test dependencies support that.
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 FASTWS = (sys.executable, "-W", "default", "-m", "fastws")
 
 
 def free_port() -> int:
-    """Find a port of 127.0.0.1 that nobody has, for a program that is to be told one."""
+    """Find a free port of 127.0.0.1, for a program that must be given one."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port: int = sock.getsockname()[1]
         return port
@@ -50,7 +50,7 @@ def require(*programs: str, install: str) -> str:
 
 
 def missing(reason: str) -> NoReturn:
-    """What a test needs is not there."""
+    """Skip a test because something is missing, or fail in CI."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
@@ -58,7 +58,7 @@ def missing(reason: str) -> NoReturn:
 
 @contextmanager
 def traced() -> Iterator[Callable[[], tuple[int, int]]]:
-    """Count what Python allocates; what is given tells how much it holds, and the most it held."""
+    """Trace Python's allocations; yield a function that returns the current size and the peak."""
     if sys.implementation.name == "pypy":
         pytest.skip("PyPy does not trace what it allocates")
     # (So that PyPy can import this file.)
@@ -72,7 +72,7 @@ def traced() -> Iterator[Callable[[], tuple[int, int]]]:
 
 
 def optional(name: str) -> Any:
-    """Import what the extra `test` has and `test-threads`, for free-threaded Pythons, has not."""
+    """Import a module that is in the extra `test`, but not in `test-threads` (free-threaded)."""
     if FREE_THREADED and find_spec(name) is None:
         pytest.skip(f"{name} is not to be had for every free-threaded Python")
     return import_module(name)
@@ -81,7 +81,7 @@ def optional(name: str) -> Any:
 class Program:
     """A program that runs while the test is in the `with` block, and no longer.
 
-    What it writes is kept, and shown by pytest if the test fails.
+    Its output is kept, and pytest shows it if the test fails.
     """
 
     def __init__(self, *argv: str, cwd: Any = None, env: dict[str, str] | None = None) -> None:
@@ -94,16 +94,16 @@ class Program:
             errors="backslashreplace",
             cwd=cwd,
             env=os.environ | (env or {}),
-            start_new_session=True,  # of which a terminal's Ctrl-C can be imitated
+            start_new_session=True,  # so that we can imitate a terminal's Ctrl-C
         )
         self._name = " ".join(argv)
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._output: list[str] = []
         self._errors: list[str] = []
-        self._news = threading.Condition()  # told of each line
+        self._news = threading.Condition()  # notified of each line
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        # Threads read, so that the program never waits for us.
+        # Threads read the output, so that the program never waits for us.
         self._threads = [
             threading.Thread(target=self._read, args=args, daemon=True)
             for args in (
@@ -136,12 +136,12 @@ class Program:
 
     @property
     def output(self) -> str:
-        """All that it wrote to stdout so far."""
+        """What it has written to stdout so far."""
         return "".join(self._output)
 
     @property
     def errors(self) -> str:
-        """All that it wrote to stderr so far."""
+        """What it has written to stderr so far."""
         return "".join(self._errors)
 
     def line(self) -> str:
@@ -156,7 +156,7 @@ class Program:
         return line
 
     def wait_for_errors(self, text: str, times: int = 1) -> None:
-        """Wait until it has written a text to stderr so many times."""
+        """Wait until it has written a text to stderr this many times."""
         with self._news:
             if not self._news.wait_for(lambda: self.errors.count(text) >= times, TIMEOUT):
                 pytest.fail(f"{self._name} does not say {text!r}:\n{self.errors}")
@@ -200,7 +200,7 @@ class Program:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # With everything that it started: it has a session of its own.
+        # Including everything that it started: it has its own session.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self.end_input()

@@ -1,1 +1,1 @@
-"""Echo servers under load: fastws, its peers, and what C++ and Node do."""
+"""Echo servers under load: fastws, its peers, and servers in C++ and on Node."""

@@ -1,4 +1,4 @@
-// An echo server on Boost.Beast: what one core does without Python.
+// An echo server with Boost.Beast: what one core can do without Python.
 //
 //     beast PORT [--deflate] [--tls CERT KEY]
 //
@@ -99,7 +99,7 @@ private:
     beast::flat_buffer buffer_;
 };
 
-// Accepts for ever; `start` makes a session of a socket.
+// Accepts forever; `start` turns a socket into a session.
 template <class Start>
 void listen(tcp::acceptor& acceptor, Start start)
 {

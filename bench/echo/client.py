@@ -1,10 +1,10 @@
-"""Clients in Python against one fast server, the one on Boost.Beast.
+"""Clients in Python against one fast server, which uses Boost.Beast.
 
     python -m bench.echo.client [--only NAME,...] [--seconds S] [--json FILE]
 
-One connection, one binary message in flight, three sizes; each client in a process of its own,
-on another core than the server. What is measured is the round trip, so the server's time is in
-it; it is the same for all.
+One connection, one binary message in flight, three sizes; each client in a process of its own, on
+a different core from the server. The round trip is measured, so it includes the server's time,
+which is the same for all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .servers import AIOFASTNET, HOST, MAX_SIZE, MISSING, UVLOOP, choose_loop
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    # Echoes until the time is over; returns how many round trips there were.
+    # Echoes until the time is up; returns the number of round trips.
     Client = Callable[[str, bytes, float], Awaitable[int]]
 
 SIZES = [256, 8 << 10, 100_000]
@@ -203,7 +203,7 @@ def measure_client(name: str, port: int, size: int, seconds: float, core: int | 
 
 
 def run_all(names: list[str], seconds: float, rounds: int) -> dict[str, dict[str, Any]]:
-    """For each client and size the median of messages per second, or why there is none."""
+    """For each client and size, the median of messages per second, or why there is none."""
     beast, _ = programs.build_beast()
     cores = programs.choose_cores()
     port = programs.free_port()

@@ -1,12 +1,12 @@
-/* A load client for WebSocket echo servers, fast enough not to be what is measured.
+/* A load client for WebSocket echo servers, fast enough not to be the bottleneck.
  *
  *     load HOST PORT [options], see usage() below
  *
- * What leaves on a connection is a periodic stream of bytes, made before the start: a ring of
- * masked frames with different payloads. What has to come back is a second one. So a read is
- * checked by comparing it with the stream, headers included, however it is cut; and frames
- * that leave together are a slice of the ring, and one write. Only compressed replies have to
- * be parsed, since it is for the server to choose how it compresses.
+ * Each connection sends a periodic stream of bytes, made before the start: a ring of masked
+ * frames with different payloads. The expected replies are a second ring. So a read is checked by
+ * comparing it to the stream, headers included, however it is split; and frames that are sent
+ * together are a slice of the ring, and one write. Only compressed replies have to be parsed,
+ * because the server chooses how it compresses.
  *
  *     cc -O2 -o load load.c -lz
  *     cc -O2 -DLOAD_TLS -o load load.c -lz -lssl -lcrypto
@@ -45,7 +45,7 @@ enum { EXIT_WRONG = 1, EXIT_USAGE = 2, EXIT_DECLINED = 3 };
 #define KEY "dGhlIHNhbXBsZSBub25jZQ=="
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
-/* How many connections are opened at a time: less than any server's backlog. */
+/* How many connections to open at a time: fewer than any server's backlog. */
 #define OPENING_LIMIT 50
 /* Connections to a loopback address, for each address they come from. */
 #define PER_SOURCE 5000
@@ -279,8 +279,8 @@ static double own_cpu(void)
            (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
-/* CPU time of the server, all of its threads; it is read here for it to be of the same span
- * of time as the messages. */
+/* CPU time of all threads of the server; it is read here so that it covers the same span of time
+ * as the messages. */
 static double server_cpu(void)
 {
     char path[64], text[1024];
@@ -310,7 +310,7 @@ struct connection {
     int fd;
     unsigned number;
     enum state state;
-    bool wants_out; /* whether epoll is to tell when it can be written to */
+    bool wants_out; /* whether epoll must report when it is writable */
 #ifdef LOAD_TLS
     SSL *ssl;
 #endif
@@ -399,7 +399,7 @@ static ssize_t transmit(struct connection *c, const void *from, size_t length, b
     return errno == EAGAIN || errno == EINTR ? AGAIN : BROKEN;
 }
 
-/* Whatever transmit() left in a buffer has to leave, too; false if the connection broke. */
+/* Flush what transmit() left in a buffer; false if the connection broke. */
 static bool settle(struct connection *c, bool *wants_out)
 {
 #ifdef LOAD_TLS
@@ -468,7 +468,7 @@ static void start(struct connection *c)
     c->fd = connect_from(source);
     c->state = CONNECTING;
     c->wants_out = true;
-    /* Connections are at different places of the ring: mixing them up is noticed. */
+    /* Connections are at different places of the ring, so mixing them up is noticed. */
     c->next_out = c->number * 7 % message_count;
     c->out_at = out_start[c->next_out];
     c->wanted_at = c->next_out * reply_length;
@@ -595,7 +595,7 @@ static bool check_compressed(struct connection *c, struct message *m, const uint
     return true;
 }
 
-/* The same as take_plain where frames have to be parsed. */
+/* Like take_plain, if frames must be parsed. */
 static long take_frames(struct connection *c, const uint8_t *data, size_t length)
 {
     if (c->held_length) {
@@ -758,7 +758,7 @@ static void on_opening(struct connection *c)
         c->held = allocate(c->held_capacity);
     }
     char *end = NULL;
-    while (!end) { /* until there is no more: TLS may hold what epoll knows nothing of */
+    while (!end) { /* until there is no more: TLS may hold data that epoll does not know about */
         size_t room = c->held_capacity - 1 - c->held_length; /* a byte stays free for the NUL */
         if (!room)
             die(EXIT_WRONG, "the response is too long");
@@ -934,7 +934,7 @@ static void measure(void)
     cpu = own_cpu() - cpu;
     theirs = server_cpu() - theirs;
 
-    /* What is in flight has to come back, too. */
+    /* Messages in flight must come back, too. */
     sending = false;
     uint64_t deadline = now() + DRAIN_TIMEOUT;
     while (!error_count && flying_total && now() < deadline)

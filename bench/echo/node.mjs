@@ -1,9 +1,9 @@
-// An echo server on Node's `ws`.
+// An echo server with Node's `ws`.
 //
 //     node [--expose-gc] node.mjs PORT MODULES [--deflate] [--tls CERT KEY]
 //
-// MODULES is the directory that has node_modules with ws in it; ws takes bufferutil from
-// there by itself. SIGUSR2 collects garbage.
+// MODULES is the directory with a node_modules that contains ws; ws finds bufferutil there on
+// its own. SIGUSR2 collects garbage.
 
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';

@@ -1,6 +1,6 @@
-"""The programs that take part: how they are built, started on a core of their own, and ended.
+"""The programs that take part: how to build them, start them on their own core, and end them.
 
-This module knows compilers, npm, processes and what Linux tells about them. It does not know
+This module knows compilers, npm, processes and what Linux reports about them. It does not know
 what is measured.
 """
 
@@ -35,11 +35,11 @@ START_TIMEOUT = 30.0  # seconds until a server listens
 
 
 class MissingError(Exception):
-    """Something that is not on this machine; the message says what."""
+    """Something is not available on this machine; the message says what."""
 
 
 class FailedError(Exception):
-    """A program did not do what it is for; the message says how."""
+    """A program failed; the message says how."""
 
 
 # Building -----------------------------------------------------------------------------
@@ -61,7 +61,7 @@ def _has_header(compiler: str, language: str, header: str) -> bool:
 
 
 def _compile(source: Path, command: Sequence[str], libraries: Sequence[str]) -> Path:
-    """The program made of `source`; made anew if the source or the command changed."""
+    """The program built from `source`; rebuilt if the source or the command has changed."""
     CACHE.mkdir(parents=True, exist_ok=True)
     program = CACHE / source.stem
     stamp = CACHE / f"{source.stem}.json"
@@ -83,7 +83,7 @@ def _compile(source: Path, command: Sequence[str], libraries: Sequence[str]) -> 
 
 
 def build_load() -> tuple[Path, bool]:
-    """The load client, and whether it speaks TLS."""
+    """The load client, and whether it supports TLS."""
     compiler = _compiler(os.environ.get("CC", ""), "cc", "gcc", "clang")
     if not _has_header(compiler, "c", "zlib.h"):
         raise MissingError("zlib.h (Debian: zlib1g-dev)")
@@ -97,7 +97,7 @@ def build_load() -> tuple[Path, bool]:
 
 
 def build_beast() -> tuple[Path, bool]:
-    """The Boost.Beast server, and whether it speaks TLS."""
+    """The Boost.Beast server, and whether it supports TLS."""
     compiler = _compiler(os.environ.get("CXX", ""), "c++", "g++", "clang++")
     if not _has_header(compiler, "c++", "boost/beast/websocket.hpp"):
         raise MissingError("the headers of Boost.Beast (Debian: libboost-dev)")
@@ -111,7 +111,7 @@ def build_beast() -> tuple[Path, bool]:
 
 
 def install_ws() -> Path:
-    """The directory whose node_modules has ws and, if it could be had, bufferutil."""
+    """The directory whose node_modules contains ws and, if available, bufferutil."""
     if not shutil.which("node"):
         raise MissingError("node")
     place = CACHE / "node"
@@ -134,7 +134,7 @@ def install_ws() -> Path:
         if not result.returncode:
             return place
         problem = f"ws: {(result.stderr.strip().splitlines() or ['npm failed'])[-1]}"
-    # What the tests installed has no bufferutil, but will do.
+    # What the tests have installed lacks bufferutil, but is good enough.
     if (ROOT / "tests" / "node" / "node_modules" / "ws").exists():
         return ROOT / "tests" / "node"
     raise MissingError(problem)
@@ -142,7 +142,7 @@ def install_ws() -> Path:
 
 @contextmanager
 def certificate() -> Iterator[tuple[str, str] | None]:
-    """The paths of a certificate for the loopback address and its key; None without trustme."""
+    """The paths of a certificate for the loopback address and of its key; None without trustme."""
     try:
         import trustme
     except ImportError:
@@ -161,7 +161,7 @@ def certificate() -> Iterator[tuple[str, str] | None]:
 
 @dataclass(frozen=True)
 class Cores:
-    """Where the server runs and where the load; None on a machine with a single core."""
+    """The cores for the server and the load; None on a machine with a single core."""
 
     server: int | None
     load: int | None
@@ -171,8 +171,8 @@ def choose_cores() -> Cores:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         return Cores(None, None)
-    # The first core is where most interrupts end up: not for the server. And two threads of
-    # one core would be in each other's way.
+    # Most interrupts go to the first core, so the server must not use it. Two threads of one
+    # core would slow each other down.
     server = cores[-1]
     topology = f"/sys/devices/system/cpu/cpu{server}/topology/thread_siblings_list"
     siblings = _parse_cores(_read(topology))
@@ -189,12 +189,12 @@ def _parse_cores(text: str) -> set[int]:
 
 
 def on_core(core: int | None) -> Callable[[], None] | None:
-    """What a child process does first to run on that core only."""
+    """Return what a child process calls first to run on that core only."""
     return None if core is None else lambda: os.sched_setaffinity(0, {core})
 
 
 def raise_file_limit() -> int:
-    """Allow as many open files as may be, for children too; how many that is."""
+    """Raise the limit of open files as far as possible, also for children; return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return 1 << 20 if hard == resource.RLIM_INFINITY else hard
@@ -204,7 +204,7 @@ def raise_file_limit() -> int:
 
 
 def child_environment() -> dict[str, str]:
-    """For the project's own source and for this package to be found."""
+    """Return an environment in which the project's source and this package can be imported."""
     paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
@@ -277,7 +277,7 @@ def resident(pid: int) -> int:
 
 
 def collect_garbage(process: subprocess.Popen) -> None:
-    """Ask one of our servers to; they are told by a signal that others would die of."""
+    """Ask one of our servers to collect garbage, with a signal that would kill others."""
     process.send_signal(signal.SIGUSR2)
     time.sleep(0.5)
 
@@ -289,7 +289,7 @@ PACKAGES = [
     "websockets",
     "aiohttp",
     "picows",
-    "aiofastnet",  # picows takes it by itself
+    "aiofastnet",  # picows uses it by default
     "uvicorn",
     "httptools",
     "wsproto",
@@ -302,7 +302,7 @@ PACKAGES = [
 
 
 def describe() -> dict[str, Any]:
-    """The machine and the versions of everything."""
+    """The machine, and the versions of everything."""
     versions: dict[str, str | None] = {"python": sys.version.split()[0]}
     for package in PACKAGES:
         try:
@@ -341,7 +341,7 @@ def describe() -> dict[str, Any]:
 
 def _node_version(package: str) -> str | None:
     for place in (CACHE / "node", ROOT / "tests" / "node"):
-        # bufferutil counts only next to the ws that is used.
+        # bufferutil only counts if it is next to the ws in use.
         if (place / "node_modules" / "ws").exists():
             text = _read(str(place / "node_modules" / package / "package.json"))
             return json.loads(text)["version"] if text else None

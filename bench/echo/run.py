@@ -1,10 +1,10 @@
-"""Echo servers under load, and what an idle connection costs them in memory.
+"""Echo servers under load, and the memory they use per idle connection.
 
     python -m bench.echo [--quick] [--only NAME,…] [--workloads NAME,…] [--seconds S]
                          [--rounds N] [--json FILE] [--extra NAME=COMMAND]
 
-This module knows the workloads, the order in which things are measured and the table. What
-takes part is in `servers`, how it is started in `programs`; load.c does the measuring.
+This module knows the workloads, the order of the measurements, and the table. `servers` knows
+what takes part, and `programs` how to start it; load.c does the measuring.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ measured once: resident memory with the idle connections, less that without them
 
 DECLINED = 3  # load's exit status if the server does not compress as offered
 IDLE_CONNECTIONS = 10_000
-FILES_OF_ITS_OWN = 200  # that a server may have open besides its connections
+FILES_OF_ITS_OWN = 200  # files that a server may have open in addition to its connections
 CLOSE_TIMEOUT = 30  # seconds for the load client to close all of them
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Connections x messages in flight on each x size."""
+    """Connections x messages in flight on each connection x size."""
 
     name: str
     connections: int
@@ -91,9 +91,9 @@ class Server:
     """Something that echoes.
 
     Attributes:
-        command: starts it on a port for a workload, with a certificate and key; MissingError
-            if it does not know how to do that.
-        peer: whether fastws is compared with it: another server in Python.
+        command: starts it on a port for a workload, with a certificate and key; raises
+            MissingError if it does not support that.
+        peer: whether fastws is compared to it, as another server in Python.
         collects: whether SIGUSR2 makes it collect garbage.
     """
 
@@ -105,7 +105,7 @@ class Server:
 
 @dataclass
 class Cell:
-    """What was measured of one server under one workload."""
+    """The measurements of one server under one workload."""
 
     rounds: list[dict[str, Any]] = field(default_factory=list)
     problem: str | None = None
@@ -119,7 +119,7 @@ class Cell:
 
 
 def our_options(workload: Workload, cert: tuple[str, str] | None) -> list[str]:
-    """The options that all our servers have in common."""
+    """The options that all our servers share."""
     options = ["--deflate"] if workload.deflate else []
     if workload.tls:
         if cert is None:
@@ -232,7 +232,7 @@ class Bench:
     def _measure_memory(
         self, server: Server, port: int, process: subprocess.Popen
     ) -> dict[str, Any]:
-        # What the first connections make it load and allocate is not theirs.
+        # What the first connections make it load and allocate must not count.
         self._put_load(WARM_UP_IDLE, port, process.pid, 1.0)
         before = self._settled_memory(server, process)
         command = [str(self.load), HOST, str(port), "--idle"]
@@ -250,7 +250,7 @@ class Bench:
             assert load.stdout is not None
             assert load.stderr is not None
             try:
-                # It gives up by itself in good time.
+                # It gives up on its own before that.
                 if load.stdout.readline() != "ready\n":
                     raise FailedError(load.stderr.read().strip() or "load ended")
                 after = self._settled_memory(server, process)

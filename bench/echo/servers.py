@@ -2,9 +2,9 @@
 
     python -m bench.echo.servers NAME --port P [--tls CERT KEY] [--deflate]
 
-This module knows how each library is told to echo: messages up to 16 MiB, no keepalive, no
-logging, compression only if asked for. Each is used as its documentation would have it, in the
-fastest way that it names. It does not know what is measured.
+This module knows how to make each library echo: messages up to 16 MiB, no keepalive, no logging,
+compression only if requested. Each one is used as its documentation recommends, in the fastest
+documented way. It does not know what is measured.
 
 Exit status 3: the library is not installed. SIGUSR2 collects garbage.
 """
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    # A factory imports its library, before there is an event loop, and returns what runs in it.
+    # A factory imports its library before there is an event loop, and returns what runs in it.
     Serve = Callable[[], Coroutine[Any, Any, None]]
     Factory = Callable[["Options"], Serve]
 
@@ -154,8 +154,8 @@ def aiohttp(options: Options) -> Serve:
 def picows(options: Options) -> Serve:
     from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
 
-    # It hands out frames, whatever is in them: text is neither decoded nor checked here, which
-    # all others do. (The load client sends no fragments.)
+    # It returns frames unprocessed: unlike in all others, text is neither decoded nor checked.
+    # (The load client sends no fragments.)
     class Echo(WSListener):
         def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
             kind = frame.msg_type
@@ -259,7 +259,7 @@ FACTORIES: dict[str, Factory] = {
     "tornado": tornado,
 }
 UVLOOP = "-uvloop"
-AIOFASTNET = "-aiofastnet"  # its transports in place of the loop's; picows always has them
+AIOFASTNET = "-aiofastnet"  # its transports instead of the loop's; picows always uses them
 PURE = "-py"
 NAMES = [
     *(f"{name}{loop}" for name in FACTORIES for loop in ("", UVLOOP)),
@@ -269,7 +269,7 @@ NAMES = [
 
 
 def choose_loop(name: str) -> tuple[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Take the event loop off a name.
+    """Split the event loop off a name.
 
     Raises:
         ImportError: if it is not installed.
@@ -295,7 +295,7 @@ def main() -> int:
 
     name = args.name
     if name.startswith("fastws"):
-        # Not whichever twin there happens to be.
+        # Not whichever twin happens to be available.
         os.environ["FASTWS_IMPL"] = "py" if name.endswith(PURE) else "c"
     try:
         name, loop_factory = choose_loop(name)

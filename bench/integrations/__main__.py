@@ -1,10 +1,10 @@
-"""Each host as it is against the same host with fastws, under the load of bench.echo.
+"""Each host without fastws and with it, under the load of bench.echo.
 
     python -m bench.integrations [--only NAME,…] [--workloads NAME,…] [--seconds S]
                                  [--rounds N] [--json FILE] [--markdown]
 
-The application is the same, so is the machine and the run; what differs is the one line that
-puts fastws in. This module knows how each host is started; bench.echo does the measuring.
+The application, the machine and the run are the same; only the line that installs fastws
+differs. This module knows how to start each host; bench.echo does the measuring.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PYTHON = shlex.quote(sys.executable)
 APPS = "bench.integrations.apps"
 FASTAPI_APP = "bench.integrations.fastapi_app"
-# What each library does in its own way and is not about WebSockets.
+# Library-specific settings that are not about WebSockets.
 UVICORN = "-m uvicorn %s:asgi --port {port} --log-level critical --no-access-log"
 UVICORN += " --ws-ping-interval 3600 --ws-max-size 16777216 --ws-per-message-deflate false"
 HYPERCORN = f"-m hypercorn {APPS}:asgi --bind 127.0.0.1:{{port}} --log-level critical"
@@ -38,7 +38,7 @@ RUN = "-m fastws run --with %s -- %s"
 
 @dataclass(frozen=True)
 class Host:
-    """A host, and how it is started without fastws and with."""
+    """A host, and how to start it without fastws and with it."""
 
     name: str
     stock: str
@@ -46,7 +46,7 @@ class Host:
 
 
 def patched(name: str, command: str, integration: str) -> Host:
-    """A host that an integration's `install` is for."""
+    """A host that has an integration with `install`."""
     return Host(name, command, RUN % (integration, command))
 
 
@@ -73,7 +73,7 @@ WITH = ", with fastws"
 
 
 def servers(hosts: Sequence[Host]) -> list[Server]:
-    """Stock and with fastws, one after the other."""
+    """Measure a host without fastws and with it, one after the other."""
     return [
         extra_server(name, f"{PYTHON} {command}")
         for host in hosts
@@ -114,7 +114,7 @@ def table(results: Results, hosts: Sequence[Host], workloads: Sequence[str]) -> 
 
 
 def markdown(results: Results, hosts: Sequence[Host], workloads: Sequence[str]) -> str:
-    """The table of the README: how many times as many messages."""
+    """The table of the README: how many times as many messages fastws handles."""
     lines = [["With fastws, times as many messages", *workloads]]
     lines.append(["---", *["---:"] * len(workloads)])
     for host in hosts:

@@ -1,4 +1,4 @@
-"""The echo applications that the hosts serve: the same for a host with fastws and without."""
+"""The echo applications that the hosts serve, the same with fastws and without."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 async def asgi(scope: Any, receive: Any, send: Any) -> None:
-    """ASGI itself, with nothing between host and application."""
+    """Plain ASGI, with nothing between host and application."""
     if scope["type"] == "lifespan":
         while True:
             kind = (await receive())["type"]

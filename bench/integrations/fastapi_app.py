@@ -1,4 +1,4 @@
-"""FastAPI's echo application. FastAPI wants to find the annotations in the module's namespace."""
+"""An echo application with FastAPI, which looks up annotations in the module's namespace."""
 
 from fastapi import FastAPI, WebSocket
 

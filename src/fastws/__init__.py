@@ -63,16 +63,12 @@ from .exceptions import (
     StateError,
     WebSocketError,
 )
-from .handshake import (
-    URI,
-    ClientExtension,
-    ClientHandshake,
-    ServerExtension,
-    ServerHandshake,
-)
+from .extensions import ClientExtension, ServerExtension
+from .handshake import ClientHandshake, ServerHandshake
 from .http import Headers, HeadersLike, Request, Response
 from .prepared import PreparedMessage, prepare
 from .spec import CloseCode, Opcode, Role
+from .uri import URI
 
 if TYPE_CHECKING:
     from .aio.client import connect

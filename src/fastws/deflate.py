@@ -1,8 +1,8 @@
 """Compression of messages: permessage-deflate (RFC 7692), for both roles.
 
-This module knows how the extension is negotiated, and how one message after the other is
-compressed, and decompressed within a limit. It does not know frames, and it leaves DEFLATE
-to a library: `zlib` of the standard library, zlib-ng or isal.
+This module knows how to negotiate the extension, how to compress messages, and how to
+decompress them within a limit. It does not know frames, and it leaves DEFLATE to a library: the
+standard library's `zlib`, zlib-ng or isal.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from .spec import Role
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    Params: TypeAlias = Sequence[tuple[str, str | None]]
+    from .extensions import Params
 
 __all__ = ["Agreement", "CompressorParameters", "Deflater", "Inflater", "PerMessageDeflate"]
 
-# What makes two compressors alike: backend, level, window bits, memory level.
+# Compressors with the same parameters are interchangeable: backend, level, window bits, memory
+# level.
 CompressorParameters: TypeAlias = tuple[str, int | None, int, int]
 
 MAX_WINDOW_BITS: Final = 15
-# RFC 7692 allows 8, which no library can write.
+# RFC 7692 allows 8, but no library can compress with it.
 MIN_WINDOW_BITS: Final = 9
 
-# A sync flush ends with these bytes; they are left out of a message (§7.2.1).
+# A sync flush ends with these bytes, which are removed from a message (§7.2.1).
 _FLUSHED: Final = b"\x00\x00\xff\xff"
 
 # An empty block, marked as the last of a stream.
 _LAST_BLOCK: Final = b"\x03\x00"
 
-# How much of a large message is compressed in one go, in bytes.
+# How much of a large message is compressed at once, in bytes.
 _PIECE: Final = 64 << 10
 
-# How much of the input is looked at in one go after a final block, in bytes.
+# How much of the input after a final block is decompressed at once, in bytes.
 _SLICE: Final = 256
 
 _NO_LIMIT: Final = sys.maxsize
@@ -55,32 +56,33 @@ _CLIENT_MAX_WINDOW_BITS: Final = "client_max_window_bits"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PerMessageDeflate:
-    """How we want messages to be compressed; give it to `serve` or `connect`.
+    """How to compress messages; pass it to `serve` or `connect`.
 
-    A connection without compression that is idle takes next to no memory. With context
-    takeover each one keeps a compressor of about 2^(max_window_bits + 2) + 2^(mem_level + 9)
-    bytes after the first message it compressed, and a decompressor of about
-    2^(peer_max_window_bits) + 7 KiB after the first it decompressed.
+    An idle connection without compression uses next to no memory. With context takeover, each
+    connection keeps a compressor of about 2^(max_window_bits + 2) + 2^(mem_level + 9) bytes
+    after it has compressed its first message, and a decompressor of about
+    2^(peer_max_window_bits) + 7 KiB after it has decompressed its first message.
 
     Args:
-        context_takeover: whether a message we send may refer to the ones before. Without,
+        context_takeover: whether a message that we send may refer to earlier ones. If not,
             all connections share their compressors.
-        peer_context_takeover: whether a message we receive may refer to the ones before.
+        peer_context_takeover: whether a message that we receive may refer to earlier ones.
         max_window_bits: the base-2 logarithm of how far back we refer, 9 to 15. The peer
-            need not know it: what is agreed on may be larger, never smaller, than what we use.
+            need not know it: the window agreed on may be larger than the one we use, but
+            never smaller.
         peer_max_window_bits: how far back the peer may refer, 9 to 15. A client asks its
-            server for it, and takes a larger window where the server has no other. A server
-            can ask only clients that offer to be asked; the others use what they like, up
-            to 15. With the default of 15, a decompressor takes 39 KiB.
-        level: the compression level, as the backend counts; None for its default.
-        mem_level: how much memory a compressor's tables get, 1 to 9.
-        threshold: the smallest message to compress, in bytes. A message also goes out
-            plain where compression does not make it smaller.
+            server for this window, and accepts a larger one if the server does not support
+            it. A server can only ask clients that offer this; other clients use any window
+            up to 15. With the default of 15, a decompressor uses 39 KiB.
+        level: the compression level of the backend; None for its default.
+        mem_level: how much memory the compressor's tables may use, 1 to 9.
+        threshold: the smallest message to compress, in bytes. A message is also sent
+            uncompressed if compression does not make it smaller.
         backend: "zlib", "zlib-ng" or "isal" (`pip install fastws-codec[zlib-ng]`,
             `fastws-codec[isal]`).
 
     Raises:
-        TypeError: if an argument is of another type.
+        TypeError: if an argument has the wrong type.
         ValueError: if an argument is out of range, or there is no such backend.
         ImportError: if the backend is not installed.
     """
@@ -100,7 +102,7 @@ class PerMessageDeflate:
                 raise ValueError(f"{name} must be {MIN_WINDOW_BITS} to {MAX_WINDOW_BITS}")
         if self.threshold < 0:
             raise ValueError("threshold must not be negative")
-        # The backend knows its levels.
+        # The backend checks the levels.
         _compressor(self.backend, self.level, self.max_window_bits, self.mem_level)
 
     @property
@@ -114,16 +116,16 @@ class PerMessageDeflate:
         """Answer a client's offer (§7.1).
 
         Returns:
-            the response's parameters and what was agreed on; None to decline.
+            The parameters of the response, and the agreement; None to decline.
         """
         offered = _parse(params)
         if offered is None:
             return None
-        # §7.1.2.1: a server that cannot do with the window offered declines.
+        # §7.1.2.1: a server that does not support the window declines the offer.
         asked = offered.server_bits or MAX_WINDOW_BITS
         if asked < MIN_WINDOW_BITS:
             return None
-        # §7.1.2.2: only a client that said so can be asked to use a smaller window.
+        # §7.1.2.2: a server may ask for a smaller window only if the client offered it.
         client_bits = offered.client_bits or MAX_WINDOW_BITS
         if offered.client_bits is not None:
             client_bits = min(self.peer_max_window_bits, client_bits)
@@ -135,8 +137,8 @@ class PerMessageDeflate:
             max_window_bits=min(self.max_window_bits, asked),
             peer_max_window_bits=client_bits,
         )
-        # How little we refer back to is nothing that a client must know, and some refuse an
-        # answer that says more, or other, than what they asked for: it gets just that.
+        # A client need not know that we use a smaller window. Some clients refuse an answer
+        # that says anything other than what they asked for, so answer exactly that.
         answer: list[tuple[str, str | None]] = []
         if offered.server_no_takeover:
             answer.append((_SERVER_NO_CONTEXT_TAKEOVER, None))
@@ -144,7 +146,7 @@ class PerMessageDeflate:
             answer.append((_CLIENT_NO_CONTEXT_TAKEOVER, None))
         if offered.server_bits is not None:
             answer.append((_SERVER_MAX_WINDOW_BITS, str(asked)))
-        # A value in the offer is a hint (§7.1.2.2) that not every client keeps to by itself.
+        # A value in the offer is a hint (§7.1.2.2); not every client observes it unasked.
         if client_bits < MAX_WINDOW_BITS:
             answer.append((_CLIENT_MAX_WINDOW_BITS, str(client_bits)))
         return answer, agreement
@@ -152,31 +154,31 @@ class PerMessageDeflate:
     # The client's side
 
     def offers(self) -> Sequence[Params]:
-        """Make the offer, and what to fall back on (§7.1, §5.1)."""
+        """Return the offer, and the fallback if there is one (§7.1, §5.1)."""
         ours: list[tuple[str, str | None]] = []
         if not self.peer_context_takeover:
             ours.append((_SERVER_NO_CONTEXT_TAKEOVER, None))
         if not self.context_takeover:
             ours.append((_CLIENT_NO_CONTEXT_TAKEOVER, None))
-        # Without a value: any answer will do, for we can always refer back less far.
+        # Without a value: we accept any answer, as we can always use a smaller window.
         ours.append((_CLIENT_MAX_WINDOW_BITS, None))
         if self.peer_max_window_bits == MAX_WINDOW_BITS:
             return [ours]
-        # A server may be unable to use a smaller window; better a large one than none.
+        # The server may not support a smaller window. Prefer a larger one to none at all.
         return [[*ours, (_SERVER_MAX_WINDOW_BITS, str(self.peer_max_window_bits))], ours]
 
     def accept_response(self, params: Params) -> Agreement:
         """Judge the server's answer (§7.1).
 
         Raises:
-            ValueError: if a server may not answer so to what we offered.
+            ValueError: if this is not a valid answer to our offers.
         """
         answer = _parse(params)
         if answer is None:
             raise ValueError("bad parameters of permessage-deflate")
         if answer.client_bits == 0:
             raise ValueError(f"{_CLIENT_MAX_WINDOW_BITS} has no value")
-        # §7.1.1.1: what was asked for has to be confirmed.
+        # §7.1.1.1: the server must confirm what we asked for.
         if not self.peer_context_takeover and not answer.server_no_takeover:
             raise ValueError(f"{_SERVER_NO_CONTEXT_TAKEOVER} is missing")
         return Agreement(
@@ -191,15 +193,15 @@ class PerMessageDeflate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """What both ends agreed on; "peer" is the other end, whichever that is.
+    """What both ends agreed on. The peer is the other end, whether server or client.
 
     Attributes:
         role: which end we are.
-        config: how we wanted it.
-        context_takeover: whether a message we send may refer to the ones before.
-        peer_context_takeover: whether a message we receive may.
-        max_window_bits: how far back we refer, 8 to 15. The window that the peer was told
-            of may be larger.
+        config: the configuration that we negotiated with.
+        context_takeover: whether a message that we send may refer to earlier ones.
+        peer_context_takeover: whether a message that we receive may refer to earlier ones.
+        max_window_bits: how far back we refer, 8 to 15. The window that the peer expects may
+            be larger.
         peer_max_window_bits: how far back the peer may refer, 8 to 15.
     """
 
@@ -213,8 +215,8 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class _Parsed:
-    """The parameters of an offer or a response; bits are None where not given, and 0
-    where given without a value."""
+    """The parameters of an offer or a response. Bits are None if they are absent, and 0 if
+    they have no value."""
 
     server_no_takeover: bool
     client_no_takeover: bool
@@ -223,7 +225,8 @@ class _Parsed:
 
 
 def _parse(params: Params) -> _Parsed | None:
-    """Read the parameters; None if one is unknown, doubled or has no good value (§7.1)."""
+    """Parse parameters; return None if one is unknown, repeated or has an invalid value
+    (§7.1)."""
     given = dict(params)
     if len(given) != len(params):
         return None
@@ -257,7 +260,7 @@ _WINDOW_BITS: Final = frozenset(str(bits) for bits in range(8, MAX_WINDOW_BITS +
 
 
 class Inflater:
-    """Decompresses the messages of one connection, one after the other.
+    """Decompresses the messages of one connection, in order.
 
     Args:
         agreement: what both ends agreed on.
@@ -268,30 +271,30 @@ class Inflater:
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
         self._zlib = load_library(agreement.config.backend)
-        self._stream: Any = None  # there is none where none is needed
-        self._begun = False  # a message
+        self._stream: Any = None  # created when it is needed
+        self._begun = False  # whether we are inside a message
 
     def inflate(self, data: bytes, budget: int | None, last: bool) -> bytes:
         """Decompress a piece of a message.
 
         Args:
-            data: the piece, cut anywhere.
-            budget: how many bytes the message may still grow by; None for no limit.
-            last: whether the message ends here.
+            data: the piece; a message may be split anywhere.
+            budget: how many more bytes the message may have; None for no limit.
+            last: whether this is the end of the message.
 
         Returns:
-            at most `budget` bytes, or one more if the message is too big. The inflater is of
-            no use after that.
+            At most `budget` bytes, or one more if the message is too big. The inflater cannot
+            be used after that.
 
         Raises:
-            InvalidPayloadError: if this is not DEFLATE.
+            InvalidPayloadError: if this is not valid DEFLATE.
         """
         if not data and not self._begun:
-            # §7.2.3.6 gives an empty message 1 byte. Some peers send none; there is no doubt
-            # what they mean.
+            # §7.2.3.6: an empty message has 1 byte. Some peers send none; it is clear what
+            # they mean.
             return b""
-        # The libraries take a limit of 0 for none at all. With one byte more than the
-        # budget, no limit is ever 0, and a message that is too big shows by using that byte.
+        # To the libraries, a limit of 0 means no limit. One byte more than `budget` is never 0,
+        # and it shows that a message is too big.
         limit = _NO_LIMIT if budget is None else min(budget + 1, _NO_LIMIT)
         try:
             output = b""
@@ -306,19 +309,20 @@ class Inflater:
                 return output
         except self._zlib.error:
             pass
-        # Raised out here, the error has no context, which would pin the data.
+        # Raise it here: inside the except block it would get a context, which keeps the data
+        # alive.
         raise errors.corrupt_deflate()
 
     def _decompress(self, data: bytes, limit: int) -> bytes:
-        """Decompress to no more than `limit` bytes, which is at least 1."""
+        """Return at most `limit` decompressed bytes; `limit` is at least 1."""
         stream = self._stream or self._begin_stream()
         output: bytes = stream.decompress(data, limit)
         if not stream.eof:
             return output
-        # §7.2.1: a block may be marked as the last, and others follow it. (They cannot refer
-        # to what was before; no endpoint known writes that, nor does any read it.) What the
-        # stream left is looked at bit by bit, for each stream that ends copies the rest:
-        # many that do would take quadratic time.
+        # §7.2.1: blocks may follow one that is marked as the last. (They cannot refer to data
+        # before it; no known endpoint writes that or can read it.) Each stream that ends
+        # copies the rest of its input, so pass the rest in slices: with many such blocks it
+        # would take quadratic time otherwise.
         rest: bytes = stream.unused_data
         pieces, start = bytearray(output), 0
         self._stream = None
@@ -333,18 +337,18 @@ class Inflater:
         return bytes(pieces)
 
     def _begin_stream(self) -> Any:
-        # A window larger than the peer's does no harm, and 8 is not to be had everywhere.
+        # A window larger than the peer's does no harm, and not every library supports 8.
         bits = max(self._agreement.peer_max_window_bits, MIN_WINDOW_BITS)
         self._stream = self._zlib.decompressobj(-bits)
         return self._stream
 
     def _decompress_end(self, limit: int) -> bytes:
-        """Decompress what a message's end left out (§7.2.2)."""
-        # Some leave out nothing after a block marked as the last, though §7.2.1 adds a byte.
+        """Decompress the bytes that were removed from the end of a message (§7.2.2)."""
+        # Some peers add nothing after a block marked as the last, though §7.2.1 requires a byte.
         return b"" if self._stream is None else self._decompress(_FLUSHED, limit)
 
     def _at_end_of_block(self) -> bool:
-        """Tell whether a message ended where a block does; forget it if it may be forgotten."""
+        """Return whether a message ended at the end of a block; drop its stream if possible."""
         stream = self._stream
         if stream is None:
             return True
@@ -353,9 +357,9 @@ class Inflater:
         elif hasattr(stream, "copy"):
             stream = stream.copy()
         else:
-            return True  # isal's streams cannot be copied; there the next message will show it
-        # In front of a block, an empty last block ends the stream and adds nothing; inside one
-        # it is taken for something else.
+            return True  # isal's streams cannot be copied; the next message will fail instead
+        # Between blocks, an empty last block ends the stream and adds nothing. Inside a block
+        # it is read as something else.
         more: bytes = stream.decompress(_LAST_BLOCK, 1)
         return not more and stream.eof and not stream.unused_data
 
@@ -364,15 +368,15 @@ class Inflater:
 
 
 class Deflater:
-    """Compresses the messages of one connection, one after the other.
+    """Compresses the messages of one connection, in order.
 
     Args:
         agreement: what both ends agreed on.
 
     Attributes:
-        enabled: whether a library can compress for the window agreed on. If not, all
-            messages are sent plain, as any message may be (§6).
-        threshold: the smallest message worth it, in bytes.
+        enabled: whether a library can compress for the window agreed on. If not, all messages
+            must be sent uncompressed, as any message may be (§6).
+        threshold: the smallest message to compress, in bytes.
     """
 
     __slots__ = ("_agreement", "_stream", "_zlib", "enabled", "threshold")
@@ -386,7 +390,7 @@ class Deflater:
 
     @property
     def parameters(self) -> CompressorParameters:
-        """What another compressor has to be alike in to write the same."""
+        """The parameters that another compressor needs to write the same."""
         config = self._agreement.config
         return config.backend, config.level, self._agreement.max_window_bits, config.mem_level
 
@@ -395,13 +399,13 @@ class Deflater:
 
         Args:
             data: the piece.
-            last: whether the message ends here.
+            last: whether this is the end of the message.
 
         Returns:
-            the payload of one frame.
+            The payload of one frame.
         """
         if self._agreement.context_takeover:
-            # Should this fail halfway, the stream is gone with what the peer will not get.
+            # If this fails halfway, the stream contains data that the peer will not get: drop it.
             stream = self._stream or _compressor(*self.parameters)
             self._stream = None
             payload = _flush(stream, data, self._zlib.Z_SYNC_FLUSH, last)
@@ -410,23 +414,23 @@ class Deflater:
         return deflate_alone(self.parameters, data, last)
 
     def forget(self) -> None:
-        """Start afresh: what was compressed last is not what the peer got last."""
+        """Start afresh, because the peer did not get what was compressed last."""
         self._stream = None
 
 
-# Compressors that carry nothing from one message to the next are shared by all connections;
-# whoever uses one takes it out of its list, which is atomic, so threads never meet.
+# All connections share the compressors that keep nothing between messages. A compressor is
+# removed from its list while it is in use. That is atomic, so no two threads use the same one.
 _shared: dict[CompressorParameters, list[Any]] = {}
 
 
 def deflate_alone(parameters: CompressorParameters, data: bytes, last: bool = True) -> bytes:
-    """Compress a message, or a piece of one, that refers to no other."""
+    """Compress a message, or a piece of one, without referring to any other."""
     streams = _shared.setdefault(parameters, [])
     try:
         stream = streams.pop()
     except IndexError:
         stream = _compressor(*parameters)
-    # A full flush forgets all that came before.
+    # A full flush discards all earlier data.
     payload = _flush(stream, data, load_library(parameters[0]).Z_FULL_FLUSH, last)
     streams.append(stream)
     return payload
@@ -435,7 +439,7 @@ def deflate_alone(parameters: CompressorParameters, data: bytes, last: bool = Tr
 def deflate_in_pieces(
     parameters: CompressorParameters, data: bytes
 ) -> Generator[None, None, bytes]:
-    """Compress a message as `deflate_alone` does, with a pause after each piece of it."""
+    """Compress a message like `deflate_alone`, but yield after each piece of it."""
     stream = _compressor(*parameters)
     view = memoryview(data)
     pieces = []
@@ -448,7 +452,7 @@ def deflate_in_pieces(
 
 def _flush(stream: Any, data: bytes, mode: int, last: bool) -> bytes:
     if not data:
-        return b"\x00" if last else b""  # §7.2.3.6; zlib would not flush nothing twice
+        return b"\x00" if last else b""  # §7.2.3.6; zlib does not flush twice without data
     payload: bytes = stream.compress(data) + stream.flush(mode)
     return payload.removesuffix(_FLUSHED) if last else payload
 

@@ -2,8 +2,8 @@
 
 This module knows what a request must say to become a WebSocket connection, what the
 response must say, and how to refuse either. It does not know sockets, timeouts or frames,
-nor what an extension's parameters mean: bytes go in, bytes and values come out, and what
-followed the handshake is handed on untouched.
+nor what an extension's parameters mean. Bytes go in; bytes and values come out. Bytes that
+follow the handshake are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -11,22 +11,30 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64encode
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
-from email.utils import formatdate
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from hashlib import sha1
-from http import HTTPStatus
-from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar, cast
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING, Final, cast
 
 import h11
 
 from .deflate import Agreement
-from .exceptions import InvalidURIError, RequestError, ResponseError, StateError
-from .http import TCHAR, Headers, HeadersLike, Request, Response, is_token
+from .exceptions import RequestError, ResponseError, StateError
+from .extensions import (
+    ClientExtension,
+    Params,
+    ServerExtension,
+    accept_answers,
+    answer_offers,
+    by_name,
+    format_extension,
+    make_offers,
+    parse_extensions,
+)
+from .heads import HeadReader, date_field, headers_of, reason_of, write_response_head
+from .http import Headers, HeadersLike, Request, Response, is_target, is_token, list_members
 from .spec import DEFAULT_MAX_HEADER_SIZE
+from .uri import URI, is_origin, parse_uri
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -44,8 +52,6 @@ __all__ = [
     "parse_uri",
 ]
 
-Params: TypeAlias = Sequence[tuple[str, str | None]]
-
 USER_AGENT: Final = "fastws"
 DEFAULT_MAX_HEADERS: Final = 128
 DEFAULT_MAX_BODY_SIZE: Final = 64 << 10
@@ -53,289 +59,56 @@ DEFAULT_MAX_BODY_SIZE: Final = 64 << 10
 _VERSION = "13"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-# 16 bytes in base64 (§4.2.1). The four bits left over at the end may be anything: §4.1's own
-# example leaves some set, and clients send it.
+# 16 bytes in base64 (§4.2.1). The four unused bits at the end may have any value: the example in
+# §4.1 has some of them set, and clients send it.
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
-
-
-# URIs (§3) ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class URI:
-    """Where a WebSocket server is, and what to ask of it (RFC 6455 §3).
-
-    Attributes:
-        secure: whether the scheme is wss.
-        host: a name in its ASCII form or an IP address, IPv6 without brackets.
-        port: the TCP port.
-        target: path and query, as the request line has it (§3 calls it resource name).
-        username: the user name, decoded; None if there is none.
-        password: the password, decoded; None if there is none.
-    """
-
-    secure: bool
-    host: str
-    port: int
-    target: str = "/"
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-
-    @property
-    def host_header(self) -> str:
-        """What the Host header field says (RFC 6455 §4.1): a default port goes unsaid."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _DEFAULT_PORTS[self.secure] else f"{host}:{self.port}"
-
-
-_DEFAULT_PORTS = {False: 80, True: 443}
-
-# A backslash is not in the grammar; it is kept out of the user information by name, because
-# browsers take it for a slash and would see another host.
-_URI = re.compile(
-    r"""
-    [Ww] [Ss] (?P<secure>[Ss]?) ://
-    (?: (?P<userinfo> [^/?@\\]* ) @ )?
-    (?: \[ (?P<ipv6> [0-9A-Fa-f:.]+ ) \] | (?P<name> [^/?@:\[\]\\]+ ) )
-    (?: : (?P<port> [0-9]{0,5} ) )?
-    (?P<path> / [^?]* )?
-    (?: \? (?P<query> .* ) )?
-    """,
-    re.VERBOSE,
-)
-_NAME = re.compile(r"[a-z0-9._-]+")
-_BLANK_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# What RFC 3986 §3.3 and §3.4 let stand in a path or query, and what is encoded already.
-_SAFE = "%/?:@!$&'()*+,;="
-
-
-def parse_uri(text: str) -> URI:
-    """Parse a ws:// or wss:// URI (RFC 6455 §3), or an IRI: what is not ASCII is encoded.
-
-    Args:
-        text: the URI. It may hold a user name and a password, percent-encoded.
-
-    Raises:
-        InvalidURIError: if it is not such a URI. The message never repeats it, for it may
-            hold a password.
-    """
-    if _BLANK_OR_CONTROL.search(text):
-        raise InvalidURIError("white space or a control character in a URI")
-    if "#" in text:
-        # §3: "Fragment identifiers are meaningless [...] and MUST NOT be used".
-        raise InvalidURIError("fragment in a WebSocket URI; a # of another meaning is %23")
-    match = _URI.fullmatch(text)
-    if match is None:
-        raise InvalidURIError("not of the form ws[s]://host[:port][/path][?query]")
-    secure = bool(match["secure"])
-    try:
-        host = _parse_host(match["name"], match["ipv6"])
-        port = int(match["port"] or _DEFAULT_PORTS[secure])
-        if not 1 <= port <= 65535:
-            raise ValueError("port out of range")
-        target = quote(match["path"] or "/", _SAFE)
-        if match["query"]:
-            target += "?" + quote(match["query"], _SAFE)
-        return URI(secure, host, port, target, *_parse_userinfo(match["userinfo"]))
-    except ValueError as error:
-        raise InvalidURIError(str(error)) from None
-
-
-def _parse_host(name: str | None, ipv6: str | None) -> str:
-    if ipv6 is not None:
-        IPv6Address(ipv6)
-        return ipv6.lower()
-    ascii_name = cast("str", name).encode("idna").decode("ascii").lower()
-    # Only now: normalisation makes a slash or a question mark of some characters.
-    if not _NAME.fullmatch(ascii_name):
-        raise ValueError("not a host name")
-    return ascii_name
-
-
-def _parse_userinfo(userinfo: str | None) -> tuple[str | None, str | None]:
-    if not userinfo:
-        return None, None
-    user, colon, secret = userinfo.partition(":")
-    username, password = unquote(user, errors="strict"), unquote(secret, errors="strict")
-    # RFC 7617 §2: neither can be told from the other, or sent, otherwise.
-    if ":" in username or _CONTROL.search(username + password):
-        raise ValueError("colon or control character in a user name or password")
-    return username, password if colon else None
-
-
-# Keys and extension lists --------------------------------------------------------
 
 
 def accept_key(key: str) -> str:
     """Return the Sec-WebSocket-Accept that answers a Sec-WebSocket-Key (RFC 6455 §4.2.2).
 
     Args:
-        key: the key as it stands in the header field.
+        key: the value of the header field.
     """
     digest = sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()
     return b64encode(digest).decode("ascii")
 
 
-# Where a list of ours may be taken apart at most. Nobody has so many members.
-_MAX_SEPARATORS = 128
-
-# §9.1 uses RFC 2616's grammar: white space may stand between any two tokens.
-_PARAM = re.compile(
-    rf'(?P<name>{TCHAR}+)[ \t]*(?:=[ \t]*(?:(?P<token>{TCHAR}+)|"(?P<quoted>(?:\\?{TCHAR})+)"))?'
-)
-
-
-def parse_extensions(values: Iterable[str]) -> list[tuple[str, list[tuple[str, str | None]]]]:
-    """Parse Sec-WebSocket-Extensions (RFC 6455 §9.1).
-
-    Args:
-        values: the values of all fields of that name, in order.
-
-    Returns:
-        (name, parameters) for each extension; a parameter without a value has None.
-
-    Raises:
-        ValueError: if a value is malformed, or there are more than 129 extensions and
-            parameters in all.
-    """
-    extensions = []
-    values = list(values)
-    # Before anything is taken apart: it would take long.
-    if _separators(values, ",;") > _MAX_SEPARATORS:
-        raise ValueError("too many extensions")
-    for value in values:
-        # A quoted value must be a token once unquoted (§9.1), so that no separator stands
-        # inside quotes in a good list, and in a bad one the quotes are torn and match nothing.
-        for item in value.split(","):
-            name, *params = (part.strip(" \t") for part in item.split(";"))
-            if is_token(name):
-                extensions.append((name, [_parse_param(param) for param in params]))
-            elif name or params:
-                raise ValueError(f"not an extension: {item!r}")
-    return extensions
-
-
-def _members(headers: Headers, name: str) -> list[str]:
-    """Return the members of a list.
-
-    Raises:
-        ValueError: if there are too many.
-    """
-    if _separators(headers.get_all(name), ",") > _MAX_SEPARATORS:
-        raise ValueError(f"too many members in {name}")
-    return headers.tokens(name)
-
-
-def _separators(values: Sequence[str], characters: str) -> int:
-    """Count where the values of a list's fields are taken apart."""
-    return sum(value.count(one) for value in values for one in characters) + len(values) - 1
-
-
-def _parse_param(text: str) -> tuple[str, str | None]:
-    match = _PARAM.fullmatch(text)
-    if match is None:
-        raise ValueError(f"not an extension parameter: {text!r}")
-    if match["quoted"]:
-        return match["name"], match["quoted"].replace("\\", "")
-    return match["name"], match["token"]
-
-
-def format_extension(name: str, params: Params = ()) -> str:
-    """Write one extension for Sec-WebSocket-Extensions (RFC 6455 §9.1).
-
-    Args:
-        name: the extension's name.
-        params: its parameters; a value of None leaves the name alone.
-
-    Raises:
-        ValueError: if a name or value is not a token.
-    """
-    words = [name, *(word for param in params for word in param if word is not None)]
-    for word in words:
-        if not is_token(word):
-            raise ValueError(f"not a token: {word!r}")
-    return "; ".join([name, *(key if value is None else f"{key}={value}" for key, value in params)])
-
-
-class ServerExtension(Protocol):
-    """What a server needs to agree on an extension (RFC 6455 §9.1)."""
-
-    @property
-    def name(self) -> str:
-        """The extension's registered name."""
-
-    def accept_offer(self, params: Params) -> tuple[Params, object] | None:
-        """Judge one offer.
-
-        Args:
-            params: the offer's parameters.
-
-        Returns:
-            The response's parameters and the agreed extension, which `ServerHandshake`
-            passes on in `extensions`; None to decline.
-        """
-
-
-class ClientExtension(Protocol):
-    """What a client needs to agree on an extension (RFC 6455 §9.1)."""
-
-    @property
-    def name(self) -> str:
-        """The extension's registered name."""
-
-    def offers(self) -> Sequence[Params]:
-        """Return the parameters of each offer, the preferred one first."""
-
-    def accept_response(self, params: Params) -> object:
-        """Judge the server's answer to the offers.
-
-        Args:
-            params: the response's parameters.
-
-        Returns:
-            The agreed extension, which `ClientHandshake` passes on in `extensions`.
-
-        Raises:
-            ValueError: if the answer does not fit the offers.
-        """
-
-
 # The server's side (§4.2) --------------------------------------------------------
 
 _UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_PERSISTENCE = ("close", "keep-alive")
 
 
 class ServerHandshake:
-    """One opening handshake as a server has it (RFC 6455 §4.2).
+    """The server's side of one opening handshake (RFC 6455 §4.2).
 
     Feed `receive_data` until it returns a request, then send what `accept`, `respond` or
-    `reject` returns. Only after `accept` is there a WebSocket connection; after the other
-    two the TCP connection is to be closed.
+    `reject` returns. `accept` opens the WebSocket connection; after either of the others,
+    close the TCP connection.
 
     Args:
-        origins: the origins that may connect (§10.2): strings are compared without regard
-            to case, patterns must match the whole origin, None stands for a request
-            without Origin. None instead of a list lets every origin in. Strings must be
-            as browsers write them (RFC 6454 §6.2): "https://example.com", "null", without
-            a path or a default port, and a name that is not ASCII in its xn-- form.
-        subprotocols: the subprotocols spoken, the preferred one first.
-        extensions: the extensions supported. The client's order decides.
-        headers: more header fields for every response written.
-        max_header_size: the longest header block read, in bytes.
-        max_headers: the most header fields in it.
+        origins: the origins that may connect (§10.2), or None to allow every origin. Strings
+            are compared case-insensitively, patterns must match the whole origin, and a None
+            in the list stands for a request without Origin. Write strings as browsers do
+            (RFC 6454 §6.2): "https://example.com", "null", without a path or a default
+            port, and non-ASCII names in their xn-- form.
+        subprotocols: the supported subprotocols, in order of preference.
+        extensions: the supported extensions. The client's order decides.
+        headers: header fields to add to every response.
+        max_header_size: the maximum size of the header block, in bytes.
+        max_headers: the maximum number of header fields.
 
     Attributes:
         subprotocol: the subprotocol that `accept` chose; None if there is none.
         extensions: the extensions that `accept` agreed on, in the order of the response.
-        trailing_data: the bytes that followed the request: frames sent early.
+        trailing_data: the bytes after the request: frames that were sent early.
 
     Raises:
-        TypeError: if `origins` or `subprotocols` is a single string, or something in
-            `origins`, `subprotocols` or `headers` is of another type.
-        ValueError: if a string is not an origin or not a token, two extensions share a
-            name, or `headers` holds a field that is the handshake's own.
+        TypeError: if `origins` or `subprotocols` is a single string, or an item of
+            `origins`, `subprotocols` or `headers` has the wrong type.
+        ValueError: if a string is not an origin or not a token, two extensions have the
+            same name, or `headers` contains a field that the handshake itself sets.
     """
 
     def __init__(
@@ -353,33 +126,33 @@ class ServerHandshake:
         self.trailing_data = b""
         self._origins = None if origins is None else _checked_origins(origins)
         self._subprotocols = _checked_subprotocols(subprotocols)
-        self._supported = _by_name(extensions)
+        self._supported = by_name(extensions)
         self._headers = _checked_headers(headers)
-        self._reader = _HeadReader(h11.Connection(h11.SERVER), max_header_size, max_headers)
+        self._reader = HeadReader(h11.Connection(h11.SERVER), max_header_size, max_headers)
         self._done = False
         self._is_head = False
 
     @property
     def deflate(self) -> Agreement | None:
-        """What `accept` agreed on for permessage-deflate, as `Connection` takes it; None if
-        messages are not compressed."""
+        """What `accept` agreed on for permessage-deflate, to be passed to `Connection`; None
+        if messages are not compressed."""
         return _deflate(self.extensions)
 
     def receive_data(self, data: Buffer) -> Request | None:
-        """Take bytes from the client.
+        """Receive bytes from the client.
 
         Args:
-            data: any number of bytes. How the request is cut up changes nothing.
+            data: any number of bytes; a request may arrive in pieces of any size.
 
         Returns:
-            The request, as soon as its header block is whole. It need not be one for an
-            upgrade: see `Request.is_websocket`. Empty lines before it are skipped (RFC 9112
-            §2.2); they count as part of the header block.
+            The request once its header block is complete, None until then. It may ask for
+            something other than an upgrade: see `Request.is_websocket`. Empty lines before
+            it are skipped (RFC 9112 §2.2), but count towards the size of the header block.
 
         Raises:
-            RequestError: if it is not HTTP/1, or what is asked for is neither a path nor an
-                http, https, ws or wss URI (400); if it is over a limit (431).
-            StateError: after the request, or an error, came out.
+            RequestError: if this is not HTTP/1, or the target is neither a path nor an http,
+                https, ws or wss URI (400); if a limit is exceeded (431).
+            StateError: if a request was returned, or an error raised, before.
         """
         if self._done:
             raise StateError("the request was read already")
@@ -388,10 +161,10 @@ class ServerHandshake:
             event = self._reader.next_event()
         except h11.RemoteProtocolError as error:
             self._done = True
-            # h11's 501, for a transfer coding it does not know, makes no difference here:
-            # no request with a body is a good one.
+            # h11 asks for 501 if it does not know a transfer coding. That does not matter
+            # here: a request with a body is refused anyway.
             status = 431 if error.error_status_hint == 431 else 400
-            raise RequestError(_reason(error), status) from None
+            raise RequestError(reason_of(error), status) from None
         if event is None:
             return None
         event = cast("h11.Request", event)
@@ -401,10 +174,10 @@ class ServerHandshake:
         request = Request(
             event.method.decode("ascii"),
             event.target.decode("ascii"),
-            _headers(event),
+            headers_of(event),
             event.http_version.decode("ascii"),
         )
-        # Before anybody looks at the path.
+        # Check this before anybody reads the path.
         _check_target(request)
         return request
 
@@ -413,15 +186,16 @@ class ServerHandshake:
 
         Args:
             request: what `receive_data` returned.
-            headers: more header fields, in place of the handshake's `headers` of one name.
+            headers: header fields to add. They replace fields of the same name in the
+                handshake's `headers`.
 
         Returns:
             The 101 response. The connection is open once it is sent.
 
         Raises:
-            RequestError: if the request breaks §4.2.1 or has an origin that is not
-                allowed; `reject` makes a response of it.
-            ValueError: if `headers` holds a field that is the handshake's own.
+            RequestError: if the request violates §4.2.1 or its origin is not allowed. Pass
+                the error to `reject` to get a response.
+            ValueError: if `headers` contains a field that the handshake itself sets.
         """
         extra = self._headers | _checked_headers(headers)
         try:
@@ -430,47 +204,51 @@ class ServerHandshake:
             self.subprotocol = self._choose_subprotocol(request)
         except ValueError as error:
             raise RequestError(str(error)) from None
-        answers = self._agree_on_extensions(request)
+        try:
+            offers = parse_extensions(request.headers.get_all("Sec-WebSocket-Extensions"))
+        except ValueError:
+            raise RequestError("malformed Sec-WebSocket-Extensions") from None
+        answers, self.extensions = answer_offers(self._supported, offers)
 
         fields = [*_UPGRADE, ("Sec-WebSocket-Accept", accept_key(key))]
         if self.subprotocol is not None:
             fields.append(("Sec-WebSocket-Protocol", self.subprotocol))
         if answers:
             fields.append(("Sec-WebSocket-Extensions", ", ".join(answers)))
-        return _response_head(101, "", Headers([*fields, _date()]) | extra)
+        return write_response_head(101, "", Headers([*fields, date_field()]) | extra)
 
     def respond(self, response: Response) -> bytes:
-        """Answer with plain HTTP, whatever the request was or if there was none.
+        """Answer with plain HTTP, whatever the request was, and even if there was none.
 
         Args:
             response: the response. Content-Length, Date and `Connection: close` are added;
-                its body is left out where the request's method is HEAD.
+                the body is left out if the request's method is HEAD.
 
         Returns:
             The bytes to send before the TCP connection is closed.
 
         Raises:
-            ValueError: if the status is not final, or there is a Transfer-Encoding.
+            ValueError: if the status is not final, or the response has a Transfer-Encoding.
         """
         if response.status < 200:
             raise ValueError(f"not a final status: {response.status}")
         if "Transfer-Encoding" in response.headers:
             raise ValueError("the body of a response goes out whole, without Transfer-Encoding")
-        headers = Headers([_date()]) | self._headers | response.headers
+        headers = Headers([date_field()]) | self._headers | response.headers
         options = [o for o in headers.tokens("Connection") if o.lower() not in _PERSISTENCE]
         headers |= {"Connection": ", ".join([*options, "close"])}
         # RFC 9110 §8.6, §15.4.5: these have no content.
         if response.status in (204, 304):
-            return _response_head(response.status, response.reason, headers)
+            return write_response_head(response.status, response.reason, headers)
         headers |= {"Content-Length": str(len(response.body))}
-        head = _response_head(response.status, response.reason, headers)
+        head = write_response_head(response.status, response.reason, headers)
         return head if self._is_head else head + response.body
 
     def reject(self, error: RequestError) -> bytes:
-        """Answer with the response that says what is wrong with the request.
+        """Answer with a response that says what is wrong with the request.
 
         Args:
-            error: what `receive_data` or `accept` raised, or an error of your own.
+            error: an error raised by `receive_data` or `accept`, or one of your own.
 
         Returns:
             The bytes to send before the TCP connection is closed.
@@ -488,84 +266,39 @@ class ServerHandshake:
             raise RequestError("origin not allowed", 403)
 
     def _choose_subprotocol(self, request: Request) -> str | None:
-        offered = _members(request.headers, "Sec-WebSocket-Protocol")
+        offered = list_members(request.headers, "Sec-WebSocket-Protocol")
         # §4.1: "The elements [...] MUST all be unique strings".
         if len(set(offered)) < len(offered) or not all(map(is_token, offered)):
             raise RequestError("malformed Sec-WebSocket-Protocol")
         return next((name for name in self._subprotocols if name in offered), None)
 
-    def _agree_on_extensions(self, request: Request) -> list[str]:
-        try:
-            offers = parse_extensions(request.headers.get_all("Sec-WebSocket-Extensions"))
-        except ValueError:
-            raise RequestError("malformed Sec-WebSocket-Extensions") from None
-        answers = []
-        self.extensions = []
-        supported = dict(self._supported)
-        for name, params in offers:
-            agreed = supported[name].accept_offer(params) if name in supported else None
-            if agreed is not None:
-                # Other offers of one name are alternatives (§9.1).
-                del supported[name]
-                answers.append(format_extension(name, agreed[0]))
-                self.extensions.append(agreed[1])
-        return answers
-
-
-_PERSISTENCE = ("close", "keep-alive")
-
-_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)"
-# RFC 9112 §3.2, by method where it says so. Paths and queries hold more in the wild than RFC 3986
-# has; only a fragment would not be part of either.
-_TARGET = re.compile(
-    rf"(?:(?i:https?|wss?)://{_HOST}(?::[0-9]{{0,5}})?(?=[/?]|\Z)|(?=/))[^#]*", re.ASCII
-)
-_TARGETS = {
-    "CONNECT": re.compile(rf"{_HOST}:[0-9]{{1,5}}"),
-    "OPTIONS": re.compile(rf"\*|{_TARGET.pattern}"),
-}
-
-# RFC 6454 §6.2, as far as browsers write it, in lower case. Extensions and apps have schemes of
-# their own, and what follows is their own affair.
-_ORIGIN = re.compile(
-    r"""
-    null
-    | (?P<scheme> https?|wss? ) ://
-      (?: (?P<name> [a-z0-9._-]+ ) | \[ (?P<ipv6> [0-9a-f:]+ ) \] )
-      (?: : (?P<port> [1-9][0-9]{0,4} ) )?
-    | (?! https?: | wss?: ) [a-z][a-z0-9+.-]* :// [^\s/?\#@*\\\x00-\x20\x7f-\U0010ffff]*
-    """,
-    re.VERBOSE,
-)
-
 
 def _check_target(request: Request) -> None:
-    """Raise RequestError if the target has not the form that the method asks for."""
-    # RFC 9110 §4.2.4: user information in it is an error.
-    if not _TARGETS.get(request.method, _TARGET).fullmatch(request.target):
+    """Raise RequestError if the target does not have the form that the method asks for."""
+    if not is_target(request.method, request.target):
         raise RequestError("the request target is neither a path nor a URI")
 
 
 def _check_request(request: Request) -> str:
-    """Raise RequestError, or ValueError if a list has too many members, if this is not the
-    request of §4.2.1; else return its key."""
+    """Return the key. Raise RequestError if the request violates §4.2.1, or ValueError if a
+    list has too many members."""
     headers = request.headers
     if request.method != "GET":
         raise RequestError("the method must be GET", 405, (("Allow", "GET"),))
     _check_target(request)
-    # RFC 9110 §7.8: Upgrade is ignored in HTTP/1.0, and where Connection does not name it, it
-    # was not meant for us. Either way this request asks for no upgrade, and 426 says how to.
+    # RFC 9110 §7.8: Upgrade is ignored in HTTP/1.0, and was not meant for us if Connection does
+    # not name it. Either way this request asks for no upgrade, and 426 says how to ask for one.
     if not "1.1" <= request.http_version < "2":
         raise RequestError("WebSocket takes HTTP/1.1", 426, _UPGRADE)
-    _members(headers, "Upgrade")
+    list_members(headers, "Upgrade")
     if not request.is_websocket:
         raise RequestError("this is a WebSocket server", 426, _UPGRADE)
-    if "upgrade" not in [option.lower() for option in _members(headers, "Connection")]:
+    if "upgrade" not in [option.lower() for option in list_members(headers, "Connection")]:
         raise RequestError("Connection does not say Upgrade", 426, _UPGRADE)
     if len(headers.get_all("Host")) != 1 or not headers["Host"]:
         raise RequestError("no Host, or more than one")
-    # The bytes of a body would be taken for frames.
-    if "Transfer-Encoding" in headers or set(_members(headers, "Content-Length")) - {"0"}:
+    # The bytes of a body would be read as frames.
+    if "Transfer-Encoding" in headers or set(list_members(headers, "Content-Length")) - {"0"}:
         raise RequestError("the request must have no body")
     versions = headers.get_all("Sec-WebSocket-Version")
     if len(versions) != 1:
@@ -590,6 +323,10 @@ def _is_origin(allowed: str | re.Pattern[str] | None, origin: str | None) -> boo
     return allowed.fullmatch(origin) is not None
 
 
+# All handshakes of a server check the same few origins.
+_may_be_origin = lru_cache(256)(is_origin)
+
+
 def _checked_origins(
     origins: Sequence[str | re.Pattern[str] | None],
 ) -> tuple[str | re.Pattern[str] | None, ...]:
@@ -598,7 +335,7 @@ def _checked_origins(
         raise TypeError(f"origins must be a sequence of strings and patterns, not {kind!r}")
     for origin in origins:
         if isinstance(origin, str):
-            # What is not an origin would match none, and nobody would see why.
+            # Such a string would never match, and nobody would see why.
             if not _may_be_origin(origin):
                 what = "scheme://host[:port] without a default port"
                 raise ValueError(f"not an origin ({what}): {origin!r}")
@@ -611,73 +348,41 @@ def _checked_origins(
     return tuple(origins)
 
 
-@lru_cache(256)
-def _may_be_origin(text: str) -> bool:
-    """Tell whether a browser may send this, letter case aside."""
-    match = _ORIGIN.fullmatch(text.lower())
-    if match is None:
-        return False
-    scheme, name, ipv6, port = match.group("scheme", "name", "ipv6", "port")
-    if port and (int(port) > 65535 or int(port) == _DEFAULT_PORTS[scheme in ("https", "wss")]):
-        return False
-    try:
-        if ipv6:
-            return IPv6Address(ipv6).compressed == ipv6 or IPv6Address(ipv6).ipv4_mapped is not None
-        # https://url.spec.whatwg.org/#ends-in-a-number-checker: then it is an IPv4 address.
-        if name and name.removesuffix(".").rpartition(".")[2].isdigit():
-            return str(IPv4Address(name)) == name
-    except ValueError:
-        return False
-    return True
-
-
-def _response_head(status: int, reason: str, headers: Headers) -> bytes:
-    # Not h11's writer: it lets line breaks pass in a reason, and takes a 2xx answer to
-    # CONNECT for a tunnel. Headers and Response hold nothing that could break a line.
-    reason = reason or _PHRASES.get(status, "")
-    lines = [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([f"HTTP/1.1 {status} {reason}", *lines, "", ""]).encode("latin-1")
-
-
-def _date() -> tuple[str, str]:
-    return "Date", formatdate(usegmt=True)
-
-
 # The client's side (§4.1) --------------------------------------------------------
 
 
 class ClientHandshake:
-    """One opening handshake as a client has it (RFC 6455 §4.1).
+    """The client's side of one opening handshake (RFC 6455 §4.1).
 
-    Send what `request` returns, then feed `receive_data` until it returns the response,
-    and `receive_eof` if the stream ends before.
+    Send what `request` returns, then feed `receive_data` until it returns the response. Call
+    `receive_eof` if the stream ends before that.
 
     Args:
-        uri: where to connect.
-        origin: what Origin says; None leaves it out.
-        subprotocols: the subprotocols to ask for, the preferred one first.
-        extensions: the extensions to offer, the preferred one first.
-        headers: more header fields. They take the place of ours: Host, User-Agent, Origin,
-            Authorization.
-        key: the 16 random bytes of Sec-WebSocket-Key; drawn from os.urandom by default.
-        max_header_size: the longest header block read, in bytes, informational responses
-            before it included.
-        max_headers: the most header fields in it.
-        max_body_size: how much is read of a refusal's body, in bytes.
+        uri: the URI to connect to.
+        origin: the value of Origin; None to leave it out.
+        subprotocols: the subprotocols to ask for, in order of preference.
+        extensions: the extensions to offer, in order of preference.
+        headers: header fields to add. They replace fields of the same name that the
+            handshake would send: Host, User-Agent, Origin, Authorization.
+        key: the 16 bytes of Sec-WebSocket-Key; random by default.
+        max_header_size: the maximum size of the header block, in bytes, including
+            informational responses before it.
+        max_headers: the maximum number of header fields in the response.
+        max_body_size: how much of a refusal's body to keep, in bytes.
 
     Attributes:
-        uri: where to connect.
+        uri: the URI to connect to.
         subprotocol: the subprotocol that the server chose; None if there is none.
         extensions: the extensions agreed on, in the order of the response.
-        trailing_data: the bytes that followed the response: frames already.
+        trailing_data: the bytes after the response: the first frames.
 
     Raises:
         InvalidURIError: if `uri` is a string and not a WebSocket URI.
-        TypeError: if `subprotocols` is a single string, or `origin`, or something in
-            `subprotocols` or `headers`, is of another type.
-        ValueError: if a subprotocol is not a token or appears twice, the key has not 16
-            bytes, two extensions share a name, or `headers` holds a field that is the
-            handshake's own.
+        TypeError: if `subprotocols` is a single string, or `origin` or an item of
+            `subprotocols` or `headers` has the wrong type.
+        ValueError: if a subprotocol is not a token or appears twice, the key is not 16 bytes
+            long, two extensions have the same name, or `headers` contains a field that the
+            handshake itself sets.
     """
 
     def __init__(
@@ -698,14 +403,14 @@ class ClientHandshake:
         self.extensions: list[object] = []
         self.trailing_data = b""
         self._subprotocols = _checked_subprotocols(subprotocols)
-        self._offered = _by_name(extensions)
+        self._offered = by_name(extensions)
         if key is None:
             key = os.urandom(16)
         elif len(key) != 16:
             raise ValueError("the key must have 16 bytes")
         self._key = b64encode(key).decode("ascii")
         self._h11 = h11.Connection(h11.CLIENT)
-        self._reader = _HeadReader(self._h11, max_header_size, max_headers)
+        self._reader = HeadReader(self._h11, max_header_size, max_headers)
         self._max_body_size = max_body_size
         self._done = False
         self._refusal: Response | None = None
@@ -714,8 +419,8 @@ class ClientHandshake:
 
     @property
     def deflate(self) -> Agreement | None:
-        """What was agreed on for permessage-deflate, as `Connection` takes it; None if messages
-        are not compressed."""
+        """What was agreed on for permessage-deflate, to be passed to `Connection`; None if
+        messages are not compressed."""
         return _deflate(self.extensions)
 
     def request(self) -> bytes:
@@ -723,18 +428,20 @@ class ClientHandshake:
         return self._request
 
     def receive_data(self, data: Buffer) -> Response | None:
-        """Take bytes from the server.
+        """Receive bytes from the server.
 
         Args:
-            data: any number of bytes. How the response is cut up changes nothing.
+            data: any number of bytes; a response may arrive in pieces of any size.
 
         Returns:
-            The 101 response, as soon as its header block is whole: the connection is open.
+            The 101 response once its header block is complete, None until then. The
+            connection is open now.
 
         Raises:
-            ResponseError: if the server refuses, once the body that may say why is read;
-                if the response breaks §4.1; if it is not HTTP/1 or over a limit.
-            StateError: after the response, or an error, came out.
+            ResponseError: if the server refuses, as soon as the body has been read, which
+                may say why; if the response violates §4.1; if it is not HTTP/1 or exceeds a
+                limit.
+            StateError: if a response was returned, or an error raised, before.
         """
         if self._done:
             raise StateError("the response was read already")
@@ -744,17 +451,17 @@ class ClientHandshake:
         self._reader.receive_data(data)
         try:
             event = self._reader.next_event()
-            # RFC 9110 §15.2: a client reads past informational responses.
+            # RFC 9110 §15.2: a client skips informational responses.
             while isinstance(event, h11.InformationalResponse) and event.status_code != 101:
                 event = self._reader.next_event()
         except h11.RemoteProtocolError as error:
             self._done = True
-            raise ResponseError(f"bad response: {_reason(error)}") from None
+            raise ResponseError(f"bad response: {reason_of(error)}") from None
         if event is None:
             return None
         event = cast("h11.InformationalResponse | h11.Response", event)
         response = Response(
-            event.status_code, _headers(event), reason=event.reason.decode("latin-1")
+            event.status_code, headers_of(event), reason=event.reason.decode("latin-1")
         )
         if response.status != 101:
             self._refusal = response
@@ -771,11 +478,12 @@ class ClientHandshake:
         return response
 
     def receive_eof(self) -> None:
-        """Learn that the server sent all it will send.
+        """Tell the handshake that the server will send nothing more.
 
         Raises:
-            ResponseError: always; the server's refusal if that is what ended here.
-            StateError: after the response, or an error, came out.
+            ResponseError: always. It is the server's refusal if the end of the stream is the
+                end of its body.
+            StateError: if a response was returned, or an error raised, before.
         """
         if self._done:
             raise StateError("the response was read already")
@@ -794,12 +502,7 @@ class ClientHandshake:
         ]
         if self._subprotocols:
             fields.append(("Sec-WebSocket-Protocol", ", ".join(self._subprotocols)))
-        offers = [
-            format_extension(name, params)
-            for name, extension in self._offered.items()
-            for params in extension.offers()
-        ]
-        if offers:
+        if offers := make_offers(self._offered):
             fields.append(("Sec-WebSocket-Extensions", ", ".join(offers)))
         if origin is not None:
             fields.append(("Origin", origin))
@@ -819,9 +522,9 @@ class ClientHandshake:
 
     def _check_response(self, response: Response) -> None:
         headers = response.headers
-        if [protocol.lower() for protocol in _members(headers, "Upgrade")] != ["websocket"]:
+        if [protocol.lower() for protocol in list_members(headers, "Upgrade")] != ["websocket"]:
             raise ResponseError("Upgrade does not say websocket", response)
-        if "upgrade" not in [option.lower() for option in _members(headers, "Connection")]:
+        if "upgrade" not in [option.lower() for option in list_members(headers, "Connection")]:
             raise ResponseError("Connection does not say Upgrade", response)
         if headers.get_all("Sec-WebSocket-Accept") != [accept_key(self._key)]:
             raise ResponseError("Sec-WebSocket-Accept does not answer the key", response)
@@ -833,22 +536,14 @@ class ClientHandshake:
                 raise ResponseError(f"subprotocol not asked for: {protocol!r}", response)
             self.subprotocol = protocol
         try:
-            self.extensions = self._agreed_extensions(headers)
+            answers = parse_extensions(headers.get_all("Sec-WebSocket-Extensions"))
+            self.extensions = accept_answers(self._offered, answers)
         except ValueError as error:
             raise ResponseError(f"bad Sec-WebSocket-Extensions: {error}", response) from error
 
-    def _agreed_extensions(self, headers: Headers) -> list[object]:
-        agreed = []
-        offered = dict(self._offered)
-        for name, params in parse_extensions(headers.get_all("Sec-WebSocket-Extensions")):
-            if name not in offered:
-                raise ValueError(f"{name} was not offered, or is there twice")
-            agreed.append(offered.pop(name).accept_response(params))
-        return agreed
-
     def _receive_body(self, data: Buffer) -> None:
         refusal = cast("Response", self._refusal)
-        # To h11, no data is the end of the stream.
+        # h11 takes empty data for the end of the stream.
         if piece := bytes(data):
             self._h11.receive_data(piece)
         try:
@@ -860,7 +555,7 @@ class ClientHandshake:
                     break
                 self._body += event.data
         except h11.RemoteProtocolError:
-            # The refusal stands, however its body is framed.
+            # A refusal remains a refusal even if its body is malformed.
             pass
         self._done = True
         raise self._refused(refusal)
@@ -875,113 +570,16 @@ class ClientHandshake:
 
 # What both sides need ------------------------------------------------------------
 
-_BLANK_LINE = re.compile(rb"\n\r?\n")
-_EMPTY_LINES = re.compile(rb"(?:\r?\n)*")
-_REQUEST_START = re.compile(TCHAR.encode())
-_RESPONSE_START = re.compile(b"H")
 
-_Head: TypeAlias = h11.Request | h11.InformationalResponse | h11.Response
-_Named = TypeVar("_Named", ServerExtension, ClientExtension)
-
-
-class _HeadReader:
-    """h11's parser, given whole header blocks only.
-
-    h11 limits what it holds of an unfinished block, and does not measure one that arrives
-    whole; its checks of the first bytes depend on how they were cut, too. Here a block meets
-    the same limit and the same error in one piece or in many.
-
-    Args:
-        connection: the parser.
-        max_size: the limit to all blocks together, in bytes.
-        max_fields: the limit to the fields of one block.
-    """
-
-    def __init__(self, connection: h11.Connection, max_size: int, max_fields: int) -> None:
-        self._connection = connection
-        self._max_size = max_size
-        self._max_fields = max_fields
-        self._buffer = bytearray()
-        self._searched = 0
-        self._taken = 0
-
-    @property
-    def rest(self) -> bytes:
-        return bytes(self._buffer)
-
-    def receive_data(self, data: Buffer) -> None:
-        self._buffer += data
-
-    def next_event(self) -> _Head | None:
-        is_server = self._connection.our_role is h11.SERVER
-        if is_server and self._buffer.startswith((b"\r", b"\n")):
-            self._skip_empty_lines()
-            if self._buffer == b"\r":  # perhaps half of another
-                return None
-        # What is no HTTP at all, a TLS hello for instance, may never have a blank line.
-        first = _REQUEST_START if is_server else _RESPONSE_START
-        if self._buffer and not first.match(self._buffer):
-            raise h11.RemoteProtocolError("not HTTP")
-        # The end that h11 looks for, so that it finds one block in what it is given.
-        room = max(0, self._max_size - self._taken)
-        end = _BLANK_LINE.search(self._buffer, self._searched, room)
-        size = end.end() if end else len(self._buffer)
-        self._check_size(size)
-        if end is None:
-            self._searched = max(0, size - 2)
-            return None
-        # h11 would take long to find out. Besides the fields there are two lines; of a field
-        # that is folded (RFC 9112 §5.2), each one counts.
-        if self._buffer.count(b"\n", 0, size) > self._max_fields + 2:
-            message = f"more than {self._max_fields} header fields"
-            raise h11.RemoteProtocolError(message, error_status_hint=431)
-        self._connection.receive_data(bytes(self._buffer[:size]))
-        del self._buffer[:size]
-        self._searched = 0
-        self._taken += size
-        return cast("_Head", self._connection.next_event())
-
-    def _skip_empty_lines(self) -> None:
-        """Skip them in front of a request (RFC 9112 §2.2)."""
-        lines = cast("re.Match[bytes]", _EMPTY_LINES.match(self._buffer))
-        self._taken += lines.end()
-        del self._buffer[: lines.end()]
-        self._check_size(0)
-
-    def _check_size(self, size: int) -> None:
-        if self._taken + size > self._max_size:
-            message = f"header block over {self._max_size} bytes"
-            raise h11.RemoteProtocolError(message, error_status_hint=431)
-
-
-def _headers(event: _Head) -> Headers:
-    return Headers(
-        (name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers.raw_items()
-    )
-
-
-def _reason(error: h11.RemoteProtocolError) -> str:
-    # h11 quotes the line that it refuses. It may be long and it is a stranger's: it belongs
-    # in no response and in no log.
-    return str(error).partition(": bytearray(")[0]
-
-
-def _is_reserved(name: str) -> bool:
-    # The handshake's own fields, and those that would give it a body (RFC 9110 §8.6,
-    # RFC 9112 §6.1: not in a 101 either).
-    name = name.lower()
-    return name.startswith("sec-websocket-") or name in (
-        "connection",
-        "content-length",
-        "transfer-encoding",
-        "upgrade",
-    )
+# The handshake sets these fields itself, or they would announce a body (RFC 9110 §8.6 and
+# RFC 9112 §6.1 forbid that in a 101, too).
+_RESERVED = ("connection", "content-length", "transfer-encoding", "upgrade")
 
 
 def _checked_headers(fields: HeadersLike) -> Headers:
     headers = Headers(fields)
     for name in headers:
-        if _is_reserved(name):
+        if name.lower().startswith("sec-websocket-") or name.lower() in _RESERVED:
             raise ValueError(f"the handshake's own header field: {name}")
     return headers
 
@@ -999,10 +597,3 @@ def _checked_subprotocols(names: Sequence[str]) -> tuple[str, ...]:
 
 def _deflate(agreed: list[object]) -> Agreement | None:
     return next((extension for extension in agreed if isinstance(extension, Agreement)), None)
-
-
-def _by_name(extensions: Sequence[_Named]) -> dict[str, _Named]:
-    table = {extension.name: extension for extension in extensions}
-    if len(table) < len(extensions):
-        raise ValueError("two extensions of one name")
-    return table

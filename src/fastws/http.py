@@ -1,13 +1,14 @@
 """HTTP's values: header fields, a request, a response (RFC 9110, RFC 9112).
 
-This module knows what may stand in a header field and how fields are looked up. It does
-not know how requests and responses travel, nor what any field means to a WebSocket.
+This module knows what a header field and a request target may contain, and how fields are
+looked up. It does not know how requests and responses travel, nor what any field means to a
+WebSocket.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Final, TypeAlias, overload
@@ -16,28 +17,28 @@ from .exceptions import FieldError, MissingFieldError
 
 __all__ = ["TCHAR", "Headers", "HeadersLike", "Request", "Response", "is_token"]
 
-# The characters of a token (RFC 9110 §5.6.2), as a piece of a regular expression.
+# The characters of a token (RFC 9110 §5.6.2), as part of a regular expression.
 TCHAR: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 
 _TOKEN = re.compile(rf"{TCHAR}+")
-# A field value or a reason phrase: latin-1 without what could end a line or a C string.
-# Other control characters are invalid but met in cookies, so that RFC 9110 §5.5 lets a
-# recipient keep them; this is what h11 lets through, no more and no less.
+# A field value or a reason phrase: latin-1, except for what could end a line or a C string.
+# Other control characters are invalid, but occur in cookies, and RFC 9110 §5.5 lets a recipient
+# keep them. This accepts exactly what h11 accepts.
 _TEXT = re.compile(r"[\x01-\x09\x0e-\xff]*")
 
 
 def is_token(text: str) -> bool:
-    """Tell whether this is a token (RFC 9110 §5.6.2)."""
+    """Return whether this is a token (RFC 9110 §5.6.2)."""
     return _TOKEN.fullmatch(text) is not None
 
 
 class Headers:
-    """Header fields in the order they were sent; names are case-insensitive. Immutable.
+    """Immutable header fields, in the order they were sent. Names are case-insensitive.
 
-    Nothing that a Headers holds can break out of its line on the wire.
+    No name and no value can break out of its line on the wire.
 
-    Iteration gives the fields' names, a name once for each field that bears it. `a | b`
-    has the fields of `a`, those that `b` names again replaced by the ones of `b`.
+    Iteration yields the name of each field; a name appears as often as there are fields with
+    it. `a | b` has the fields of `a` and `b`, without the fields of `a` whose names are in `b`.
 
     Args:
         fields: (name, value) pairs, a mapping, or other Headers.
@@ -63,7 +64,7 @@ class Headers:
         self._table = _tabulate([_checked(field) for field in pairs])
 
     def _pack(self) -> None:
-        """Take less memory, and a little more time when next looked at."""
+        """Use less memory, at the cost of a slower next lookup."""
         table = self._table
         if table is not None:
             self._packed = "\n".join(f"{name}:{value}" for name, value in table[0])
@@ -87,12 +88,12 @@ class Headers:
         return self._unpacked()[1]
 
     def __getitem__(self, name: str) -> str:
-        """Return the value of the only field of this name.
+        """Return the value of the only field with this name.
 
         Raises:
             MissingFieldError: if there is none. It is a KeyError.
-            FieldError: if there are several. Picking one would be a guess, and a request
-                that two programs guess differently about is how checks are got around.
+            FieldError: if there are several. Choosing one would be a guess, and if two
+                programs guess differently, a request can bypass the checks of one of them.
         """
         values = self._values.get(name.lower())
         if values is None:
@@ -106,7 +107,7 @@ class Headers:
     @overload
     def get(self, name: str, default: str) -> str: ...
     def get(self, name: str, default: str | None = None) -> str | None:
-        """Return the value of the only field of this name, or `default` if there is none.
+        """Return the value of the only field with this name, or `default` if there is none.
 
         Raises:
             FieldError: if there are several.
@@ -117,13 +118,13 @@ class Headers:
             return default
 
     def get_all(self, name: str) -> list[str]:
-        """Return the values of all fields of this name, in order."""
+        """Return the values of all fields with this name, in order."""
         return list(self._values.get(name.lower(), ()))
 
     def tokens(self, name: str) -> list[str]:
-        """Return the members of a comma-separated list, however many fields it spans.
+        """Return the members of a comma-separated list, which may span several fields.
 
-        Empty members are dropped (RFC 9110 §5.6.1.2). Quoted strings are not heeded.
+        Empty members are dropped (RFC 9110 §5.6.1.2). Quoted strings are not recognized.
         """
         members = ",".join(self.get_all(name)).split(",")
         return [member for text in members if (member := text.strip(" \t"))]
@@ -149,7 +150,7 @@ class Headers:
         return Headers([*kept, *other.items()])
 
     def __eq__(self, other: object) -> bool:
-        # RFC 9110 §5.3: order counts among fields of one name only.
+        # RFC 9110 §5.3: order matters only among fields with the same name.
         return self._values == other._values if isinstance(other, Headers) else NotImplemented
 
     def __hash__(self) -> int:
@@ -159,7 +160,7 @@ class Headers:
         return f"Headers({list(self._fields)!r})"
 
 
-# The fields, and the values of those of each name in lower case.
+# The fields, and the values by lower-case name.
 _Table: TypeAlias = tuple[tuple[tuple[str, str], ...], dict[str, list[str]]]
 
 
@@ -172,7 +173,7 @@ def _tabulate(pairs: Iterable[tuple[str, str]]) -> _Table:
 
 
 def _checked(field: tuple[str, str]) -> tuple[str, str]:
-    if isinstance(field, str):  # of two characters, it would be taken for a pair
+    if isinstance(field, str):  # with two characters, it would look like a pair
         raise TypeError("a header field must be a pair of name and value, not 'str'")
     name, value = field
     for what, text in (("name", name), ("value", value)):
@@ -180,7 +181,7 @@ def _checked(field: tuple[str, str]) -> tuple[str, str]:
             raise TypeError(f"header field {what} must be a str, not {type(text).__name__!r}")
     if not is_token(name):
         raise ValueError(f"not a header field name: {name!r}")
-    # RFC 9110 §5.5: whitespace around a value is no part of it.
+    # RFC 9110 §5.5: whitespace around a value is not part of it.
     value = value.strip(" \t")
     if not _TEXT.fullmatch(value):
         raise ValueError(f"not a header field value: {value!r} ({name})")
@@ -188,6 +189,44 @@ def _checked(field: tuple[str, str]) -> tuple[str, str]:
 
 
 HeadersLike: TypeAlias = Headers | Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+# The maximum number of separators in a list. Legitimate lists have far fewer.
+MAX_SEPARATORS: Final = 128
+
+
+def list_members(headers: Headers, name: str) -> list[str]:
+    """Return the members of a list, like `Headers.tokens`, which has no limit.
+
+    Raises:
+        ValueError: if there are too many.
+    """
+    if count_separators(headers.get_all(name), ",") > MAX_SEPARATORS:
+        raise ValueError(f"too many members in {name}")
+    return headers.tokens(name)
+
+
+def count_separators(values: Sequence[str], characters: str) -> int:
+    """Count the separators in a list, including those between its fields."""
+    return sum(value.count(one) for value in values for one in characters) + len(values) - 1
+
+
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)"
+# RFC 9112 §3.2; the form depends on the method. In practice, paths and queries contain more than
+# RFC 3986 allows; only a fragment is part of neither.
+_TARGET = re.compile(
+    rf"(?:(?i:https?|wss?)://{_HOST}(?::[0-9]{{0,5}})?(?=[/?]|\Z)|(?=/))[^#]*", re.ASCII
+)
+_TARGETS = {
+    "CONNECT": re.compile(rf"{_HOST}:[0-9]{{1,5}}"),
+    "OPTIONS": re.compile(rf"\*|{_TARGET.pattern}"),
+}
+
+
+def is_target(method: str, target: str) -> bool:
+    """Return whether the target has the form that the method requires (RFC 9112 §3.2)."""
+    # RFC 9110 §4.2.4: user information is an error.
+    return _TARGETS.get(method, _TARGET).fullmatch(target) is not None
 
 
 # The beginning of a target in absolute form (RFC 9112 §3.2.2), up to the path.
@@ -199,10 +238,10 @@ class Request:
     """A request without its body.
 
     Attributes:
-        method: the method, case-sensitive: "GET".
-        target: the request target as it was sent (RFC 9112 §3.2), ASCII.
+        method: the method, as in "GET"; it is case-sensitive.
+        target: the request target as it was sent (RFC 9112 §3.2), in ASCII.
         headers: the header fields.
-        http_version: the version in digits: "1.1".
+        http_version: the version, as in "1.1".
     """
 
     method: str
@@ -212,32 +251,32 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The target's path, as sent: percent-encoded, and nothing resolved.
+        """The target's path as it was sent: still percent-encoded, and not normalized.
 
-        A target may be a whole URI (RFC 9112 §3.2.2), of which this is the path, and "/" if
+        If the target is a complete URI (RFC 9112 §3.2.2), this is the path in it, or "/" if
         that is empty.
         """
         return self._split_target()[1].partition("?")[0] or "/"
 
     @property
     def query(self) -> str:
-        """The target's query as sent, without its question mark."""
+        """The target's query as it was sent, without the question mark."""
         return self._split_target()[1].partition("?")[2]
 
     @property
     def host(self) -> str:
-        """The host, and the port if one is given, that the request is for.
+        """The host that the request is for, with the port if one is given.
 
-        If the target is a whole URI, it is what stands there, whatever Host says (RFC 9112
-        §3.2.2); else what Host says.
+        It is the value of Host, unless the target is a complete URI; then it is taken from the
+        URI, and Host is ignored (RFC 9112 §3.2.2).
 
         Raises:
-            FieldError: if there is no Host to look at, or more than one.
+            FieldError: if Host is needed, and is missing or appears more than once.
         """
         return self._split_target()[0] or self.headers["Host"]
 
     def _split_target(self) -> tuple[str, str]:
-        """Return the authority that the target names, if any, and the rest."""
+        """Return the authority in the target, if any, and the rest."""
         if self.target.startswith("/"):
             return "", self.target
         uri = _ABSOLUTE_FORM.match(self.target)
@@ -245,23 +284,23 @@ class Request:
 
     @property
     def is_websocket(self) -> bool:
-        """Whether an upgrade to WebSocket is asked for (RFC 6455 §4.2.1)."""
+        """Whether the request asks for an upgrade to WebSocket (RFC 6455 §4.2.1)."""
         return "websocket" in [protocol.lower() for protocol in self.headers.tokens("Upgrade")]
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class Response:
-    """A whole response.
+    """A complete response.
 
     Args:
         status: the status code, 100 to 999.
-        headers: the header fields. The ones that frame the body are added when it is sent.
-        body: the content, in bytes.
+        headers: the header fields. Fields that frame the body are added when it is sent.
+        body: the content, as bytes.
         reason: the reason phrase; if empty, the registered one is sent.
 
     Raises:
-        TypeError: if one of these is of another type.
-        ValueError: if one of these could not travel.
+        TypeError: if an argument has the wrong type.
+        ValueError: if an argument cannot be sent.
     """
 
     status: int
@@ -281,17 +320,17 @@ class Response:
             raise ValueError(f"not a reason phrase: {reason!r}")
         object.__setattr__(self, "status", status)
         object.__setattr__(self, "headers", Headers(headers))
-        object.__setattr__(self, "body", bytes(memoryview(body)))  # of a number, bytes makes zeros
+        object.__setattr__(self, "body", bytes(memoryview(body)))  # bytes(5) would be zeros
         object.__setattr__(self, "reason", reason)
 
     @classmethod
     def text(cls, text: str, status: int = 200, headers: HeadersLike = ()) -> Response:
-        """Make a response of plain text."""
+        """Return a plain-text response."""
         return cls._of_type("text/plain", text, status, headers)
 
     @classmethod
     def html(cls, html: str, status: int = 200, headers: HeadersLike = ()) -> Response:
-        """Make a response of HTML."""
+        """Return an HTML response."""
         return cls._of_type("text/html", html, status, headers)
 
     @classmethod

@@ -25,6 +25,7 @@ import pytest
 from fastws import WebSocketProtocol, connect, serve
 
 from ..tools import FREE_THREADED, optional
+from ..wire import upgrade_request
 
 LOOPS = {"asyncio": asyncio.new_event_loop}
 if sys.platform != "win32" and sys.implementation.name == "cpython" and not FREE_THREADED:
@@ -62,7 +63,7 @@ def pytest_pyfunc_call(pyfuncitem):
 
 @pytest.fixture(autouse=True)
 def runner(request):
-    """Run a coroutine on the loop of this parameter, and look what it left behind."""
+    """Run a coroutine on the loop of this parameter, and check what it left behind."""
     problems = []
     handler = logging.Handler(logging.ERROR)
     handler.emit = lambda record: problems.append(record.getMessage())
@@ -91,7 +92,7 @@ async def _limited(main):
 
 
 async def _left_over():
-    """Return the tasks that do not end by themselves."""
+    """Return the tasks that do not end on their own."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     if not tasks:
         return ()
@@ -100,7 +101,7 @@ async def _left_over():
 
 @pytest.fixture(autouse=True, scope="module")
 def _collected():
-    """A transport that was never closed is found in the file that left it."""
+    """Find transports that were never closed in the file that created them."""
     yield
     gc.collect()
 
@@ -120,7 +121,7 @@ def until():
 
 @pytest.fixture
 def settled():
-    """Wait until a value does not change any more; return it."""
+    """Wait until a value stops changing; return it."""
 
     async def wait(value, quiet=0.1):
         last, since = value(), time.monotonic()
@@ -154,7 +155,7 @@ def echo(request):
 
 @pytest.fixture
 def url():
-    """Where a server listens, as a URI."""
+    """The URI at which a server listens."""
 
     def make(server, path="/", *, secure=False):
         host, port = server.sockets[0].getsockname()[:2]
@@ -166,7 +167,7 @@ def url():
 
 @pytest.fixture
 def pair(url):
-    """A client's and a server's WebSocket that talk to each other."""
+    """A client's and a server's WebSocket, connected to each other."""
 
     @asynccontextmanager
     async def connected(client=None, server=None):
@@ -191,7 +192,7 @@ def pair(url):
 
 @pytest.fixture(scope="session")
 def tls():
-    """Contexts for a server at localhost and for clients that trust it, or do not."""
+    """Contexts for a server at localhost, and for clients that trust it or do not."""
     authority = optional("trustme").CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost", "127.0.0.1", "::1").configure_cert(server)
@@ -207,11 +208,11 @@ GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def make_frame(opcode, payload=b"", *, fin=True, rsv=0, key=b"\x01\x02\x03\x04", length=None):
-    """Write any frame, right or wrong.
+    """Write any frame, valid or not.
 
     Args:
-        length: the bytes of the length, from the second byte on without its MASK bit; by
-            default as they should be.
+        length: the length as bytes, without the MASK bit of the first one; correct by
+            default.
     """
     size = len(payload)
     if length is None:
@@ -237,14 +238,11 @@ def frame():
     return make_frame
 
 
-REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+REQUEST = upgrade_request()
 
 
 class RawPeer:
-    """A peer that sends what it is told, and reads frames."""
+    """A peer that sends any bytes, and reads frames."""
 
     def __init__(self, reader, writer):
         self.reader = reader
@@ -274,14 +272,14 @@ class RawPeer:
         return first, xor(payload, key) if key else payload
 
     async def close_frame(self):
-        """Read past everything up to the close frame; return its code and its reason."""
+        """Skip everything up to the close frame; return its code and its reason."""
         while True:
             first, payload = await self.frame()
             if first == 0x88:
                 return int.from_bytes(payload[:2], "big"), payload[2:].decode()
 
     async def rest(self):
-        """Read to the end, which no reset may come before."""
+        """Read to the end of the stream; a reset before that is an error."""
         return await self.reader.read()
 
     async def accept(self):
@@ -296,7 +294,7 @@ class RawPeer:
         return head
 
     def reset(self):
-        """Go away without a word: the other side gets a reset."""
+        """Drop the connection: the other side gets a reset."""
         self.writer.transport.abort()
 
     async def aclose(self):
@@ -307,7 +305,7 @@ class RawPeer:
 
 @pytest.fixture
 def raw():
-    """Connect a RawPeer to a server, with the handshake done unless told otherwise."""
+    """Connect a RawPeer to a server, and do the handshake unless told otherwise."""
 
     @asynccontextmanager
     async def connect(server, *, handshake=True, **options):
@@ -330,7 +328,7 @@ def raw():
 
 @pytest.fixture
 def raw_server():
-    """Listen, and play the server's part by a function of a RawPeer for each connection."""
+    """Listen, and call a function with a RawPeer to act as the server of each connection."""
 
     @asynccontextmanager
     async def listen(play, *, handshake=True, **options):

@@ -1,4 +1,4 @@
-"""Pings, pongs, close frames and keepalive do their work whether or not messages are received."""
+"""Pings, pongs, close frames and keepalive work whether or not messages are received."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ import pytest
 
 from fastws import ConnectionClosed, State, WebSocketProtocol, connect, serve
 
+from ..wire import upgrade_request
+
 KIB = 1 << 10
 MIB = 1 << 20
 ALERT = {"ping_interval": 0.1, "ping_timeout": 0.3}
 
-# More than may wait, of a kind each: how many, how large.
+# More messages than may be queued: how many, and how large.
 UNREAD = [(2, 1), (40, 1), (2000, 10), (30, 64 * KIB)]
 unread = pytest.mark.parametrize(("count", "size"), UNREAD, ids=lambda value: str(value))
 
 
 @pytest.fixture
 def idle(until):
-    """A server whose handler receives nothing; and its side of the one connection."""
+    """A server whose handler receives nothing, and its side of the only connection."""
     go = asyncio.Event()
 
     async def handler(ws):
@@ -40,7 +42,7 @@ async def connection_of(server, until):
 
 @unread
 async def test_a_peer_that_is_not_received_gets_its_pongs(idle, url, count, size):
-    """Its keepalive must not take us for dead."""
+    """Its keepalive must not consider us dead."""
     keepalive = {"ping_interval": 0.2, "ping_timeout": 1.0}
     async with serve(idle, "127.0.0.1", 0) as server, connect(url(server), **keepalive) as ws:
         for number in range(count):
@@ -92,7 +94,7 @@ async def test_the_peers_end_is_noticed_while_messages_wait(raw, frame, until, c
 
 @pytest.mark.parametrize(("count", "size"), UNREAD[:3])
 async def test_a_dead_peer_is_dropped_while_messages_wait(raw, frame, until, count, size):
-    """It answers no ping; that what it sent is not wanted is no sign of life."""
+    """It answers no ping. Unread data that it sent earlier is not a sign of life."""
     closed = asyncio.get_running_loop().create_future()
 
     async def handler(ws):
@@ -108,17 +110,14 @@ async def test_a_dead_peer_is_dropped_while_messages_wait(raw, frame, until, cou
 
 
 async def deaf(server, frame):
-    """A client that reads nothing and has little room for what it does not read."""
+    """A client that reads nothing, and has a small receive buffer."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(sock, server.sockets[0].getsockname())
     reader, writer = await asyncio.open_connection(sock=sock)
-    writer.write(
-        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
+    writer.write(upgrade_request())
     await reader.readuntil(b"\r\n\r\n")
     writer.transport.pause_reading()
     return writer
@@ -127,7 +126,7 @@ async def deaf(server, frame):
 @pytest.mark.parametrize("trickle", [None, "message", "ping", "part of a message"])
 @pytest.mark.parametrize("style", ["coroutine", "callback"])
 async def test_a_deaf_peer_is_dropped_whatever_it_sends(frame, until, trickle, style):
-    """A handler waits in `send`; a byte now and then is no reason for it to wait for ever."""
+    """A handler waits in `send`; a byte now and then must not make it wait forever."""
     closed = asyncio.get_running_loop().create_future()
 
     async def flood(ws):
@@ -168,7 +167,7 @@ async def test_a_deaf_peer_is_dropped_whatever_it_sends(frame, until, trickle, s
 
 @pytest.mark.parametrize("style", ["coroutine", "callback"])
 async def test_a_slow_peer_that_takes_a_little_now_and_then_stays(frame, style):
-    """It answers no ping, as these are behind much else; but it takes what it gets."""
+    """It answers no ping, because these are queued behind other data, but it goes on reading."""
     size = 16 * MIB
 
     async def send(ws):
@@ -202,7 +201,7 @@ async def test_a_slow_peer_that_takes_a_little_now_and_then_stays(frame, style):
 async def test_a_client_that_is_not_received_goes_on_reading_a_little(
     raw_server, url, frame, until
 ):
-    """Both ways round: a client's application may be slow, too."""
+    """In both directions: a client's application may be slow, too."""
     done = asyncio.Event()
 
     async def play(peer):
@@ -268,7 +267,7 @@ async def test_what_nobody_receives_is_bounded(pair, until, settled):
 
 
 async def test_nobody_receives_and_nothing_more_can_be_read(raw, frame, until, monkeypatch, caplog):
-    """So much waits that not even pings can be looked for: that is not to be for ever."""
+    """So much is unread that not even pings are read: that must not last forever."""
     monkeypatch.setattr("fastws.aio.queue._FORBEARANCE", 1.0)
     closed = asyncio.get_running_loop().create_future()
 
@@ -314,7 +313,7 @@ async def test_who_receives_now_and_then_is_borne_with(pair, monkeypatch, until)
 
 @pytest.mark.parametrize("secure", [False, True], ids=["TCP", "TLS"])
 async def test_a_transfer_that_goes_on_is_a_sign_of_life(raw, tls, secure):
-    """Wherever the bytes are that wait: in a transport, one below it, or the system."""
+    """Wherever the unsent bytes are: in a transport, in one below it, or in the system."""
     size = 48 * MIB
 
     async def handler(ws):

@@ -1,9 +1,8 @@
-"""A little that inflates to much: memory stays within bounds, and others get their turn."""
+"""Small messages that inflate to large ones: memory is bounded, and other tasks get their turn."""
 
 from __future__ import annotations
 
 import asyncio
-import zlib
 
 import pytest
 
@@ -11,21 +10,10 @@ from fastws import ConnectionClosed, PerMessageDeflate, WebSocketProtocol, conne
 from fastws.deflate import Inflater
 
 from ..tools import traced
+from ..wire import OFFER, compressed
 
 MIB = 1 << 20
 COUNT = 200
-OFFER = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
-)
-
-
-def compressed(data):
-    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return (stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
-
-
 PAYLOADS = {
     "binary": (2, bytes(MIB)),
     "text": (1, b"a" * MIB),
@@ -35,7 +23,7 @@ PAYLOADS = {
 
 @pytest.fixture(params=["callback", "coroutine"])
 def count_messages(request):
-    """A handler that answers "how many" with a number, and forgets all else."""
+    """A handler that answers "how many" with a number, and drops everything else."""
 
     def answer(state, message):
         state["count"] = state.get("count", 0) + 1
@@ -90,13 +78,13 @@ async def test_a_bomb_takes_little_memory_and_lets_others_in(
         _, answer = await reading
         assert int(answer) >= COUNT
     assert most < 16 * MIB
-    # The other connection had its turn between a few messages each.
+    # The other connection got its turn every few messages.
     assert len(gaps) > COUNT // 20
     assert max(gaps) < 20
 
 
 async def test_nobody_receives_a_bomb(raw, frame, until, settled):
-    """What is not received is inflated up to a bound, and the rest as it is received."""
+    """Unreceived messages are inflated up to a limit, and the rest as they are received."""
     bomb = frame(2, compressed(bytes(MIB)), rsv=4) * COUNT
     received = []
     go = asyncio.Event()
@@ -124,7 +112,7 @@ async def test_nobody_receives_a_bomb(raw, frame, until, settled):
 
 
 async def test_a_client_is_bounded_too(raw_server, url, frame):
-    """(A raw server says nothing of compression; so a fastws server sends.)"""
+    """(A raw server does not negotiate compression, so a fastws server sends.)"""
     messages = [bytes(MIB)] * 50
 
     class Flood(WebSocketProtocol):
@@ -235,7 +223,7 @@ async def test_what_is_pending_goes_with_a_connection_that_is_lost(raw, frame, u
 
 @pytest.mark.parametrize("how", ["over TLS", "reset"])
 async def test_what_was_read_comes_before_the_end(count_messages, raw, frame, until, tls, how):
-    """A transport over TLS tells of the end at once; and so does one that cannot answer."""
+    """A TLS transport reports the end at once, and so does one that cannot write."""
     state = {}
     closed = []
     handler = count_messages(state)

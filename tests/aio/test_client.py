@@ -1,5 +1,5 @@
-"""Tests of `connect`: where it goes, what it makes of the answer, when it tries again, and
-how it compresses."""
+"""Tests of `connect`: where it connects to, how it handles the answer, when it tries again,
+and how it compresses."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import websockets
 import fastws
 from fastws import ConnectionClosed, PerMessageDeflate, Response, ResponseError, connect, serve
 from fastws.aio import client
+
+from ..wire import OFFER
 
 HOST = "127.0.0.1"
 
@@ -89,7 +91,7 @@ async def test_async_for_connects_anew_and_closes_on_break(handler, url, until):
                 break
 
         def closed():
-            gc.collect()  # a Python that counts no references finds the iterator so
+            gc.collect()  # a Python without reference counting finds the iterator this way
             return not server.connections
 
         await until(closed)
@@ -115,7 +117,7 @@ async def test_async_for_waits_for_a_server_that_hangs_up_at_once(monkeypatch, u
                 await ws.recv()
             rounds += 1
             if rounds == 3:
-                # It was open long enough to begin anew.
+                # It was open long enough to reset the delay.
                 monkeypatch.setattr(client, "_SHORT", 0.0)
             if rounds == 4:
                 break
@@ -264,7 +266,7 @@ async def test_a_wrong_answer(answer, status, raw_server, url):
 
 @pytest.fixture
 def silent(raw_server):
-    """A server that does not finish its answer; events for when it was asked and left."""
+    """A server that does not finish its answer; events for the request and the disconnect."""
 
     @asynccontextmanager
     async def listen(answer=b""):
@@ -399,14 +401,9 @@ async def test_which_messages_are_compressed(raw, frame):
             await ws.send("short", compress=compress)
         await ws.wait_closed()
 
-    request = (
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
-    )
     options = {"deflate": True}
     async with serve(handler, HOST, 0, **options) as server, raw(server, handshake=False) as peer:
-        assert (await peer.request(request))[0] == 101
+        assert (await peer.request(OFFER))[0] == 101
         await peer.send(frame(1, b"go"))
         frames = [await peer.frame() for _ in range(6)]
         await peer.send(frame(8, b"\x03\xe8"))

@@ -1,4 +1,4 @@
-"""Who closes a connection may go on to receive; who does not, does not wait for it."""
+"""After closing, an application may go on receiving; `close` does not wait if it does not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 import fastws
 
-# These transports are another implementation still.
+# aiofastnet has transports of its own.
 pytestmark = pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
 
 COUNT, SIZE = 200, 20_000
@@ -38,13 +38,13 @@ async def test_a_reader_receives_all_that_was_sent_before_the_peers_close_frame(
 async def test_messages_that_nobody_receives_do_not_hold_up_the_close_handshake() -> None:
     async with fastws.serve(Many, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        # Without a timeout: were the server's close frame not read, this would hang.
+        # There is no timeout: if the server's close frame is not read, this hangs.
         ws = await fastws.connect(f"ws://127.0.0.1:{port}", close_timeout=None)
         await ws.send("go")
         await ws.recv()
         await ws.close()
         assert ws.close_code == 1000
-        # What was held is there to be received; the rest was dropped.
+        # Queued messages can still be received; the rest was dropped.
         received = 1 + len([message async for message in ws])
         assert 1 < received < COUNT
 

@@ -1,5 +1,5 @@
-"""Tests of what `connect` makes of a connection that ends at each stage of its beginning: it
-raises what it documents, tries again, and leaves nothing behind when it is cancelled."""
+"""Tests of `connect` if the connection ends at any stage of the opening: it raises the
+documented errors, tries again, and leaves nothing behind when it is cancelled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fastws.aio import client
 from .conftest import GUID
 
 HOST = "127.0.0.1"
-WAIT = 5.0  # seconds, for what takes far less
+WAIT = 5.0  # seconds; everything takes far less
 ALERT = b"\x15\x03\x03\x00\x02\x02\x28"  # handshake failure
 
 
@@ -46,7 +46,7 @@ def read_head(sock):
 
 
 def accept(sock):
-    """Do the handshake, and wait for the client to go."""
+    """Do the handshake, and wait for the client to disconnect."""
     head = read_head(sock)
     lines = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
     digest = b64encode(sha1(lines[b"Sec-WebSocket-Key"] + GUID).digest())
@@ -98,7 +98,7 @@ def end(sock, how):
             sock.unwrap()
     if how == "reset":
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    # Closing an SSLSocket says no more to the peer than closing any socket does.
+    # Closing an SSLSocket sends no more to the peer than closing any other socket.
     sock.close()
 
 
@@ -112,7 +112,7 @@ STAGES = [
 
 
 class Server:
-    """Ends the first connections at one stage, and leads the next one as it should."""
+    """Ends the first connections at one stage, and handles the next one properly."""
 
     def __init__(self, context, where, play, how, *, failures=1, then=None):
         self.listener = socket.create_server((HOST, 0))
@@ -174,11 +174,11 @@ async def test_a_connection_that_ends_too_early_is_tried_again(where, play, how,
         async for protocol in connect(server.uri, protocol=Recorder, **options):
             assert await asyncio.wait_for(received, WAIT) == "hello"
             protocol._transport.abort()
-            await protocol.wait_closed()  # or the server's thread would wait for us, and we for it
+            await protocol.wait_closed()  # or we and the server's thread wait for each other
             break
     assert len(errors) == 2
     for exc in errors:
-        # TimeoutError is an OSError too, but nobody has waited for that.
+        # TimeoutError is an OSError too, but there was no time for a timeout.
         assert isinstance(exc, (OSError, ResponseError))
         assert not isinstance(exc, TimeoutError)
         assert str(exc)
@@ -194,7 +194,7 @@ async def test_nobody_listens(swift, tls):
 
 
 async def test_what_does_not_pass_is_not_tried_again(tls, swift):
-    """A certificate, and a server that refuses, however its connection ends behind that."""
+    """A bad certificate, and a server that refuses, however the connection ends after that."""
 
     async def first(uri, **options):
         async for _ in connect(uri, host=HOST, **options):
@@ -203,7 +203,7 @@ async def test_what_does_not_pass_is_not_tried_again(tls, swift):
     async def refuse(request):
         return Response.text("go away", 403)
 
-    # A server that asyncio made tells of handshakes that fail, in debug mode.
+    # In debug mode, asyncio's servers report failed handshakes.
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     async with serve(print, HOST, 0, ssl=tls.server, process_request=refuse) as server:
         uri = f"wss://localhost:{server.sockets[0].getsockname()[1]}"
@@ -234,7 +234,7 @@ SILENT += [("within", nothing), ("within", the_request), ("within", half_the_hea
 @pytest.mark.parametrize(("where", "play"), SILENT)
 @pytest.mark.parametrize("how", ["cancel", "timeout"])
 async def test_giving_up_leaves_nothing(where, play, how, tls, until):
-    """No task (see conftest.py), no timer and no TCP connection, wherever it was."""
+    """No task (see conftest.py), no timer and no TCP connection, whatever the stage."""
     reached, left = threading.Event(), []
 
     def wait(sock):
@@ -260,18 +260,18 @@ async def test_giving_up_leaves_nothing(where, play, how, tls, until):
                 await attempt
         await until(lambda: left)
     timers = getattr(asyncio.get_running_loop(), "_scheduled", ())
-    # (The one that is left ends this test if it takes too long.)
+    # (The remaining one ends this test if it takes too long.)
     await until(lambda: len([timer for timer in timers if not timer.cancelled()]) <= 1)
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
 async def test_cancelling_at_any_moment_leaves_nothing(secure, tls, until):
-    """From the first turn of the event loop to the last before there is a connection."""
+    """From the first turn of the event loop to the last one before the connection is open."""
 
     async def handler(ws):
         await ws.wait_closed()
 
-    # A server that asyncio made tells of handshakes that fail, in debug mode.
+    # In debug mode, asyncio's servers report failed handshakes.
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     async with serve(handler, HOST, 0, ssl=tls.server if secure else None) as server:
         uri = f"ws{'s' * secure}://localhost:{server.sockets[0].getsockname()[1]}"
@@ -285,7 +285,7 @@ async def test_cancelling_at_any_moment_leaves_nothing(secure, tls, until):
                 break
             attempt.cancel()
             with suppress(asyncio.CancelledError):
-                ws = await attempt  # nobody but the caller can close it then
+                ws = await attempt  # then only the caller can close it
                 await ws.close()
         else:
             pytest.fail("never connected")

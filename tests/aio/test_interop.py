@@ -1,4 +1,4 @@
-"""Conversations with clients and servers that nobody here wrote: websockets, aiohttp and
+"""Conversations with clients and servers of other projects: websockets, aiohttp and
 websocket-client."""
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Aiohttp:
 
     async def send(self, message):
         if isinstance(message, list):
-            message = message[0][:0].join(message)  # it has no way to send fragments
+            message = message[0][:0].join(message)  # it cannot send fragments
         send = self.ws.send_str if isinstance(message, str) else self.ws.send_bytes
         await send(message)
 
@@ -132,7 +132,7 @@ class Aiohttp:
 
 
 class WebsocketClient:
-    """It blocks, so each call has a thread."""
+    """It blocks, so each call runs in a thread."""
 
     deflates = False
 
@@ -184,7 +184,7 @@ LIBRARIES = {"websockets": Websockets, "aiohttp": Aiohttp, "websocket-client": W
 
 @pytest.fixture
 def meet(url):
-    """Connect a WebSocket of ours to one of theirs."""
+    """Connect one of our WebSockets to one of theirs."""
 
     @asynccontextmanager
     async def connected(kind, *, deflate=False, tls=None):
@@ -243,7 +243,7 @@ async def talk(ours, theirs):
             await hand_over(sender, receiver, message)
         await hand_over(sender, receiver, ["Hel", "", "lo \u20ac", "!"], "Hello \u20ac!")
         await hand_over(sender, receiver, [b"x" * 70_000, b"y"], b"x" * 70_000 + b"y")
-    # And both at once, many in flight.
+    # Both at once, with many messages in flight.
     numbers = [f"message {i}" for i in range(100)]
     for sender, receiver in ((ours, theirs), (theirs, ours)):
         for message in numbers:
@@ -304,7 +304,7 @@ async def test_we_close(code, reason, kind, meet):
         assert await theirs.recv() == "last"
         closed = await asyncio.wait_for(theirs.closed(), 5)
         assert (closed[0], closed[1] or "") == (code, reason)
-        if not kind.startswith("websocket-client"):  # it waits for nothing, nor closes
+        if not kind.startswith("websocket-client"):  # it neither waits nor closes
             await asyncio.wait_for(closing, 5)
     await closing
     assert ours.state is State.CLOSED

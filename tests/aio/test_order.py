@@ -23,13 +23,13 @@ MIB = 1 << 20
 
 
 def text(size, seed=0):
-    """Something that compresses to about a half."""
+    """Data that compresses to about half its size."""
     return random.Random(seed).randbytes(size // 2).hex()
 
 
 @pytest.fixture
 def collected(url, until):
-    """What arrives at a server of what a function sends to it."""
+    """Return what a server receives of what a function sends."""
 
     async def collect(send, **options):
         received = []
@@ -94,7 +94,7 @@ async def test_close_stays_behind_what_is_being_sent(collected, how, url):
     large = text(2 * MIB)
     options = {"deflate": True, "max_message_size": None}
     if how == "return":
-        # A handler that is done, with a task that is not.
+        # The handler has returned, but one of its tasks has not.
         async def handler(ws):
             tasks.append(asyncio.create_task(ws.send(large)))
             await asyncio.sleep(0)
@@ -159,7 +159,7 @@ async def test_who_is_cancelled_gives_its_turn_away(pair):
         assert first.cancelled()
         assert third.cancelled()
         assert [await server.recv() for _ in range(2)] == ["second", "fourth"]
-        # The compressor was left in the middle; the next message is whole all the same.
+        # The compressor was abandoned midway; the next message is complete all the same.
         await client.send(large)
         assert await server.recv() == large
 
@@ -200,7 +200,7 @@ async def test_others_have_their_turn_while_a_large_message_is_compressed(pair):
 
 
 async def test_many_tasks_may_send_much(pair, settled):
-    """`send` waits while more is unsent than may be; nobody is dropped for it."""
+    """`send` waits while too much is unsent; the peer is not dropped for it."""
     size = 200 * KIB
     limits = {"max_unsent_size": MIB}
     async with pair(client=limits) as (client, server):

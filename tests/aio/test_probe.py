@@ -1,4 +1,4 @@
-"""`fastws probe`: our own server passes whole, and one that is sloppy does not."""
+"""`fastws probe`: our own server passes every check, and a sloppy one does not."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_our_server_passes_whole(deflate: bool) -> None:
 
 
 async def accepts_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Open the connection for any GET, and close it without a word at the first byte."""
+    """Accept any GET, and drop the connection at the first byte."""
     handshake = fastws.ServerHandshake()
     request = None
     while request is None:
@@ -61,7 +61,7 @@ async def accepts_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 
 async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Open the connection and never say anything again."""
+    """Open the connection, and never send anything again."""
     handshake = fastws.ServerHandshake()
     request = handshake.receive_data(await reader.read(65536))
     assert request is not None
@@ -70,7 +70,7 @@ async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 
 async def speaks_gibberish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Open the connection, then break the protocol itself."""
+    """Open the connection, then violate the protocol itself."""
     handshake = fastws.ServerHandshake()
     request = handshake.receive_data(await reader.read(65536))
     assert request is not None
@@ -82,7 +82,7 @@ def run_cli_against(
     monkeypatch: pytest.MonkeyPatch,
     *args: str,
 ) -> int:
-    """Run `fastws probe` with two checks against a server of this kind."""
+    """Run two checks of `fastws probe` against a server of this kind."""
     checks = [check for check in CHECKS if check.name in ("ping", "close 1000")]
     monkeypatch.setattr("fastws.aio.probe.CHECKS", checks)
 
@@ -203,7 +203,7 @@ async def listening(
     *,
     good: int = 0,
 ) -> AsyncIterator[str]:
-    """Serve, the first `good` connections as one should; tell the URI."""
+    """Serve the first `good` connections properly; return the URI."""
     tasks: set[asyncio.Task[None]] = set()
     count = 0
 
@@ -237,7 +237,7 @@ async def listening(
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let there be three checks: one of frames, one with compression, one of HTTP."""
+    """Run only three checks: one of frames, one with compression, one of HTTP."""
     wanted = ("ping", "RSV1 on a ping", "POST")
     checks = [check for check in CHECKS if check.name in wanted]
     monkeypatch.setattr("fastws.aio.probe.CHECKS", checks)
@@ -272,7 +272,7 @@ async def test_trickles(trickle: str) -> None:
 async def test_compressed_messages_are_no_answer() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await accept(reader, writer)
-        # One that would be 64 MiB large, and one that is not DEFLATE at all.
+        # One message that inflates to 64 MiB, and one that is not DEFLATE at all.
         bomb = b"\xec\xc1\x01" + b"\x0c" * 1000
         writer.write(b"\xc2\x7e" + struct.pack("!H", len(bomb)) + bomb + b"\xc1\x01\xff")
         await reader.read(1)
@@ -301,7 +301,7 @@ async def test_endless_http(name: str, pause: float) -> None:
     begin, data, status = HTTP[name]
     if pause:
         data = data[:1]
-    # Once the server was found to be one, and when it is not.
+    # After the server was recognized as one, and if it is not.
     server = endless(begin, data, opened=False, pause=pause)
     with traced() as memory:
         async with asyncio.timeout(TIMEOUT), listening(server, good=1) as uri:
@@ -350,7 +350,7 @@ def test_no_time_for_all_is_no_success(
 
 
 async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Open the connection, and drop it without a word at the first byte."""
+    """Open the connection, and drop it at the first byte."""
     await accept(reader, writer)
     await reader.readexactly(1)
     writer.transport.abort()
@@ -389,7 +389,7 @@ async def test_a_server_that_goes_away() -> None:
     with pytest.raises(ConnectionRefusedError):
         await probe(uri, timeout=TIMEOUT)
 
-    # After the connection that tells whether there is a server at all.
+    # After the connection that shows whether there is a server at all.
     async with asyncio.timeout(TIMEOUT):
         done = asyncio.Event()
 
@@ -425,14 +425,6 @@ def test_the_reader_of_the_results_is_gone(closed_pipe: int) -> None:
     )
     result = run(sys.executable, "-c", script, *FASTWS, stdout=closed_pipe)
     assert (result.returncode, result.stderr) == (1, "")
-
-
-@pytest.fixture
-def closed_pipe():
-    reader, writer = os.pipe()
-    os.close(reader)
-    yield writer
-    os.close(writer)
 
 
 def test_a_server_that_is_not_there_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:

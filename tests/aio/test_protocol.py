@@ -1,5 +1,5 @@
-"""Tests of the callback style, and of what both styles have from `Endpoint`: writes, back
-pressure, keepalive, and how a connection ends when its peer does not play along."""
+"""Tests of the callback style, and of what both styles inherit from `Endpoint`: writes, back
+pressure, keepalive, and how a connection ends if its peer misbehaves."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from fastws import (
     serve,
 )
 
+from ..wire import upgrade_request
+
 KIB, MIB = 1 << 10, 1 << 20
 RESET = b"\1\0\0\0\0\0\0\0"  # SO_LINGER that makes close() send a reset
 
 
 class Recorder(WebSocketProtocol):
-    """Writes down what it is told."""
+    """Records the hooks that are called."""
 
     def __init__(self, calls=None):
         super().__init__()
@@ -48,7 +50,7 @@ class Recorder(WebSocketProtocol):
 
 
 class Spy:
-    """A transport that writes down what is written."""
+    """A transport that records what is written."""
 
     def __init__(self, transport, writes):
         self.transport = transport
@@ -64,7 +66,7 @@ class Spy:
 
 @pytest.fixture
 def writes(monkeypatch):
-    """What is written after the opening handshake, by a server whose class is spied on."""
+    """Record what a server's class writes after the opening handshake."""
     writes = []
 
     def spy_on(cls):
@@ -77,7 +79,7 @@ def writes(monkeypatch):
 
 @pytest.fixture(params=["callback", "coroutine"])
 def style(request):
-    """Which of the two a test is to write a handler in."""
+    """The style in which a test writes its handler."""
     return request.param
 
 
@@ -194,11 +196,7 @@ async def test_a_request_may_bring_messages_along(echo, raw, frame):
         raw(server, handshake=False) as peer,
     ):
         from_start = frame(1, b"early") + frame(2, b"bird") + frame(8, b"\x0f\xa0")
-        request = (
-            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )
-        status, _ = await peer.request(request + from_start)
+        status, _ = await peer.request(upgrade_request() + from_start)
         assert status == 101
         assert [await peer.frame() for _ in range(2)] == [(0x81, b"early"), (0x82, b"bird")]
         assert await peer.close_frame() == (4000, "")
@@ -207,7 +205,7 @@ async def test_a_request_may_bring_messages_along(echo, raw, frame):
 async def test_a_response_may_bring_messages_along(raw_server, url):
     async def play(peer):
         head = await peer.reader.readuntil(b"\r\n\r\n")
-        peer.reader.feed_data(head)  # accept() writes at once what we would like to follow
+        peer.reader.feed_data(head)  # for accept(), which calls send_more()
         send = peer.send
 
         async def send_more(data):
@@ -319,7 +317,7 @@ async def test_close_may_be_called_in_any_hook(raw, frame, until, hook):
     async with serve(partial(Closes, calls), "127.0.0.1", 0) as server:
         async with raw(server) as peer:
             await peer.send(frame(1, b"a") + frame(1, b"\xff"))
-            # (In on_message the peer's violation has been seen already.)
+            # (When on_message is called, the peer's violation has been detected already.)
             code = 4000 if hook == "on_open" else 1007
             assert (await peer.close_frame())[0] == code
         await until(lambda: not server.connections)
@@ -414,7 +412,7 @@ async def test_what_was_sent_leaves_before_a_task_waits(pair, writes):
 
 
 async def test_a_message_sent_outside_the_hooks_leaves_at_once(raw, writes):
-    """A broadcast does not wait for something else to happen on each connection."""
+    """A broadcast does not wait for other activity on each connection."""
     written = writes(WebSocketProtocol)
     async with (
         serve(Recorder, "127.0.0.1", 0) as server,
@@ -431,7 +429,7 @@ async def test_a_message_sent_outside_the_hooks_leaves_at_once(raw, writes):
 
 @pytest.mark.parametrize("ending", [(8, b"\x0f\xa0bye"), (1, b"\xff")], ids=["close", "violation"])
 async def test_large_answers_leave_before_our_close_frame(raw, frame, style, ending):
-    """… all of them, though each is enough to be sent without waiting for the others."""
+    """… all of them, although each is large enough to be sent on its own."""
     answers = [bytes([number]) * 70 * KIB for number in range(3)]
 
     class Answers(WebSocketProtocol):
@@ -488,8 +486,8 @@ async def test_a_slow_handler_slows_its_peer_down(pair, settled):
 
     async with pair() as (client, server):
         sending = asyncio.create_task(send(client))
-        assert 0 < await settled(lambda: sent) < 350  # 25 MiB do not fit anywhere
-        # What may wait, one read over it, and what slow reading brings.
+        assert 0 < await settled(lambda: sent) < 350  # no buffer holds 25 MiB
+        # The limit, one read beyond it, and what arrives before reading stops.
         assert MIB <= sum(map(len, server._messages)) <= 2 * MIB + 2 * 256 * KIB
         for _ in range(400):
             assert await server.recv() == message
@@ -497,7 +495,7 @@ async def test_a_slow_handler_slows_its_peer_down(pair, settled):
 
 
 async def test_a_slow_peer_makes_send_wait(raw, settled):
-    """… even if there is no other await between the sends."""
+    """… even if nothing else is awaited between the calls."""
     message = bytes(4 * KIB)
     sent = 0
 
@@ -516,47 +514,42 @@ async def test_a_slow_peer_makes_send_wait(raw, settled):
         assert await peer.close_frame() == (1000, "")
 
 
-async def test_an_echo_to_a_peer_that_does_not_read_is_bounded(echo, raw, frame, settled):
-    message = frame(2, bytes(64 * KIB))
-    sent = 0
+class Flood:
+    """Sends the same data 400 times, and counts how often it did."""
 
-    async def flood(peer):
-        nonlocal sent
+    def __init__(self, peer, data):
+        self.sent = 0
+        self.task = asyncio.create_task(self._run(peer, data))
+
+    async def _run(self, peer, data):
         for _ in range(400):
-            await peer.send(message)
-            sent += 1
+            await peer.send(data)
+            self.sent += 1
 
+
+async def test_an_echo_to_a_peer_that_does_not_read_is_bounded(echo, raw, frame, settled):
     async with serve(echo, "127.0.0.1", 0) as server, raw(server) as peer:
-        flooding = asyncio.create_task(flood(peer))
-        assert await settled(lambda: sent) < 350
+        flood = Flood(peer, frame(2, bytes(64 * KIB)))
+        assert await settled(lambda: flood.sent) < 350
         (ws,) = server.connections
         assert ws._transport.get_write_buffer_size() <= MIB
         for _ in range(400):
             assert len((await peer.frame())[1]) == 64 * KIB
-        await flooding
+        await flood.task
 
 
 async def test_pongs_to_a_peer_that_does_not_read_are_bounded(echo, raw, frame, settled):
-    pings = frame(9, bytes(125)) * 500
-    sent = 0
-
-    async def flood(peer):
-        nonlocal sent
-        for _ in range(400):
-            await peer.send(pings)
-            sent += 1
-
     async with serve(echo, "127.0.0.1", 0) as server, raw(server) as peer:
-        flooding = asyncio.create_task(flood(peer))
-        assert await settled(lambda: sent) < 350
+        flood = Flood(peer, frame(9, bytes(125)) * 500)
+        assert await settled(lambda: flood.sent) < 350
         (ws,) = server.connections
         assert ws._transport.get_write_buffer_size() <= MIB
-        flooding.cancel()
+        flood.task.cancel()
         peer.reset()
 
 
 async def test_both_sides_may_send_all_the_time(echo, url):
-    """Neither stops reading because the other does not read fast enough."""
+    """Neither side stops reading because the other does not read fast enough."""
     message = bytes(64 * KIB)
 
     async def send(ws):
@@ -604,7 +597,7 @@ async def test_close_works_while_reading_is_held(pair, settled):
             with pytest.raises(ConnectionClosed) as info:
                 await sending
         assert info.value.code == 4000
-        # What had arrived before is still there.
+        # Messages that had arrived before can still be received.
         assert await server.recv() == bytes(64 * KIB)
 
 
@@ -643,7 +636,7 @@ async def test_tasks_that_wait_for_a_slow_peer_go_on_together(raw, settled):
         (ws,) = server.connections
         cancelled = asyncio.create_task(send(ws, 1))
         await settled(lambda: len(sent))
-        cancelled.cancel()  # the message is on its way all the same
+        cancelled.cancel()  # the message is sent all the same
         sizes = [len((await peer.frame())[1]) for _ in range(3)]
         assert sizes == [8 * MIB, 8 * MIB + 1, 1]
         assert await peer.close_frame() == (1000, "")
@@ -753,8 +746,8 @@ async def test_a_slow_handler_is_no_dead_peer(pair, settled, until):
 
     async with pair(ALERT, ALERT) as (client, server):
         sending = asyncio.create_task(send(client))
-        # The server does not read for much longer than the timeouts. It knows why nothing
-        # comes, and the client hears its pings.
+        # The server stops reading for much longer than the timeouts. It knows why nothing
+        # arrives, and the client receives its pings.
         assert await settled(lambda: sent, quiet=1.0) < 200
         for _ in range(200):
             await server.recv()
@@ -763,7 +756,7 @@ async def test_a_slow_handler_is_no_dead_peer(pair, settled, until):
 
 
 async def test_timers_that_come_too_late_do_nothing(pair):
-    """A loop may have decided to call them already."""
+    """A loop may already have scheduled the calls."""
     async with pair() as (client, _):
         client._open_timed_out()
         await client.ping()
@@ -793,7 +786,7 @@ async def test_a_peer_that_never_answers_close_is_ended_by_the_close_timeout(raw
 
 @pytest.mark.parametrize("closer", ["server", "client"])
 async def test_a_server_that_does_not_end_the_tcp_connection(raw_server, url, closer):
-    """The client waits for it, but not for ever."""
+    """The client waits for it, but not forever."""
 
     async def play(peer):
         if closer == "server":
@@ -824,7 +817,7 @@ async def test_a_client_that_does_not_end_the_tcp_connection(echo, raw, frame):
 
 
 async def test_a_peer_that_ends_its_side_but_takes_nothing_is_not_kept(until):
-    """Too little is unsent for keepalive or back pressure to care."""
+    """Too little is unsent for keepalive or back pressure to notice."""
 
     class Pusher(WebSocketProtocol):
         def on_open(self):
@@ -844,11 +837,7 @@ async def test_a_peer_that_ends_its_side_but_takes_nothing_is_not_kept(until):
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
             await loop.sock_connect(sock, server.sockets[0].getsockname())
-            await loop.sock_sendall(
-                sock,
-                b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-            )
+            await loop.sock_sendall(sock, upgrade_request())
             await until(
                 lambda: any(ws._transport.get_write_buffer_size() for ws in server.connections)
             )
@@ -964,8 +953,8 @@ async def test_a_half_request_is_ended_by_the_open_timeout(raw, until):
 
 
 async def trickle(sock, data):
-    """Send a byte at a time, the last one again and again, and read nothing; return when the
-    other side is gone."""
+    """Send byte by byte, repeating the last one, and read nothing; return when the other side is
+    gone."""
     loop = asyncio.get_running_loop()
     with suppress(ConnectionError):
         for octet in chain(data, repeat(data[-1])):
@@ -975,7 +964,7 @@ async def trickle(sock, data):
 
 @pytest.mark.parametrize("sends", ["nothing", "trickle", "bad", "waits"])
 async def test_what_never_opens_is_gone_after_the_open_timeout(echo, until, sends):
-    """It may ignore the 408, and keep its side of the connection."""
+    """It may ignore the 408, and keep its side of the connection open."""
 
     async def wait(request):
         await asyncio.Event().wait()
@@ -994,12 +983,12 @@ async def test_what_never_opens_is_gone_after_the_open_timeout(echo, until, send
             elif sends == "waits":
                 await loop.sock_sendall(sock, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             await until(lambda: not server.connections)
-    # (An idle machine needs 1.3 s, and without the bound it were 30.)
+    # (It takes 1.3 s on an idle machine, and would take 30 s without the limit.)
     assert loop.time() - started < 10
 
 
 async def test_a_large_answer_may_take_longer_than_the_open_timeout(raw, echo):
-    """Who still reads is not cut off."""
+    """A peer that still reads is not cut off."""
     page = bytes(range(256)) * 40_000
     options = {"open_timeout": 0.2, "process_request": lambda request: Response(200, body=page)}
     async with (

@@ -32,6 +32,7 @@ from fastws import (
 from fastws.aio.protocol import Endpoint
 
 from ..tools import needs_uvloop
+from ..wire import upgrade_request
 
 PLAIN = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -254,26 +255,28 @@ async def cancelled(request):
     await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("function", [refuse, refuse_later, nonsense, not_final])
-async def test_a_process_request_that_fails_is_logged_and_answered_with_500(
-    echo, raw, caplog, function
-):
+async def answered_with_500(echo, raw, caplog, process_request):
+    """Serve with a `process_request` that fails; return the error that is logged."""
     async with (
-        serve(echo, "127.0.0.1", 0, process_request=function) as server,
+        serve(echo, "127.0.0.1", 0, process_request=process_request) as server,
         raw(server, handshake=False) as peer,
     ):
         assert (await peer.request())[0] == 500
         assert await peer.rest() == b"internal server error\n"
     (record,) = errors(caplog)
     assert "process_request failed" in record.getMessage()
+    return record
+
+
+@pytest.mark.parametrize("function", [refuse, refuse_later, nonsense, not_final])
+async def test_a_process_request_that_fails_is_logged_and_answered_with_500(
+    echo, raw, caplog, function
+):
+    record = await answered_with_500(echo, raw, caplog, function)
     assert record.exc_info is not None
 
 
-TWICE = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-    b"X-Twice: a\r\nX-Twice: b\r\n\r\n"
-)
+TWICE = upgrade_request("X-Twice: a", "X-Twice: b")
 
 
 async def look_up_in_a_group(headers):
@@ -282,7 +285,7 @@ async def look_up_in_a_group(headers):
         group.create_task(asyncio.to_thread(headers.get, "X-Twice"))
 
 
-# How an application looks at a header, and what the client is told if that is all there is to it.
+# How an application looks up a header, and what the client gets if the handler does no more.
 LOOKUPS = {
     "get": (lambda headers: headers.get("x-twice"), b"2 header fields named x-twice\n"),
     "item": (lambda headers: headers["X-Twice"], b"2 header fields named X-Twice\n"),
@@ -322,7 +325,7 @@ async def test_no_header_makes_process_request_fail(echo, raw, caplog, how, late
 
 
 async def test_what_is_missing_elsewhere_is_not_the_clients_doing(echo, raw, caplog):
-    """A field that the request has once is no excuse."""
+    """Even if the request itself does have the field."""
 
     def process_request(request):
         return Headers()["Host"]
@@ -359,14 +362,7 @@ async def test_a_request_error_that_cannot_be_sent_is_a_mistake(echo, raw, caplo
     def process_request(request):
         raise RequestError("oops", *arguments)
 
-    async with (
-        serve(echo, "127.0.0.1", 0, process_request=process_request) as server,
-        raw(server, handshake=False) as peer,
-    ):
-        assert (await peer.request())[0] == 500
-        assert await peer.rest() == b"internal server error\n"
-    (record,) = errors(caplog)
-    assert "process_request failed" in record.getMessage()
+    await answered_with_500(echo, raw, caplog, process_request)
 
 
 @pytest.mark.parametrize("how", LOOKUPS)
@@ -401,7 +397,7 @@ async def test_no_header_makes_a_hook_fail(raw, frame, caplog, hook, how):
 
 
 async def test_a_client_that_goes_does_not_make_a_group_fail(raw, caplog, until):
-    """What waits in a TaskGroup lets ConnectionClosed out in an ExceptionGroup."""
+    """A TaskGroup raises ConnectionClosed in an ExceptionGroup."""
     ended = []
 
     async def handler(ws):
@@ -458,7 +454,7 @@ async def test_a_client_that_goes_cancels_process_request(echo, raw, until):
             await peer.send(PLAIN)
             await until(lambda: states)
             (endpoint,) = server.connections
-            # (While reading is held, only an error or a time-out tells that it went.)
+            # (While reading is paused, only an error or a timeout shows that it is gone.)
             endpoint._transport.abort()
         await until(lambda: states == ["begun", "ended"])
 
@@ -485,7 +481,7 @@ async def test_process_request_is_ended_by_the_open_timeout(echo, raw, caplog, s
 
 
 async def test_a_client_that_went_during_process_request_does_no_harm(echo, until):
-    """The response meets a socket that answers with a reset."""
+    """The response goes to a socket that answers with a reset."""
     go_on = asyncio.Event()
     states = []
 
@@ -726,7 +722,7 @@ async def test_close_says_what_you_tell_it(url, raw):
         for args in ((1005,), (1001, "x" * 124)):
             with pytest.raises(ValueError, match="close"):
                 await server.close(*args)
-        await ws.ping()  # nothing happened yet
+        await ws.ping()  # nothing has happened yet
         closing = asyncio.create_task(server.close(1012, "back soon"))
         with pytest.raises(ConnectionClosed) as info:
             await ws.recv()
@@ -814,7 +810,7 @@ async def test_who_comes_too_late_is_sent_away(echo, until):
 
 
 async def test_a_handler_may_close_its_server(url):
-    """It does not wait for itself."""
+    """A handler that stops the server does not wait for itself."""
     went_on = asyncio.get_running_loop().create_future()
 
     async def handler(ws):
@@ -966,7 +962,7 @@ async def test_signals_stop_a_server_in_order(loop, number, slow):
 
 
 async def talk(uri, seed):
-    """Send messages of all sizes, and find in the answers nothing but them."""
+    """Send messages of all sizes, and get exactly these as answers."""
     chance = random.Random(seed)
     async with connect(uri, max_message_size=None) as ws:
         for number in range(10):
@@ -1015,7 +1011,7 @@ def test_two_loops_in_two_threads_do_not_get_in_each_others_way(echo, url, kind)
 
 
 async def test_nothing_stays_behind(raw, frame, url, until, echo):
-    """300 connections, used and dropped in all kinds of ways."""
+    """300 connections, used and dropped in various ways."""
     chance = random.Random(1)
     options = {"open_timeout": 5, "ping_interval": 1, "close_timeout": 5}
 
@@ -1023,7 +1019,7 @@ async def test_nothing_stays_behind(raw, frame, url, until, echo):
         gc.collect()
         return {id(thing): thing for thing in gc.get_objects() if isinstance(thing, Endpoint)}
 
-    # Of tests that failed, tracebacks keep what they had.
+    # Tracebacks of failed tests keep objects alive.
     earlier = endpoints()
 
     async def one(server, kind):
@@ -1064,11 +1060,10 @@ async def test_nothing_stays_behind(raw, frame, url, until, echo):
         assert asyncio.all_tasks() == {asyncio.current_task()}
         await turns()
 
-        # A cancelled timer keeps what it would have called until it is due, or until the
-        # loop tidies up.
+        # A cancelled timer keeps its callback alive until it is due, or until the loop cleans up.
         await until(lambda: endpoints().keys() <= earlier.keys(), timeout=20)
         timers = getattr(asyncio.get_running_loop(), "_scheduled", ())
-        # (The one that is left ends this test if it takes too long.)
+        # (The remaining one ends this test if it takes too long.)
         assert len([timer for timer in timers if not timer.cancelled()]) <= 1
 
 

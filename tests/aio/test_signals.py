@@ -1,4 +1,4 @@
-"""Tests of how signals stop servers: all of them, in any order, and no handler is lost."""
+"""Tests of how signals stop servers: all servers, in any order, without losing a handler."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def send(number):
 
 @contextmanager
 def handled(number, handler):
-    """Set a handler as a program does that knows no event loop."""
+    """Set a handler like a program that has no event loop."""
     before = signal.signal(number, handler)
     try:
         yield
@@ -68,7 +68,7 @@ def handled_by_loop(number, callback):
 
 
 def run(program, *args):
-    """Run a program in a process of its own; return its status and what it wrote."""
+    """Run a program in a new process; return its status and its output."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program, *args],
         capture_output=True, text=True, timeout=TIMEOUT, check=False,
@@ -99,7 +99,7 @@ def nothing_changes():
 
 @pytest.fixture
 def serving():
-    """Start servers, some with a client; return them, and what serves."""
+    """Start servers, some with a client; return them and their `serve_forever` tasks."""
 
     async def start(stack, count=3, *, handler=idle, numbers=None, **options):
         servers, tasks = [], []
@@ -145,7 +145,7 @@ async def test_a_second_signal_hurries_all_servers(serving, url):
                     await ws.recv()
             await turns()
             assert not any(task.done() for task in tasks)
-            send(signal.SIGINT)  # not the same need it be
+            send(signal.SIGINT)  # it need not be the same object
             await asyncio.wait_for(asyncio.gather(*tasks), 5)
             for ws in clients:
                 await ws.close()
@@ -190,7 +190,7 @@ async def test_they_end_in_any_order(order, how, serving):
                     tasks[index].cancel()
                 await asyncio.wait([tasks[index]], timeout=5)
                 assert tasks[index].done()
-            # The one that is left still heeds, and one that comes later does.
+            # The remaining server still reacts, and so does one that starts later.
             (_,), (later,) = await serving(stack, 1)
             assert not tasks[order[2]].done()
             send(signal.SIGTERM)
@@ -267,7 +267,7 @@ async def test_a_handler_that_is_set_while_we_serve_stays(serving, until):
             assert not any(task.done() for task in tasks)
             await servers[0].close()
             await tasks[0]
-            # Who begins now finds it there, and puts it back; the signal is for both again.
+            # A server that starts now finds it and puts it back; the signal is for both again.
             (_,), (later,) = await serving(stack, 1)
             send(signal.SIGTERM)
             await asyncio.wait_for(asyncio.gather(tasks[1], later), 5)
@@ -277,7 +277,7 @@ async def test_a_handler_that_is_set_while_we_serve_stays(serving, until):
 
 
 async def test_who_replaces_our_handler_and_puts_it_back_too_late(serving):
-    """It passes signals on to whoever was there before us."""
+    """Signals are passed on to the handler that was installed before."""
     seen = []
     with handled(signal.SIGTERM, lambda number, frame: seen.append("first")):
         async with AsyncExitStack() as stack:
@@ -295,7 +295,7 @@ async def test_who_replaces_our_handler_and_puts_it_back_too_late(serving):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loop_that_is_closed_while_we_serve(kind):
-    """Nobody has to end `serve_forever`; signals are what they were before it."""
+    """Nobody has to end `serve_forever`; signal handlers are restored."""
     status, output, problems = run(ABANDONED, kind)
     assert (output, problems, status) == ("first\nend\n", "", -signal.SIGTERM)
 
@@ -359,7 +359,7 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_outlasts_a_run_of_asyncio(kind):
-    """asyncio.Runner replaces the handler of SIGINT too, and looks whether it is still its own."""
+    """asyncio.Runner replaces the handler of SIGINT too, and checks that it is still its own."""
     status, output, problems = run(BACKGROUND, kind)
     assert (output, problems, status) == ("interrupted\n", "", 0)
 
@@ -389,7 +389,7 @@ asyncio.run(main())
 
 
 def test_a_child_process_that_was_forked():
-    """A signal to it is none to us, and ends it as it would without us."""
+    """A signal to the child is not one to us, and ends the child as it would without us."""
     status, output, problems = run(FORKED)
     assert (output, problems, status) == ("15\n", "", 0)
 
@@ -426,13 +426,13 @@ asyncio.run(main())
 def test_a_handler_that_c_code_installed_is_left_alone(when):
     status, output, problems = run(BY_C_CODE, when)
     expected = "" if when == "while" else "served\n"
-    # _exit(SIGTERM), which nothing else calls.
+    # _exit(SIGTERM): nothing else exits with this status.
     assert (output, problems, status) == (expected, "", signal.SIGTERM)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loop_that_waits_for_nothing_is_woken(kind):
-    """Not only by the signal's interruption of its system call."""
+    """Not only because the signal interrupts a system call."""
     status, output, problems = run(WOKEN, kind)
     assert (output, problems, status) == ("served\n", "", 0)
 

@@ -23,7 +23,7 @@ PLAIN = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def eager(loop, coro, *, name=None, context=None, **_):
-    """What asyncio.eager_task_factory does (which does not take all that uvloop passes)."""
+    """Like asyncio.eager_task_factory (which does not accept all that uvloop passes)."""
     return asyncio.Task(coro, loop=loop, name=name, context=context, eager_start=True)
 
 
@@ -31,7 +31,7 @@ EAGER = eager if sys.version_info >= (3, 12) else None
 
 
 class Interruption(BaseException):
-    """Such as test runners and other event loops have."""
+    """Like those of test runners and other event loops."""
 
 
 def errors(caplog):
@@ -44,7 +44,7 @@ async def idle(ws):
 
 @pytest.fixture
 def reported():
-    """What reaches the loop's exception handler; it is expected to."""
+    """What reaches the loop's exception handler, as expected."""
     seen = []
     asyncio_errors = logging.getLogger("asyncio")
     level = asyncio_errors.level
@@ -60,7 +60,7 @@ def reported():
 
 
 async def within(seconds, awaitable):
-    """Await without cancelling: what swallows that must not pass for what ends."""
+    """Await without cancelling: a task that swallows cancellation must not seem to end."""
     task = asyncio.ensure_future(awaitable)
     done, _ = await asyncio.wait([task], timeout=seconds)
     assert done, "it took too long"
@@ -80,7 +80,7 @@ def failing(hook, exc):
 
 
 async def provoke(hook, server, raw, frame):
-    """Have a client do what the hook is called for; return when the client is gone."""
+    """Have a client trigger the hook; return when the client is gone."""
     async with raw(server, handshake=hook != "on_error") as peer:
         if hook == "on_error":
             await peer.send(b"nonsense\r\n\r\n")
@@ -129,7 +129,7 @@ async def test_whatever_a_client_s_hook_lets_out_ends_its_connection(hook, caplo
 @pytest.mark.parametrize("hook", ["on_open", "on_message", "on_error", "on_close"])
 @pytest.mark.parametrize("exc", [SystemExit, KeyboardInterrupt])
 def test_what_ends_the_loop_ends_it_and_the_connection(kind, hook, exc, raw, frame, caplog):
-    """As in asyncio's own protocols, these two are no failure, but propagate."""
+    """As in asyncio's own protocols, these two propagate."""
     lost, servers = [], []
 
     class Exits(failing(hook, exc)):
@@ -161,7 +161,7 @@ class Forgetful(WebSocketProtocol):
 
 
 class Late(WebSocketProtocol):
-    """Is initialized when the connection is there, which is too late."""
+    """Is initialized when the connection is made, which is too late."""
 
     def __init__(self):
         pass
@@ -245,7 +245,7 @@ async def test_a_clients_protocol_that_cannot_be_made(factory, error, words):
 
 
 async def test_a_protocol_that_was_not_initialized_on_a_transport_of_its_own(reported):
-    """`loop.create_server` takes the class too."""
+    """`loop.create_server` accepts the class too."""
     seen = reported()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Forgetful, HOST, 0)
@@ -284,7 +284,7 @@ class LostAfter(WebSocketProtocol):
 
 
 class LostBelow(LostBefore):
-    """The override of an override."""
+    """An override of an override."""
 
     def connection_lost(self, exc):
         super().connection_lost(exc)
@@ -365,7 +365,7 @@ async def test_a_connection_lost_that_fails_during_the_handshake(
 
 @pytest.fixture
 def stubborn():
-    """A handler that goes on when it is cancelled, until the test ends."""
+    """A handler that ignores cancellation until the test ends."""
     release = asyncio.Event()
 
     async def stubborn(ws):
@@ -513,7 +513,7 @@ async def test_a_handler_may_close_its_own_server(close, factory, first, timeout
 
 @pytest.mark.skipif(EAGER is None, reason="eager tasks came with Python 3.12")
 async def test_eager_tasks(url, raw, frame):
-    """A handler may be done before the server knows its task."""
+    """A handler may have returned before the server knows its task."""
     asyncio.get_running_loop().set_task_factory(EAGER)
 
     async def handler(ws):
@@ -548,7 +548,7 @@ async def test_a_close_that_is_cancelled_goes_on(url):
 
 
 async def test_a_close_is_begun_again_when_all_tasks_were_cancelled(url, caplog):
-    """As programs do that want to end."""
+    """Like programs that want to exit."""
 
     async def handler(ws):
         with suppress(asyncio.CancelledError):

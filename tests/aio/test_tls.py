@@ -1,4 +1,4 @@
-"""Tests over TLS, where a transport closes and reads in ways of its own."""
+"""Tests over TLS, where transports close and read differently."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from fastws import ConnectionClosed, HandshakeError, WebSocketProtocol, connect, serve
 
-# These transports are another implementation still.
+# aiofastnet has transports of its own.
 pytestmark = pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -38,7 +38,7 @@ class Recorder(WebSocketProtocol):
 
 @pytest.fixture
 def broken_off():
-    """Pass over what asyncio tells, in debug mode, of clients that break off a TLS handshake."""
+    """Ignore what asyncio reports in debug mode about clients that abort a TLS handshake."""
 
     def hush():
         def handle(loop, context):
@@ -90,7 +90,7 @@ async def test_large_messages(echo, tls, url):
 
 
 async def test_many_connections_share_the_read_buffer(echo, tls, url):
-    """Each gets its own messages, whatever the others read in between."""
+    """Each connection gets its own messages, whatever the others read in between."""
 
     async def talk(number):
         rng = random.Random(number)
@@ -143,7 +143,7 @@ async def test_server_hostname(echo, tls, url, broken_off):
             assert await ws.recv() == "x"
 
 
-# (aiofastnet does not survive a callback that looks at the name.)
+# (aiofastnet does not support a callback that checks the name.)
 @pytest.mark.loops("asyncio", "uvloop")
 async def test_the_dot_that_ends_a_host_is_no_part_of_its_tls_name(tls, url, monkeypatch):
     seen = []
@@ -234,7 +234,7 @@ async def test_tls_that_is_not_done_is_gone_after_the_open_timeout(echo, tls, br
 
 @pytest.mark.parametrize("does", ["nothing", "trickle", "bad", "stay"])
 async def test_what_never_opens_is_gone_after_the_open_timeout(echo, tls, raw, until, does):
-    """The 408 included, that the client need not answer: not by closing, nor in TLS."""
+    """Including the 408, which the client need not answer, neither by closing nor in TLS."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     options = {"open_timeout": 0.5, "close_timeout": 30}
@@ -258,7 +258,7 @@ async def test_what_never_opens_is_gone_after_the_open_timeout(echo, tls, raw, u
 
 
 async def test_the_open_timeout_begins_before_tls(tls, until):
-    """TLS and the request have it together."""
+    """The timeout covers TLS and the request together."""
     made = []
     loop = asyncio.get_running_loop()
 
@@ -278,7 +278,7 @@ async def test_the_open_timeout_begins_before_tls(tls, until):
                 sock=sock, ssl=tls.client, server_hostname="localhost"
             )
             await until(lambda: endpoint._timer is not None)
-            # What the loop tells is the time of its turn.
+            # loop.time() is the time of the current turn.
             assert endpoint._timer.when() < begun + 20.4
             writer.transport.abort()
             await until(lambda: not server.connections)
@@ -352,7 +352,7 @@ async def test_the_close_frame_reaches_a_client_that_still_sends(echo, tls, raw,
 
 
 async def test_a_close_timeout_that_is_short(echo, tls, raw, frame, until):
-    """A client that goes on to send is dropped then, and no later."""
+    """A client that goes on sending is dropped after the timeout, and no later."""
     options = {"ssl": tls.client, "server_hostname": "localhost"}
     async with (
         serve(echo, HOST, 0, ssl=tls.server, close_timeout=0.1) as server,
@@ -386,10 +386,10 @@ async def test_a_connection_cut_off(echo, tls, url):
     assert caught.value.code == 1006
 
 
-@pytest.mark.loops("asyncio", "uvloop")  # there is no weak reference to aiofastnet's engine
+@pytest.mark.loops("asyncio", "uvloop")  # aiofastnet's engine does not support weak references
 @pytest.mark.parametrize("how", ["closed", "aborted", "reset"])
 async def test_nothing_is_left_to_the_garbage_collector(echo, tls, url, until, how):
-    """A transport over TLS has several 100 KiB of buffers, and refers to its protocol."""
+    """A TLS transport has several 100 KiB of buffers, and refers to its protocol."""
     kept = []
 
     class Client(WebSocketProtocol):
@@ -411,7 +411,7 @@ async def test_nothing_is_left_to_the_garbage_collector(echo, tls, url, until, h
                     (ws if how == "aborted" else theirs)._transport.abort()
                     await ws.wait_closed()
                 await theirs.wait_closed()
-                # The connections are still there, and know how they were secured.
+                # The connections still exist, and know how they were secured.
                 assert ws.get_extra_info("cipher") is not None
                 assert ws.get_extra_info("ssl_object") is None
                 kept += ws, theirs

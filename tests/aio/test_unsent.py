@@ -1,4 +1,4 @@
-"""What is queued for a peer that takes it slowly is limited: `send` waits, or the peer goes."""
+"""Data queued for a slow peer is limited: `send` waits, or the peer is dropped."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 
 import fastws
 
-# These transports are another implementation still.
+# aiofastnet has transports of its own.
 pytestmark = pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
 
 
 async def deaf_client(port: int) -> socket.socket:
-    """Go through the handshake and then read nothing."""
+    """Do the handshake, and then read nothing."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.setblocking(False)
@@ -34,7 +34,7 @@ async def deaf_client(port: int) -> socket.socket:
 def flood_of(
     size: int, closed: asyncio.Future[tuple[int, str, int]]
 ) -> type[fastws.WebSocketProtocol]:
-    """A protocol that sends ten messages of `size` bytes in each turn, until it is closed."""
+    """A protocol that sends ten messages of `size` bytes per turn until it is closed."""
 
     class Flood(fastws.WebSocketProtocol):
         def on_open(self) -> None:
@@ -66,7 +66,7 @@ async def test_a_peer_that_takes_nothing_is_dropped_at_the_limit() -> None:
         code, reason, sent = await closed
         client.close()
     assert (code, reason) == (1008, "more than 500000 bytes unsent")
-    # The sockets' own buffers took some more.
+    # The buffers of the sockets hold more.
     assert 500_000 < sent < 20_000_000
 
 
@@ -93,7 +93,7 @@ async def test_send_waits_from_the_write_limit_on_and_nobody_is_dropped(settled:
 async def test_a_server_that_pings_and_never_reads_does_not_fill_its_client(
     raw_server: Any, url: Any, frame: Any
 ) -> None:
-    """A client goes on to read; it owes an answer to the last ping only (RFC 6455 §5.5.3)."""
+    """A client goes on reading, and only has to answer the last ping (RFC 6455 §5.5.3)."""
     most = 0
     loop = asyncio.get_running_loop()
     client, pongs = loop.create_future(), loop.create_future()
@@ -101,7 +101,7 @@ async def test_a_server_that_pings_and_never_reads_does_not_fill_its_client(
     async def play(peer: Any) -> None:
         nonlocal most
         ws = await client
-        # What the sockets hold is not ours to limit; let it be little.
+        # We cannot limit what the sockets hold, so make their buffers small.
         peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         ws.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         pings = frame(9, bytes(125), key=b"") * 100
@@ -124,7 +124,7 @@ async def test_a_server_that_pings_and_never_reads_does_not_fill_its_client(
         client.set_result(ws)
         assert 100 < await pongs < 15_000
         await ws.close()
-    # The limit, and what one read of pings brings before anybody knows.
+    # The limit, and the pongs to one read of pings.
     assert 10_000 < most < 400_000
 
 
@@ -141,14 +141,14 @@ def test_limits_that_make_no_sense_are_refused(limits: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("size", [100, 100_000])
 async def test_who_only_sends_comes_to_know_that_the_peer_is_gone(size: int) -> None:
-    """A transport that met an error takes all that is written, and drops it."""
+    """After an error, a transport accepts all that is written, and drops it."""
     ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
     begun, reset = threading.Event(), threading.Event()
 
     async def flood(ws: fastws.WebSocket) -> None:
         await ws.recv()
         begun.set()
-        # The loop must not find out before the next write does.
+        # The loop must not notice before the next write does.
         assert reset.wait(10)
         message = "x" * size
         try:
@@ -167,7 +167,7 @@ async def test_who_only_sends_comes_to_know_that_the_peer_is_gone(size: int) -> 
             client.setblocking(True)
             client.sendall(frame)
             assert begun.wait(10)
-            # Nothing is sent in order: the peer's next write fails.
+            # Send nothing on purpose: the peer's next write fails.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
             reset.set()
@@ -194,7 +194,7 @@ async def test_what_hooks_send_to_a_server_that_never_reads_is_bounded_by_defaul
 
 
 async def test_one_large_message_is_not_too_much(url: Any) -> None:
-    """The limit is on what there is already, not on the message that comes on top of it."""
+    """The limit applies to what is queued already, not to the message added to it."""
     size = 40 << 20
 
     class Send(fastws.WebSocketProtocol):
@@ -218,7 +218,7 @@ def test_a_large_write_limit_needs_no_other() -> None:
 
 @pytest.mark.parametrize("how", ["hooks", "close", "fragments", "ping"])
 async def test_what_ends_a_connection_or_is_small_drops_nobody(how: str) -> None:
-    """More than the limit is unsent already, of one large message."""
+    """One large message already exceeds the limit."""
     size = 24 << 20
 
     class Hooks(fastws.WebSocketProtocol):

@@ -63,7 +63,7 @@ VIOLATIONS = {
     "fragments end in a code point": (1007, lambda f: f(TEXT, b"\xe2", fin=False) + f(0, b"\x82")),
     "close reason not UTF-8": (1007, close(1000, b"\xff")),
     "close reason ends in a code point": (1007, close(1000, b"\xe2\x82")),
-    # Fail fast: these never become whole.
+    # Fail fast: these never become complete.
     "text not UTF-8 at once": (1007, lambda f: f(TEXT, length=b"\x7d") + b"\xfe\x02\x03\x04"),
     "reason not UTF-8 at once": (1007, lambda f: f(CLOSE, length=b"\x7d") + b"\x02\xea\xfc\x04"),
     "message announced too big": (1009, lambda f: f(BINARY, length=b"\x7e\x03\xe9")),
@@ -111,7 +111,7 @@ async def test_the_close_frame_is_read_by_a_peer_that_keeps_sending(echo, raw, f
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """Have the server wait less for what a TLS peer sends after all was said."""
+    """Make the server wait less for a TLS peer that sends after the end."""
     monkeypatch.setattr("fastws.aio.protocol._TLS_LINGER", 0.1)
 
 
@@ -151,7 +151,7 @@ async def test_a_peer_that_never_stops_sending_is_ended_by_the_close_timeout(
     async def flood(peer):
         while True:
             await peer.send(JUNK)
-            # What is written while TLS shuts down is dropped, and never waited for.
+            # Data written while TLS shuts down is dropped, and `drain` never waits for it.
             await asyncio.sleep(0)
 
     options = {"ssl": tls.client, "server_hostname": "localhost"} if secure else {}
@@ -204,7 +204,7 @@ async def test_the_hooks_are_told_of_a_violation(raw, frame, until):
 
         def on_error(self, exc):
             calls.append((type(exc), str(exc)))
-            self.close()  # does nothing any more
+            self.close()  # has no effect any more
 
         def on_close(self, code, reason):
             calls.append((code, reason))
@@ -250,7 +250,7 @@ async def test_a_client_answers_a_servers_violation_too(raw_server, url, stream,
 
 
 def request(*changes, method="GET", version="1.1"):
-    """Write a request with other header fields: (name, value), a value of None for none."""
+    """Write a request with other header fields: (name, value), or (name, None) to omit one."""
     fields = {
         "Host": "localhost",
         "Upgrade": "websocket",

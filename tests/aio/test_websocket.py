@@ -1,4 +1,4 @@
-"""Tests of the awaited style: tasks that receive, send, ping and close, and are cancelled."""
+"""Tests of the coroutine style: tasks that receive, send, ping and close, and are cancelled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from fastws import ConnectionClosed, State, StateError, WebSocket, connect, serve
 
-# These transports are another implementation still.
+# aiofastnet has transports of its own.
 pytestmark = pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
 
 KIB = 1 << 10
@@ -67,7 +67,7 @@ async def test_a_recv_cancelled_as_its_message_arrives_leaves_it_to_the_next(pai
     async with pair() as (_, server):
         task = asyncio.create_task(server.recv())
         await turns()
-        server._received(["first"])  # the waiter is done, the task did not run yet
+        server._received(["first"])  # the waiter is done, but the task has not run yet
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -124,7 +124,7 @@ async def test_what_arrived_can_be_received_after_the_end(pair, until):
 
 
 async def test_what_arrives_while_reading_is_held_waits_with_the_rest(pair):
-    """(A transport may still have something when it is told to pause.)"""
+    """(A transport may still deliver data after it is paused.)"""
     async with pair() as (_, server):
         for number in range(4):
             server._received([str(number)])
@@ -206,11 +206,11 @@ async def test_who_closed_and_does_not_receive_keeps_two_reads_at_most(raw, fram
         messages = await kept
         assert messages[:2] == ["a", "b"]
         assert sum(map(len, messages)) <= 512 * KIB
-        assert "z" not in messages  # what is dropped leaves no gap
+        assert "z" not in messages  # dropped messages leave no gap
 
 
 async def test_who_closes_may_take_its_time_to_receive(raw, frame, settled, monkeypatch):
-    """As long as it goes on receiving, nothing is dropped."""
+    """Nothing is dropped as long as the application goes on receiving."""
     monkeypatch.setattr("fastws.aio.websocket._PATIENCE", 30)
     got = asyncio.get_running_loop().create_future()
 
@@ -456,7 +456,7 @@ async def test_wrong_pings_are_refused(raw):
             await ws.ping(bytes(126))
         with pytest.raises(TypeError):
             await ws.ping("text")
-        second = asyncio.create_task(ws.ping())  # finds data of its own
+        second = asyncio.create_task(ws.ping())  # finds its own data
         await turns()
         await ws.send("done")
         await ws.close(4000)

@@ -1,6 +1,6 @@
-"""A headless Chromium, led over the DevTools protocol by our own client.
+"""A headless Chromium, controlled over the DevTools protocol by our own client.
 
-It resolves no name but localhost and talks to nobody else.
+It resolves no name but localhost, and connects to nothing else.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def page(browser: Browser, base: Background) -> Iterator[Page]:
 @pytest.fixture(scope="session")
 def base() -> Iterator[Background]:
     async def never(ws: fastws.WebSocket) -> None:
-        """No WebSocket comes here."""
+        """Never called: there are no WebSockets here."""
 
     with Background(never, process_request=lambda _: fastws.Response.html("")) as server:
         yield server
@@ -101,7 +101,7 @@ def echo() -> Iterator[Echo]:
 class Browser:
     """A connection to Chromium's DevTools.
 
-    The event loop runs while a command waits for its answer, and not otherwise.
+    The event loop runs only while a command waits for its answer.
     """
 
     def __init__(self, runner: asyncio.Runner, url: str) -> None:
@@ -131,7 +131,7 @@ class Browser:
                 return answer["result"]
 
     def wait_for(self, method: str, session: str) -> None:
-        """Wait for an event, unless it happened already."""
+        """Wait for an event, unless it has happened already."""
         self._runner.run(self._wait_for(method, session))
 
     async def _wait_for(self, method: str, session: str) -> None:
@@ -168,18 +168,18 @@ class Page:
         return self._browser.command(method, self._session, **params)
 
     def navigate(self, url: str) -> None:
-        """Go to a URL and wait until all of the page is there."""
+        """Go to a URL and wait until the page is loaded."""
         self._browser.events.clear()
         answer = self._command("Page.navigate", url=url)
         assert "errorText" not in answer, answer
         self._browser.wait_for("Page.loadEventFired", self._session)
 
     def run(self, code: str, **values: Any) -> Any:
-        """Run the body of an asynchronous function; return what it returns.
+        """Run the body of an asynchronous function; return its result.
 
         Args:
             code: JavaScript.
-            values: what JSON can say, for `code` to use under these names.
+            values: JSON values that `code` can use under these names.
         """
         constants = "".join(
             f"const {name} = {json.dumps(value)};" for name, value in values.items()
@@ -201,7 +201,7 @@ class Page:
             time.sleep(0.02)
 
     def type(self, text: str) -> None:
-        """Type as a user does; a line end is the Enter key."""
+        """Type like a user; a line end is the Enter key."""
         for line in text.splitlines(keepends=True):
             self._command("Input.insertText", text=line.removesuffix("\n"))
             if line.endswith("\n"):
@@ -211,7 +211,7 @@ class Page:
 
     @property
     def complaints(self) -> list[str]:
-        """What the browser's console shows as an error: exceptions, violations of the CSP."""
+        """The errors in the browser's console: exceptions, violations of the CSP."""
         return [
             json.dumps(event["params"])
             for event in self._browser.events

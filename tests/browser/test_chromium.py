@@ -16,7 +16,7 @@ from ..tools import TIMEOUT, Background, Echo
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="programs are stopped POSIX's way")
 
-# Does what `talk` says when the connection is open, or when a message arrives; ends when it is
+# Runs `talk` when the connection opens and when a message arrives. Ends when the connection is
 # closed, and returns all that happened.
 CONVERSE = """
     const seen = [];
@@ -58,7 +58,7 @@ def closed_port() -> int:
 
 
 def test_conversation(page, echo):
-    """As README.md has it."""
+    """As in README.md."""
     seen = page.run(
         """
         const seen = [];
@@ -122,7 +122,7 @@ def test_blob(page, echo):
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536, 1 << 20])
 def test_sizes(page, echo, size):
-    """Chromium fragments what is large."""
+    """Chromium fragments large messages."""
     seen = page.run(
         """
         const ws = new WebSocket(url);
@@ -210,7 +210,7 @@ def test_message_too_big_with_more_on_its_way(page, messages):
     with Echo("--max-message-size", "1000") as server:
         talk = f"(ws) => {{ for (let i = 0; i < {messages}; i++) ws.send('x'.repeat(2000)); }}"
         seen = converse(page, localhost(server), talk)
-    # Chromium does not call it clean if it has messages left to send.
+    # Chromium does not consider it clean if it has messages left to send.
     assert seen[-1][:2] == ["close", 1009]
 
 
@@ -278,14 +278,14 @@ def test_subprotocol(page):
     with Background(end, subprotocols=["two", "one"]) as server:
         url = localhost(server)
         assert converse(page, url, protocols=("one", "two"))[0] == ["open", "two", ""]
-        # A browser that asked for some does without: the server agreed to none.
+        # The browser asked for subprotocols, but goes on without: the server chose none.
         seen = converse(page, url, protocols=("three",))
         assert seen[-1][0] == "close"
 
 
 def test_refused_handshake(page, base):
     async def never(ws):
-        """Nobody gets here."""
+        """Never called."""
 
     origin = base.url.replace("ws://127.0.0.1", "http://localhost")
     refused = [["error"], ["close", 1006, "", False]]
@@ -392,7 +392,7 @@ def test_page_reconnects(demo):
     ]
     click(demo, "connect")
     wait_for_state(demo, "open")
-    click(demo, "connect")  # while it is open: the old connection is closed
+    click(demo, "connect")  # while a connection is open: the old one is closed
     wait_for_entry(demo, "closed with code 1000 (clean)")
     wait_for_state(demo, "open")
     assert demo.complaints == []

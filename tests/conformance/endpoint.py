@@ -1,10 +1,10 @@
-"""The end that the Autobahn suite tests: an echo server, or a client that echoes.
+"""The endpoint that the Autobahn suite tests: an echo server, or a client that echoes.
 
     python endpoint.py server PORT [--uvloop]     until it gets a signal
     python endpoint.py client PORT AGENT [--uvloop]     once through all cases
 
-Limits are lifted as far as the suite needs it: it sends messages of 16 MiB, and messages in
-65,536 fragments. Nothing else is set differently from the defaults.
+Limits are raised as far as the suite needs: it sends messages of 16 MiB, and messages in
+65,536 fragments. All other settings are the defaults.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def client(port: int, agent: str) -> None:
                 async for message in ws:
                     await ws.send(message)
             except fastws.ConnectionClosed:
-                pass  # as many cases want it
+                pass  # as many cases expect
     async with fastws.connect(f"{base}/updateReports?agent={agent}"):
         pass
 

@@ -3,13 +3,13 @@
     python tests/conformance/run.py [--role server|client] [--impl c|py] [--loop asyncio|uvloop]
                                     [--quick] [--cases 1.*,2.*] [--keep DIR]
 
-Each option may be given several times; without any, all combinations run. Every case has to be
-OK or INFORMATIONAL in its behaviour and in how it closes; anything else is printed, and the exit
-status is 1. It is 3 if the suite cannot be had here.
+Each option may be repeated; by default, all combinations run. Every case must be OK or
+INFORMATIONAL, both in its behaviour and in how it closes; anything else is printed, and the exit
+status is 1. It is 3 if the suite is not available here.
 
 The suite runs on Python 2.7. It is looked for in this order: the environment variable WSTEST (a
 path), `wstest` on PATH, a virtual environment under .cache/ made with a Python 2.7 from PATH or
-from pyenv, the image crossbario/autobahn-testsuite where there is a docker engine.
+from pyenv, the image crossbario/autobahn-testsuite if there is a docker engine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ IMAGE = "crossbario/autobahn-testsuite"
 
 GOOD = {"OK", "INFORMATIONAL"}
 MISSING = 3  # the exit status if there is no suite to run
-# Limits and compression take minutes; the rest takes seconds.
+# The cases of limits and compression take minutes, the rest takes seconds.
 SLOW = ["9.*", "12.*", "13.*"]
 
 
@@ -137,7 +137,7 @@ def run(
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
 
     server, client = (ours, theirs) if role == "server" else (theirs, ours)
-    # What wstest says is in its reports; what our end says is not.
+    # The output of wstest is in its reports; the output of our end is not.
     process = subprocess.Popen(server, env=env, **({} if server is ours else quiet))
     try:
         wait_for(port, process)

@@ -1,7 +1,7 @@
 """Servers of the hosts as processes, and conversations with them, byte by byte.
 
-What a host sends is compared with and without fastws, to the last bit of a header: so the
-client here knows no library that is measured, and judges nothing.
+The tests compare what a host sends with and without fastws, down to the bits of a header. So
+the client here uses none of the tested libraries, and judges nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..tools import TIMEOUT, Program, free_port
+from ..wire import FLUSHED, compressed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ def serving(server: str, *integrations: str, env: dict[str, str] | None = None) 
 
 
 def frame(first: int, payload: bytes = b"", *, masked: bool = True) -> bytes:
-    """Make a frame of a client; nothing is too wrong for it."""
+    """Write a client's frame, however invalid."""
     size = len(payload)
     mask = 0x80 if masked else 0
     if size < 126:
@@ -61,7 +62,7 @@ def frame(first: int, payload: bytes = b"", *, masked: bool = True) -> bytes:
 
 
 def frames(stream: bytes) -> list[tuple[int, bytes]]:
-    """Take a server's frames apart: the first byte and the payload of each that is whole."""
+    """Parse a server's frames: return the first byte and the payload of each complete one."""
     found = []
     at = 0
     while len(stream) - at >= 10 or (len(stream) - at >= 2 and stream[at + 1] < 126):
@@ -78,23 +79,18 @@ def frames(stream: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-def deflate(data: bytes) -> bytes:
-    compressor = zlib.compressobj(wbits=-15)
-    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
-
-
 def inflate(data: bytes) -> bytes:
-    return zlib.decompressobj(wbits=-15).decompress(data + b"\0\0\xff\xff")
+    return zlib.decompressobj(wbits=-15).decompress(data + FLUSHED)
 
 
 # Conversations -------------------------------------------------------------------------
 
 
 class Talk(NamedTuple):
-    """What a client says, cut as it is sent, and how many frames it hopes for.
+    """What a client sends, piece by piece, and how many frames it expects.
 
-    When it got so many, it sends a close frame. If it hopes for none, it listens until it gets
-    a close frame, and answers that.
+    After that many frames, it sends a close frame. If it expects none, it reads until it gets a
+    close frame, and answers it.
     """
 
     name: str
@@ -117,6 +113,7 @@ def _cut(stream: bytes, *sizes: int) -> list[bytes]:
 
 BODY = WORDS.encode()
 NOISE = bytes(range(256)) * 300
+NOT_UTF8 = compressed(b"\xff" * 9)
 TALKS = [
     Talk("small", [frame(FIN | TEXT, b"hello"), frame(FIN | BINARY, b"\xff\0")], 2),
     Talk("empty", [frame(FIN | BINARY) + frame(FIN | TEXT, b"after that")], 1),
@@ -139,10 +136,10 @@ TALKS = [
     Talk("close without code", [frame(FIN | CLOSE)]),
     Talk("close with reason", [frame(FIN | CLOSE, b"\x03\xe9bye \xe2\x82\xac")]),
     Talk("close with a code of its own", [frame(FIN | CLOSE, b"\x0f\xa0")]),
-    Talk("deflate", [frame(FIN | RSV1 | TEXT, deflate(BODY))], 1, deflate=True),
+    Talk("deflate", [frame(FIN | RSV1 | TEXT, compressed(BODY))], 1, deflate=True),
     Talk(
         "deflate in fragments",
-        [frame(RSV1 | TEXT, deflate(BODY)[:9]) + frame(FIN | CONT, deflate(BODY)[9:])],
+        [frame(RSV1 | TEXT, compressed(BODY)[:9]) + frame(FIN | CONT, compressed(BODY)[9:])],
         1,
         deflate=True,
     ),
@@ -163,16 +160,16 @@ TALKS = [
     Talk("message not finished", [frame(TEXT, b"x") + frame(FIN | TEXT, b"y")]),
     Talk("too big", [struct.pack("!BBQ", FIN | BINARY, 0xFF, 1 << 30) + b"1234"]),
     Talk("invalid deflate", [frame(FIN | RSV1 | TEXT, b"\xff" * 9)], deflate=True),
-    Talk("invalid text, deflated", [frame(FIN | RSV1 | TEXT, deflate(b"\xff" * 9))], deflate=True),
+    Talk("invalid text, deflated", [frame(FIN | RSV1 | TEXT, NOT_UTF8)], deflate=True),
 ]
 
 
 def converse(port: int, talk: Talk, path: str = "/") -> tuple[str, list[tuple[int, bytes]]]:
-    """Hold a conversation with a server on a new connection, until the server ends it.
+    """Have a conversation with a server on a new connection, until the server ends it.
 
     Returns:
-        the extensions agreed on, and all frames that the server sent; and -1 as if it were a
-        frame, if it leaves the connection open.
+        the extensions agreed on, and all frames that the server sent, followed by -1 in place
+        of a frame if it left the connection open.
     """
     with socket.create_connection(("127.0.0.1", port), TIMEOUT / 6) as peer:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

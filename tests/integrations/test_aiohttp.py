@@ -1,4 +1,4 @@
-"""aiohttp with fastws: its client writes what it does without."""
+"""aiohttp with fastws: its client writes the same as without."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Transport:
 
 
 def write(message, opcode: int, rsv: int, masked: bool = True):
-    """Let a writer write one frame; return what it did."""
+    """Write one frame with a writer; return what it did."""
 
     async def main():
         transport = Transport()
@@ -152,7 +152,7 @@ def test_client(compress: int, backend: str | None) -> None:
 
 @pytest.fixture(scope="module")
 def servers():
-    """The ports of a server as it is, and of one with fastws."""
+    """The ports of an unmodified server, and of one with fastws."""
     with serving("aiohttp") as stock, serving("aiohttp", "aiohttp") as ours:
         yield stock, ours
 

@@ -1,4 +1,4 @@
-"""autobahn, and daphne, with fastws: they do what they do without, to the last byte."""
+"""autobahn and daphne with fastws: they do the same as without, to the last byte."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fastws import codec, integrations
 from fastws.integrations import autobahn
 
-from .comparing import outcome
+from .comparing import check_maskers, outcome
 from .serving import BODY, CLOSE, FIN, TALKS, TEXT, Talk, converse, frame, serving
 
 KEY = b"\x12\x34\x56\x78"
@@ -57,14 +57,7 @@ def test_masks_alike(key: bytes, pieces: list[bytes], length: int | None) -> Non
     theirs = protocol.create_xor_masker(key, length)
     with autobahn.install():
         ours = protocol.create_xor_masker(key, length)
-    for _ in range(2):
-        for piece in pieces:
-            masked = ours.process(piece)
-            assert type(masked) is bytes
-            assert masked == theirs.process(piece)
-            assert ours.pointer() == theirs.pointer()
-        ours.reset()
-        theirs.reset()
+    check_maskers(ours, theirs, pieces)
 
 
 @pytest.mark.parametrize("key", [b"", b"abc", b"abcde", bytearray(KEY), "abcd", None])
@@ -86,7 +79,7 @@ def test_validates_alike(pieces: list[bytes]) -> None:
         for piece in pieces:
             valid, *rest = theirs.validate(piece)
             assert ours.validate(piece) == (valid, *rest)
-            if not valid:  # autobahn asks no more then
+            if not valid:  # then autobahn asks no more
                 break
         ours.reset()
         theirs.reset()
@@ -97,7 +90,7 @@ def test_validates_alike(pieces: list[bytes]) -> None:
 
 @pytest.fixture(scope="module", params=["autobahn_asyncio", "autobahn_twisted", "daphne"])
 def servers(request):
-    """The ports of a server as it is, and of one with fastws."""
+    """The ports of an unmodified server, and of one with fastws."""
     with serving(request.param) as stock, serving(request.param, "autobahn") as ours:
         yield stock, ours
 
@@ -126,7 +119,7 @@ def test_tells_where_text_is_invalid() -> None:
 
 @pytest.mark.parametrize("nvx", ["0", "1"])
 def test_client(nvx: str) -> None:
-    """A client of autobahn, with and without NVX, sends and receives by fastws."""
+    """A client of autobahn, with and without NVX, sends and receives with fastws."""
     with serving("autobahn_asyncio", "autobahn") as port:
         script = os.path.join(os.path.dirname(__file__), "servers", "autobahn_client.py")
         subprocess.run(

@@ -26,7 +26,7 @@ from fastws.integrations import IntegrationError
 from fastws.integrations import gunicorn as ours
 
 from ..tools import Program, free_port
-from .comparing import KEY, wire
+from .comparing import KEY, chunked, streams, wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ MAX_SIZE = 100_000
 
 
 class Transport:
-    """Keeps what is written, and notes when reading is paused."""
+    """Records what is written, and when reading is paused."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -68,7 +68,7 @@ class Log:
 
 
 def play(chunks: list[bytes], *, eof: bool, slow: bool = False) -> tuple[Any, ...]:
-    """Give a connection these; return what its application got, and what went out."""
+    """Feed a connection; return what its application received, and what was sent."""
     received: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -138,37 +138,12 @@ firsts = st.one_of(
 )
 
 
-@st.composite
-def chunked(draw: st.DrawFn) -> list[bytes]:
-    parts = []
-    for _ in range(draw(st.integers(0, 8))):
-        odd = draw(st.integers(0, 19))
-        payload = draw(payloads)
-        options: dict[str, Any] = {}
-        if odd == 0:
-            options["mask"] = False
-        elif odd == 1:
-            options["form"] = 8 if len(payload) > 65535 else draw(st.sampled_from([2, 8]))
-        elif odd == 2:
-            options["length"] = draw(st.sampled_from([5, 127, 70_001, 1 << 40, (1 << 64) - 1]))
-        elif odd == 3:
-            parts.append(draw(st.binary(max_size=20)))
-        parts.append(wire(draw(firsts), payload, **options))
-    data = b"".join(parts)
-    if len(data) < 60 and draw(st.booleans()):
-        return [data[i : i + 1] for i in range(len(data))]
-    cuts = draw(st.lists(st.integers(0, len(data)), max_size=6))
-    near = draw(st.lists(st.integers(0, min(len(data), 40)), max_size=6))
-    places = sorted({0, len(data), *cuts, *near})
-    return [data[start:end] for start, end in itertools.pairwise(places)]
-
-
 @settings(
     max_examples=300,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(chunked(), st.booleans(), st.booleans())
+@given(chunked(streams(firsts, payloads, mask=True)), st.booleans(), st.booleans())
 def test_same_for_any_stream(chunks: list[bytes], eof: bool, slow: bool) -> None:
     compare(chunks, eof=eof, slow=slow)
 
@@ -188,7 +163,7 @@ def test_same_in_a_fragmented_message() -> None:
 
 
 def test_same_pauses() -> None:
-    """When more comes than the application takes."""
+    """If more arrives than the application receives."""
     many = wire(0x82, b"x" * 1000) * 300
     for slow, step in itertools.product((False, True), (50_000, 150_000)):
         chunks = [many[start : start + step] for start in range(0, len(many), step)]
@@ -259,7 +234,7 @@ def test_installs() -> None:
 
 
 class Streamed:
-    """What gunicorn had before 25.2, as far as it is of interest here."""
+    """The relevant part of gunicorn before 25.2."""
 
     def __init__(self, transport: Any, reader: Any, scope: Any, app: Any, log: Any) -> None:
         self.transport, self.reader = transport, reader
@@ -310,7 +285,7 @@ def test_check_notices(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_is_a_configuration() -> None:
-    """With nothing that gunicorn takes for a setting, but for the hook."""
+    """Nothing but the hook is a setting of gunicorn."""
     assert vars(ours).keys() & make_settings().keys() == {"post_fork"}
     config = Config()
     config.set("post_fork", ours.post_fork)
@@ -381,7 +356,7 @@ async def app(scope, receive, send):
 
 @contextmanager
 def serving(directory: Any, *options: str) -> Iterator[Any]:
-    """Run gunicorn; yield what connects to it."""
+    """Run gunicorn; yield a function that connects to it."""
     port = free_port()
     (directory / "echo_app.py").write_text(APP)
     command = [sys.executable, "-m", "gunicorn", "-k", "asgi", "-b", f"127.0.0.1:{port}"]

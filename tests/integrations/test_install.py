@@ -1,4 +1,4 @@
-"""What all integrations share, with a host made up for it."""
+"""What all integrations share, tested with a made-up host."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_is_idempotent(module: ModuleType) -> None:
     with HOST.install(patch, fine) as handle:
         assert HOST.install(patch, fine) is handle
     assert module.mask() == "theirs"
-    # ... and may be installed anew.
+    # ... and can be installed again.
     with HOST.install(patch, fine) as again:
         assert again is not handle
         handle.uninstall()
@@ -130,7 +130,7 @@ def test_each_uninstall_takes_back_one_install(module: ModuleType) -> None:
         handle.uninstall()
         assert not handle.active
     with put(module):
-        inner.uninstall()  # of the time before
+        inner.uninstall()  # from before
         put(module).uninstall()
         assert module.mask() == "ours"
     assert module.mask() == "theirs"
@@ -147,7 +147,7 @@ def test_blocks_may_end_in_any_order(module: ModuleType) -> None:
 
 
 def test_blocks_may_begin_in_any_order(module: ModuleType) -> None:
-    # As in threads, where another may come between `install` and the block.
+    # As in threads, where another thread may run between `install` and the block.
     first, second = put(module), put(module)
     with second:
         with first:

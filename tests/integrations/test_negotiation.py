@@ -1,7 +1,7 @@
-"""Negotiates compression with the libraries that are installed: each in the other's place.
+"""Negotiates compression with the installed libraries, in both roles.
 
-What they offer and answer here is theirs to change; tests/test_deflate.py has a table of those
-that cannot be run.
+Their offers and answers may change; tests/test_deflate.py has a table of the libraries that
+cannot be run here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from fastws import Agreement
 
-    # The windows of the client and the server that a library keeps or uses; None for any.
+    # The windows of client and server that a library keeps or uses; None for any window.
     Windows = tuple[int | None, int | None]
 
 NAME = "permessage-deflate"
@@ -52,7 +52,7 @@ def lists(text: str) -> dict[str, list[str | bool]]:
     return {name: [True if value is None else value] for name, value in params(text)}
 
 
-# Clients: what they offer, and what they make of an answer. They raise if they refuse it.
+# Clients: what they offer, and how they interpret an answer. They raise if they refuse it.
 
 
 def websockets_client(**options: int) -> tuple[str, Callable[[str], Windows]]:
@@ -121,7 +121,7 @@ def test_client(who: str, config: dict[str, int]) -> None:
 
 
 def hold_together(agreed: Agreement, *, theirs: int | None, kept: int | None) -> None:
-    """The peer refers back no farther than we keep, nor we than it keeps."""
+    """The peer refers back no farther than our window, and we no farther than its window."""
     assert theirs is None or theirs <= agreed.peer_max_window_bits
     assert kept is None or agreed.max_window_bits <= kept
 

@@ -1,4 +1,4 @@
-"""tornado with fastws: it does what it does without, to the last byte."""
+"""tornado with fastws: it does the same as without, to the last byte."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_installs_and_uninstalls() -> None:
         assert integrations.installed() == ["tornado"]
         assert tornado.install() is installation
         assert protocol._read_bytes is not stock[1]
-        # The pure-Python twin leaves tornado its own extension.
+        # The pure-Python twin does not replace tornado's own extension.
         compiled = stock[0].__module__ != "tornado.util"
         assert (websocket._websocket_mask is stock[0]) is (not C and compiled)
     assert (websocket._websocket_mask, protocol._read_bytes) == stock
@@ -75,7 +75,7 @@ def test_masks_alike_what_is_odd(key: object, data: object) -> None:
 
 @pytest.fixture(scope="module", params=["1", "0"], ids=["extension", "pure"])
 def servers(request):
-    """The ports of a server as it is, and of one with fastws."""
+    """The ports of an unmodified server, and of one with fastws."""
     env = {"TORNADO_EXTENSION": request.param}
     with (
         serving("tornado", env=env) as stock,
@@ -148,7 +148,7 @@ def test_connections_survive_installing_and_uninstalling() -> None:
         client = await websocket.websocket_connect(url)
         handle = None
         for number in range(6):
-            # All of them at once, so that a part is in the buffer whenever it changes.
+            # All at once, so that part of the data is already buffered at each change.
             for name in "abc":
                 await client.write_message(f"{name} {number} " + "x" * 30_000)
             for name in "abc":
@@ -185,7 +185,7 @@ def test_client(installed, compression: dict[str, int] | None) -> None:
 
 
 def test_the_size_of_the_buffer_is_limited_as_before() -> None:
-    """max_buffer_size is a limit of the stream, and comes before that of the message."""
+    """max_buffer_size limits the stream, and applies before the limit of the message."""
 
     async def main() -> object:
         class Quiet(websocket.WebSocketHandler):

@@ -1,7 +1,7 @@
 """uvicorn's protocol class: what an application and a client see of it.
 
-What uvicorn's own class does too is tested with both, where its version is one whose behaviour
-ours was made after.
+Behaviour that uvicorn's own class shares is tested with both classes, if the installed version
+is one that ours is modelled on.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     App = Callable[[Any, Any, Any], Awaitable[Any]]
 
-TIMEOUT = 10.0  # seconds, for what takes far less
+TIMEOUT = 10.0  # seconds; everything takes far less
 
 OURS = pytest.param(WebSocketProtocol, id="fastws")
 CLASSES = [OURS]
@@ -58,7 +58,7 @@ both = pytest.mark.parametrize("cls", CLASSES)
 
 
 class Server:
-    """What `uvicorn.Server` has that a protocol looks at."""
+    """The parts of `uvicorn.Server` that a protocol uses."""
 
     def __init__(self, app: App, cls: Any, options: dict[str, Any]) -> None:
         options = {"ws_ping_interval": None, "http": "h11"} | options
@@ -103,7 +103,7 @@ async def serving(app: App, cls: Any = WebSocketProtocol, **options: Any) -> Asy
 
 
 class Client:
-    """A WebSocket client that shows what arrives, and can misbehave."""
+    """A WebSocket client that returns what arrives, and can misbehave."""
 
     def __init__(self, port: int, path: str = "/", *, tls: Any = None, **options: Any) -> None:
         self.port = port
@@ -140,7 +140,7 @@ class Client:
         return self
 
     async def refused(self) -> tuple[int, dict[str, str], bytes]:
-        """Wait for a response that does not: status, fields, body."""
+        """Wait for a response that refuses the connection: status, fields, body."""
         head, _, body = (await self.reader.read()).partition(b"\r\n\r\n")
         line, *fields = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, value in (f.split(": ", 1) for f in fields)}
@@ -187,7 +187,7 @@ def run(main: Any, loop_factory: Any = None) -> Any:
 
 
 class Recorder:
-    """An application that writes down what it is told, and does as a function says."""
+    """An application that records what it receives, and acts as a function says."""
 
     def __init__(self, act: Callable[[Any, Any], Awaitable[Any]] | None = None) -> None:
         self.events: list[Any] = []
@@ -405,7 +405,7 @@ def test_compression(cls: Any) -> None:
                 await client.open()
                 extensions = client.response.headers["Sec-WebSocket-Extensions"]
                 assert "permessage-deflate" in extensions
-                # uvicorn's own class says what window it uses without being asked.
+                # uvicorn's own class announces its window without being asked.
                 asked = "" if cls is WebSocketProtocol else "server_max_window_bits=12; "
                 assert extensions == f"permessage-deflate; {asked}client_max_window_bits=12"
                 client.send("compress me " * 1000, b"\x00" * 10_000)
@@ -806,7 +806,7 @@ def test_application_closes(cls: Any, fields: Any, code: int, reason: str) -> No
         await send({"type": "websocket.send", "text": "bye"})
         await send({"type": "websocket.close", **fields})
         await receive()
-        # It may be gone already.
+        # The client may be gone already.
         late = r"Unexpected ASGI message 'websocket\.send', after sending 'websocket\.close'\.|^$"
         with pytest.raises((RuntimeError, ClientDisconnected), match=late):
             await send({"type": "websocket.send", "text": "late"})
@@ -824,7 +824,7 @@ def test_application_closes(cls: Any, fields: Any, code: int, reason: str) -> No
 
 
 def test_application_closes_unread() -> None:
-    """The client's close frame is behind more than the application takes."""
+    """The client's close frame is queued behind more than the application receives."""
 
     async def act(receive: Any, send: Any) -> None:
         await receive()
@@ -937,7 +937,7 @@ def test_answers_what_came_before_the_close_frame() -> None:
 
 
 def test_large_answers_leave_before_our_close_frame() -> None:
-    """… all of them, though each is enough to be sent without waiting for the others."""
+    """… all of them, although each is large enough to be sent on its own."""
     answers = {text: text.encode() * 70_000 for text in "abc"}
 
     async def act(receive: Any, send: Any) -> None:
@@ -1000,7 +1000,7 @@ def test_application_leaves_without_a_word(
         await send(ACCEPT)
         await send({"type": "websocket.send", "text": "last"})
         if result is ZeroDivisionError:
-            # (Made here: for as long as a parameter lives, so would its traceback.)
+            # (Created here: as a parameter it would live too long, and its traceback with it.)
             raise ZeroDivisionError("oh")
         return result
 
@@ -1074,7 +1074,7 @@ def test_server_stops_before_the_answer(cls: Any) -> None:
 def test_server_stops_after_the_application_closed(
     cls: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits no longer for the client's close frame, and says nothing more."""
+    """It stops waiting for the client's close frame, and sends nothing more."""
     monkeypatch.setattr("fastws.integrations.uvicorn._SHUTDOWN_TIMEOUT", 3600.0)
 
     async def act(receive: Any, send: Any) -> None:
@@ -1100,8 +1100,8 @@ def test_server_stops_after_the_application_closed(
 
 
 def test_server_stops_while_the_transport_is_closing() -> None:
-    """The application left without a word; what it sent is still on its way, and stays all."""
-    size = 16 << 20  # more than the system takes at once
+    """The application returned without closing; all that it sent still arrives."""
+    size = 16 << 20  # more than the system buffers
 
     async def act(receive: Any, send: Any) -> None:
         await receive()
@@ -1151,7 +1151,7 @@ def test_keepalive(cls: Any) -> None:
             client.send("still here")
             while (event := await client.recv()) != "still here":
                 assert isinstance(event, fastws.Ping)
-            # From now on it answers no more.
+            # From now on the client does not answer.
             data = b""
             while piece := await client.reader.read(65536):
                 data += piece
@@ -1197,7 +1197,7 @@ def test_slow_client(cls: Any) -> None:
             client.writer.transport.resume_reading()
             while sent < before + 50:
                 assert await client.recv() == bytes(100_000)
-            # A send that waits when the client goes away is told.
+            # A send that waits raises when the client disconnects.
             client.writer.transport.pause_reading()
             transport = server.protocol.transport
             _, high = transport.get_write_buffer_limits()
@@ -1234,7 +1234,7 @@ def test_slow_client_does_not_keep_others_from_receiving() -> None:
 
 
 def test_application_that_sends_and_sends_lets_others_run() -> None:
-    """… though its client takes all of it, so that no `send` has to wait."""
+    """… although its client reads all of it, so that no `send` has to wait."""
     turns = 0
 
     async def count_turns() -> None:
@@ -1395,7 +1395,7 @@ NO_KEY = (
 
 
 async def ask(port: int, request: bytes) -> bytes:
-    """Send a request; return all that comes, until the server is done."""
+    """Send a request; return all data until the end of the stream."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
@@ -1490,7 +1490,7 @@ LARGE = {
 
 @pytest.mark.parametrize("name", LARGE)
 def test_large_headers(name: str) -> None:
-    """Over httptools, for h11 has a limit of its own."""
+    """Over httptools, because h11 has a limit of its own."""
     fields, status = LARGE[name]
 
     async def main() -> None:
@@ -1543,7 +1543,7 @@ LIFES = {
 @both
 @pytest.mark.parametrize("life", LIFES)
 def test_lines_that_people_look_for(cls: Any, life: str, caplog: pytest.LogCaptureFixture) -> None:
-    """uvicorn's class over websockets' legacy server writes all of them, its present one all
+    """uvicorn's class over websockets' legacy server writes all of them, its current class all
     but the last."""
     app, client_does, expected = LIFES[life]
     caplog.set_level(logging.INFO, logger="uvicorn.error")
@@ -1691,7 +1691,7 @@ def started(tmp_path: Path, *argv: str, env: dict[str, str] | None = None) -> It
     """A server as a process, in a directory with an application."""
     (tmp_path / "app.py").write_text(APP)
     port = free_port()
-    # The warnings of a host's, and those that a newer Python has for it, are not ours.
+    # Warnings of a host, and those of a newer Python about it, are not ours.
     environment = {"PYTHONPATH": SRC, "PYTHONWARNINGS": ""} | (env or {})
     command = (sys.executable, "-m", *(arg.replace("PORT", str(port)) for arg in argv))
     with Program(*command, cwd=tmp_path, env=environment) as program:
@@ -1730,7 +1730,7 @@ def test_command_line(tmp_path: Path, http: str, loop: str) -> None:
     arguments = ["uvicorn", "app:app", "--port", "PORT", "--ws", SPEC, "--http", http]
     with started(tmp_path, *arguments, "--loop", loop) as program:
         greeting = run(talk_and_stop(program))
-        assert greeting == "fastws lifespan"  # and neither websockets nor wsproto
+        assert greeting == "fastws lifespan"  # and has neither websockets nor wsproto
         assert program.wait() in (0, -signal.SIGTERM)
         assert "disconnected with 1012" in program.output
         assert re.search(r'127\.0\.0\.1:\d+ - "WebSocket /" \[accepted\]', program.errors)
@@ -1761,7 +1761,7 @@ def test_reload(tmp_path: Path) -> None:
         end = asyncio.ensure_future(client.end())
         newer = time.time()
         while not end.done():
-            # When it looks first is not known, nor how fine the file system's time is.
+            # Neither its first check nor the resolution of file times is known.
             newer += 2
             os.utime(tmp_path / "app.py", (newer, newer))
             await asyncio.wait([end], timeout=0.3)

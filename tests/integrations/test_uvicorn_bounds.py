@@ -1,4 +1,4 @@
-"""uvicorn's protocol class under peers and applications that do not play along."""
+"""uvicorn's protocol class with peers and applications that misbehave."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import gc
 import ssl
 import weakref
-import zlib
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ import fastws
 from fastws.deflate import PerMessageDeflate
 
 from ..tools import needs_uvloop, traced
+from ..wire import compressed
 from .test_uvicorn import ACCEPT, Client, Recorder, run, serving, until
 
 KIB = 1 << 10
@@ -37,11 +37,6 @@ def frame(opcode: int, payload: bytes, *, fin: bool = True, rsv1: bool = False) 
     return fastws.encode_frame(opcode, payload, fin=fin, rsv1=rsv1, key=b"mask")
 
 
-def compressed(data: bytes) -> bytes:
-    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return (stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
-
-
 async def idle(receive: Any, send: Any) -> None:
     """An application that receives nothing."""
     await receive()
@@ -54,7 +49,7 @@ async def idle(receive: Any, send: Any) -> None:
 
 @pytest.mark.parametrize("text", [b"", b"a", "😀".encode() + b"a" * 996])
 def test_a_bomb(play: Any, text: bytes) -> None:
-    """What is received is inflated step by step, and others have their turn between."""
+    """Messages are inflated step by step, and other tasks get their turn in between."""
     count = 100
     unit = text or b"\x00"
     one = frame(1 if text else 2, compressed(unit * (MIB // len(unit))), rsv1=True)
@@ -209,7 +204,7 @@ def test_a_deaf_client_is_dropped_whatever_it_sends(play: Any, trickle: bytes) -
 
 
 def test_the_close_frame_reaches_a_client_that_sends_on(play: Any) -> None:
-    """A socket that is closed with something unread resets the connection."""
+    """Closing a socket with unread data resets the connection."""
 
     async def main() -> None:
         for _ in range(20):

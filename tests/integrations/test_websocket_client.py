@@ -1,4 +1,4 @@
-"""websocket-client with fastws: it sends, receives and refuses what it does without."""
+"""websocket-client with fastws: it sends, receives and refuses the same as without."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_installs_and_uninstalls() -> None:
         assert websocket_client.install() is installation
         assert isinstance(vars(ABNF)["mask"], staticmethod)
         assert _utils._validate_utf8 is not stock[2]
-        # The pure-Python twin leaves wsaccel what it does faster.
+        # The pure-Python twin leaves to wsaccel what wsaccel does faster.
         theirs = codec.implementation == "py" and hasattr(_abnf, "XorMaskerSimple")
         assert (ABNF.mask is stock[0]) is (ABNF.format is stock[1]) is theirs
     assert [ABNF.mask, ABNF.format, _utils._validate_utf8] == stock
@@ -199,7 +199,7 @@ def test_validates_alike_what_is_odd(data: object) -> None:
 
 
 def receive(stream: bytes, cuts: list[int], options: dict[str, bool]) -> list[object]:
-    """Give a client a stream of bytes, a timeout at each cut; return all that came of it."""
+    """Feed a client a stream of bytes, with a timeout at each cut; return all results."""
     near, far = socket.socketpair()
     with near, far:
         near.settimeout(0.001)
@@ -213,7 +213,7 @@ def receive(stream: bytes, cuts: list[int], options: dict[str, bool]) -> list[ob
             if results[-1][0] is not websocket.WebSocketTimeoutException:
                 break
             results.append(("returned", "the time was over"))
-        # What it answered: pongs, and a close frame.
+        # Its answers: pongs, and a close frame.
         near.shutdown(socket.SHUT_WR)
         with far.makefile("rb") as file:
             return [*results, FrameDecoder(masked=True).feed(file.read())]
@@ -270,7 +270,7 @@ def test_a_timeout_loses_nothing(installed) -> None:
 
 @pytest.fixture(scope="module")
 def server():
-    """A server that echoes, in a process of its own."""
+    """An echo server in a process of its own."""
     with Echo("--host", "127.0.0.1") as echo:
         yield echo.url
 

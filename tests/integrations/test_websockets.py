@@ -1,7 +1,7 @@
 """websockets with fastws and without: the same frames, errors and bytes; then real servers.
 
-The differential tests hold the classes of the integration against those of websockets itself;
-that `install` puts the same functions in place is tested on its own.
+The differential tests compare the classes of the integration to those of websockets itself.
+Separate tests show that `install` puts the same functions in place.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from fastws import integrations
 from fastws.integrations import websockets as ours
 
 from ..tools import Echo, Program, free_port
-from .comparing import KEY, wire
+from .comparing import KEY, chunked, streams, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,14 +50,14 @@ URI = parse_uri("ws://localhost/")
 
 @pytest.fixture(autouse=True)
 def same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all frames of clients have the same mask key."""
+    """Use the same mask key for all frames of clients."""
     token_bytes = secrets.token_bytes
     monkeypatch.setattr(secrets, "token_bytes", lambda n: KEY if n == 4 else token_bytes(n))
 
 
 @pytest.fixture(autouse=True)
 def both_twins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace what is replaced with either twin, so that both are tested."""
+    """Replace the same functions with either twin, so that both are tested."""
     monkeypatch.setattr(ours, "_gains", True)
 
 
@@ -65,7 +65,7 @@ def both_twins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Bits(Extension):
-    """Somebody else's: adds to each byte, and has the other two reserved bits."""
+    """An extension of somebody else: adds to each byte, and uses the other two reserved bits."""
 
     name = "x-bits"
 
@@ -103,7 +103,7 @@ class Log(logging.Handler):
 
 
 class End:
-    """A protocol and all that can be seen of it."""
+    """A protocol and its observable state."""
 
     def __init__(
         self, kind: type[Protocol], side: Side, extensions: str, max_size: Any, debug: bool
@@ -125,7 +125,7 @@ class End:
             assert type(event) is Frame
             assert event.opcode is Opcode(event.opcode)
             assert {type(event.fin), type(event.rsv1)} == {bool}
-            # Where websockets has a bytearray, fastws has bytes if nothing is odd.
+            # Where websockets has a bytearray, fastws has bytes in ordinary cases.
             assert type(event.data) is bytes or protocol.side is CLIENT
         exc = protocol.parser_exc
         return {
@@ -157,7 +157,7 @@ def compare(
     debug: bool = False,
     prepare: Callable[[Protocol], None] = lambda protocol: None,
 ) -> list[dict[str, Any]]:
-    """Give the same to both; return what came of it each time."""
+    """Feed both the same; return the outcome after each chunk."""
     ends = [End(kind, side, extensions, max_size, debug) for kind in KINDS[side]]
     outcomes = []
     for end in ends:
@@ -169,7 +169,7 @@ def compare(
             else:
                 end.protocol.receive_data(chunk)
         theirs, mine = (end.outcome() for end in ends)
-        # Tracebacks cannot be the same, and are the last lines of this one.
+        # Tracebacks are never the same; they are the last lines of a record.
         for outcome in (theirs, mine):
             outcome["log"] = [line.partition("\nTraceback")[0] for line in outcome["log"]]
         assert mine == theirs
@@ -197,36 +197,6 @@ firsts = st.one_of(
 )
 
 
-@st.composite
-def streams(draw: st.DrawFn, mask: bool) -> bytes:
-    parts = []
-    for _ in range(draw(st.integers(0, 8))):
-        odd = draw(st.integers(0, 19))
-        payload = draw(payloads)
-        options: dict[str, Any] = {"mask": mask}
-        if odd == 0:
-            options["mask"] = not mask
-        elif odd == 1:
-            options["form"] = 8 if len(payload) > 65535 else draw(st.sampled_from([2, 8]))
-        elif odd == 2:
-            options["length"] = draw(st.sampled_from([5, 127, 70_001, 1 << 40, (1 << 64) - 1]))
-        elif odd == 3:
-            parts.append(draw(st.binary(max_size=20)))
-        parts.append(wire(draw(firsts), payload, **options))
-    return b"".join(parts)
-
-
-@st.composite
-def chunked(draw: st.DrawFn, mask: bool) -> list[bytes]:
-    data = draw(streams(mask))
-    if len(data) < 60 and draw(st.booleans()):
-        return [data[i : i + 1] for i in range(len(data))]
-    cuts = draw(st.lists(st.integers(0, len(data)), max_size=6))
-    near = draw(st.lists(st.integers(0, min(len(data), 40)), max_size=6))
-    places = sorted({0, len(data), *cuts, *near})
-    return [data[start:end] for start, end in itertools.pairwise(places)]
-
-
 sizes = st.one_of(
     st.none(),
     st.sampled_from([0, 1, 5, 100, 125, 126, 300, 70_000, 1 << 20]),
@@ -242,7 +212,7 @@ def test_same_for_any_stream(side: Side, extensions: str) -> None:
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
-    @given(chunked(side is SERVER), sizes, st.booleans(), st.booleans())
+    @given(chunked(streams(firsts, payloads, side is SERVER)), sizes, st.booleans(), st.booleans())
     def check(chunks: list[bytes], max_size: Any, eof: bool, debug: bool) -> None:
         compare(side, chunks, eof=eof, extensions=extensions, max_size=max_size, debug=debug)
 
@@ -310,7 +280,8 @@ def test_same_end_in_a_frame(side: Side, size: int) -> None:
 
 
 def test_same_for_a_limit_that_changes() -> None:
-    """What is announced is refused before it has come, whatever the limit was before."""
+    """A message that is announced too large is refused before it arrives, whatever the limit was
+    before."""
 
     def lower(protocol: Protocol) -> None:
         protocol.max_message_size = 10
@@ -382,7 +353,7 @@ def test_same_after_fail_in_a_frame(side: Side) -> None:
 
 
 def test_errors_of_a_subclass_are_reported_as_before() -> None:
-    """One that processes frames itself, and stops or fails in doing so."""
+    """An extension that processes frames itself, and stops or fails while doing so."""
 
     def outcome(kind: Any, action: str) -> tuple[Any, ...]:
         class Picky(kind):  # type: ignore[misc]
@@ -416,7 +387,7 @@ def test_errors_of_a_subclass_are_reported_as_before() -> None:
 
 
 def test_frames_right_after_the_handshake() -> None:
-    """They come in the same read as the request or the response."""
+    """They arrive in the same read as the request or the response."""
     request = b"\r\n".join(
         [
             b"GET / HTTP/1.1",
@@ -448,7 +419,7 @@ def test_frames_right_after_the_handshake() -> None:
 
 def test_keeps_no_message_when_idle() -> None:
     class Sensed(bytearray):
-        """Can be referred to weakly."""
+        """Supports weak references."""
 
     protocol = ours.ServerProtocol(state=OPEN)
     seen = []
@@ -492,7 +463,7 @@ def test_writes_the_same(mask: bool, extensions: str, size: int) -> None:
 
 
 def write_both(frame: Frame, **options: Any) -> list[Any]:
-    """Return what each of them writes or raises."""
+    """Return what each protocol writes or raises."""
     outcomes: list[Any] = []
     for write in (ours._serialize, ours._their_serialize):
         try:
@@ -576,7 +547,7 @@ def test_installs() -> None:
         protocol = ServerProtocol(state=OPEN)
         protocol.receive_data(wire(0x81, b"abc", mask=True)[:5])
     assert (Protocol.parse, Frame.serialize, Frame.parse) == before
-    # Those that were opened in the meantime go on.
+    # Connections that were opened in the meantime go on.
     protocol.receive_data(wire(0x81, b"abc", mask=True)[5:])
     assert protocol.events_received() == [Frame(Opcode.TEXT, b"abc")]
 
@@ -632,7 +603,7 @@ async def echo(ws: Any) -> None:
 
 
 def converse(ws: Any) -> None:
-    """What any echo server of websockets does, over a synchronous client."""
+    """What any echo server of websockets does, tested with a synchronous client."""
     for message in ["", "fast", "w€bsöckets 🚀" * 999, b"", b"\x00\xff" * 40_000, b"x" * 1_000_000]:
         ws.send(message)
         answer = ws.recv()
@@ -783,7 +754,7 @@ app.run("127.0.0.1", PORT, single_process=True, motd=False, access_log=False)
 
 @contextmanager
 def started(script: str, install: bool) -> Iterator[Any]:
-    """Run a server in a process of its own; connect by the function yielded."""
+    """Run a server in a process of its own; yield a function that connects."""
     port = free_port()
     check = "import fastws.integrations as i; print(i.installed(), flush=True)\n"
     script = (INSTALL if install else "") + check + script.replace("PORT", str(port))
@@ -826,7 +797,7 @@ def test_servers(name: str, ws: str) -> None:
             (1007, wire(0x81, b"\xff", mask=True)),
         ):
             if name == "sanic" and code == 1007:
-                continue  # it does not notice, nor does it without fastws
+                continue  # it does not notice, as without fastws
             with connected(compression=None) as client:
                 client.send("before")
                 assert client.recv() == "before"

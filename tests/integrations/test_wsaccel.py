@@ -1,4 +1,4 @@
-"""The two classes of wsaccel and ours, held against each other."""
+"""The two classes of wsaccel and ours, compared to each other."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from fastws.integrations import wsaccel as ours
 
+from .comparing import check_maskers
+
 KEY = b"\x12\x34\x56\x78"
 
-# Bytes at which UTF-8 goes one way or the other, so that most of it is nearly valid.
+# Bytes at the boundaries of UTF-8's ranges, so that most of the data is nearly valid.
 EDGES = b"\x00a\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0\xc1\xc2\xdf\xe0\xe1\xec\xed\xef\xf0\xf1\xf4\xf5\xff"
 octets = st.one_of(
     st.binary(max_size=40),
@@ -97,16 +99,7 @@ def test_counts_bytes_and_not_items() -> None:
 
 @given(st.binary(min_size=4, max_size=4), st.lists(st.binary(max_size=70), max_size=6))
 def test_masks_alike(key: bytes, chunks: list[bytes]) -> None:
-    their, our = wsaccel.xormask.XorMaskerSimple(key), ours.XorMaskerSimple(key)
-    for again in range(2):
-        for chunk in chunks:
-            masked = our.process(chunk)
-            assert type(masked) is bytes
-            assert masked == their.process(chunk)
-            assert our.pointer() == their.pointer()
-        our.reset()
-        their.reset()
-        assert our.pointer() == 0, again
+    check_maskers(ours.XorMaskerSimple(key), wsaccel.xormask.XorMaskerSimple(key), chunks)
 
 
 def test_null_masker() -> None:

@@ -1,4 +1,4 @@
-"""wsproto with fastws: the same frames, errors and bytes as without, however the stream is cut."""
+"""wsproto with fastws: the same frames, errors and bytes as without, however data is split."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_installs_and_uninstalls() -> None:
     assert connection.FrameProtocol is Theirs
     assert host.XorMaskerSimple.process is process
     assert type(connection.Connection(connection.SERVER)._proto) is Theirs
-    # What is open goes on.
+    # Open connections go on.
     ours.receive_data(b"\x89\x80" + KEY)
     assert list(ours.events()) == [events.Ping(payload=b"")]
 
@@ -63,7 +63,7 @@ def test_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Recorder(Extension):
-    """An extension that has a bit, changes what passes, and notes how it is called."""
+    """An extension that uses a bit, changes the data, and records how it is called."""
 
     name = "x-recorder"
 
@@ -118,7 +118,7 @@ EXTENSIONS = {
 
 
 def outcomes(protocol: Any, chunks: list[bytes], takes: list[int | None]) -> list[Any]:
-    """Return what a protocol makes of chunks, some frames being taken after each."""
+    """Return the results of feeding chunks to a protocol, taking some frames after each."""
     found: list[Any] = []
     for index, chunk in enumerate(chunks):
         protocol.receive_bytes(chunk)
@@ -181,7 +181,7 @@ CLOSES = st.one_of(
 
 @st.composite
 def frame(draw: st.DrawFn, mask: int) -> bytes:
-    """A frame, mostly a right one."""
+    """A frame, usually valid."""
     odd = draw(st.integers(0, 30))
     opcode = draw(st.sampled_from([0, 0, 1, 1, 1, 2, 2, 8, 9, 10] if odd else [3, 7, 11, 15]))
     payload = draw(CLOSES if opcode == 8 else PAYLOADS)

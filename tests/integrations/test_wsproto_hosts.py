@@ -1,4 +1,4 @@
-"""The servers and clients that stand on wsproto, as processes: with fastws they say the same."""
+"""Servers and clients based on wsproto, as processes: with fastws they send the same."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SERVERS = {
     "trio-websocket": [APPS, "serve_trio_websocket", "{port}"],
     "simple-websocket": [APPS, "serve_simple_websocket", "{port}"],
 }
-# It has no echo: it talks to a page of its own.
+# It has no echo: it serves a page of its own.
 NICEGUI = {"nicegui": [APPS, "serve_nicegui", "{port}"]}
 CLIENTS = ["talk_httpx_ws", "talk_simple_websocket", "talk_trio_websocket"]
 KEY = b"\x8fK\x00\xd5"
@@ -75,7 +75,7 @@ class Server:
         else:
             argv[0] = str(Path(sys.executable).with_name(argv[0]))
         environ = os.environ | {"PYTHONPATH": str(HERE)}
-        environ.pop("PYTEST_CURRENT_TEST", None)  # NiceGUI starts otherwise if there is one
+        environ.pop("PYTEST_CURRENT_TEST", None)  # NiceGUI starts differently if it is set
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 argv, env=environ, stdout=log, stderr=log, start_new_session=True
@@ -103,7 +103,7 @@ _reserved: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Find a port that only a server may have, until all tests are done."""
+    """Reserve a port for a server until all tests are done."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind(("127.0.0.1", 0))
@@ -113,7 +113,7 @@ def free_port() -> int:
 
 
 class Servers(dict[str, tuple[int, int]]):
-    """The ports of each server without fastws and with it; they are started when first wanted."""
+    """The ports of each server without fastws and with it; a server starts when first needed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -148,7 +148,7 @@ def test_echoes(servers: Servers, name: str, compression: Any) -> None:
     with connect(url, compression=compression, proxy=None, max_size=None) as ws:
         for message in "text €", b"bytes", "", b"", "x" * 126, "€" * 20_000, bytes(65_536):
             if message == b"" and name == "quart":
-                continue  # which takes it for no message, without fastws too
+                continue  # which does not treat it as a message, even without fastws
             ws.send(message)
             assert ws.recv(TIMEOUT) == message
         ws.send(["in ", "", "parts €"])
@@ -173,7 +173,7 @@ def test_nicegui(servers: Servers, compression: Any) -> None:
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_clients(servers: Servers, client: str) -> None:
-    # In front of fastws there is one that stands on it, too, and one that does not.
+    # The client, which has fastws, talks to a server with fastws and to one without.
     for port in servers["hypercorn"]:
         argv = [sys.executable, "-m", "fastws", "run", "--with", "wsproto", APPS, client]
         argv.append(f"ws://127.0.0.1:{port}/")
@@ -185,7 +185,7 @@ def test_clients(servers: Servers, client: str) -> None:
 
 
 def frame(opcode: int, payload: bytes = b"", fin: bool = True, rsv: int = 0) -> bytes:
-    """A frame of a client."""
+    """A client's frame."""
     header = answer(opcode, payload)
     key = KEY * (len(payload) // 4 + 1)
     masked = bytes(a ^ b for a, b in zip(payload, key, strict=False))
@@ -195,7 +195,7 @@ def frame(opcode: int, payload: bytes = b"", fin: bool = True, rsv: int = 0) -> 
 
 
 def answer(opcode: int, payload: bytes = b"") -> bytes:
-    """A frame of a server."""
+    """A server's frame."""
     length = len(payload)
     if length < 126:
         return bytes([0x80 | opcode, length]) + payload
@@ -205,7 +205,7 @@ def answer(opcode: int, payload: bytes = b"") -> bytes:
 
 
 class Peer:
-    """A client that says anything."""
+    """A client that can send anything."""
 
     def __init__(self, port: int) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), TIMEOUT)
@@ -262,7 +262,7 @@ RIGHT = {
 @pytest.mark.parametrize("name", SERVERS)
 def test_answers(servers: Servers, name: str, case: str, step: int) -> None:
     data, answers = RIGHT[case]
-    # Threads of simple-websocket's may answer a message before a ping that was in it.
+    # A thread of simple-websocket may answer a message before a ping inside it.
     possible = [b"".join(answers), b"".join(answers[::-1])]
     with Peer(servers[name][1]) as peer:
         peer.send(data, step)
@@ -271,7 +271,7 @@ def test_answers(servers: Servers, name: str, case: str, step: int) -> None:
         assert peer.rest() == answer(8, b"\x03\xe8bye")
 
 
-# What ends a connection: to each the answer that the host gives without fastws.
+# What ends a connection, and the answer that the host gives without fastws.
 LAST = {
     "close without a code": frame(8),
     "close with a reason": frame(8, b"\x0f\xa0" + TEXT),

@@ -1,20 +1,20 @@
-"""Run the hosts' own WebSocket tests, as they are and with fastws in place.
+"""Run the hosts' own WebSocket tests, without fastws and with it.
 
     python tests/integrations/upstream.py [--impl c|py] [--versions oldest|newest|all] [host ...]
 
-What passes as it is has to pass with fastws, but for what upstream.toml lists with a reason;
-anything else is printed, and the exit status is 1. So it is if a difference that is listed is none.
+A test that passes without fastws must pass with it, unless upstream.toml lists it with a reason.
+Anything else is printed, and the exit status is 1; so is a listed difference that does not exist.
 
 The tests are those in the hosts' sdists on PyPI. They are fetched when this runs, and kept under
-.cache/ together with a virtual environment for each version of a host. fastws is that of this
-checkout. A test that fails only with fastws is run again both ways; it is unsteady, which is
-printed but not counted, if it then fails without fastws too or fails no more.
+.cache/ together with a virtual environment for each version of a host. fastws is taken from this
+checkout. A test that fails only with fastws is run again both ways. If it then fails without
+fastws too, or no longer fails, it is flaky, which is printed but not counted.
 
-A table in upstream.toml is a host, and has
+Each table in upstream.toml is a host, with these keys:
 
     versions       the oldest and the newest that the integration supports
     integrations   which modules of fastws.integrations to install
-    tests          files or directories in the sdist; those that are there are run
+    tests          files or directories in the sdist; those that exist are run
     requires       what the tests need besides the host
     arguments      more arguments for pytest
     distribution   the host's name on PyPI, if it is not the name of the table
@@ -22,9 +22,9 @@ A table in upstream.toml is a host, and has
     plugins        modules in plugins/ to import with fastws: for hosts that are not patched
     environment    variables for the run with fastws
     differences    tests that pass only without fastws, and the reason
-    own            files in this directory with tests of ours, which have to pass with each version
+    own            files in this directory with our own tests, which must pass with each version
 
-and may have a table named like one of the versions, with what is different for it.
+A table inside it, named after a version, has the keys that differ for that version.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PLUGINS = HERE / "plugins"
 CACHE = ROOT / ".cache" / "upstream"
 
 TIMEOUT = 1200  # seconds, for one run of the tests of one host
-AGAIN = 3  # how often a test is run again that fails only with fastws
+AGAIN = 3  # how often to rerun a test that fails only with fastws
 
 
 class Host(NamedTuple):
@@ -63,7 +63,7 @@ class Host(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What came of one run, by the ids of the tests."""
+    """The outcomes of one run, by test id."""
 
     outcomes: dict[str, str]
     problems: dict[str, str]
@@ -81,7 +81,7 @@ class Unusable(Exception):
 
 
 def prepare(name: str, version: str, table: dict[str, Any]) -> Host:
-    """Fetch the tests, and make the environment, unless that was done before."""
+    """Fetch the tests and create the environment, unless that was done before."""
     table = table | table.get(version, {})
     distribution = table.get("distribution", name)
     python = environment(
@@ -92,7 +92,7 @@ def prepare(name: str, version: str, table: dict[str, Any]) -> Host:
 
 
 def environment(name: str, requires: list[str]) -> Path:
-    """Return the interpreter of a virtual environment that has these, and fastws."""
+    """Return the interpreter of a virtual environment that has these packages, and fastws."""
     venv = CACHE / "venvs" / name
     python = venv / "bin" / "python"
     stamp = venv / "requires.json"
@@ -103,7 +103,7 @@ def environment(name: str, requires: list[str]) -> Path:
     shutil.rmtree(venv, ignore_errors=True)
     call([sys.executable, "-m", "venv", str(venv)])
     call([*pip(python), "install", *project["dependencies"], *requires])
-    # The interpreter is that which runs this, so what is compiled in place fits.
+    # It is based on the interpreter that runs this, so extensions compiled in place fit.
     where = subprocess.check_output(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
     )
@@ -113,7 +113,7 @@ def environment(name: str, requires: list[str]) -> Path:
 
 
 def fetch(requirement: str, python: Path) -> Path:
-    """Return the directory with what is in an sdist."""
+    """Return the directory with the contents of an sdist."""
     directory = CACHE / "sdists" / requirement
     if not directory.exists():
         unpacked = directory.with_name(f"{requirement}.part")
@@ -158,7 +158,7 @@ def run(host: Host, impl: str | None, only: list[str] | None = None) -> Run:
         tests = [path for path in wanted if (host.source / path.partition("::")[0]).exists()]
         if wanted and not tests:
             raise Unusable(f"none of {', '.join(wanted)} is in {host.source}")
-    # For sdists without settings for pytest: else those of this project are found.
+    # For sdists without settings for pytest, which would find those of this project.
     (CACHE / "pytest.ini").touch()
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "out.json"
@@ -213,7 +213,7 @@ def run_own(host: Host, impl: str) -> bool:
 
 
 def fails_again(host: Host, impl: str | None, tests: list[str]) -> set[str]:
-    """Return which of these tests fail if they are run again some times."""
+    """Return which of these tests fail if they are rerun a few times."""
     failing = set()
     for _ in range(AGAIN):
         outcomes = run(host, impl, tests).outcomes
@@ -225,10 +225,10 @@ def fails_again(host: Host, impl: str | None, tests: list[str]) -> set[str]:
 
 
 def compare(host: Host, impl: str) -> tuple[int, set[str]]:
-    """Run the tests both ways, and print what is different.
+    """Run the tests both ways, and print the differences.
 
     Returns:
-        how many fail that should not, and those listed differences that there are.
+        how many tests fail that should not, and the listed differences that exist.
     """
     listed = host.table.get("differences", {})
     started = time.monotonic()

@@ -1,9 +1,9 @@
-"""Programs that stand on wsproto: echo servers, and clients that talk to one.
+"""Programs based on wsproto: echo servers, and clients that talk to one.
 
     python wsproto_apps.py SERVER PORT
     python wsproto_apps.py CLIENT URL
 
-Those in ASGI are run by hypercorn and uvicorn. None knows anything of fastws.
+Hypercorn and uvicorn run the ASGI applications. None of the programs knows about fastws.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 MAX_SIZE = 100_000
-# What a client says, and wants to hear again. The host's own name for ping is its business.
+# What a client sends, and expects to come back. How to send a ping is up to the host.
 SAID = ["text €", b"bytes", "", b"", "x" * 126, bytes(66_000)]
 
 

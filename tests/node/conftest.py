@@ -1,4 +1,4 @@
-"""Node, with its `ws` package in node_modules here."""
+"""Node, with the `ws` package in node_modules here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Node's `ws` against our servers, and our clients against a server made of it."""
+"""Node's `ws` against our servers, and our clients against a `ws` server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def certificate(ca, tmp_path) -> tuple[str, str]:
 
 
 def hold(node: str, name: str, url: str, **env: str) -> str:
-    """Let Node hold one of its conversations; return what it printed."""
+    """Have Node run one of its conversations; return its output."""
     result = run(node, SCRIPT, "client", name, url, env=os.environ | env)
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -82,7 +82,7 @@ def test_refused_connection(node):
 
 def test_refused_handshake(node):
     async def never(ws):
-        """Nobody gets here."""
+        """Never called."""
 
     def refuse(request):
         return fastws.Response.text("not today\n", 403)
@@ -101,7 +101,7 @@ def test_subprotocol(node):
 
 
 def test_hello_server(node):
-    """The server that many Node tutorials begin with, in Python."""
+    """The server that many Node tutorials start with, in Python."""
     happened: queue.SimpleQueue[object] = queue.SimpleQueue()
 
     class Hello(fastws.WebSocketProtocol):
@@ -182,7 +182,7 @@ def test_shutdown_of_the_server(node):
 def test_compression(node, options, bits, peer_bits):
     async def converse(url: str):
         async with fastws.connect(f"{url}/echo", deflate=True) as ws:
-            # What lies farther back than any window, and what lies within.
+            # Repeats farther back than any window, and within the window.
             block = os.urandom(5000)
             for message in (block, block, block * 10, block[::-1] + block, "zażółć " * 1000):
                 await ws.send(message)

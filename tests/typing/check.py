@@ -1,16 +1,16 @@
-"""Hold the types against what runs, by mypy: `make lint` does it.
+"""Compare the types to the code with mypy, as part of `make lint`.
 
     python tests/typing/check.py
 
-Three things are checked, in the Python that runs this, with fastws and its extension installed:
+It checks three things, in the Python that runs this, with fastws and its extension installed:
 
-    the whole package     by stubtest: what is declared is there, as it is declared
-    the compiled modules  by stubtest: the reference is taken for their stubs. Their own stubs only
+    the whole package     with stubtest: everything exists as it is declared
+    the compiled modules  with stubtest, using the reference as their stubs. Their own stubs only
                           say that they are like it, so that users have one type and not two
-    a user's program      consumer.py by `mypy --strict`, in a virtual environment of its own with
-                          the wheel, so that py.typed and what is packed count as well
+    a user's program      consumer.py with `mypy --strict`, in its own virtual environment with
+                          the wheel, so that py.typed and the wheel's contents count as well
 
-allowlist.txt names what stubtest may find, and why.
+allowlist.txt lists what stubtest may find, and why.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ALLOWLIST = HERE / "allowlist.txt"
 COMPILED = ("masking", "utf8", "frames", "messages", "connection", "hot")
 PACKED = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 
-# What cdef classes are by nature, and what Cython does to the parameters of special methods.
+# The nature of cdef classes, and what Cython does to the parameters of special methods.
 BY_NATURE = ("--ignore-disjoint-bases", "--ignore-positional-only")
 
 
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def run(*command: str | Path, **env: str) -> bool:
-    # In a folder without packages: a checkout or a Python path would get in the way.
+    # In a directory without packages: a checkout or a Python path would interfere.
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | env
     return subprocess.run(command, cwd=HERE, env=env, check=False).returncode == 0
 
@@ -67,7 +67,7 @@ def run(*command: str | Path, **env: str) -> bool:
 def stubtest(*arguments: str, path: Path | None) -> bool:
     env = {} if path is None else {"MYPYPATH": str(path)}
     command = (sys.executable, "-P", "-m", "mypy.stubtest", "--concise", *arguments)
-    # Each run is to find only part of what the list has.
+    # Each run finds only part of the list.
     return run(*command, "--allowlist", ALLOWLIST, "--ignore-unused-allowlist", **env)
 
 
@@ -75,7 +75,7 @@ def stubtest(*arguments: str, path: Path | None) -> bool:
 
 
 def stubs(folder: Path) -> Path:
-    """Make a copy of the package with such stubs; return where it is."""
+    """Copy the package with such stubs; return the path of the copy."""
     package = folder / "fastws"
     shutil.copytree(
         ROOT / "src" / "fastws", package, ignore=shutil.ignore_patterns("*.so", "*.pyd")
@@ -93,7 +93,7 @@ def stubs(folder: Path) -> Path:
 
 
 def declarations(body: list[ast.stmt], wanted: Callable[[str], bool]) -> list[ast.stmt]:
-    """Reduce code to what a stub has: no bodies, no private names."""
+    """Reduce code to a stub: no bodies, no private names."""
     found = []
     for node in body:
         match node:

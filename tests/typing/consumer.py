@@ -1,6 +1,6 @@
-"""A user's program, for the type checker: public names have the types they are documented with.
+"""A user's program, for the type checker: public names have their documented types.
 
-Each `type: ignore` is a mistake that has to be found: one that is not needed is an error.
+Each `type: ignore` is a mistake that mypy must find: an unneeded one is an error.
 """
 
 import asyncio

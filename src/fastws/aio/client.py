@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic
 
 from fastws.exceptions import ResponseError
-from fastws.handshake import ClientHandshake, parse_uri
+from fastws.handshake import ClientHandshake
 from fastws.http import Headers
 from fastws.spec import (
     DEFAULT_CLOSE_TIMEOUT,
@@ -29,6 +29,7 @@ from fastws.spec import (
     DEFAULT_WRITE_LIMIT,
     CloseCode,
 )
+from fastws.uri import parse_uri
 
 from .opening import ClientOpening
 from .protocol import Endpoint, Settings, configured, deflate_extensions, logger

@@ -21,14 +21,15 @@ from fastws.codec import MessageDecoder, encode_frame
 from fastws.deflate import PerMessageDeflate
 from fastws.events import Close, Pong
 from fastws.exceptions import HandshakeError, MessageTooBigError
-from fastws.handshake import ClientHandshake, parse_uri
+from fastws.handshake import ClientHandshake
 from fastws.rules import close_payload
 from fastws.spec import FIN, LENGTH_16, LENGTH_64, MASK, RSV1, RSV2, RSV3, Opcode
+from fastws.uri import parse_uri
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from fastws.handshake import URI
+    from fastws.uri import URI
 
 __all__ = ["CHECKS", "MANNERS", "MAX_RECEIVED", "OUT_OF_TIME", "Check", "Result", "probe"]
 

@@ -1,6 +1,6 @@
-"""The pytest plugin of `upstream.py`: installs fastws, and notes what comes of each test.
+"""The pytest plugin of `upstream.py`: installs fastws, and records the outcome of each test.
 
-It gets all it has to know from the environment, for the hosts' own arguments stay as they are.
+It is configured by the environment, so that the hosts' own arguments stay unchanged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# From the best to the worst: the worst phase of a test counts.
+# From best to worst: the worst phase of a test counts.
 OUTCOMES = ["passed", "skipped", "failed"]
 
 outcomes: dict[str, str] = {}
@@ -45,7 +45,7 @@ def note(report: Any) -> None:
     outcome = "skipped" if hasattr(report, "wasxfail") else report.outcome
     if report.failed:
         problems[report.nodeid] = str(report.longrepr)
-    # What is set up has not passed, but a test that is called has nothing worse to come.
+    # A passed setup does not mean that the test passed, but a passed call does.
     if report.when in ("call", "collect", None) or outcome != "passed":
         before = outcomes.get(report.nodeid, "passed")
         outcomes[report.nodeid] = max(before, outcome, key=OUTCOMES.index)

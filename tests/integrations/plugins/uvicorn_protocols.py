@@ -1,6 +1,6 @@
-"""uvicorn's tests name its classes: let those that stand on websockets be fastws'.
+"""uvicorn's tests name its classes: replace those based on websockets by the class of fastws.
 
-They look at some of their attributes, too; what those say is here said of fastws' timer.
+The tests read some attributes, too; these are mapped to the timer of fastws.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Protocol(WebSocketProtocol):
 
 
 with warnings.catch_warnings():
-    # Newer versions of uvicorn have the first only to say that it is old.
+    # Newer versions of uvicorn keep the first one only to deprecate it.
     warnings.simplefilter("ignore")
     for module, name in (
         ("websockets_impl", "WebSocketProtocol"),

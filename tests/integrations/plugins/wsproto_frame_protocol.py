@@ -1,4 +1,4 @@
-"""wsproto's tests take the class from where it is defined: let that be ours."""
+"""wsproto's tests import the class from where it is defined: put ours there."""
 
 from wsproto import frame_protocol
 

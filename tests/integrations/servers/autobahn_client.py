@@ -19,7 +19,7 @@ class Client(WebSocketClientProtocol):
         self.received: list[bytes] = []
         for number, message in enumerate(MESSAGES):
             self.sendMessage(message, isBinary=number >= 4)
-        # The same in frames of its own, as a stream.
+        # The same frame by frame, as a stream.
         self.beginMessage(isBinary=True)
         for _ in range(3):
             self.beginMessageFrame(10)

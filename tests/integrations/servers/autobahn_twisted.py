@@ -17,7 +17,7 @@ class Echo(WebSocketServerProtocol):
 
 factory = WebSocketServerFactory()
 factory.protocol = Echo
-# A peer that breaks the protocol is told so by a close frame.
+# A peer that violates the protocol gets a close frame.
 factory.setProtocolOptions(maxMessagePayloadSize=1 << 20, failByDrop=False)
 reactor.listenTCP(int(sys.argv[1]), factory, interface="127.0.0.1")
 reactor.run()

@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-# Not this file, but the host.
+# The host, not this file.
 sys.path = [path for path in sys.path if path != str(Path(__file__).parent)]
 for name in sys.argv[2:]:
     import_module(f"fastws.integrations.{name}").install()

@@ -1,0 +1,161 @@
+"""Addresses: ws and wss URIs (RFC 6455 §3), and origins (RFC 6454).
+
+This module knows how an address is written, and what its parts are. It does not know
+HTTP, DNS or sockets: it looks up no name and opens no connection.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final, cast
+from urllib.parse import quote, unquote
+
+from .exceptions import InvalidURIError
+
+__all__ = ["URI", "parse_uri"]
+
+# By whether the scheme is secure.
+_DEFAULT_PORTS: Final = {False: 80, True: 443}
+
+
+# URIs ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class URI:
+    """The address of a WebSocket server, and what to ask it for (RFC 6455 §3).
+
+    Attributes:
+        secure: whether the scheme is wss.
+        host: a host name in its ASCII form, or an IP address, without brackets if it is IPv6.
+        port: the TCP port.
+        target: the path and the query, as they appear in the request line (§3 calls them
+            resource name).
+        username: the decoded user name; None if there is none.
+        password: the decoded password; None if there is none.
+    """
+
+    secure: bool
+    host: str
+    port: int
+    target: str = "/"
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def host_header(self) -> str:
+        """The value of the Host header field, without a default port (RFC 6455 §4.1)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.secure] else f"{host}:{self.port}"
+
+
+# The grammar has no backslash. The user information excludes it explicitly, because browsers
+# treat it as a slash and would see another host.
+_URI = re.compile(
+    r"""
+    [Ww] [Ss] (?P<secure>[Ss]?) ://
+    (?: (?P<userinfo> [^/?@\\]* ) @ )?
+    (?: \[ (?P<ipv6> [0-9A-Fa-f:.]+ ) \] | (?P<name> [^/?@:\[\]\\]+ ) )
+    (?: : (?P<port> [0-9]{0,5} ) )?
+    (?P<path> / [^?]* )?
+    (?: \? (?P<query> .* ) )?
+    """,
+    re.VERBOSE,
+)
+_NAME = re.compile(r"[a-z0-9._-]+")
+_BLANK_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Characters that RFC 3986 §3.3 and §3.4 allow in a path or query, and the % of those that are
+# already encoded.
+_SAFE = "%/?:@!$&'()*+,;="
+
+
+def parse_uri(text: str) -> URI:
+    """Parse a ws:// or wss:// URI (RFC 6455 §3), or an IRI, encoding non-ASCII characters.
+
+    Args:
+        text: the URI. It may contain a percent-encoded user name and password.
+
+    Raises:
+        InvalidURIError: if this is not such a URI. The message never quotes the URI, which
+            may contain a password.
+    """
+    if _BLANK_OR_CONTROL.search(text):
+        raise InvalidURIError("white space or a control character in a URI")
+    if "#" in text:
+        # §3: "Fragment identifiers are meaningless [...] and MUST NOT be used".
+        raise InvalidURIError("fragment in a WebSocket URI; a # of another meaning is %23")
+    match = _URI.fullmatch(text)
+    if match is None:
+        raise InvalidURIError("not of the form ws[s]://host[:port][/path][?query]")
+    secure = bool(match["secure"])
+    try:
+        host = _parse_host(match["name"], match["ipv6"])
+        port = int(match["port"] or _DEFAULT_PORTS[secure])
+        if not 1 <= port <= 65535:
+            raise ValueError("port out of range")
+        target = quote(match["path"] or "/", _SAFE)
+        if match["query"]:
+            target += "?" + quote(match["query"], _SAFE)
+        return URI(secure, host, port, target, *_parse_userinfo(match["userinfo"]))
+    except ValueError as error:
+        raise InvalidURIError(str(error)) from None
+
+
+def _parse_host(name: str | None, ipv6: str | None) -> str:
+    if ipv6 is not None:
+        IPv6Address(ipv6)
+        return ipv6.lower()
+    ascii_name = cast("str", name).encode("idna").decode("ascii").lower()
+    # Check this last: normalisation turns some characters into a slash or a question mark.
+    if not _NAME.fullmatch(ascii_name):
+        raise ValueError("not a host name")
+    return ascii_name
+
+
+def _parse_userinfo(userinfo: str | None) -> tuple[str | None, str | None]:
+    if not userinfo:
+        return None, None
+    user, colon, secret = userinfo.partition(":")
+    username, password = unquote(user, errors="strict"), unquote(secret, errors="strict")
+    # RFC 7617 §2: a colon separates the two, and control characters are forbidden.
+    if ":" in username or _CONTROL.search(username + password):
+        raise ValueError("colon or control character in a user name or password")
+    return username, password if colon else None
+
+
+# Origins ------------------------------------------------------------------------------------
+
+# RFC 6454 §6.2, in the form that browsers write, in lower case. Browser extensions and apps have
+# their own schemes; what follows the scheme is up to them.
+_ORIGIN = re.compile(
+    r"""
+    null
+    | (?P<scheme> https?|wss? ) ://
+      (?: (?P<name> [a-z0-9._-]+ ) | \[ (?P<ipv6> [0-9a-f:]+ ) \] )
+      (?: : (?P<port> [1-9][0-9]{0,4} ) )?
+    | (?! https?: | wss?: ) [a-z][a-z0-9+.-]* :// [^\s/?\#@*\\\x00-\x20\x7f-\U0010ffff]*
+    """,
+    re.VERBOSE,
+)
+
+
+def is_origin(text: str) -> bool:
+    """Return whether a browser may send this as an origin, ignoring case (RFC 6454 §6.2)."""
+    match = _ORIGIN.fullmatch(text.lower())
+    if match is None:
+        return False
+    scheme, name, ipv6, port = match.group("scheme", "name", "ipv6", "port")
+    if port and (int(port) > 65535 or int(port) == _DEFAULT_PORTS[scheme in ("https", "wss")]):
+        return False
+    try:
+        if ipv6:
+            return IPv6Address(ipv6).compressed == ipv6 or IPv6Address(ipv6).ipv4_mapped is not None
+        # https://url.spec.whatwg.org/#ends-in-a-number-checker: such a name is an IPv4 address.
+        if name and name.removesuffix(".").rpartition(".")[2].isdigit():
+            return str(IPv4Address(name)) == name
+    except ValueError:
+        return False
+    return True
