@@ -20,12 +20,13 @@ from importlib.metadata import entry_points, version
 from importlib.util import find_spec
 from modulefinder import ModuleFinder
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import fastws
-from fastws.integrations._startup import hosts
+from fastws.integrations._hosts import HOSTS
 
 from .tools import FREE_THREADED, Program, free_port, missing, run
 
@@ -162,9 +163,16 @@ def test_pyinstaller_knows_where_the_hooks_are() -> None:
 
 @pytest.mark.usefixtures("pyinstaller")
 def test_each_host_has_a_hook_for_its_metadata() -> None:
+    def datas_of(*modules: str) -> list[tuple[str, str]]:
+        graph = SimpleNamespace(find_node=dict.fromkeys(modules, object()).get)
+        datas: list[tuple[str, str]] = []
+        hook("fastws.integrations")["hook"](SimpleNamespace(graph=graph, add_datas=datas.extend))
+        return datas
+
+    assert datas_of("fastws.integrations") == []
     installed = 0
-    for name, host in hosts(installable=False).items():
-        datas = hook(f"fastws.integrations.{name}")["datas"]
+    for name, host in HOSTS.items():
+        datas = datas_of("fastws.integrations", f"fastws.integrations.{name}")
         try:
             start = f"{host.name.replace('-', '_')}-{version(host.name)}."
         except ModuleNotFoundError:

@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "integrations": SANS_IO | {"aio"},
     "demo": set(),
     "_info": {"codec", "integrations"},
-    "__pyinstaller": set(),
+    "__pyinstaller": {"integrations"},
     "_terminal": set(),
     "cli": ALL | {"_info", "_terminal", "_init_"},
     "__main__": ALL,

@@ -14,7 +14,7 @@ from packaging.version import Version
 
 import fastws
 from fastws import _info
-from fastws.integrations._startup import hosts
+from fastws.integrations._hosts import HOSTS
 
 from . import lowest
 
@@ -218,7 +218,7 @@ def test_constraints_are_the_lower_bounds() -> None:
 
 
 def test_hosts_are_installed_in_versions_that_are_tested() -> None:
-    known = {host.name: host for host in hosts(installable=False).values()}
+    known = {host.name: host for host in HOSTS.values()}
     bounds = {
         requirement.name: lowest.lower_bound(requirement)
         for requirement in lowest.requirements("test", "hosts")

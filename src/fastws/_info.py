@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .codec import implementation, kernel
-from .integrations._startup import hosts
+from .integrations._hosts import HOSTS
 
 __all__ = ["DEPENDENCIES", "DISTRIBUTION", "collect"]
 
@@ -195,7 +195,7 @@ def _constant(module: str, name: str) -> str | None:
 def _integrations() -> dict[str, Any]:
     return {
         name: {"host": host.name, "version": number, "tested": host.covers(number)}
-        for name, host in hosts(installable=False).items()
+        for name, host in HOSTS.items()
         if (number := version_of(host.name)) is not None
     }
 

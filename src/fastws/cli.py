@@ -46,8 +46,9 @@ from .codec import implementation, kernel
 from .exceptions import ConnectionClosed, HandshakeError, InvalidURIError
 from .http import Response
 from .integrations import IntegrationError
+from .integrations._hosts import HOSTS
 from .integrations._servers import find
-from .integrations._startup import environment, hosts, try_out
+from .integrations._startup import environment, try_out
 from .integrations._startup.hook import SEEN, never_imported, warning
 from .spec import DEFAULT_MAX_MESSAGE_SIZE
 
@@ -386,7 +387,7 @@ def _run_run(args: argparse.Namespace) -> int:
         os.execve(sys.executable, command, environ)  # noqa: S606
     status = subprocess.run(command, env=environ, check=False).returncode  # noqa: S603
     if SEEN in environ:
-        packages = [hosts()[name].package for name in names]
+        packages = [HOSTS[name].package for name in names]
         missing = never_imported(packages, environ[SEEN])
         if missing:
             _say(warning(missing, advice or "").removesuffix("\n"))
@@ -402,7 +403,7 @@ def _program(command: list[str]) -> str:
 
 def _integrations(named: list[str], program: str) -> list[str]:
     """Return the names of the integrations, each once, if there are such."""
-    known = hosts()
+    known = [name for name, host in HOSTS.items() if host.installable]
     for name in named:
         if name not in known:
             server = find(name)
