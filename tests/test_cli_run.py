@@ -136,12 +136,18 @@ def test_refuses_other_programs(folder: Path, head: bytes, message: str) -> None
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--with", "nobody", "x"], "fastws run: no integration 'nobody', but "),
-        (["--with", "wsproto", "no-such-program"], "fastws run: no program 'no-such-program'"),
-        (["--with", "wsproto"], "fastws run: what is to be run?"),
-        (["--with", "wsproto", "--"], "fastws run: what is to be run?"),
+        (
+            ["--with", "nobody", "x"],
+            "fastws run: unknown integration 'nobody' (choose from aiohttp, ",
+        ),
+        (
+            ["--with", "wsproto", "no-such-program"],
+            "fastws run: cannot find the program 'no-such-program'",
+        ),
+        (["--with", "wsproto"], "fastws run: no program to run"),
+        (["--with", "wsproto", "--"], "fastws run: no program to run"),
         (["--with", "wsproto", "-m"], "fastws run: -m needs the name of a module"),
-        (["x"], "fastws run: --with is missing; it names one or more of aiohttp, autobahn, "),
+        (["x"], "fastws run: --with is missing (choose from aiohttp, autobahn, "),
         (["hypercorn"], "fastws run: --with is missing; hypercorn: its WebSockets are wsproto's: "),
     ],
     ids=str,

@@ -41,10 +41,8 @@ ALLOWED: dict[str, set[str]] = {
     "aio": SANS_IO,
     "integrations": SANS_IO | {"aio"},
     "demo": set(),
-    "_info": {"codec", "integrations"},
     "__pyinstaller": {"integrations"},
-    "_terminal": set(),
-    "cli": ALL | {"_info", "_terminal", "_init_"},
+    "cli": ALL | {"_init_"},
     "__main__": ALL,
     "__init__": ALL,
 }
@@ -162,7 +160,7 @@ def test_twins_know_no_clock_no_chance_no_log_and_no_io(name: str) -> None:
 def test_twins_are_told_apart_in_one_place() -> None:
     assert fastws_parts(ROOT / "codec.py", typing=False) >= {"_c", "_py"}
     for path in SOURCES:
-        if path.suffix == ".py" and part_of(path) not in ("_c", "_py", "_info", "codec"):
+        if path.suffix == ".py" and part_of(path) not in ("_c", "_py", "codec"):
             parts = fastws_parts(path, typing=False) | fastws_parts(path, typing=True)
             assert not parts & {"_c", "_py"}, path
 

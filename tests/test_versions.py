@@ -13,7 +13,7 @@ import pytest
 from packaging.version import Version
 
 import fastws
-from fastws import _info
+from fastws.cli import info
 from fastws.integrations._hosts import HOSTS
 
 from . import lowest
@@ -71,7 +71,7 @@ def test_what_tells_to_install_another_project_is_found(text: str, wrong: bool) 
 
 
 def test_nothing_tells_to_install_another_project() -> None:
-    assert lowest.read()["project"]["name"] == _info.DISTRIBUTION == "fastws-codec"
+    assert lowest.read()["project"]["name"] == info.DISTRIBUTION == "fastws-codec"
     files = [path for path in ROOT.iterdir() if path.is_file()]
     for folder in ("src", "bench", "fuzz", "wheels", ".ci", ".github"):
         files += (path for path in (ROOT / folder).rglob("*") if path.is_file())
