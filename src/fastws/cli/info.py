@@ -67,6 +67,48 @@ def run(args: Namespace) -> int:
     return 0
 
 
+def collect(fastws: str) -> dict[str, Any]:
+    """Return all information, ready for JSON; README.md documents the keys.
+
+    Args:
+        fastws: the version of fastws.
+    """
+    reason, error = _twin()
+    found: dict[str, Any] = {
+        "fastws": fastws,
+        "installation": _installation(),
+        "warnings": _conflicts(),
+        "twin": implementation,
+        "twin_reason": reason,
+        "extension_error": error,
+        "extension": _extension(),
+        "kernel": kernel,
+        "kernels": _kernels(),
+        "python": _python(),
+        "platform": _platform(),
+        "deflate": {name: _constant(*where) for name, where in _DEFLATE.items()},
+        "openssl": ssl.OPENSSL_VERSION,
+        "dependencies": {name: version_of(name) for name in DEPENDENCIES},
+        "integrations": _integrations(),
+        "environment": {
+            name: value for name, value in sorted(os.environ.items()) if name.startswith("FASTWS_")
+        },
+    }
+    without_home: dict[str, Any] = _without_home(found)
+    return without_home
+
+
+def version_of(distribution: str) -> str | None:
+    """Return the version of a distribution; None if it is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+# As text -------------------------------------------------------------------------------
+
+
 def _readable(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what `collect` returns as lines, each with its label."""
 
@@ -111,45 +153,6 @@ def _readable(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "hosts", ", ".join(found) or "none"
     settings = [f"{name}={value}" for name, value in info["environment"].items()]
     yield "environment", ", ".join(settings) or "nothing set"
-
-
-def collect(fastws: str) -> dict[str, Any]:
-    """Return all information, ready for JSON; README.md documents the keys.
-
-    Args:
-        fastws: the version of fastws.
-    """
-    reason, error = _twin()
-    found: dict[str, Any] = {
-        "fastws": fastws,
-        "installation": _installation(),
-        "warnings": _conflicts(),
-        "twin": implementation,
-        "twin_reason": reason,
-        "extension_error": error,
-        "extension": _extension(),
-        "kernel": kernel,
-        "kernels": _kernels(),
-        "python": _python(),
-        "platform": _platform(),
-        "deflate": {name: _constant(*where) for name, where in _DEFLATE.items()},
-        "openssl": ssl.OPENSSL_VERSION,
-        "dependencies": {name: version_of(name) for name in DEPENDENCIES},
-        "integrations": _integrations(),
-        "environment": {
-            name: value for name, value in sorted(os.environ.items()) if name.startswith("FASTWS_")
-        },
-    }
-    without_home: dict[str, Any] = _without_home(found)
-    return without_home
-
-
-def version_of(distribution: str) -> str | None:
-    """Return the version of a distribution; None if it is not installed."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 # fastws -------------------------------------------------------------------------------
