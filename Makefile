@@ -106,7 +106,7 @@ bounds: $(VENV)/.built-test  ## Measure what one client can take of a server: me
 asan:  ## Run the codec's tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	PYTHON=$(PYTHON) fuzz/asan.sh
 
-# What runs in processes of its own (much of cli.py) is not counted.
+# What runs in processes of its own (much of cli/) is not counted.
 coverage: $(VENV)/.built-test  ## Measure what the suite covers, and demand all of the codec
 	FASTWS_IMPL=py $(BIN)/python -m pytest $(PYTEST_ARGS) --ignore=tests/test_packaging.py \
 		--cov=fastws --cov-branch --cov-report=term-missing:skip-covered

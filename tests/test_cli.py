@@ -28,8 +28,7 @@ import websockets
 from websockets.sync.client import connect as websockets_connect
 
 import fastws
-from fastws import cli
-from fastws.cli import main
+from fastws.cli import _workers, main
 
 from .tools import (
     FASTWS,
@@ -151,6 +150,20 @@ def test_usage_errors(args, capsys):
         main(args)
     assert exit_info.value.code == 2
     assert "usage: fastws" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "args", [["--help"], ["--version"], ["info"], ["run", "--help"]], ids=" ".join
+)
+def test_asyncio_is_imported_only_by_commands_that_need_it(args):
+    code = (
+        "import sys; from fastws.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print({'asyncio', 'multiprocessing', 'fastws.aio'} & {*sys.modules}, file=sys.stderr)"
+    )
+    result = run(sys.executable, "-c", code, *args)
+    assert (result.returncode, result.stderr) == (0, "set()\n")
 
 
 @posix
@@ -361,7 +374,7 @@ def test_port_in_use(server):
     result = run_fastws("echo", "--port", str(server.port))
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        f"fastws echo: cannot listen on 127.0.0.1 port {server.port}: another program does\n"
+        f"fastws echo: cannot listen on 127.0.0.1 port {server.port}: the port is in use\n"
     )
 
 
@@ -409,7 +422,7 @@ def test_bad_certificate_files(capsys, tmp_path, certificate):
 def test_key_without_certificate(capsys, certificate):
     assert failure(capsys, "echo", "--tls-key", certificate[1]) == (
         2,
-        "fastws echo: --tls-key goes with --tls-cert\n",
+        "fastws echo: --tls-key needs --tls-cert\n",
     )
 
 
@@ -417,7 +430,7 @@ def test_no_uvloop(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvloop", None)
     assert failure(capsys, "echo", "--uvloop") == (
         1,
-        "fastws echo: uvloop is not installed; pip install fastws-codec[uvloop] does it\n",
+        "fastws echo: uvloop is not installed; pip install fastws-codec[uvloop] installs it\n",
     )
 
 
@@ -539,14 +552,14 @@ def test_a_signal_while_a_worker_is_to_be_replaced(number, port):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no --workers")
 def test_the_time_before_a_worker_is_replaced(monkeypatch):
-    monkeypatch.setattr(cli._Worker, "start", lambda self: None)
+    monkeypatch.setattr(_workers._Worker, "start", lambda self: None)
     now = 100.0
-    monkeypatch.setattr(cli, "time", SimpleNamespace(monotonic=lambda: now))
-    worker = cli._Worker(None)
+    monkeypatch.setattr(_workers, "time", SimpleNamespace(monotonic=lambda: now))
+    worker = _workers._Worker(None)
     worker._started = now
     assert [worker.died() for _ in range(8)] == [0, 1, 2, 4, 8, 16, 30, 30]
     assert worker.due == now + 30
-    now += cli._STEADY
+    now += _workers._STEADY
     assert worker.died() == 0
 
 
@@ -564,7 +577,7 @@ def test_workers_do_not_outlive_their_parent(port):
 
 @posix
 def test_workers_do_not_share_the_port_with_others(port):
-    expected = f"fastws echo: cannot listen on 127.0.0.1 port {port}: another program does\n"
+    expected = f"fastws echo: cannot listen on 127.0.0.1 port {port}: the port is in use\n"
     with Echo("--workers", "2", port=port):
         for options in ([], ["--workers", "2"]):
             result = run_fastws("echo", "--port", str(port), *options)
@@ -610,8 +623,8 @@ def test_slash_lines(server):
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("/pong", "no such command: /pong; // sends a line that begins with a slash"),
-        ("/ping x", "no such command: /ping x; // sends a line that begins with a slash"),
+        ("/pong", "unknown command: /pong; to send a line with a slash, begin with //"),
+        ("/ping x", "unknown command: /ping x; to send a line with a slash, begin with //"),
         ("/close now", "not a close code: now"),
         ("/close 1005", "close code 1005 may not be used in a close frame"),
         (f"/close 1000 {'x' * 124}", "close reason over 123 bytes"),
@@ -883,7 +896,7 @@ def test_terminal(terminal, server, ending):
     client.type("hello\n")
     client.expect("< hello")
     client.type("/nonsense\n")
-    client.expect("no such command")
+    client.expect("unknown command")
     client.type(ending)
     client.expect("closed: 1000 normal_closure")
     # Users mistype.

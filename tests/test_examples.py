@@ -19,7 +19,7 @@ import trio
 import trio.testing
 
 from fastws import Close, Connection, ConnectionClosed, Ping, Role, encode_frame
-from fastws.aio.probe import CHECKS, MANNERS
+from fastws.cli._probing import CHECKS, MANNERS
 from fastws.handshake import ClientHandshake, parse_uri
 
 from .tools import TIMEOUT, Program, run_fastws

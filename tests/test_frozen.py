@@ -20,12 +20,13 @@ from importlib.metadata import entry_points, version
 from importlib.util import find_spec
 from modulefinder import ModuleFinder
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import fastws
-from fastws.integrations._startup import hosts
+from fastws.integrations._hosts import HOSTS
 
 from .tools import FREE_THREADED, Program, free_port, missing, run
 
@@ -129,7 +130,7 @@ def test_what_is_imported_by_name_is_seen_too(seen: set[str]) -> None:
     assert {name for name in names if COMPILED or not name.startswith("fastws._c.")} <= seen
     # Imported by computed names: what `fastws run` installs; libraries for DEFLATE.
     others = {path.name for path, call in found if not isinstance(call.args[0], ast.Constant)}
-    assert others <= {"__init__.py", "_info.py", "aiohttp.py"}
+    assert others <= {"__init__.py", "info.py", "aiohttp.py"}
     assert not list(calls("__import__"))
 
 
@@ -162,9 +163,16 @@ def test_pyinstaller_knows_where_the_hooks_are() -> None:
 
 @pytest.mark.usefixtures("pyinstaller")
 def test_each_host_has_a_hook_for_its_metadata() -> None:
+    def datas_of(*modules: str) -> list[tuple[str, str]]:
+        graph = SimpleNamespace(find_node=dict.fromkeys(modules, object()).get)
+        datas: list[tuple[str, str]] = []
+        hook("fastws.integrations")["hook"](SimpleNamespace(graph=graph, add_datas=datas.extend))
+        return datas
+
+    assert datas_of("fastws.integrations") == []
     installed = 0
-    for name, host in hosts(installable=False).items():
-        datas = hook(f"fastws.integrations.{name}")["datas"]
+    for name, host in HOSTS.items():
+        datas = datas_of("fastws.integrations", f"fastws.integrations.{name}")
         try:
             start = f"{host.name.replace('-', '_')}-{version(host.name)}."
         except ModuleNotFoundError:
@@ -308,4 +316,4 @@ def test_a_frozen_program_tells_what_is_in_it(frozen: Path) -> None:
 def test_a_frozen_program_runs_no_other(frozen: Path) -> None:
     result = run_frozen(frozen, "run", "--with", "websocket_client", "other.py")
     assert result.returncode == 2
-    assert result.stderr == "fastws run: this is a frozen program, which cannot run others\n"
+    assert result.stderr == "fastws run: a frozen program cannot run other programs\n"

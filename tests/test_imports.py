@@ -54,10 +54,8 @@ ALLOWED: dict[str, set[str]] = {
     "aio": SANS_IO,
     "integrations": SANS_IO | {"aio"},
     "demo": set(),
-    "_info": {"codec", "deflate", "integrations"},
-    "__pyinstaller": set(),
-    "_terminal": set(),
-    "cli": ALL | {"_info", "_terminal", "_init_"},
+    "__pyinstaller": {"integrations"},
+    "cli": ALL | {"_init_"},
     "__main__": ALL,
     "__init__": ALL,
 }
@@ -181,13 +179,13 @@ def test_twins_know_no_clock_no_chance_no_log_and_no_io(name: str) -> None:
 
 def test_twins_are_told_apart_in_one_place() -> None:
     assert fastws_parts(ROOT / "codec.py", typing=False) >= {"_c", "_py"}
-    # What is chosen there is taken from there, but for a connection, which is no codec.
-    taking = ("_info", "codec", "connection")
+    # What is chosen there is taken from there, except for a connection, which is no codec.
+    taking = ("_c", "_py", "codec", "connection")
     for path in SOURCES:
         if (
             path.suffix == ".py"
             and path.parent.name not in ("_c", "_py")
-            and (part_of(path) not in taking)
+            and part_of(path) not in taking
         ):
             parts = fastws_parts(path, typing=False) | fastws_parts(path, typing=True)
             assert not parts & {"_c", "_py"}, path

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import fastws
-from fastws import _info
+from fastws.cli import info as command
 from fastws.cli import main
 
 from .tools import run
@@ -111,7 +111,7 @@ def test_what_is_not_installed() -> None:
         "m.Distribution.from_name = lambda name: (_ for _ in ()).throw(m.PackageNotFoundError)"
     )
     assert found["deflate"] == {"zlib": zlib.ZLIB_RUNTIME_VERSION, "zlib-ng": None, "isal": None}
-    assert found["dependencies"] == dict.fromkeys(_info.DEPENDENCIES)
+    assert found["dependencies"] == dict.fromkeys(command.DEPENDENCIES)
     assert found["integrations"] == {}
     assert found["installation"]["version"] is None
 
@@ -122,7 +122,7 @@ def test_the_dependencies_are_those_of_pyproject() -> None:
     # An extra with the name of what it installs is for users, the others are for us.
     optional = [name for name, wanted in extras.items() if wanted[0].startswith(f"{name}>=")]
     required = [re.split(r"[>=]", text)[0] for text in project["dependencies"]]
-    assert list(_info.DEPENDENCIES) == [*required, *optional]
+    assert list(command.DEPENDENCIES) == [*required, *optional]
 
 
 # How it was installed -------------------------------------------------------------------
@@ -171,7 +171,7 @@ def test_the_installation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(
-        "fastws._info.Distribution.from_name", lambda name: Distribution(**files), raising=True
+        "fastws.cli.info.Distribution.from_name", lambda name: Distribution(**files), raising=True
     )
     assert main(["info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["installation"]
@@ -305,7 +305,7 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
 def test_text_of_what_is_odd(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = _info.collect("1.0")
+    found = command.collect("1.0")
     found |= {"extension": None, "extension_error": "ImportError: why", "integrations": {}}
     found["installation"]["version"] = None
     found["installation"]["editable"] = False
@@ -313,7 +313,7 @@ def test_text_of_what_is_odd(
     found["platform"]["libc"] = None
     found["dependencies"]["uvloop"] = None
     found["environment"] = {"FASTWS_A": "1", "FASTWS_B": "2"}
-    monkeypatch.setattr("fastws.cli.collect", lambda version: found)
+    monkeypatch.setattr("fastws.cli.info.collect", lambda version: found)
     assert main(["info"]) == 0
     text = capsys.readouterr().out
     for part in (
@@ -332,4 +332,4 @@ def test_text_of_what_is_odd(
 def test_every_key_is_documented() -> None:
     section = (ROOT / "README.md").read_text("utf-8").partition("## Reporting a bug")[2]
     documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-    assert documented == list(_info.collect(fastws.__version__))
+    assert documented == list(command.collect(fastws.__version__))

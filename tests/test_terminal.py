@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from fastws._terminal import Keyboard, printable
+from fastws.cli._terminal import Keyboard, printable
 
 from .tools import run
 

@@ -13,8 +13,8 @@ import pytest
 from packaging.version import Version
 
 import fastws
-from fastws import _info
-from fastws.integrations._startup import hosts
+from fastws.cli import info
+from fastws.integrations._hosts import HOSTS
 
 from . import lowest
 
@@ -71,7 +71,7 @@ def test_what_tells_to_install_another_project_is_found(text: str, wrong: bool) 
 
 
 def test_nothing_tells_to_install_another_project() -> None:
-    assert lowest.read()["project"]["name"] == _info.DISTRIBUTION == "fastws-codec"
+    assert lowest.read()["project"]["name"] == info.DISTRIBUTION == "fastws-codec"
     files = [path for path in ROOT.iterdir() if path.is_file()]
     for folder in ("src", "bench", "fuzz", "wheels", ".ci", ".github"):
         files += (path for path in (ROOT / folder).rglob("*") if path.is_file())
@@ -218,7 +218,7 @@ def test_constraints_are_the_lower_bounds() -> None:
 
 
 def test_hosts_are_installed_in_versions_that_are_tested() -> None:
-    known = {host.name: host for host in hosts(installable=False).values()}
+    known = {host.name: host for host in HOSTS.values()}
     bounds = {
         requirement.name: lowest.lower_bound(requirement)
         for requirement in lowest.requirements("test", "hosts")

@@ -16,14 +16,14 @@ import pytest
 
 import fastws
 from fastws import cli
-from fastws.aio.probe import CHECKS, MANNERS, OUT_OF_TIME, probe
+from fastws.aio import probe as earlier
+from fastws.cli import _probing
+from fastws.cli._probing import CHECKS, MANNERS, OUT_OF_TIME, Result, probe
 
 from ..tools import FASTWS, TIMEOUT, free_port, run, traced
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from fastws.aio.probe import Result
 
 
 class Echo(fastws.WebSocketProtocol):
@@ -44,6 +44,11 @@ def test_our_server_passes_whole(deflate: bool) -> None:
     skipped = 0 if deflate else len(MANNERS) * sum(check.deflate for check in CHECKS)
     assert Counter(result.verdict for result in results)["skipped"] == skipped
     assert len(results) == len(CHECKS) * len(MANNERS)
+
+
+def test_the_earlier_name_of_the_module_is_kept() -> None:
+    assert earlier.__all__ == _probing.__all__
+    assert all(getattr(earlier, name) is getattr(_probing, name) for name in earlier.__all__)
 
 
 # Servers that are not as they should be --------------------------------------------------
@@ -84,7 +89,7 @@ def run_cli_against(
 ) -> int:
     """Run two checks of `fastws probe` against a server of this kind."""
     checks = [check for check in CHECKS if check.name in ("ping", "close 1000")]
-    monkeypatch.setattr("fastws.aio.probe.CHECKS", checks)
+    monkeypatch.setattr("fastws.cli._probing.CHECKS", checks)
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -240,7 +245,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run only three checks: one of frames, one with compression, one of HTTP."""
     wanted = ("ping", "RSV1 on a ping", "POST")
     checks = [check for check in CHECKS if check.name in wanted]
-    monkeypatch.setattr("fastws.aio.probe.CHECKS", checks)
+    monkeypatch.setattr("fastws.cli._probing.CHECKS", checks)
 
 
 def answers(results: list[Result], name: str) -> set[str]:
@@ -335,14 +340,14 @@ def test_no_time_for_all_is_no_success(
     async def results(
         *_: object, on_result: Callable[[Result], None], **__: object
     ) -> list[Result]:
-        result = fastws.aio.probe.Result(CHECKS[0], MANNERS[0], "skipped", OUT_OF_TIME)
+        result = Result(CHECKS[0], MANNERS[0], "skipped", OUT_OF_TIME)
         on_result(result)
         return [result]
 
-    monkeypatch.setattr("fastws.cli.probe", results)
+    monkeypatch.setattr("fastws.cli._probing.probe", results)
     assert cli.main(["probe", "ws://localhost"]) == 1
     assert capsys.readouterr().err == (
-        "fastws probe: the time for all checks is up; --total-timeout gives more\n"
+        "fastws probe: the time for all checks is up; --total-timeout allows more\n"
     )
 
 
@@ -367,7 +372,7 @@ async def test_an_answer_counts_even_if_there_was_more_to_send(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     checks = [check for check in CHECKS if check.name == "nonsense after a close frame"] * 5
-    monkeypatch.setattr("fastws.aio.probe.CHECKS", checks)
+    monkeypatch.setattr("fastws.cli._probing.CHECKS", checks)
     async with asyncio.timeout(TIMEOUT), listening(closes_early) as uri:
         results = await probe(uri, timeout=TIMEOUT)
     assert [result.answer for result in results] == ["close 1002"] * 10

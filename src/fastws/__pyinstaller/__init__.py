@@ -1,7 +1,7 @@
-"""What PyInstaller is told of fastws: the data and the metadata that are read at run time.
+"""Hooks for PyInstaller: the data and the metadata that fastws reads at run time.
 
-PyInstaller finds its way here by the entry point `pyinstaller40`. This package does not know
-modules: those are imported by statements, which every tool of that kind finds by itself.
+PyInstaller finds this package by the entry point `pyinstaller40`. The hooks do not list modules:
+these are imported by statements, which PyInstaller and similar tools find by themselves.
 """
 
 from contextlib import suppress
@@ -12,12 +12,12 @@ __all__ = ["get_hook_dirs", "metadata_of"]
 
 
 def get_hook_dirs() -> list[str]:
-    """Return the directory that has the hooks, each of them named after a module."""
+    """Return the directory of the hooks, each of which is named after a module."""
     return [str(Path(__file__).parent)]
 
 
 def metadata_of(*distributions: str) -> list[tuple[str, str]]:
-    """Return the metadata of those of the distributions that are installed, as hooks need it."""
+    """Return the metadata of the distributions that are installed, in the form of hooks."""
     from PyInstaller.utils.hooks import copy_metadata  # type: ignore[import-untyped]
 
     found: list[tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""A word to whoever freezes a program that will run in pure Python."""
+"""A warning if the frozen program will run in pure Python."""
 
 from importlib.util import find_spec
 

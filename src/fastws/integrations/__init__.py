@@ -1,11 +1,11 @@
-"""fastws under servers and clients that people already run: one module for each host.
+"""fastws in servers and clients that people already run: one module for each host.
 
     import fastws.integrations.websockets
 
     fastws.integrations.websockets.install()
 
-This package knows how a host is patched and set right again. It does not know any host:
-that is for the modules in it, each of which imports its host and is imported by nobody.
+This package knows how to patch a host and how to undo that, and its table `_hosts` lists the hosts.
+The modules in it know one host each: a module imports its host, and is imported by users only.
 `import fastws` patches nothing and imports none of them.
 """
 

@@ -1,6 +1,7 @@
-"""Putting fastws into a host, and taking it out again.
+"""Installing fastws in a host, and removing it again.
 
-This module knows what is patched, by whom, and how to undo it. It does not know any host.
+This module knows what is patched, by whom, and how to undo it. It does not know any host: the
+table of them is in `_hosts`.
 """
 
 from __future__ import annotations
@@ -21,21 +22,23 @@ __all__ = ["Host", "Installation", "IntegrationError", "UntestedHostWarning", "i
 
 
 class IntegrationError(WebSocketError):
-    """fastws could not be put into a host; the host is as it was before."""
+    """fastws could not be installed in a host; the host is unchanged."""
 
 
 class UntestedHostWarning(UserWarning):
-    """This version of a host was not tested with fastws."""
+    """This version of a host has not been tested with fastws."""
 
 
 class Host:
-    """A distribution that fastws can be put into.
+    """A distribution that fastws can be installed in.
 
     Args:
-        name: the distribution, as on PyPI; `installed` lists it.
-        tested: the versions tested: from the first, up to but not including the second.
+        name: the name of the distribution on PyPI, which `installed` returns.
+        tested: the tested versions: from the first up to, but not including, the second.
         module: the name of the integration, if it is not that of the distribution.
-        package: the name of what to import, if it is not that of the integration.
+        package: the name of the package to import, if it is not that of the integration.
+        installable: whether the integration has an `install`; if not, the host takes an object of
+            the integration as an option.
     """
 
     def __init__(
@@ -44,24 +47,27 @@ class Host:
         tested: tuple[str, str],
         module: str | None = None,
         package: str | None = None,
+        *,
+        installable: bool = True,
     ) -> None:
         self.name = name
         self.tested = tested
         self.module = module or name
         self.package = package or self.module
+        self.installable = installable
 
     def missing(self) -> ImportError:
-        """Return what to raise if the host cannot be imported."""
+        """Return the exception to raise if the host cannot be imported."""
         return ImportError(
             f"fastws.integrations.{self.module} needs {self.name}, which is not installed",
             name=self.module,
         )
 
     def version(self) -> str:
-        """Return which version of the host is installed.
+        """Return the version of the host.
 
         Raises:
-            ImportError: if none is.
+            ImportError: if the host is not installed.
         """
         try:
             return version(self.name)
@@ -74,7 +80,7 @@ class Host:
         return _release(first) <= _release(version) < _release(end)
 
     def is_tested(self) -> bool:
-        """Return whether that version was tested; warn if it was not.
+        """Return whether the installed version was tested; warn if it was not.
 
         Raises:
             ImportError: if the host is not installed.
@@ -85,7 +91,7 @@ class Host:
         first, end = self.tested
         warnings.warn(
             f"fastws was not tested with {self.name} {found}, "
-            f"but with {first} and later up to, not including, {end}",
+            f"but with versions from {first} up to, not including, {end}",
             UntestedHostWarning,
             stacklevel=4,  # the caller of an integration's install()
         )
@@ -98,17 +104,17 @@ class Host:
         *,
         untested: bool = False,
     ) -> Installation:
-        """Patch the host, unless that was done already: then whoever did it is not disturbed
-        by what is done with the installation from here on.
+        """Patch the host. If it is patched already, return the existing installation, which then
+        stays until each `install` has been undone.
 
         Args:
-            patch: replaces what is to be replaced, by `Installation.replace`.
-            check: uses the patched host; raises if the result is wrong.
+            patch: replaces attributes of the host, with `Installation.replace`.
+            check: uses the patched host, and raises if the result is wrong.
             untested: whether to patch a version that was not tested.
 
         Returns:
-            what undoes it; if the version is not tested and that is not wanted, it is one
-            that is not `active`, after a warning.
+            what undoes it. If the version is not tested and `untested` is false, this warns, and
+            the installation is not `active`.
 
         Raises:
             ImportError: if the host is not installed.
@@ -139,10 +145,10 @@ class Host:
 class Installation:
     """What an integration's `install` returns.
 
-    There is one for a host as long as it runs with fastws: `install` returns it again, and each
-    call of `uninstall` takes back one call of `install`; the last one sets the host right.
-    As a context manager it leaves the host at the end as it was before: blocks may be nested, may
-    overlap in several threads, and do not take out what was installed before them.
+    While a host runs with fastws, it has one installation: `install` returns it again, and each
+    call of `uninstall` undoes one call of `install`; the last one restores the host. As a context
+    manager it leaves the host at the end as it was at the beginning: blocks may be nested, may
+    overlap in several threads, and do not remove what was installed before them.
 
     Attributes:
         name: the host's distribution.
@@ -155,8 +161,8 @@ class Installation:
         self.version = version
         self.tested = tested
         self._replaced: list[tuple[Any, str, Any, Any]] = []
-        # How many calls of `install` were not taken back, those apart that became blocks; how
-        # many were there when the first of the open blocks began; how many blocks are open.
+        # How many calls of `install` are not undone, not counting those that became blocks; how
+        # many there were when the first of the open blocks began; how many blocks are open.
         self._held = 1
         self._held_before = 0
         self._blocks = 0
@@ -167,10 +173,10 @@ class Installation:
         return _installations.get(self.name) is self
 
     def uninstall(self) -> None:
-        """Take back one `install`. If it was the only one left, set the host right again.
+        """Undo one `install`. If it was the last one, restore the host.
 
-        Does nothing if that was done already. What somebody else replaced after us stays as it
-        is, with a RuntimeWarning.
+        Does nothing if all are undone already. An attribute that somebody else has replaced in
+        the meantime stays as it is, with a RuntimeWarning.
         """
         with _lock:
             if self._held:
@@ -203,10 +209,10 @@ class Installation:
         """Replace an attribute of a module or class until `uninstall`.
 
         Returns:
-            what it was: as in the owner's `__dict__`, that is a descriptor if it is one.
+            the old value, as in the owner's `__dict__`: a descriptor stays one.
 
         Raises:
-            AttributeError: if the owner itself has no such attribute.
+            AttributeError: if the owner itself does not have the attribute.
         """
         try:
             old = vars(owner)[name]
@@ -217,14 +223,14 @@ class Installation:
         return old
 
     def release(self) -> None:
-        """Hold it no longer, and leave it in the host: whoever calls `install` next may take
-        it out."""
+        """Give up the installation, but leave it in the host: the next caller of `install` may
+        remove it."""
         with _lock:
             self._held = 0
 
     @property
     def replaced(self) -> list[str]:
-        """The full names of what is replaced, in the order in which it was."""
+        """The full names of the replaced attributes, in the order of replacement."""
         return [
             f"{owner.__module__}.{owner.__qualname__}.{name}"
             if isinstance(owner, type)
@@ -244,7 +250,7 @@ class Installation:
                 setattr(owner, name, old)
             else:
                 warnings.warn(
-                    f"{owner!r}.{name} is not what fastws made it, and is left alone",
+                    f"{owner!r}.{name} was replaced after fastws replaced it, and is left alone",
                     RuntimeWarning,
                     stacklevel=3,
                 )
@@ -270,7 +276,7 @@ def installed() -> list[str]:
 
 
 def _release(text: str) -> tuple[int, ...]:
-    """Read the numbers at the beginning of a version; what comes after does not matter here."""
+    """Return the numbers at the beginning of a version, without final zeros."""
     match = re.match(r"\d+(\.\d+)*", text)
     numbers = [int(number) for number in match[0].split(".")] if match else []
     while numbers and not numbers[-1]:  # 2 is 2.0

@@ -1,21 +1,23 @@
-"""What to do for the servers and frameworks that people name, and that are no hosts themselves.
+"""What to advise for servers and frameworks that are not hosts themselves.
 
-This module knows whose WebSockets each of them has. It imports none of them.
+This module knows which host handles the WebSockets of each of them. It imports none of them.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from ._hosts import HOSTS
+
 __all__ = ["KnownServer", "find"]
 
 
 class KnownServer(NamedTuple):
-    """A program that stands on a host.
+    """A program that builds on a host.
 
     Attributes:
-        hosts: the integrations that make a difference to it.
-        advice: what to do, in half a sentence.
+        hosts: the integrations that it can use.
+        advice: what to do, as part of a sentence.
     """
 
     hosts: tuple[str, ...]
@@ -26,8 +28,7 @@ _UVICORN = "uvicorn app:app --ws fastws.integrations.uvicorn:WebSocketProtocol"
 
 
 def _stands_on(integration: str, program: str, why: str = "") -> KnownServer:
-    host = integration.replace("_", "-")
-    why = why or f"its WebSockets are {host}'s"
+    why = why or f"its WebSockets are {HOSTS[integration].name}'s"
     return KnownServer((integration,), f"{why}: fastws run --with {integration} -- {program}")
 
 
@@ -75,10 +76,10 @@ _SERVERS = {
         "gunicorn -c python:fastws.integrations.gunicorn -k asgi app:app, or "
         "gunicorn -k fastws.integrations.gunicorn.UvicornWorker app:app",
     ),
-    "granian": KnownServer((), "it reads WebSockets in Rust; there is nothing for fastws to do"),
+    "granian": KnownServer((), "it handles WebSockets in Rust, so fastws cannot replace anything"),
 }
 
 
 def find(name: str) -> KnownServer | None:
-    """Return what is known of a program, a module or a distribution; None if nothing is."""
+    """Return what is known about a program, module or distribution; None if it is unknown."""
     return _SERVERS.get(name.lower().replace("-", "_").removesuffix(".exe"))

@@ -1,7 +1,7 @@
-"""uvicorn as gunicorn's worker, with fastws for its WebSockets.
+"""uvicorn as a gunicorn worker, with fastws for WebSockets.
 
-This module knows which of gunicorn's settings mean something to uvicorn, and how the two share
-out the signals. uvicorn's own worker is no longer part of it, so this does not build on that.
+This module knows which of gunicorn's settings uvicorn understands, and which of the two handles
+which signal. It does not build on uvicorn's own worker, which is no longer part of uvicorn.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = ["UvicornWorker"]
 
 
 class UvicornWorker(Worker):  # type: ignore[misc]
-    """Runs an ASGI application under gunicorn by uvicorn.
+    """Runs an ASGI application in uvicorn, under gunicorn.
 
         gunicorn -k fastws.integrations.gunicorn.UvicornWorker app:app
 
     Attributes:
-        CONFIG_KWARGS: more arguments for `uvicorn.Config`, for a subclass to change:
+        CONFIG_KWARGS: more arguments for `uvicorn.Config`, which a subclass may change:
             `ws_max_size`, `http`, `root_path`, …
     """
 
@@ -62,8 +62,8 @@ class UvicornWorker(Worker):  # type: ignore[misc]
         self._server: Server | None = None
 
     def init_signals(self) -> None:
-        """Leave SIGTERM and SIGINT to uvicorn, which takes them when it runs."""
-        # gunicorn's handlers of the others would end a process that is not its own kind.
+        """Leave SIGTERM and SIGINT to uvicorn, which handles them when it runs."""
+        # gunicorn's handlers of other signals would end a process that uvicorn runs.
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGUSR1, self.handle_usr1)
@@ -81,7 +81,7 @@ class UvicornWorker(Worker):  # type: ignore[misc]
         if self.cfg.is_ssl:
             self.config.ssl = ssl_context(self.cfg)
         self._server = server = Server(self.config)
-        # gunicorn's word for "stop at once".
+        # gunicorn sends SIGQUIT to stop a worker at once.
         asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, self._quit)
         await server.serve(sockets=self.sockets)
         if not server.started:
@@ -92,9 +92,9 @@ class UvicornWorker(Worker):  # type: ignore[misc]
         self._server.should_exit = self._server.force_exit = True
 
     async def callback_notify(self) -> None:
-        """Tell gunicorn that this worker lives, unless it should not."""
+        """Tell gunicorn that this worker is alive, and stop if it should no longer be."""
         self.notify()
-        # Its reloader sets the one; the other is a master that is gone.
+        # The reloader clears `alive`; another parent process means that the master has died.
         if not self.alive or self.ppid != os.getppid():
             assert self._server is not None
             self._server.should_exit = True

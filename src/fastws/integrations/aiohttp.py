@@ -26,9 +26,10 @@ from typing import Any, Literal
 from fastws import codec, deflate
 from fastws.spec import RSV1, Opcode
 
-from ._install import Host, Installation
+from ._hosts import HOSTS
+from ._install import Installation
 
-HOST = Host("aiohttp", ("3.13.2", "3.15"))
+HOST = HOSTS["aiohttp"]
 
 try:
     import aiohttp._websocket.writer

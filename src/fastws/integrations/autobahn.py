@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 from fastws import codec
 from fastws.spec import MASK_KEY_SIZE
 
+from ._hosts import HOSTS
 from ._incremental import Utf8Validator, XorMasker
-from ._install import Host, Installation
+from ._install import Installation
 
-HOST = Host("autobahn", ("23.1", "27"))
+HOST = HOSTS["autobahn"]
 
 try:
     import autobahn.websocket.protocol

@@ -2,7 +2,7 @@
 
     gunicorn -c python:fastws.integrations.gunicorn -k asgi app:app
 
-or, in a configuration file of one's own:
+or, in your own configuration file:
 
     from fastws.integrations.gunicorn import post_fork
 
@@ -11,9 +11,10 @@ And uvicorn's worker, with fastws in place of uvicorn's WebSocket class:
     gunicorn -k fastws.integrations.gunicorn.UvicornWorker app:app
 
 This module knows how gunicorn takes frames out of its buffer, unmasks and builds them. It does
-not know what they mean: that, and every frame that is not as usual, is for gunicorn's own code.
+not know what they mean: gunicorn's own code handles that, and every unusual frame.
 
-As a configuration it must define nothing that is named like a setting of gunicorn, but the hook.
+Since the module serves as a configuration, the hook is the only name in it that may be the name of
+a setting of gunicorn.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastws.codec import apply_mask, encode_frame
 
-from ._install import Host, Installation, IntegrationError, UntestedHostWarning
+from ._hosts import HOSTS
+from ._install import Installation, IntegrationError, UntestedHostWarning
 
-HOST = Host("gunicorn", tested=("24", "28"))
+HOST = HOSTS["gunicorn"]
 
 try:
     import gunicorn  # type: ignore[import-untyped]  # noqa: F401
@@ -46,7 +48,7 @@ def install(*, untested: bool = False) -> Installation:
     """Let gunicorn's ASGI worker read and write frames with fastws, in this process.
 
     Args:
-        untested: whether to do so with a version of gunicorn that was not tested.
+        untested: whether to do so in a version of gunicorn that was not tested.
 
     Returns:
         what undoes it.
@@ -58,15 +60,15 @@ def install(*, untested: bool = False) -> Installation:
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Install it in a worker that was just made; gunicorn's hook of that name.
+    """Install fastws in a new worker; this is gunicorn's hook of that name.
 
-    A worker for which that fails works without fastws, and its log says so.
+    If that fails, the worker runs without fastws, and its log says so.
     """
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UntestedHostWarning)
             installation = install()
-            installation.release()  # nobody has it who could uninstall it
+            installation.release()  # nobody else can uninstall it
     except IntegrationError:
         worker.log.exception("This worker works without fastws")
         return
@@ -86,7 +88,7 @@ def __getattr__(name: str) -> Any:
 # What is replaced ---------------------------------------------------------------------
 
 _DATA = (0x81, 0x82)  # first bytes of whole messages, text and binary
-_ORDINARY = (*_DATA, 0x89, 0x8A)  # ... and of a ping and a pong
+_ORDINARY = (*_DATA, 0x89, 0x8A)  # ... and of pings and pongs
 _MAX_CONTROL_PAYLOAD = 125
 _OPCODES = (0, 1, 2, 8, 9, 10)
 
@@ -97,7 +99,7 @@ def _patch(installation: Installation) -> None:
     installation.replace(WebSocketProtocol, "_unmask", _unmask)
     send_frame = _sender(WebSocketProtocol._send_frame)
     installation.replace(WebSocketProtocol, "_send_frame", send_frame)
-    # Before 25.2 gunicorn read from a stream, which has no buffer that one could look into.
+    # Before 25.2, gunicorn read from a stream, which has no accessible buffer.
     if hasattr(WebSocketProtocol, "feed_data"):
         read_frame = _reader(WebSocketProtocol._read_frame)
         installation.replace(WebSocketProtocol, "_read_frame", read_frame)
@@ -111,7 +113,7 @@ def _sender(
     theirs: Callable[[Any, int, Any], Awaitable[None]],
 ) -> Callable[[Any, int, Any], Coroutine[Any, Any, None]]:
     async def send_frame(self: Any, opcode: int, payload: Any) -> None:
-        # What is too long here, gunicorn has always sent.
+        # gunicorn has always sent control frames that are too long.
         if (
             type(payload) is bytes
             and opcode in _OPCODES
@@ -128,7 +130,7 @@ def _reader(
     theirs: Callable[[Any], Awaitable[Frame]],
 ) -> Callable[[Any], Coroutine[Any, Any, Frame]]:
     async def read_frame(self: Any) -> Frame:
-        """Take a frame that needs no judgement and is there as a whole; leave all others."""
+        """Read a frame if it is complete and ordinary; leave all others to gunicorn."""
         buffer: bytearray = self._buffer
         size = len(buffer)
         if size < 6 or buffer[0] not in _ORDINARY or buffer[1] < 0x80:
@@ -150,7 +152,7 @@ def _reader(
         if stop > size or length < least:
             return await theirs(self)
         if first in _DATA:
-            # Since 27 there is a limit; 0 is none.
+            # gunicorn has a limit since 27; 0 means no limit.
             limit = getattr(self, "max_message_size", 0)
             if self._fragment_opcode is not None or (limit and length > limit):
                 return await theirs(self)
@@ -160,7 +162,7 @@ def _reader(
             payload = apply_mask(masked, buffer[start - 4 : start])
         del buffer[:stop]
         if getattr(self, "_reading_paused", False):
-            await self._read_exact(0)  # which looks whether to go on reading
+            await self._read_exact(0)  # which resumes reading if there is room
         return first & 0x0F, payload
 
     return read_frame
@@ -191,7 +193,7 @@ def _check() -> None:
 
 
 def _run(coroutine: Any) -> Any:
-    """Run a coroutine that does not wait."""
+    """Run a coroutine that does not wait, and return its result."""
     try:
         coroutine.send(None)
     except StopIteration as exc:
@@ -201,7 +203,7 @@ def _run(coroutine: Any) -> Any:
 
 
 class _Stub:
-    """A transport, and a stream as gunicorn had it before 25.2."""
+    """A transport, and the stream that gunicorn used before 25.2."""
 
     def __init__(self, written: list[bytes]) -> None:
         self.write = written.append

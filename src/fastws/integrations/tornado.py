@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 from fastws import codec
 from fastws.spec import MASK_KEY_SIZE
 
-from ._install import Host, Installation
+from ._hosts import HOSTS
+from ._install import Installation
 
-HOST = Host("tornado", ("6.3", "6.7"))
+HOST = HOSTS["tornado"]
 
 try:
     import tornado.iostream

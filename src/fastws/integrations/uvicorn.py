@@ -26,9 +26,9 @@ from fastws.handshake import ServerHandshake
 from fastws.http import Headers, Response
 from fastws.spec import CloseCode, Role, State
 
-from ._install import Host
+from ._hosts import HOSTS
 
-HOST = Host("uvicorn", tested=("0.36", "0.55"))
+HOST = HOSTS["uvicorn"]
 
 try:
     from uvicorn.logging import TRACE_LOG_LEVEL

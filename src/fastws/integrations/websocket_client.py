@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 from fastws import codec
 from fastws.spec import MASK_KEY_SIZE, Opcode
 
-from ._install import Host, Installation
+from ._hosts import HOSTS
+from ._install import Installation
 
-HOST = Host("websocket-client", ("1.7", "1.10"), module="websocket_client", package="websocket")
+HOST = HOSTS["websocket_client"]
 
 try:
     from websocket import _abnf, _utils

@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fastws.codec import Frame, FrameDecoder, encode_frame, implementation, read_header
 from fastws.spec import MASK_KEY_SIZE, MAX_HEADER, RSV_BITS
 
-from ._install import Host, Installation
+from ._hosts import HOSTS
+from ._install import Installation
 
-HOST = Host("websockets", tested=("16.0", "18"))
+HOST = HOSTS["websockets"]
 
 try:
     from websockets import client, frames, protocol, server, streams

@@ -21,9 +21,10 @@ from fastws.codec import apply_mask, apply_mask_inplace, decode_utf8, encode_fra
 from fastws.exceptions import ProtocolError
 from fastws.spec import FIN
 
-from ._install import Host, Installation
+from ._hosts import HOSTS
+from ._install import Installation
 
-HOST = Host("wsproto", tested=("1.2", "1.4"))
+HOST = HOSTS["wsproto"]
 
 try:
     from wsproto import connection as host_connection

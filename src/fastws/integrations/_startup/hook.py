@@ -1,9 +1,8 @@
-"""Installing fastws in a host when that is imported, in a process of a program that `fastws run`
-started.
+"""Installing fastws in a host when the host is imported, in a process that `fastws run` started.
 
-This module knows imports, and what the environment asks for. It needs nothing of fastws until a
-host is imported, so that a process that uses none starts as fast as ever, and it lets nothing
-that goes wrong get into the way of the program.
+This module knows imports, and what the environment asks for. It imports nothing of fastws until a
+host is imported, so that a process that uses no host starts as fast as without fastws. Whatever
+goes wrong here, the program runs as it would without fastws.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ if TYPE_CHECKING:
 
 __all__ = ["ADVICE", "NAMES", "PID", "PREFIX", "SEEN", "never_imported", "start", "warning"]
 
-# What to import for what integration, "websocket=websocket_client", with commas between; an "!"
-# at the end for one that may be in a version that was not tested.
+# Packages and the integrations to install when they are imported, such as
+# "websocket=websocket_client", separated by commas; a final "!" allows untested versions.
 NAMES = "FASTWS_INTEGRATIONS"
-# The sys.prefix of the interpreter they are for. Others may not have fastws, or not those hosts.
+# The sys.prefix of the interpreter they are for. Others may lack fastws or the hosts.
 PREFIX = "FASTWS_INTEGRATIONS_PREFIX"
-# The process that is the program; others are silent.
+# The id of the program's main process. Others print nothing.
 PID = "FASTWS_RUN_PID"
-# How the names of files begin by which other processes tell it what they imported; not set if
-# nobody wants to know.
+# The start of the names of files by which other processes report what they imported; not set if
+# the program need not know.
 SEEN = "FASTWS_RUN_SEEN"
-# What to say besides if they did not.
+# What to print besides the warning if a host was never imported.
 ADVICE = "FASTWS_RUN_ADVICE"
 
 
 def start() -> None:
-    """Begin to look for what is imported."""
+    """Start to watch what is imported."""
     wanted = dict(entry.split("=", 1) for entry in os.environ[NAMES].split(","))
     finder = _Finder(wanted)
     sys.meta_path.insert(0, finder)
@@ -50,7 +49,7 @@ def start() -> None:
 
 
 def never_imported(packages: Iterable[str], seen: str) -> list[str]:
-    """Return what no other process imported; what they told is deleted."""
+    """Return the packages that no other process reported, and delete the reports."""
     missing = []
     for package in packages:
         try:
@@ -63,7 +62,7 @@ def never_imported(packages: Iterable[str], seen: str) -> list[str]:
 
 
 def warning(packages: Sequence[str], advice: str) -> str:
-    """Return what to say of packages that were never imported."""
+    """Return the warning about packages that were never imported."""
     verb = "were" if len(packages) > 1 else "was"
     text = (
         f"fastws run: {' and '.join(packages)} {verb} never imported, so fastws did nothing there"
@@ -72,7 +71,7 @@ def warning(packages: Sequence[str], advice: str) -> str:
 
 
 def _is_program() -> bool:
-    # A child that was forked has the same environment.
+    # A forked child has the same environment.
     return os.environ.get(PID) == str(os.getpid())
 
 
@@ -86,16 +85,16 @@ def _warn(packages: list[str], finder: _Finder, seen: str, advice: str) -> None:
 
 
 def _say(text: str) -> None:
-    with suppress(OSError, ValueError, AttributeError):  # closed, or none at all
+    with suppress(OSError, ValueError, AttributeError):  # closed, or None
         sys.stderr.write(text)
         sys.stderr.flush()
 
 
 class _Finder:
-    """Finds hosts as the others do, and installs fastws when they are imported.
+    """Finds hosts as the other finders do, and installs fastws when they are imported.
 
     Args:
-        wanted: the integrations, by what to look for.
+        wanted: the integrations to install, by package.
     """
 
     def __init__(self, wanted: dict[str, str]) -> None:
@@ -103,7 +102,7 @@ class _Finder:
 
     @property
     def hosts_for_fastws(self) -> list[str]:
-        """The distributions; `fastws.integrations.installed` looks for this name."""
+        """The names of the hosts; `fastws.integrations.installed` looks for this attribute."""
         return [name.removesuffix("!").replace("_", "-") for name in self.wanted.values()]
 
     def find_spec(
@@ -121,7 +120,7 @@ class _Finder:
         return None
 
     def imported(self, package: str) -> None:
-        """Install fastws in what was just imported."""
+        """Install fastws in a package that has just been imported."""
         name = self.wanted.pop(package, None)
         if name is None:
             return
@@ -132,7 +131,7 @@ class _Finder:
                 _say(f"fastws run: {package} runs without fastws: {exc}\n")
         if _is_program():
             if not self.wanted:
-                os.environ.pop(SEEN, None)  # there is no more to tell
+                os.environ.pop(SEEN, None)  # there is nothing more to report
         elif SEEN in os.environ:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
             with suppress(OSError):
@@ -140,7 +139,7 @@ class _Finder:
 
 
 class _Loader:
-    """A loader that makes way for another one, and then calls back."""
+    """A loader that lets another one load the module, and then calls back."""
 
     def __init__(self, loader: Any, then: Callable[[str], None]) -> None:
         self._loader = loader

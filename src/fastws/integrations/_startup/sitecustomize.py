@@ -1,8 +1,8 @@
-"""What Python runs first in a program that `fastws run` started, and in what that starts.
+"""What Python runs first in a program that `fastws run` started, and in its child processes.
 
-There may be another sitecustomize, which this one hides: it is run as if this were not here.
-Every Python may come by here, older than fastws and without it: this file is read by all of
-them, and none is kept from going on as it would.
+If this module hides another sitecustomize, it runs that one as if this one did not exist. Every
+Python that the program starts reads this file, even one that is older than fastws supports or
+does not have fastws: the file must work in all of them, and disturb none.
 """
 
 import os
@@ -14,7 +14,7 @@ if os.environ.get("FASTWS_INTEGRATIONS_PREFIX") == sys.prefix and sys.version_in
     try:
         from importlib.util import module_from_spec, spec_from_file_location
 
-        # Not as a part of fastws, which takes its time to be imported.
+        # Not as a module of fastws: importing the package takes too long.
         spec = spec_from_file_location("_fastws_hook", os.path.join(here, "hook.py"))
         if spec is not None and spec.loader is not None:
             hook = module_from_spec(spec)
@@ -26,7 +26,7 @@ ours = sys.modules.pop("sitecustomize", None)
 try:
     __import__("sitecustomize")
 except ImportError:
-    # Python itself passes over one that is not there, but not over one that fails.
+    # Python itself ignores a sitecustomize that is missing, but not one that fails.
     if getattr(sys.exc_info()[1], "name", "sitecustomize") != "sitecustomize":
         raise
 finally:

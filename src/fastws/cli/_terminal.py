@@ -1,7 +1,7 @@
 """What a person at a terminal sees and types.
 
-This module knows what a terminal obeys, and how a line is typed into it. It does not know what
-the lines are for.
+This module knows which characters a terminal obeys, and how a line is edited. It does not know
+what the lines mean.
 """
 
 from __future__ import annotations
@@ -29,30 +29,29 @@ else:
 
 __all__ = ["Keyboard", "printable"]
 
-# Letters and marks that show nothing, or nothing of themselves; but not those that choose how
-# an emoji looks.
+# Letters and marks that are invisible; but not those that choose how an emoji looks.
 _INVISIBLE = re.compile(
     r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\U000e0100-\U000e01ef]"
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# The bytes with which no character of UTF-8 begins.
+# The bytes that do not begin a character in UTF-8.
 _CONTINUATION = bytes(range(0x80, 0xC0))
 
-# How long a terminal may take to show what is typed, in seconds, before that is left out.
+# How long a terminal may block, in seconds, before it is no longer shown what is typed.
 _PATIENCE = 0.5
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Return a stranger's words with an escape, as in Python's literals, for each character
+    r"""Return text from a stranger with an escape, as in Python's literals, for each character
     that a terminal might obey or would not show.
 
-    That is all of Unicode's control characters (C0, DEL and C1), format characters (those that
-    turn the direction of writing above all), line and paragraph separators, surrogates, and
-    what has no meaning yet or none that all agree on. Backslashes stay as they are.
+    These are Unicode's control characters (C0, DEL and C1), format characters (such as those that
+    change the direction of writing), line and paragraph separators, surrogates, and characters
+    that are unassigned or for private use. Backslashes stay as they are.
 
     Args:
-        text: the words.
-        keep: characters that are left as they are, such as "\n".
+        text: the text.
+        keep: characters that are not escaped, such as "\n".
     """
 
     def escape(match: re.Match[str]) -> str:
@@ -64,7 +63,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 def _is_visible(char: str) -> bool:
     if not char.isprintable():
-        # A space of another width is one that can be seen.
+        # Spaces of other widths are visible.
         return unicodedata.category(char) == "Zs"
     return not _INVISIBLE.match(char)
 
@@ -72,17 +71,17 @@ def _is_visible(char: str) -> bool:
 class Keyboard:
     """A terminal that lines of any length can be typed or pasted into.
 
-    A terminal by itself edits the line that is typed, and drops what goes beyond 4,095 bytes
-    (1,024 on some systems). While this is entered as a context manager, we do the editing:
-    characters, words and whole lines are erased with the keys that are set for the terminal
-    (`stty -a`). Keys that send signals do so as before.
+    By default the terminal edits the line that is typed, and drops all bytes after the first 4,095
+    (1,024 on some systems). While this object is entered as a context manager, it does the
+    editing: the keys that are set for the terminal (`stty -a`) erase characters, words and whole
+    lines. Keys that send signals do so as before.
 
-    The terminal is set right again at the end, before a signal ends the process, and while it
-    is stopped.
+    The settings of the terminal are restored at the end, before a signal ends the process, and
+    while the process is stopped.
 
     Args:
         fd: the file descriptor of the terminal.
-        encoding: of what is typed.
+        encoding: the encoding of what is typed.
     """
 
     def __init__(self, fd: int, encoding: str) -> None:
@@ -92,11 +91,11 @@ class Keyboard:
         self._handlers: dict[int, Any] = {}
         self._line = _Line(encoding)
         self._patience = _PATIENCE
-        self._unfinished = b""  # what is left of a character of UTF-8
+        self._unfinished = b""  # the rest of a character in UTF-8
 
     @property
     def active(self) -> bool:
-        """Whether we do the editing."""
+        """Whether this object does the editing."""
         return self._settings is not None
 
     def __enter__(self) -> Self:
@@ -105,8 +104,8 @@ class Keyboard:
         try:
             settings = _termios.tcgetattr(self._fd)
             if not settings[3] & _termios.ICANON:
-                return self  # somebody else has plans for it
-            # What is typed into a terminal shows there, wherever our output goes.
+                return self  # somebody else has configured it
+            # What is typed must be shown on the terminal, wherever our output goes.
             flags = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK
             self._output = os.open(os.ttyname(self._fd), flags)
         except (OSError, _termios.error):
@@ -131,11 +130,11 @@ class Keyboard:
         os.close(self._output)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take what was typed, and show it.
+        """Process what was typed, and show it.
 
         Yields:
-            each line that is complete, with its end; what there is of one, if its end was
-            typed (Ctrl-D); b"" if that was typed again, or at the beginning of a line.
+            each complete line, with its line ending. After Ctrl-D (end of file): the line so far,
+            or b"" if it is empty.
         """
         for shown, line in self._line.feed(data):
             if shown and self._settings is not None and self._settings[3] & _termios.ECHO:
@@ -147,10 +146,10 @@ class Keyboard:
         data = self._unfinished + text.encode(self._line.encoding, "backslashreplace")
         with suppress(OSError):
             while data:
-                # A terminal that takes nothing must not keep us from reading what it sends.
+                # A terminal that blocks must not keep us from reading what it sends.
                 if not select.select([], [self._output], [], self._patience)[1]:
                     self._patience = 0.0
-                    # It has to get the rest of a character that it got a part of.
+                    # If it got a part of a character, it must get the rest later.
                     self._unfinished = data[: len(data) - len(data.lstrip(_CONTINUATION))]
                     return
                 data = data[os.write(self._output, data) :]
@@ -166,16 +165,16 @@ class Keyboard:
             _termios.tcsetattr(self._fd, _termios.TCSANOW, ours)
 
     def _give_back(self) -> None:
-        # Not when all output is written: that may be never, after a Ctrl-S.
+        # Without waiting until all output is written, which after Ctrl-S may never happen.
         with suppress(_termios.error):
             _termios.tcsetattr(self._fd, _termios.TCSANOW, self._settings)
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
-        """Do what the signal does by default, with the terminal as it was."""
+        """Restore the terminal, then do what the signal does by default."""
         self._give_back()
         if number == signal.SIGTSTP:
             os.kill(os.getpid(), signal.SIGSTOP)
-            self._take()  # in the background, this stops us until we are in front
+            self._take()  # in the background, this stops the process again
         else:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -184,34 +183,34 @@ class Keyboard:
 class _Line:
     """The line that is being typed.
 
-    It knows no terminal, but what its settings (`termios.tcgetattr`) say of keys.
+    It does not know the terminal, only what its settings (`termios.tcgetattr`) say about keys.
 
     Args:
-        encoding: of what is typed.
+        encoding: the encoding of what is typed.
     """
 
     def __init__(self, encoding: str) -> None:
         self.encoding = encoding
-        # What is not text is for others to complain of.
+        # The reader of the line reports invalid text.
         self._decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
         self._typed: list[str] = []
         self._keys: dict[str, str] = {}
         self._ends = re.compile("(\n)")
 
     def use(self, settings: list[Any]) -> None:
-        """Heed the keys that these settings of a terminal name."""
+        """Use the editing keys in these settings of a terminal."""
         for name in ("VERASE", "VWERASE", "VKILL", "VREPRINT", "VEOF"):
             key = settings[6][getattr(_termios, name)].decode("latin-1")
-            if key not in ("\0", "\xff"):  # which say that there is none
+            if key not in ("\0", "\xff"):  # which mean that there is none
                 self._keys[key] = name
         keys = re.escape("".join(self._keys))
         self._ends = re.compile(rf"([\n{keys}])")
 
     def feed(self, data: bytes) -> Iterator[tuple[str, bytes | None]]:
-        """Take what was typed.
+        """Process what was typed.
 
         Yields:
-            what to show, and what `Keyboard.feed` yields if it yields something there.
+            pairs: what to show, and what `Keyboard.feed` yields, or None.
         """
         for piece in filter(None, self._ends.split(self._decoder.decode(data))):
             action = self._keys.get(piece)
@@ -234,7 +233,7 @@ class _Line:
         return line
 
     def _erase(self, action: str) -> str:
-        """Erase a character, a word or everything; return what makes that seen."""
+        """Erase a character, a word or the whole line; return what shows that."""
         text = "".join(self._typed)
         if action == "VKILL":
             kept = 0
@@ -248,12 +247,12 @@ class _Line:
 
 
 def _shown(text: str) -> str:
-    """What a terminal shows of what is typed: control characters as ^X."""
+    """Return typed text as a terminal shows it: with control characters as ^X."""
     return printable(_CONTROL.sub(lambda match: f"^{chr(ord(match[0]) ^ 0x40)}", text))
 
 
 def _width(text: str) -> int:
-    """How many columns a text takes that is shown."""
+    """Return how many columns of the terminal a text takes."""
     return sum(
         0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
         for char in text

@@ -1,8 +1,8 @@
-"""What `fastws info` tells: all that a bug report should say of where fastws runs.
+"""`fastws info`: what a bug report should say about the place where fastws runs.
 
-This module knows how to find that out, on every Python and whatever is missing. It does not
-know how it is printed. No secrets are told: of the environment only what is named FASTWS_*, and
-of paths no home directory.
+This module knows how to find that out, on every Python and whatever is missing, and how to print
+it. It does not print secrets: only environment variables named FASTWS_*, and paths without home
+directories.
 """
 
 from __future__ import annotations
@@ -18,26 +18,54 @@ import sysconfig
 from importlib import import_module
 from importlib.metadata import Distribution, PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .codec import implementation, kernel
-from .deflate import LIBRARIES
-from .integrations._startup import hosts
+from fastws import __version__
+from fastws.codec import implementation, kernel
+from fastws.deflate import LIBRARIES
+from fastws.integrations._hosts import HOSTS
 
-__all__ = ["DEPENDENCIES", "DISTRIBUTION", "collect"]
+from ._shared import DISTRIBUTION, print_line
 
-# What is installed under this name is imported as `fastws`.
-DISTRIBUTION = "fastws-codec"
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
 
-# What fastws uses if it is there.
+__all__ = ["DEPENDENCIES", "EPILOG", "SUMMARY", "add_arguments", "collect", "run"]
+
+SUMMARY = "show what runs here, and on what, for bug reports"
+
+EPILOG = """\
+The keys of the JSON are stable, and documented in README.md. Home directories are written as ~.
+
+example:
+  fastws info --json"""
+
+# The distributions that fastws uses if they are installed.
 DEPENDENCIES = ("h11", "uvloop", "aiofastnet", "zlib-ng", "isal")
 
 
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: Namespace) -> int:
+    """Print the information."""
+    info = collect(__version__)
+    if args.json:
+        print_line(json.dumps(info, indent=2))
+        return 0
+    for name, text in _readable(info):
+        print_line(f"{name:<12} {text}")
+    return 0
+
+
 def collect(fastws: str) -> dict[str, Any]:
-    """Return what there is to say, as JSON can; README.md documents the keys.
+    """Return all information, ready for JSON; README.md documents the keys.
 
     Args:
-        fastws: its version.
+        fastws: the version of fastws.
     """
     reason, error = _twin()
     found: dict[str, Any] = {
@@ -72,11 +100,60 @@ def version_of(distribution: str) -> str | None:
         return None
 
 
+# As text -------------------------------------------------------------------------------
+
+
+def _readable(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what `collect` returns as lines, each with its label."""
+
+    def known(versions: dict[str, str | None]) -> str:
+        return ", ".join(f"{name} {number or 'not installed'}" for name, number in versions.items())
+
+    installation, python, system = info["installation"], info["python"], info["platform"]
+    if installation["editable"]:
+        how = "editable"
+    elif installation["version"] is None:
+        how = "not installed"
+    else:
+        how = " ".join(installation["wheel"]) or "from no wheel"
+    if installation["version"] not in (None, info["fastws"]):
+        how += f", of {installation['version']}"
+    yield "fastws", f"{info['fastws']} ({how})"
+    yield "location", installation["location"]
+    for sentence in info["warnings"]:
+        yield "warning", sentence
+    error = info["extension_error"]
+    yield "twin", f"{info['twin']}: {info['twin_reason']}{f' ({error})' if error else ''}"
+    others = ", ".join(name for name in info["kernels"] if name != info["kernel"])
+    yield "kernel", info["kernel"] + (f" (available: {others})" if others else "")
+    if info["extension"] is not None:
+        yield "built with", "Cython {cython}, {compiler}".format(**info["extension"])
+    yield "python", f"{python['implementation']} {python['version']} ({python['build']})"
+    gil = "GIL" if python["gil_enabled"] else "no GIL"
+    if python["free_threaded"]:
+        gil += ", free-threaded"
+    yield "", f"{python['compiler'] or 'unknown compiler'}, {gil}"
+    yield "platform", f"{system['name']}"
+    libc = f", {system['libc']}" if system["libc"] else ""
+    order = f"{system['bits']}-bit, {system['byte_order']}-endian"
+    yield "", f"{system['machine']}, {order}{libc}"
+    yield "deflate", known(info["deflate"])
+    yield "tls", info["openssl"]
+    yield "with", known(info["dependencies"])
+    found = [
+        f"{name} {host['version']}" + ("" if host["tested"] else " (not tested)")
+        for name, host in info["integrations"].items()
+    ]
+    yield "hosts", ", ".join(found) or "none"
+    settings = [f"{name}={value}" for name, value in info["environment"].items()]
+    yield "environment", ", ".join(settings) or "nothing set"
+
+
 # fastws -------------------------------------------------------------------------------
 
 
 def _installation() -> dict[str, Any]:
-    location = Path(__file__).parent
+    location = Path(__file__).parents[1]
     found: dict[str, Any] = {
         "location": str(location),
         "version": None,
@@ -92,7 +169,7 @@ def _installation() -> dict[str, Any]:
     found["editable"] = bool(origin.get("dir_info", {}).get("editable"))
     found["version"] = distribution.version
     found["installer"] = (distribution.read_text("INSTALLER") or "").strip() or None
-    if not found["editable"]:  # where the tag is of no wheel
+    if not found["editable"]:  # whose tag is not that of a wheel
         found["wheel"] = re.findall(
             r"^Tag: *(\S+)", distribution.read_text("WHEEL") or "", re.MULTILINE
         )
@@ -100,13 +177,13 @@ def _installation() -> dict[str, Any]:
 
 
 def _conflicts() -> list[str]:
-    """Tell of the other project that is imported as `fastws`, if it is installed too."""
+    """Warn of the other project that is imported as `fastws`, if it is installed, too."""
     versions = {
         other.version
         for other in Distribution.discover(name="fastws")
-        # (A folder may be there without any, after it was removed.)
+        # (After it was removed, an empty folder may be left.)
         if (other.read_text("METADATA") or other.read_text("PKG-INFO"))
-        # Ours had that name before it was published, and may have left its metadata.
+        # This project had that name before it was published, and may have left its metadata.
         and not any(script.value == "fastws.cli:main" for script in other.entry_points)
     }
     return [
@@ -118,7 +195,7 @@ def _conflicts() -> list[str]:
 
 
 def _twin() -> tuple[str, str | None]:
-    """Tell why this twin runs, and why the extension cannot be imported, if it cannot."""
+    """Return why this twin runs; and why the extension cannot be imported, or None."""
     wanted = os.environ.get("FASTWS_IMPL")
     if wanted:
         return f"FASTWS_IMPL is {wanted}", None
@@ -173,13 +250,13 @@ def _libc() -> str | None:
     name, number = platform.libc_ver()
     if name:
         return f"{name} {number}"
-    # Older Pythons do not recognize it.
+    # Older Pythons do not recognize musl.
     triplet = f"{sysconfig.get_config_var('HOST_GNU_TYPE')} {sysconfig.get_config_var('SOABI')}"
     return "musl" if "musl" in triplet else None
 
 
 def _constant(module: str, name: str) -> str | None:
-    """Return what a module that may not be there says of itself."""
+    """Return a constant of a module; None if it is not installed or does not have it."""
     try:
         return str(getattr(import_module(module), name))
     except (ImportError, AttributeError):
@@ -189,19 +266,19 @@ def _constant(module: str, name: str) -> str | None:
 def _integrations() -> dict[str, Any]:
     return {
         name: {"host": host.name, "version": number, "tested": host.covers(number)}
-        for name, host in hosts(installable=False).items()
+        for name, host in HOSTS.items()
         if (number := version_of(host.name)) is not None
     }
 
 
-# What is nobody's business --------------------------------------------------------------
+# Privacy --------------------------------------------------------------------------------
 
 
 def _without_home(value: Any) -> Any:
-    """Write ~ for the home directory, which has the user's name in it."""
+    """Replace the home directory, which contains the user's name, by ~."""
     homes = {os.path.expanduser("~")}
     homes |= {os.path.realpath(home) for home in homes}
-    # A home that is the root of the file system, or not known, tells nothing.
+    # If the home directory is the root of the file system or unknown, there is nothing to hide.
     homes = {home for home in homes if os.path.dirname(home) != home and home != "~"}
     if not homes:
         return value

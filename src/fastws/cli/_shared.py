@@ -1,0 +1,157 @@
+"""What several commands use: errors, output, and the options for TLS.
+
+This module knows how a command talks to its user. It does not know any command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from ._terminal import printable
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = [
+    "DISTRIBUTION",
+    "CommandError",
+    "OutputError",
+    "add_trust_arguments",
+    "describe",
+    "escape_logs",
+    "integer",
+    "is_tty",
+    "print_line",
+    "say",
+    "trust",
+]
+
+# The name under which fastws is installed.
+DISTRIBUTION: Final = "fastws-codec"
+
+
+class CommandError(Exception):
+    """A command cannot go on.
+
+    Args:
+        message: one line for the user.
+        status: the exit status.
+    """
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class OutputError(Exception):
+    """Standard output cannot be written; the message is empty if the reader knows why."""
+
+
+# Output ---------------------------------------------------------------------------------
+
+
+def is_tty(stream: Any) -> bool:
+    """Return whether a standard stream, which may be None, is a terminal."""
+    return stream is not None and stream.isatty()
+
+
+def print_line(text: str) -> None:
+    """Print a line of the command's output.
+
+    Raises:
+        OutputError: if standard output cannot be written.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError as exc:
+        raise OutputError from exc  # the reader closed the pipe, so it knows
+    except OSError as exc:
+        raise OutputError(f"standard output: {describe(exc)}") from exc
+
+
+def say(message: str) -> None:
+    """Print one line on standard error, with text from peers escaped."""
+    with suppress(OSError):
+        print(printable(message), file=sys.stderr, flush=True)
+
+
+class _Formatter(logging.Formatter):
+    """Escapes what a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n\t")
+
+
+def escape_logs() -> None:
+    """Escape log records that go to standard error because no logging is configured."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Formatter())
+
+
+def describe(exc: Exception) -> str:
+    """Return a short description of what went wrong."""
+    import socket
+    import ssl
+
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not trusted: {exc.verify_message}"
+    if isinstance(exc, ssl.SSLError):
+        return re.sub(r" \(_ssl\.c:\d+\)$", "", exc.strerror or str(exc))
+    if isinstance(exc, socket.gaierror):
+        return exc.strerror or str(exc)
+    if isinstance(exc, OSError) and exc.errno is not None:
+        # asyncio's own message repeats the address.
+        return os.strerror(exc.errno)
+    return str(exc) or type(exc).__name__
+
+
+# Arguments ------------------------------------------------------------------------------
+
+
+def integer(least: int, most: int, text: str) -> int:
+    """Convert an argument to an integer in a range, for `argparse`."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not a number: {text!r}") from None
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"not in the range {least}-{most}: {text}")
+    return number
+
+
+def add_trust_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that say which certificates a client trusts."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--ca", metavar="FILE", help="trust the certificates in this file (PEM)")
+    group.add_argument(
+        "--insecure", action="store_true", help="accept any certificate, from anyone"
+    )
+
+
+def trust(args: argparse.Namespace) -> ssl.SSLContext | None:
+    """Return the TLS context that these options ask for; None for the default.
+
+    Raises:
+        CommandError: if the file of certificates cannot be used.
+    """
+    import ssl
+
+    if args.insecure:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    if args.ca is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=args.ca)
+    except ssl.SSLError as exc:
+        raise CommandError(f"no certificates in PEM in {args.ca} ({describe(exc)})") from exc
+    except OSError as exc:
+        raise CommandError(f"cannot read {args.ca}: {describe(exc)}") from exc

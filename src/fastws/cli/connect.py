@@ -1,0 +1,98 @@
+"""`fastws connect`: an interactive client, in which a line of input is a message.
+
+This module knows the options of the command. The conversation itself is in `_conversation`.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentTypeError
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from fastws.exceptions import HandshakeError
+
+from ._shared import CommandError, add_trust_arguments, is_tty, trust
+from ._terminal import Keyboard
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+__all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "send lines of input as messages, and print the messages that arrive"
+
+EPILOG = """\
+Each line of input is sent as a text message. Each message that arrives is printed on a line:
+text as it is, binary messages as their size and their bytes in hexadecimal. On a terminal, only
+the first bytes are printed, and characters that a terminal might obey or would not show are
+printed as escapes such as \\x1b. A pipe or a file gets all bytes, and text unchanged.
+
+  /ping                   measure how long the server takes to answer
+  /close [CODE [REASON]]  close the connection
+  //...                   send a line that begins with one slash less
+
+The end of the input (Ctrl-D) closes the connection when all answers have arrived;
+Ctrl-C closes it at once.
+
+example:
+  fastws connect ws://localhost:8080
+  echo hi | fastws connect wss://example.com/chat --header 'Cookie: id=1'"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    add = parser.add_argument
+    add("uri", metavar="URI", help="the address to connect to: ws://... or wss://...")
+    add(
+        "--header",
+        type=_header,
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="a header field for the request; may be repeated",
+    )
+    add(
+        "--subprotocol",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a subprotocol to offer, the preferred one first; may be repeated",
+    )
+    add("--origin", help="the value of the Origin header field")
+    add_trust_arguments(parser)
+
+
+def run(args: Namespace) -> int:
+    """Talk to the server until the connection is closed."""
+    import asyncio
+
+    from fastws.aio.client import connect
+
+    from ._conversation import Conversation
+
+    try:
+        connecting = connect(
+            args.uri,
+            ssl=trust(args),
+            origin=args.origin,
+            subprotocols=args.subprotocol,
+            headers=args.header,
+        )
+    except (HandshakeError, ValueError) as exc:
+        raise CommandError(str(exc), 2) from exc
+    # Characters that the terminal cannot show must not end the conversation, and line endings in
+    # text must stay as they are.
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace", newline="\n")
+    keyboard = Keyboard(sys.stdin.fileno(), sys.stdin.encoding) if is_tty(sys.stdin) else None
+    with keyboard or nullcontext():
+        return asyncio.run(Conversation(keyboard).hold(connecting))
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise ArgumentTypeError(f"not of the form 'Name: value': {text!r}")
+    return name, value

@@ -1,0 +1,91 @@
+"""`fastws echo`: a server that sends every message back, and serves a page to try it from.
+
+This module knows the options of the command, and which of them do not go together. The server
+itself is in `_echo_server`, its worker processes are in `_workers`.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fastws.spec import DEFAULT_MAX_MESSAGE_SIZE
+
+from ._shared import CommandError, integer
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from fastws.aio.server import Server
+
+__all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "run a server that sends every message back"
+
+EPILOG = """\
+Open the server's address in a browser to get a page that talks to it.
+GET /health is answered with OK. SIGINT (Ctrl-C) and SIGTERM shut the server down.
+
+example:
+  fastws echo --port 8080
+  fastws echo --host 0.0.0.0 --port 8443 --tls-cert cert.pem --tls-key key.pem"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    add(
+        "--port",
+        type=partial(integer, 0, 65535),
+        default=8080,
+        help="the port to listen on; 0 for any free port (default: %(default)s)",
+    )
+    add("--uvloop", action="store_true", help="use uvloop's event loop")
+    add("--tls-cert", metavar="FILE", help="serve wss:// with this certificate chain (PEM)")
+    add("--tls-key", metavar="FILE", help="its private key, if it is in a separate file")
+    add(
+        "--workers",
+        type=partial(integer, 1, 1024),
+        metavar="N",
+        help="run N processes that share the port; the kernel spreads the clients over them, and "
+        "a process that dies is replaced",
+    )
+    add(
+        "--max-message-size",
+        type=partial(integer, 0, sys.maxsize),
+        default=DEFAULT_MAX_MESSAGE_SIZE,
+        metavar="BYTES",
+        help="the size of the largest message accepted (default: %(default)s)",
+    )
+    add("--deflate", action="store_true", help="compress messages if the client supports it")
+
+
+def run(args: Namespace) -> int:
+    """Serve until a signal ends the server."""
+    if args.tls_key is not None and args.tls_cert is None:
+        raise CommandError("--tls-key needs --tls-cert", 2)
+    from ._echo_server import announcement, cannot_listen, loop_factory, serve_echo, tls_context
+
+    # What is wrong in any process is reported here, once.
+    tls_context(args)
+    loop_factory(args)
+    if args.workers is not None:
+        from ._workers import run_workers
+
+        return run_workers(args)
+
+    def announce(server: Server) -> None:
+        with suppress(BrokenPipeError):
+            for sock in server.sockets:
+                print(announcement(args, sock.getsockname()), flush=True)
+
+    try:
+        serve_echo(args, announce)
+    except KeyboardInterrupt:
+        pass  # on Windows, where the event loop handles no signals
+    except (OSError, ValueError) as exc:
+        raise CommandError(cannot_listen(args, exc)) from exc
+    return 0
