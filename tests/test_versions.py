@@ -73,7 +73,7 @@ def test_what_tells_to_install_another_project_is_found(text: str, wrong: bool) 
 def test_nothing_tells_to_install_another_project() -> None:
     assert lowest.read()["project"]["name"] == _info.DISTRIBUTION == "fastws-codec"
     files = [path for path in ROOT.iterdir() if path.is_file()]
-    for folder in ("src", "bench", "fuzz", "wheels", ".ci", ".github"):
+    for folder in ("src", "bench", "fuzz", "tools", ".ci", ".github"):
         files += (path for path in (ROOT / folder).rglob("*") if path.is_file())
     told = 0
     for path in files:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packages of another Debian, for this CPU or another one, in a folder of their own.
 #
-#   wheels/debian.sh suite architecture package...
+#   tools/debian.sh suite architecture package...
 #
 # They come with all they depend on, from the mirror that apt uses here (DEBIAN_MIRROR: another
 # one), verified with Debian's keys, and are only unpacked: nothing is installed, and no script

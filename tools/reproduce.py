@@ -1,6 +1,6 @@
 """Build again what is in a directory, from its sdist, and see that it comes out the same.
 
-    python wheels/reproduce.py [dist]
+    python tools/reproduce.py [dist]
 
 It is built in another directory, at another time, by a process with another umask, hash seed,
 time zone and language. What comes out has to be the same to the last byte, wheel by wheel; for

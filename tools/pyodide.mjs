@@ -1,10 +1,10 @@
 // Runs pytest in Pyodide: CPython compiled to WebAssembly, which browsers run, here in Node.
 //
-//     node wheels/pyodide.mjs PYODIDE SITE CHECKOUT [PYTEST OPTION]...
+//     node tools/pyodide.mjs PYODIDE SITE CHECKOUT [PYTEST OPTION]...
 //
 // PYODIDE is the folder of npm's package, SITE a folder of installed packages, CHECKOUT where
 // pyproject.toml and tests/ are. Python sees no more of this machine than that, and the exit status
-// is pytest's. What is tested, and why that and no more, wheels/cross.py knows.
+// is pytest's. What is tested, and why that and no more, tools/cross.py knows.
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";

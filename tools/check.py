@@ -1,6 +1,6 @@
 """What files must be like that are published: their names, sizes, tags and contents.
 
-    python wheels/check.py [--release] FILE ...
+    python tools/check.py [--release] FILE ...
 
 `--release` demands that all files of a release are there: the sdist, the pure wheel, and a wheel
 for each of what cibuildwheel builds for (pyproject.toml).
@@ -161,7 +161,8 @@ def check_sdist(path: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {f"src/fastws/{module}.pyx" for module in MODULES}
-    wanted |= {"pyproject.toml", "setup.py", "LICENSE", "README.md", "tests/conftest.py"}
+    wanted |= {"pyproject.toml", "setup.py", "tools/commands.py", "LICENSE", "README.md"}
+    wanted |= {"tests/conftest.py"}
     if not wanted <= names:
         raise BadFile(f"{path.name}: {', '.join(sorted(wanted - names))} not in it")
     made = re.compile(r"src/.*\.c|.*\.(so|pyd|pyc|o)")

@@ -1,9 +1,9 @@
 """Make what is published, on this machine: an sdist, a pure wheel, and a wheel for each CPython.
 
-    python wheels/build.py [--out dist] [--python python3.12 ...]
+    python tools/build.py [--out dist] [--python python3.12 ...]
 
 All wheels are built from the sdist, not from the checkout. The same source gives the same bytes,
-wherever and whenever that happens (`wheels/reproduce.py` shows it): the tools are those of
+wherever and whenever that happens (`tools/reproduce.py` shows it): the tools are those of
 constraints.txt, the only date is SOURCE_DATE_EPOCH, by default that of the last commit.
 
 This script knows how to build and to repair; what a finished file has to be like, check.py knows.
@@ -29,7 +29,7 @@ from typing import Final
 import check
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-CONSTRAINTS: Final = ROOT / "wheels" / "constraints.txt"
+CONSTRAINTS: Final = ROOT / "tools" / "constraints.txt"
 VERSIONS: Final = ("3.11", "3.12", "3.13")
 
 

@@ -1,6 +1,6 @@
 """Install wheels as users do, each in a virtual environment of its own, and run the suite there.
 
-    python wheels/test.py [--quick] WHEEL ... [-- PYTEST OPTIONS]
+    python tools/test.py [--quick] WHEEL ... [-- PYTEST OPTIONS]
 
 A wheel with the extension is tested on the Python it is for, with FASTWS_IMPL=c; the pure one on
 each of those Pythons, with FASTWS_IMPL=py. Everything is outside the checkout, copies of the tests

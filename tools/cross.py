@@ -1,6 +1,6 @@
 """What one x86-64 Linux machine can show about other CPUs, C libraries and Pythons.
 
-    python wheels/cross.py JOB... [-- PYTEST OPTIONS]
+    python tools/cross.py JOB... [-- PYTEST OPTIONS]
 
 pypy     the pure wheel, and the suite over it, on Debian's PyPy
 next     the extension built for Debian sid's Pythons, and the suite over both twins on each
@@ -12,10 +12,10 @@ foreign  the kernels compiled for Windows and macOS, and run if Wine can; the ke
          extension as another compiler than GCC and clang sees them
 pyodide  the pure wheel, and the tests without I/O, on the Python that browsers run
 
-The other Pythons are Debian's own binaries, unpacked by wheels/debian.sh. All is built from one
+The other Pythons are Debian's own binaries, unpacked by tools/debian.sh. All is built from one
 sdist, tested from outside of src/, and kept in .cache/. This file does not know how the sdist, the
-pure wheel and wheels for this machine are made and tested: wheels/build.py and wheels/test.py do;
-nor what a wheel has to be like: wheels/check.py does.
+pure wheel and wheels for this machine are made and tested: tools/build.py and tools/test.py do;
+nor what a wheel has to be like: tools/check.py does.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def output(*command: object, cwd: Path = ROOT, **env: str) -> str:
 def debian(suite: str, architecture: str, *packages: str) -> Path:
     """Unpack packages of another Debian."""
     # apt tells much on its standard error; what is wrong with it comes last.
-    return Path(output(ROOT / "wheels" / "debian.sh", suite, architecture, *packages))
+    return Path(output(ROOT / "tools" / "debian.sh", suite, architecture, *packages))
 
 
 @cache
@@ -122,7 +122,7 @@ def dist() -> Path:
     """A folder with the sdist and the pure wheel."""
     folder = WORK / "dist"
     path = f"{tools()}{os.pathsep}{os.environ['PATH']}"
-    build = (ROOT / "wheels/build.py", "--no-binary", "--out", folder)
+    build = (ROOT / "tools/build.py", "--no-binary", "--out", folder)
     run(tools() / "python", *build, PATH=path)
     return folder
 
@@ -321,7 +321,7 @@ def audited(wheel: Path, platform: str) -> Path:
     repair = ("repair", "--exclude", "libc.so", "-w", folder, wheel)
     run(tools() / "auditwheel", *repair, PATH=path)
     (repaired,) = folder.glob("*.whl")
-    run(tools() / "python", ROOT / "wheels/check.py", repaired)
+    run(tools() / "python", ROOT / "tools/check.py", repaired)
     if platform not in repaired.name:
         sys.exit(f"it was to be for {platform}")
     return repaired
@@ -492,7 +492,7 @@ def pyodide() -> None:
     # What takes too long would be ended by a thread or a signal.
     options = ("-q", "-rfE", "-p", "no:cacheprovider", "-o", "timeout=0", *NOT_THERE)
     say("Pyodide: the tests that do no I/O, FASTWS_IMPL=py")
-    run("node", ROOT / "wheels/pyodide.mjs", package, site, ROOT, *options, *tests, *PYTEST_ARGS)
+    run("node", ROOT / "tools/pyodide.mjs", package, site, ROOT, *options, *tests, *PYTEST_ARGS)
 
 
 JOBS = {
