@@ -24,7 +24,7 @@ def test_a_rule_finds_the_bad_phrase_and_not_the_good_one(rule: object) -> None:
 
 
 def test_a_phrase_may_go_on_in_the_next_line() -> None:
-    (rule,) = [rule for rule in english.RULES if rule.bad == "random in earnest"]
+    (rule,) = [rule for rule in english.RULES if "earnest" in rule.bad]
     first, second = rule.bad.split()[1:]
     for mark in ("", "# ", "    # ", "// ", " * ", "> "):
         text = f"One.\n{mark}It is random {first}\n{mark}{second}.\n"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parents[1]
 PATHS: Final = (
     *("*.md", "Makefile", "pyproject.toml", "setup.py", ".pre-commit-config.yaml"),
-    *(".ci", ".github", "tools"),
+    *(".ci", ".github", "tools", "bench/*/*.md", "tests/*/*.md"),
 )
 ALL: Final = (*PATHS, "src", "tests", "docs", "bench", "fuzz", "examples")
 
