@@ -5,8 +5,8 @@
 #   fuzz/coverage.sh [pytest's options]
 #
 # PYTHON chooses the interpreter, by its name or whole path; it needs the `test` extra, which
-# `make coverage` sees to. All that is made is in .cache/coverage; the extension in src/ is left
-# alone.
+# `make -C tools coverage` sees to. All that is made is in .cache/coverage; the extension in src/
+# is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}

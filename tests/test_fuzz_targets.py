@@ -1,6 +1,7 @@
 """The fuzz targets themselves: their corpora pass, and a fault does not. So does the soak.
 
-atheris is not needed for this; `make fuzz` runs the targets for longer, `make soak` the soak.
+atheris is not needed for this. `make fuzz` runs the targets for longer, `make -C tools soak` the
+soak.
 """
 
 from __future__ import annotations

@@ -291,3 +291,21 @@ def test_documents_that_are_linked_are_there() -> None:
     assert "CHANGELOG.md" in targets
     for target in targets:
         assert (ROOT / target).is_file(), target
+
+
+def test_make_targets_that_documents_name_are_there() -> None:
+    targets = {
+        name: set(
+            re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / name).read_text("utf-8"), re.MULTILINE)
+        )
+        for name in ("Makefile", "tools/Makefile")
+    }
+    named = set()
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("*/*/*.md")):
+        if not path.relative_to(ROOT).parts[0].startswith("."):
+            named |= set(
+                re.findall(r"(?:`|    )make (-C tools )?([a-z][a-z0-9-]*)", path.read_text("utf-8"))
+            )
+    assert len(named) > 20
+    for tools, target in named:
+        assert target in targets["tools/Makefile" if tools else "Makefile"], target
