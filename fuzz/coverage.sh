@@ -4,9 +4,9 @@
 #
 #   fuzz/coverage.sh [pytest's options]
 #
-# PYTHON selects the interpreter, by its name or full path; it needs the `test` extra, which `make
-# coverage` installs. Everything that is built is in .cache/coverage; the extension in src/ is left
-# alone.
+# PYTHON chooses the interpreter, by its name or whole path; it needs the `test` extra, which
+# `make -C tools coverage` sees to. All that is made is in .cache/coverage; the extension in src/
+# is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}

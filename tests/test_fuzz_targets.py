@@ -1,6 +1,7 @@
 """The fuzz targets and the soak: their corpora pass, and a fault is found.
 
-atheris is not needed for this; `make fuzz` runs the targets for longer, `make soak` the soak.
+atheris is not needed for this. `make fuzz` runs the targets for longer, `make -C tools soak` the
+soak.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ SOURCES = (
     "CHANGELOG.md",
     "pyproject.toml",
     "setup.py",
+    "tools/commands.py",
 )
 
 pytestmark = pytest.mark.timeout(300)
@@ -78,7 +79,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         shutil.copy(ROOT / name, tree)
     ignore = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "*.egg-info")
-    shutil.copytree(ROOT / "src", tree / "src", ignore=ignore)
+    for name in ("src", "tools"):
+        shutil.copytree(ROOT / name, tree / name, ignore=ignore)
     return tree
 
 

@@ -73,7 +73,7 @@ def test_what_tells_to_install_another_project_is_found(text: str, wrong: bool) 
 def test_nothing_tells_to_install_another_project() -> None:
     assert lowest.read()["project"]["name"] == info.DISTRIBUTION == "fastws-codec"
     files = [path for path in ROOT.iterdir() if path.is_file()]
-    for folder in ("src", "bench", "fuzz", "wheels", ".ci", ".github"):
+    for folder in ("src", "bench", "fuzz", "tools", ".ci", ".github"):
         files += (path for path in (ROOT / folder).rglob("*") if path.is_file())
     told = 0
     for path in files:
@@ -291,3 +291,21 @@ def test_documents_that_are_linked_are_there() -> None:
     assert "CHANGELOG.md" in targets
     for target in targets:
         assert (ROOT / target).is_file(), target
+
+
+def test_make_targets_that_documents_name_are_there() -> None:
+    targets = {
+        name: set(
+            re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / name).read_text("utf-8"), re.MULTILINE)
+        )
+        for name in ("Makefile", "tools/Makefile")
+    }
+    named = set()
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("*/*/*.md")):
+        if not path.relative_to(ROOT).parts[0].startswith("."):
+            named |= set(
+                re.findall(r"(?:`|    )make (-C tools )?([a-z][a-z0-9-]*)", path.read_text("utf-8"))
+            )
+    assert len(named) > 20
+    for tools, target in named:
+        assert target in targets["tools/Makefile" if tools else "Makefile"], target

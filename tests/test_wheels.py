@@ -1,4 +1,4 @@
-"""What is published: its configuration, and that wheels/check.py finds bad files."""
+"""What is published: how it is configured, and that tools/check.py tells good files from bad."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 VERSION = fastws.__version__
 
-spec = importlib.util.spec_from_file_location("check", ROOT / "wheels" / "check.py")
+spec = importlib.util.spec_from_file_location("check", ROOT / "tools" / "check.py")
 assert spec is not None
 assert spec.loader is not None
 check = importlib.util.module_from_spec(spec)
@@ -88,13 +88,56 @@ def test_actions_are_pinned(path: Path) -> None:
 
 def test_builds_are_of_pinned_tools() -> None:
     wanted = {"cython", "setuptools"}
-    lines = (ROOT / "wheels" / "constraints.txt").read_text("utf-8").splitlines()
+    lines = (ROOT / "tools" / "constraints.txt").read_text("utf-8").splitlines()
     pinned = [line for line in lines if not line.startswith("#")]
     assert {line.partition("==")[0] for line in pinned} == wanted
     required = CONFIGURATION["build-system"]["requires"]
     assert {re.split(r"[>=]", line)[0] for line in required} == wanted
     environment = CONFIGURATION["tool"]["cibuildwheel"]["environment"]
     assert (ROOT / environment["PIP_CONSTRAINT"]).is_file()
+
+
+def pins(name: str) -> dict[str, str]:
+    """Read the versions from a file of constraints in tools/."""
+    lines = (ROOT / "tools" / name).read_text("utf-8").splitlines()
+    pairs = (line.split("==") for line in lines if not line.startswith("#"))
+    return dict(pairs)
+
+
+def test_hooks_and_make_lint_use_the_same_versions() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    pinned = pins("lint.txt")
+    used = {}
+    for hook in [hook for repo in config["repos"] for hook in repo["hooks"]]:
+        name = hook["entry"].split()[0]
+        if hook["language"] == "system":
+            # What `make lint` installed.
+            used[name.removeprefix(".venv/bin/")] = None
+        elif name != "python":
+            (dependency,) = hook["additional_dependencies"]
+            assert dependency == f"{name}=={pinned[name]}"
+            used[name] = pinned[name]
+    assert used == pinned | {"mypy": None}
+    recipes = (ROOT / "Makefile").read_text("utf-8")
+    assert "--constraint tools/lint.txt -e '.[dev]'" in recipes
+
+
+def test_pinned_tools_are_dependencies() -> None:
+    extras = CONFIGURATION["project"]["optional-dependencies"]
+    bounds = {re.split(r"[>=;\[ ]", line)[0] for line in (*extras["dev"], *extras["wheels"])}
+    assert pins("lint.txt").keys() | pins("release.txt").keys() <= bounds
+
+
+def test_a_bug_report_needs_what_fastws_info_prints() -> None:
+    path = ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml"
+    fields = {field.get("id"): field for field in yaml.safe_load(path.read_text("utf-8"))["body"]}
+    assert "`fastws info --json`" in fields["info"]["attributes"]["label"]
+    assert fields["info"]["validations"] == {"required": True}
+
+
+def test_no_classifier_is_listed_twice() -> None:
+    classifiers = CONFIGURATION["project"]["classifiers"]
+    assert len(set(classifiers)) == len(classifiers)
 
 
 # A set of files --------------------------------------------------------------------------------
@@ -187,7 +230,8 @@ def pure(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     ignore = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "*.egg-info")
-    shutil.copytree(ROOT / "src", tree / "src", ignore=ignore)
+    for name in ("src", "tools"):
+        shutil.copytree(ROOT / name, tree / name, ignore=ignore)
     code = "from setuptools import build_meta; build_meta.build_wheel('..')"
     subprocess.run(
         [sys.executable, "-c", code],

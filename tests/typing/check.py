@@ -129,7 +129,9 @@ def consume(folder: Path) -> bool:
     tree.mkdir()
     for name in PACKED:
         shutil.copy(ROOT / name, tree)
-    shutil.copytree(ROOT / "src", tree / "src", ignore=shutil.ignore_patterns("*.so", "*.egg-info"))
+    for name in ("src", "tools"):
+        ignored = shutil.ignore_patterns("*.so", "*.egg-info")
+        shutil.copytree(ROOT / name, tree / name, ignore=ignored)
     venv.create(folder / "venv")
     python = folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")

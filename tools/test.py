@@ -1,12 +1,12 @@
-"""Install wheels as users do, each in a virtual environment of its own, and run the suite there.
+"""Install wheels as users do, each in a new virtual environment, and run the suite there.
 
-    python wheels/test.py [--quick] WHEEL ... [-- PYTEST OPTIONS]
+    python tools/test.py [--quick] WHEEL ... [-- PYTEST OPTIONS]
 
-A wheel with the extension is tested on the Python it is for, with FASTWS_IMPL=c; the pure one on
-each of those Pythons, with FASTWS_IMPL=py. Everything is outside the checkout, copies of the tests
-included: what is imported is what was installed. `--quick` leaves it at the codec.
+A wheel with the extension is tested on its Python with FASTWS_IMPL=c, the pure wheel on each
+installed Python with FASTWS_IMPL=py. The tests are copied and run outside the checkout, so they
+import the installed package. `--quick` tests only the codec.
 
-This script knows how a wheel is installed and tested; how one is made, build.py knows.
+This script knows how a wheel is installed and tested; build.py knows how it is built.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Final
 import build
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-# What the tests read.
+# Files that the tests read.
 FILES: Final = ("pyproject.toml", "README.md")
 CODEC: Final = tuple(
     f"tests/test_{name}.py"
@@ -34,14 +34,14 @@ CODEC: Final = tuple(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("wheels", nargs="+", type=Path, metavar="WHEEL")
-    parser.add_argument("--quick", action="store_true", help="test the codec only")
+    parser.add_argument("--quick", action="store_true", help="test only the codec")
     at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     args, options = parser.parse_args(sys.argv[1:at]), sys.argv[at + 1 :]
     pythons = {build.tag_of(python): python for python in build.find_pythons()}
     for wheel in args.wheels:
         tag = wheel.name.split("-")[2]
         if tag != "py3" and tag not in pythons:
-            return f"{wheel.name}: there is no Python here to test it with"
+            return f"{wheel.name}: no Python to test it with is installed"
         for python in pythons.values() if tag == "py3" else [pythons[tag]]:
             if not test(wheel.resolve(), python, args.quick, options):
                 return f"{wheel.name}: failed with {python}"
@@ -74,7 +74,7 @@ def test(wheel: Path, python: str, quick: bool, options: list[str]) -> bool:
             what = tuple(
                 path for path in CODEC if "differential" not in path and "kern" not in path
             )
-        # (-P: what is in the directory is not to be imported in place of what is installed.)
+        # -P: do not import from the current directory.
         command = [installed, "-P", "-X", "dev", "-m", "pytest", "-p", "no:cacheprovider", *what]
         return subprocess.run([*command, *options], cwd=place, env=env, check=False).returncode == 0
 

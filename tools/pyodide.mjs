@@ -1,10 +1,10 @@
-// Runs pytest in Pyodide: CPython compiled to WebAssembly, which browsers run, here in Node.
+// Runs pytest in Pyodide on Node. Pyodide is CPython compiled to WebAssembly, for browsers.
 //
-//     node wheels/pyodide.mjs PYODIDE SITE CHECKOUT [PYTEST OPTION]...
+//     node tools/pyodide.mjs PYODIDE SITE CHECKOUT [PYTEST OPTION]...
 //
-// PYODIDE is the folder of npm's package, SITE a folder of installed packages, CHECKOUT where
-// pyproject.toml and tests/ are. Python sees no more of this machine than that, and the exit status
-// is pytest's. What is tested, and why that and no more, wheels/cross.py knows.
+// PYODIDE is the folder of npm's package, SITE a folder of installed packages, and CHECKOUT the
+// folder of pyproject.toml and tests/. Python sees no other files of this machine. The exit status
+// is pytest's. tools/cross.py knows which tests run, and why.
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -12,7 +12,7 @@ import { pathToFileURL } from "node:url";
 const [folder, site, checkout, ...options] = process.argv.slice(2);
 const { loadPyodide } = await import(pathToFileURL(resolve(folder, "pyodide.mjs")));
 
-// Whatever happens before pytest ends is a failure. (Pyodide sets an exit status of its own.)
+// If pytest does not end normally, that is a failure. (Pyodide sets its own exit status.)
 let status = 1;
 process.on("exit", () => {
   process.exitCode = status;

@@ -1,7 +1,7 @@
 """Copy the docstrings of the reference into the accelerated twin.
 
-    python wheels/docstrings.py            write them
-    python wheels/docstrings.py --check    fail if that would change anything
+    python tools/docstrings.py            write them
+    python tools/docstrings.py --check    fail if that would change anything
 
 `help` shows what the module that runs has, so they are written in both: in `src/fastws/_py` by
 hand, and from there into `src/fastws/_c` by this. It does not depend on Cython, and a build does

@@ -1,10 +1,10 @@
-"""Build again what is in a directory, from its sdist, and see that it comes out the same.
+"""Build the files of a directory again, from its sdist, and compare the bytes.
 
-    python wheels/reproduce.py [dist]
+    python tools/reproduce.py [dist]
 
-It is built in another directory, at another time, by a process with another umask, hash seed,
-time zone and language. What comes out has to be the same to the last byte, wheel by wheel; for
-the sdist itself, it is packed anew from the checkout where that is the same source.
+The second build happens in another directory, at another time, in a process with another umask,
+hash seed, time zone and language. Every wheel must be the same to the last byte. The sdist is
+packed again from the checkout, which must still be the same source.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UNLIKE = {"PYTHONHASHSEED": "4711", "TZ": "Pacific/Auckland", "LC_ALL": "C"}
 
 
 def main() -> int:
-    # build.build() would read them too late.
+    # Python reads these variables when it starts.
     if any(os.environ.get(name) != value for name, value in UNLIKE.items()):
         os.umask(0o077)
         command = [sys.executable, *sys.argv]

@@ -1,0 +1,1 @@
+"""Builds, checks and tests what is published. setup.py takes its commands from here."""
