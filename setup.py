@@ -29,7 +29,8 @@ SOURCES = {
     "_c.frames": "_c/frames.pyx",
     "_c.messages": "_c/messages.pyx",
     "_c.connection": "_py/connection.py",
-    "_c.hot": "_c/hot.pyx",
+    "_c.wire": "aio/wire.py",
+    "_c.sinks": "aio/sinks.py",
     "capi": "capi.pyx",
 }
 

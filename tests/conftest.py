@@ -32,7 +32,7 @@ settings.register_profile(
 )
 
 HERE = Path(__file__).parent
-MODULES = ("masking", "utf8", "frames", "messages", "connection", "hot")
+MODULES = ("masking", "utf8", "frames", "messages", "connection")
 
 # A shell ignores SIGINT for what it runs in the background, and child processes of the tests
 # would inherit that; some of the tests are about Ctrl-C.

@@ -126,7 +126,7 @@ def test_all_names_come_from_the_twin_that_was_taken() -> None:
     names = set(codec.__all__) - {"implementation", "kernel"}
     modules = [
         import_module(f"fastws._{codec.implementation}.{name}")
-        for name in ("masking", "utf8", "frames", "messages", "hot")
+        for name in ("masking", "utf8", "frames", "messages")
     ]
     assert names == {name for module in modules for name in module.__all__}
     for module in modules:
@@ -194,7 +194,6 @@ def test_cython_is_for_building_only(twin: SimpleNamespace) -> None:
         lambda twin: twin.FrameDecoder(masked=True),
         lambda twin: twin.Utf8Validator(),
         lambda twin: twin.Connection(Role.SERVER, twin.MessageDecoder(masked=True)),
-        lambda twin: twin.HotEndpoint(),
     ],
     ids=[
         "MessageDecoder",
@@ -202,7 +201,6 @@ def test_cython_is_for_building_only(twin: SimpleNamespace) -> None:
         "FrameDecoder",
         "Utf8Validator",
         "Connection",
-        "HotEndpoint",
     ],
 )
 def test_what_is_in_the_middle_of_a_stream_is_not_copied(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(fastws.__file__).parent
 HOOKS = PACKAGE / "__pyinstaller"
-COMPILED = find_spec("fastws._c.hot") is not None
+COMPILED = find_spec("fastws._c.connection") is not None
 TWINS = ("c", "py") if COMPILED else ("py",)
 BACKENDS = ("zlib", "zlib-ng", "isal")
 
@@ -104,7 +104,13 @@ def test_what_is_imported_is_seen(seen: set[str], impl: str) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     imported = set(result.stdout.split())
     twin = "_c" if impl == "c" else "_py"
-    assert {f"fastws.{twin}.hot", "fastws.rules", "fastws.aio.server", "ssl", "h11"} <= imported
+    assert {
+        f"fastws.{twin}.connection",
+        "fastws.rules",
+        "fastws.aio.server",
+        "ssl",
+        "h11",
+    } <= imported
     assert imported - seen == set()
 
 

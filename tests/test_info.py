@@ -79,10 +79,12 @@ def test_the_twin_that_is_there() -> None:
 
 
 def test_an_extension_that_does_not_load() -> None:
-    found = info("sys.modules['fastws._c.hot'] = None")
+    found = info("sys.modules['fastws._c.connection'] = None")
     assert (found["twin"], found["kernel"], found["extension"]) == ("py", "python", None)
     assert found["twin_reason"] == "the extension cannot be imported"
-    assert re.fullmatch(r"ModuleNotFoundError: .*fastws\._c\.hot.*", found["extension_error"])
+    assert re.fullmatch(
+        r"ModuleNotFoundError: .*fastws\._c\.connection.*", found["extension_error"]
+    )
 
 
 def test_where_it_runs(capsys: pytest.CaptureFixture[str]) -> None:

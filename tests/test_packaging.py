@@ -16,12 +16,18 @@ import pytest
 import fastws
 
 ROOT = Path(__file__).parents[1]
-MODULES = ("kernel", "masking", "utf8", "frames", "messages", "connection", "hot")
+MODULES = ("kernel", "masking", "utf8", "frames", "messages", "connection", "sinks", "wire")
+# The sources of both twins.
+SHARED = {
+    "connection": "src/fastws/_py/connection.py",
+    "sinks": "src/fastws/aio/sinks.py",
+    "wire": "src/fastws/aio/wire.py",
+}
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 SOURCES = (
     *(f"src/fastws/_c/{module}.{kind}" for module in MODULES for kind in ("pxd", "pyi")),
-    *(f"src/fastws/_c/{module}.pyx" for module in MODULES if module != "connection"),
-    "src/fastws/_py/connection.py",
+    *(f"src/fastws/_c/{module}.pyx" for module in MODULES if module not in SHARED),
+    *SHARED.values(),
     "src/fastws/_c/buffers.pxd",
     *(f"src/fastws/capi.{kind}" for kind in ("pyx", "pxd", "pyi")),
     *(

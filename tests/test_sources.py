@@ -16,7 +16,7 @@ from fastws import spec
 from fastws.spec import Opcode
 
 PACKAGE = Path(fastws.__file__).parent
-TOOL = Path(__file__).parents[1] / "wheels" / "docstrings.py"
+TOOL = Path(__file__).parents[1] / "tools" / "docstrings.py"
 OPCODES = {opcode.name: opcode.value for opcode in Opcode}
 NUMBERS = {name: value for name, value in vars(spec).items() if isinstance(value, int)}
 NUMBERS |= {f"OPCODE_{name}": value for name, value in OPCODES.items()}

@@ -271,8 +271,8 @@ def test_a_wheel_says_what_is_in_it(pure: Path) -> None:
 
 
 def test_a_pure_wheel_has_no_extension(pure: Path) -> None:
-    wheel = changed(pure, pure.name, lambda archive: archive.writestr("fastws/_c/hot.so", b""))
-    with pytest.raises(check.BadFile, match=r"has fastws/_c/hot\.so"):
+    wheel = changed(pure, pure.name, lambda archive: archive.writestr("fastws/_c/wire.so", b""))
+    with pytest.raises(check.BadFile, match=r"has fastws/_c/wire\.so"):
         check.check_wheel(wheel)
 
 

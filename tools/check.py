@@ -32,9 +32,16 @@ MODULES: Final = (
     "_c/frames",
     "_c/messages",
     "_c/connection",
-    "_c/hot",
+    "_c/sinks",
+    "_c/wire",
     "capi",
 )
+# The sources of both twins.
+SHARED: Final = {
+    "_c/connection": "_py/connection.py",
+    "_c/sinks": "aio/sinks.py",
+    "_c/wire": "aio/wire.py",
+}
 MAX_SIZE: Final = 600 << 10  # bytes, of a wheel
 PYTHONS: Final = ("cp311", "cp312", "cp313", "cp314", "cp314t", "cp315", "cp315t")
 PLATFORMS: Final = (
@@ -161,8 +168,8 @@ def version_of(path: Path) -> str:
 def check_sdist(path: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = {f"src/fastws/{module}.pyx" for module in MODULES if module != "_c/connection"}
-    wanted |= {"src/fastws/_py/connection.py", "src/fastws/_c/connection.pxd"}
+    wanted = {f"src/fastws/{SHARED.get(module, module + '.pyx')}" for module in MODULES}
+    wanted |= {f"src/fastws/{module}.pxd" for module in SHARED}
     wanted |= {"pyproject.toml", "setup.py", "tools/commands.py", "LICENSE", "README.md"}
     wanted |= {"tests/conftest.py"}
     if not wanted <= names:

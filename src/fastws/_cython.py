@@ -17,13 +17,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-__all__ = ["binding", "cclass", "compiled", "critical_section", "embedsignature"]
+__all__ = ["binding", "cast", "cclass", "compiled", "critical_section", "embedsignature"]
 
 _T = TypeVar("_T", bound=type)
+_C = TypeVar("_C")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 # When a source is compiled, Cython replaces this by True.
 compiled: Final[bool] = False
+
+
+def cast(kind: type[_C], value: object, *, typecheck: bool) -> _C:
+    """Use a value as one of an extension type, after a check of its type."""
+    return value  # type: ignore[return-value]
 
 
 def cclass(cls: _T) -> _T:

@@ -23,12 +23,12 @@ from __future__ import annotations
 
 import copyreg
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 __all__ = [
     "Frame",
     "FrameDecoder",
-    "HotEndpoint",
     "MessageDecoder",
     "MessageEncoder",
     "Utf8Validator",
@@ -49,7 +49,12 @@ def _choose() -> str:
     if wanted == "py":
         return "py"
     try:
-        import fastws._c.hot  # noqa: F401 - which imports all others
+        import fastws._c.connection  # noqa: F401 - it imports the codec's modules
+
+        # Those of asyncio's part are not imported before they are needed.
+        for name in ("fastws._c.sinks", "fastws._c.wire"):
+            if find_spec(name) is None:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     except ImportError as exc:
         if wanted == "c":
             missing = isinstance(exc, ModuleNotFoundError) and f"{exc.name}".startswith("fastws.")
@@ -81,14 +86,12 @@ kernel: Final = _choose_kernel()
 if TYPE_CHECKING or implementation == "py":
     from ._py.frames import Frame, FrameDecoder, encode_frame
     from ._py.frames import read_header as read_header  # for integrations
-    from ._py.hot import HotEndpoint
     from ._py.masking import apply_mask, apply_mask_inplace
     from ._py.messages import MessageDecoder, MessageEncoder
     from ._py.utf8 import Utf8Validator, decode_utf8, is_utf8
 else:
     from ._c.frames import Frame, FrameDecoder, encode_frame
     from ._c.frames import read_header as read_header
-    from ._c.hot import HotEndpoint
     from ._c.masking import apply_mask, apply_mask_inplace
     from ._c.messages import MessageDecoder, MessageEncoder
     from ._c.utf8 import Utf8Validator, decode_utf8, is_utf8

@@ -8,13 +8,14 @@ functions, and raise or keep what they return.
 from __future__ import annotations
 
 from .exceptions import (
+    ConnectionClosed,
     InternalError,
     InvalidPayloadError,
     MessageTooBigError,
     ProtocolError,
     StateError,
 )
-from .spec import Opcode
+from .spec import CloseCode, Opcode
 
 # Wire errors: the header (RFC 6455 §5.2) -------------------------------------
 
@@ -160,6 +161,10 @@ def being_fed() -> StateError:
 
 def already_waiting() -> StateError:
     return StateError("another task is waiting for a message")
+
+
+def never_open() -> ConnectionClosed:
+    return ConnectionClosed(CloseCode.ABNORMAL_CLOSURE.value, "the connection was never open")
 
 
 def in_message() -> StateError:

@@ -227,7 +227,7 @@ async def test_how_much_waits_is_an_argument(pair, settled, limit):
             for number in range(100):
                 await sender.send(f"{number:1000}")
                 await asyncio.sleep(0)
-                if receiver._held:
+                if receiver._sink.is_held:
                     break
             assert 2 <= number < 20
             received = [await receiver.recv() for _ in range(number + 1)]
@@ -247,7 +247,7 @@ async def test_no_limits(pair, settled):
     async with pair(server=limits) as (client, server):
         for _ in range(50):
             await client.send(bytes(64 * KIB))
-        assert await settled(lambda: len(server._messages or ())) == 50
+        assert await settled(lambda: len(server._sink.messages or ())) == 50
 
 
 async def test_what_nobody_receives_is_bounded(pair, until, settled):
@@ -260,15 +260,15 @@ async def test_what_nobody_receives_is_bounded(pair, until, settled):
                 await client.send(bytes(16 * KIB))
 
         flooding = asyncio.create_task(flood())
-        await settled(lambda: len(server._messages or ()), quiet=0.5)
-        assert sum(map(len, server._messages)) < 3 * MIB
+        await settled(lambda: len(server._sink.messages or ()), quiet=0.5)
+        assert sum(map(len, server._sink.messages)) < 3 * MIB
         flooding.cancel()
         await asyncio.wait([flooding])
 
 
 async def test_nobody_receives_and_nothing_more_can_be_read(raw, frame, until, monkeypatch, caplog):
     """So much is unread that not even pings are read: that must not last forever."""
-    monkeypatch.setattr("fastws.aio.queue._FORBEARANCE", 1.0)
+    monkeypatch.setattr("fastws.aio.keepalive._FORBEARANCE", 1.0)
     closed = asyncio.get_running_loop().create_future()
 
     async def handler(ws):
@@ -294,7 +294,7 @@ async def test_nobody_receives_and_nothing_more_can_be_read(raw, frame, until, m
 
 
 async def test_who_receives_now_and_then_is_borne_with(pair, monkeypatch, until):
-    monkeypatch.setattr("fastws.aio.queue._FORBEARANCE", 1.0)
+    monkeypatch.setattr("fastws.aio.keepalive._FORBEARANCE", 1.0)
     async with pair(server=ALERT) as (client, server):
 
         async def flood():
@@ -302,7 +302,7 @@ async def test_who_receives_now_and_then_is_borne_with(pair, monkeypatch, until)
                 await client.send(bytes(64 * KIB))
 
         flooding = asyncio.create_task(flood())
-        await until(lambda: server._is_full())
+        await until(lambda: server._sink.is_full(server))
         for _ in range(8):
             await asyncio.sleep(0.5)
             assert len(await server.recv()) == 64 * KIB
@@ -346,7 +346,7 @@ async def test_the_queue_is_bounded_by_its_length_alone(pair, settled):
                 await client.send(bytes(10 * KIB))
 
         flooding = asyncio.create_task(flood())
-        count = await settled(lambda: len(server._messages or ()), quiet=0.5)
+        count = await settled(lambda: len(server._sink.messages or ()), quiet=0.5)
         assert 16 <= count < 200
         flooding.cancel()
         await asyncio.wait([flooding])

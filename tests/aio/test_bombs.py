@@ -101,8 +101,8 @@ async def test_nobody_receives_a_bomb(raw, frame, until, settled):
         with traced() as memory:
             sending = asyncio.create_task(peer.send(bomb))
             (ws,) = server.connections
-            await until(lambda: ws._messages)
-            await settled(lambda: len(ws._messages), quiet=0.5)
+            await until(lambda: ws._sink.messages)
+            await settled(lambda: len(ws._sink.messages), quiet=0.5)
             assert memory()[1] < 16 * MIB
             go.set()
             await until(lambda: len(received) == COUNT)
@@ -153,7 +153,7 @@ async def test_close_ends_what_is_pending(raw, frame, until):
     ended = asyncio.get_running_loop().create_future()
 
     async def handler(ws):
-        await until(lambda: ws._messages)
+        await until(lambda: ws._sink.messages)
         await ws.close(4001)
         ended.set_result(ws.close_code)
 
@@ -203,7 +203,7 @@ async def test_what_is_pending_goes_with_a_connection_that_is_lost(raw, frame, u
     ended = asyncio.get_running_loop().create_future()
 
     async def handler(ws):
-        await until(lambda: ws._messages)
+        await until(lambda: ws._sink.messages)
         ws._transport.abort()
         await ws.wait_closed()
         try:

@@ -488,7 +488,7 @@ async def test_a_slow_handler_slows_its_peer_down(pair, settled):
         sending = asyncio.create_task(send(client))
         assert 0 < await settled(lambda: sent) < 350  # no buffer holds 25 MiB
         # The limit, one read beyond it, and what arrives before reading stops.
-        assert MIB <= sum(map(len, server._messages)) <= 2 * MIB + 2 * 256 * KIB
+        assert MIB <= sum(map(len, server._sink.messages)) <= 2 * MIB + 2 * 256 * KIB
         for _ in range(400):
             assert await server.recv() == message
         await sending
@@ -591,7 +591,7 @@ async def test_close_works_while_reading_is_held(pair, settled):
 
     async with pair() as (client, server):
         sending = asyncio.create_task(send(client))
-        await settled(lambda: len(server._messages or ()))
+        await settled(lambda: len(server._sink.messages or ()))
         async with asyncio.timeout(5):
             await server.close(4000)
             with pytest.raises(ConnectionClosed) as info:
@@ -889,7 +889,7 @@ async def test_a_handshake_that_was_given_up_is_of_no_interest(raw_server, url, 
             (client,) = clients
             connecting.cancel()
             error = () if outcome == "endpoint_opened" else (OSError(),)
-            getattr(client._owner, outcome)(client, *error)
+            getattr(client._creator, outcome)(client, *error)
             with pytest.raises(asyncio.CancelledError):
                 await connecting
 

@@ -29,7 +29,7 @@ from fastws import (
     connect,
     serve,
 )
-from fastws.aio.protocol import Endpoint
+from fastws.aio.endpoint import Endpoint
 
 from ..tools import needs_uvloop
 from ..wire import upgrade_request
@@ -1071,5 +1071,5 @@ async def test_an_idle_connection_keeps_no_buffer(pair):
     async with pair() as (client, server):
         await client.send(bytes(500_000))
         assert len(await server.recv()) == 500_000
-        assert server._messages is None
+        assert server._sink.messages is None
         assert server._buffer is client._buffer  # the loop's

@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 
 from fastws import ConnectionClosed, State, StateError, WebSocket, connect, serve
+from fastws.aio.twin import Queue
 
 # aiofastnet has transports of its own.
 pytestmark = pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
@@ -67,7 +68,7 @@ async def test_a_recv_cancelled_as_its_message_arrives_leaves_it_to_the_next(pai
     async with pair() as (_, server):
         task = asyncio.create_task(server.recv())
         await turns()
-        server._received(["first"])  # the waiter is done, but the task has not run yet
+        server._sink.take(server, ["first"])  # the waiter is done, but the task has not run yet
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -78,7 +79,7 @@ async def test_a_recv_woken_for_a_message_that_another_took_waits_on(pair):
     async with pair() as (client, server):
         task = asyncio.create_task(server.recv())
         await turns()
-        server._received(["first"])
+        server._sink.take(server, ["first"])
         assert await server.recv() == "first"
         with pytest.raises(StateError):
             await server.recv()
@@ -127,7 +128,7 @@ async def test_what_arrives_while_reading_is_held_waits_with_the_rest(pair):
     """(A transport may still deliver data after it is paused.)"""
     async with pair() as (_, server):
         for number in range(4):
-            server._received([str(number)])
+            server._sink.take(server, [str(number)])
         assert [await server.recv() for _ in range(4)] == ["0", "1", "2", "3"]
 
 
@@ -199,7 +200,7 @@ async def test_who_closed_and_does_not_receive_keeps_two_reads_at_most(raw, fram
             (ws,) = server.connections
             assert await peer.close_frame() == (4000, "")
             await peer.send(frame(1, b"a") + frame(1, b"b"))
-            await until(lambda: ws._messages)
+            await until(lambda: ws._sink.messages)
             for _ in range(100):
                 await peer.send(frame(2, bytes(64 * KIB)))
             await peer.send(frame(1, b"y") + frame(1, b"z") + frame(8, b"\x0f\xa0"))
@@ -211,7 +212,7 @@ async def test_who_closed_and_does_not_receive_keeps_two_reads_at_most(raw, fram
 
 async def test_who_closes_may_take_its_time_to_receive(raw, frame, settled, monkeypatch):
     """Nothing is dropped as long as the application goes on receiving."""
-    monkeypatch.setattr("fastws.aio.websocket._PATIENCE", 30)
+    monkeypatch.setattr(f"{Queue.__module__}._PATIENCE", 30)
     got = asyncio.get_running_loop().create_future()
 
     async def handler(ws):
@@ -220,8 +221,9 @@ async def test_who_closes_may_take_its_time_to_receive(raw, frame, settled, monk
         async for message in aiter_all(ws):
             messages.append(message)
             if len(messages) == 1:
-                await settled(lambda: len(ws._messages or ()))
-                ws._give_up_reader(len(ws._messages or ()) + 1)  # one was taken meanwhile
+                await settled(lambda: len(ws._sink.messages or ()))
+                # One was taken meanwhile.
+                ws._sink._drop_unread(ws, len(ws._sink.messages or ()) + 1)
         await closing
         got.set_result(messages)
 

@@ -761,7 +761,7 @@ def test_lost_before_the_answer(cls: Any) -> None:
 def test_frames_sent_before_the_answer() -> None:
     async def act(receive: Any, send: Any) -> None:
         await receive()
-        await until(lambda: protocol()._held)
+        await until(lambda: protocol()._reading_paused)
         await send(ACCEPT)
         for _ in range(3):
             await send({"type": "websocket.send", "bytes": (await receive())["bytes"]})
@@ -829,7 +829,7 @@ def test_application_closes_unread() -> None:
     async def act(receive: Any, send: Any) -> None:
         await receive()
         await send(ACCEPT)
-        await until(lambda: protocol()._held)
+        await until(lambda: protocol()._reading_paused)
         await send({"type": "websocket.close"})
         assert [(await receive())["type"] for _ in range(2)] == ["websocket.receive"] * 2
 
@@ -1294,7 +1294,7 @@ def test_slow_application(size: int, limit: int, most: int) -> None:
             task = asyncio.create_task(write())
             await until(lambda: protocol._reading_paused)
             await asyncio.sleep(0.02)
-            assert len(protocol._messages) <= most
+            assert len(protocol._sink.messages) <= most
             go.set()
             await task
             client.connection.close()
@@ -1319,8 +1319,8 @@ def test_no_limit_to_the_queue() -> None:
         async with serving(Recorder(act), **options) as server, Client(server.port) as client:
             await client.open()
             client.send(*["x"] * 1000)
-            await until(lambda: len(server.protocol._messages or ()) >= 1000)
-            assert not server.protocol._held
+            await until(lambda: len(server.protocol._sink.messages or ()) >= 1000)
+            assert not server.protocol._sink.is_held
             go.set()
             await client.end()
 

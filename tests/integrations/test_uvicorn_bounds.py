@@ -100,7 +100,7 @@ def test_a_bomb_that_nobody_receives(play: Any) -> None:
             await client.open()
             with traced() as memory:
                 client.writer.write(bomb)
-                await until(lambda: server.protocol._messages)
+                await until(lambda: server.protocol._sink.messages)
                 await asyncio.sleep(1)
                 assert memory()[1] < 16 * MIB
             for task in server.state.tasks:

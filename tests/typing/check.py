@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ALLOWLIST = HERE / "allowlist.txt"
-COMPILED = ("masking", "utf8", "frames", "messages", "connection", "hot")
+COMPILED = ("masking", "utf8", "frames", "messages", "connection", "sinks", "wire")
 PACKED = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 
 # The nature of cdef classes, and what Cython does to the parameters of special methods.

@@ -31,8 +31,10 @@ from fastws.spec import (
 )
 from fastws.uri import parse_uri
 
-from .opening import ClientOpening
-from .protocol import Endpoint, Settings, configured, deflate_extensions, logger
+from .endpoint import Endpoint, as_endpoint
+from .opening import ClientOpeningHandshake
+from .settings import Settings, deflate_extensions
+from .view import logger
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -160,8 +162,8 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
             options |= {"host": host or address.host, "port": port or address.port}
         headers = Headers(headers)
 
-        def make_opening() -> ClientOpening:
-            return ClientOpening(
+        def make_opening() -> ClientOpeningHandshake:
+            return ClientOpeningHandshake(
                 ClientHandshake(
                     address,
                     origin=origin,
@@ -205,7 +207,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         try:
             await self._endpoint._finish_sends()
         finally:
-            self._endpoint._close(code, "")
+            self._endpoint._begin_closing(code, "")
         await self._endpoint._wait_closed()
 
     async def __aiter__(self) -> AsyncIterator[P]:
@@ -225,7 +227,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
                 yield endpoint
             finally:
                 dropped = endpoint.close_code is not None
-                endpoint._close(CloseCode.NORMAL_CLOSURE, "")
+                endpoint._begin_closing(CloseCode.NORMAL_CLOSURE, "")
                 await endpoint._wait_closed()
             if dropped and monotonic() - connected < _SHORT:
                 delay = next(delays)
@@ -238,7 +240,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         loop = asyncio.get_running_loop()
         attempt = _Attempt(loop)
         endpoint = self._make_protocol()
-        configured(endpoint, self._settings, self._make_opening, attempt)
+        as_endpoint(endpoint)._configure(self._settings, self._make_opening(), attempt)
         create = loop.create_unix_connection if self._is_unix else loop.create_connection
         try:
             async with asyncio.timeout(self._open_timeout):

@@ -1,15 +1,13 @@
-"""The opening handshake on a transport, as a server or a client goes through it.
+"""The opening handshake, as a server or a client goes through it (RFC 6455 §4).
 
-This module knows which bytes to send first and what to make of the peer's answer until the
-connection is open. It does not know what happens on the connection then.
+This module knows what to send first, what to make of the peer's answer, and how to ask the
+application. It returns what it decided. It does not know transports, or who acts on that.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -18,177 +16,256 @@ from fastws.handshake import ClientHandshake, ServerHandshake
 from fastws.http import Request, Response
 from fastws.spec import Role
 
-if TYPE_CHECKING:
-    from .protocol import Endpoint
+from .blame import blames_peer
 
-__all__ = ["ClientOpening", "Opening", "ProcessRequest", "ServerOpening"]
+if TYPE_CHECKING:
+    import asyncio
+
+    from fastws.deflate import Agreement
+
+__all__ = [
+    "ClientOpeningHandshake",
+    "Decision",
+    "Failed",
+    "Opened",
+    "OpeningHandshake",
+    "ProcessRequest",
+    "Refused",
+    "ServerOpeningHandshake",
+    "Undecided",
+]
 
 # What `serve` takes to see each request first: a function, or a coroutine function.
 ProcessRequest: TypeAlias = Callable[[Request], Response | Awaitable[Response | None] | None]
 
 
-class Opening(Protocol):
-    """One opening handshake; the endpoint lets go of it when it is over."""
+# What an opening handshake can come to ------------------------------------------------------
 
-    role: Role
 
-    def begin(self, endpoint: Endpoint) -> None:
-        """The transport is there."""
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The connection is open.
 
-    def receive_data(self, endpoint: Endpoint, data: bytes) -> None:
-        """The peer sent something."""
+    Args:
+        octets: the response to send.
+        trailing: the beginning of what the peer sent after its part of the handshake.
+        subprotocol: the subprotocol agreed on.
+        deflate: how messages are compressed.
+    """
 
-    def receive_eof(self, endpoint: Endpoint) -> None:
-        """The peer sent all it will send."""
+    octets: bytes
+    trailing: bytes
+    subprotocol: str | None
+    deflate: Agreement | None
 
-    def time_out(self, endpoint: Endpoint) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The server answers with plain HTTP, and that is all.
+
+    Args:
+        octets: the response to send.
+        error: what is wrong with the request; None if the application answers in its own way.
+        mistake: what the application's own function raised, if it failed.
+    """
+
+    octets: bytes
+    error: RequestError | None = None
+    mistake: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """There is no connection, and nothing to say to the peer."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """The application takes its time; `decide` takes what comes of this."""
+
+    answer: Awaitable[Response | None]
+
+
+Decision: TypeAlias = Opened | Refused | Failed | Undecided
+
+
+class OpeningHandshake(Protocol):
+    """An opening handshake; each method returns None while the peer has more to say.
+
+    Attributes:
+        role: which end we are.
+        request: the client's request, once a server has read it.
+        response: the server's response, once a client has read it.
+        answer: the application's answer, while we wait for it; `decide` takes its result.
+    """
+
+    @property
+    def role(self) -> Role: ...
+    @property
+    def request(self) -> Request | None: ...
+    @property
+    def response(self) -> Response | None: ...
+    @property
+    def answer(self) -> asyncio.Future[Response | None] | None: ...
+
+    def begin(self) -> bytes:
+        """Return what to send first."""
+
+    def wants_data(self) -> bool:
+        """Return whether to read what the peer sends."""
+
+    def receive_data(self, data: bytes) -> Decision | None:
+        """Take what the peer sent."""
+
+    def receive_eof(self) -> Decision | None:
+        """The peer will send nothing more."""
+
+    def wait_for(self, answer: asyncio.Future[Response | None]) -> None:
+        """Wait for the application's answer."""
+
+    def decide(self) -> Decision:
+        """Act on the application's answer, which is done."""
+
+    def time_out(self) -> Decision | None:
         """The handshake took too long."""
-
-    def cancel(self) -> None:
-        """The transport is gone."""
 
 
 @dataclass(slots=True)
-class ServerOpening:
+class ServerOpeningHandshake:
     """The server's side: wait for a request, answer it (RFC 6455 §4.2).
 
     Args:
         handshake: the rules to judge the request by.
         process_request: a function, or coroutine function, that sees each request first.
-            A response that it returns is sent in place of the handshake's; so is what a
-            RequestError that it raises says.
+            If it returns a response, that is sent in place of the handshake's; if it raises a
+            RequestError, so is what that says.
     """
 
     handshake: ServerHandshake = field(default_factory=ServerHandshake)
     process_request: ProcessRequest | None = None
     role: Role = Role.SERVER
-    _decision: asyncio.Future[Response | None] | None = None
+    request: Request | None = None
+    response: None = None
+    answer: asyncio.Future[Response | None] | None = None
 
-    def begin(self, endpoint: Endpoint) -> None:
-        pass
+    def begin(self) -> bytes:
+        return b""
 
-    def receive_data(self, endpoint: Endpoint, data: bytes) -> None:
+    def wants_data(self) -> bool:
+        return self.answer is None  # what the client sends meanwhile stays where it is
+
+    def receive_data(self, data: bytes) -> Decision | None:
         try:
-            request = self.handshake.receive_data(data)
+            self.request = request = self.handshake.receive_data(data)
         except RequestError as exc:
-            self._reject(endpoint, exc)
-            return
+            return self._reject(exc)
         if request is None:
-            return
-        endpoint.request = request
+            return None
         if self.process_request is None:
-            self._answer(endpoint, request, None)
-            return
+            return self._accept(request)
         try:
             answer = self.process_request(request)
         except Exception as exc:
-            self._give_up(endpoint, exc)
-            return
+            return self._give_up(exc)
         if isawaitable(answer):
-            # What the client sends meanwhile stays where it is.
-            endpoint._hold_reading(True)
-            self._decision = asyncio.ensure_future(answer)
-            self._decision.add_done_callback(partial(self._decided, endpoint, request))
-        else:
-            self._answer(endpoint, request, answer)
+            return Undecided(answer)
+        return self._answer(request, answer)
 
-    def receive_eof(self, endpoint: Endpoint) -> None:
-        pass
+    def receive_eof(self) -> Decision | None:
+        return None
 
-    def time_out(self, endpoint: Endpoint) -> None:
-        self.cancel()
-        self._reject(endpoint, RequestError("the opening handshake took too long", 408))
+    def wait_for(self, answer: asyncio.Future[Response | None]) -> None:
+        self.answer = answer
 
-    def cancel(self) -> None:
-        if self._decision is not None:
-            self._decision.cancel()
-
-    def _decided(
-        self, endpoint: Endpoint, request: Request, decision: asyncio.Future[Response | None]
-    ) -> None:
+    def decide(self) -> Decision:
+        answer, self.answer = self.answer, None
+        assert answer is not None
+        if answer.cancelled():
+            return self._reject(RequestError("internal server error", 500))
         try:
-            response = decision.result()
-        except asyncio.CancelledError:
-            if endpoint._opening is self:
-                self._reject(endpoint, RequestError("internal server error", 500))
+            response = answer.result()
         except Exception as exc:
-            self._give_up(endpoint, exc)
-        else:
-            if endpoint._opening is self:
-                endpoint._hold_reading(False)
-                self._answer(endpoint, request, response)
+            return self._give_up(exc)
+        assert self.request is not None
+        return self._answer(self.request, response)
 
-    def _answer(self, endpoint: Endpoint, request: Request, response: Response | None) -> None:
-        if response is not None:
-            try:
-                octets = self.handshake.respond(response)
-            except Exception as exc:
-                self._give_up(endpoint, exc)
-            else:
-                endpoint._refuse(octets, None)
-            return
+    def time_out(self) -> Decision:
+        return self._reject(RequestError("the opening handshake took too long", 408))
+
+    def _answer(self, request: Request, response: Response | None) -> Decision:
+        if response is None:
+            return self._accept(request)
         try:
-            octets = self.handshake.accept(request)
+            return Refused(self.handshake.respond(response))
+        except Exception as exc:
+            return self._give_up(exc)
+
+    def _accept(self, request: Request) -> Decision:
+        handshake = self.handshake
+        try:
+            octets = handshake.accept(request)
         except RequestError as exc:
-            self._reject(endpoint, exc)
-            return
-        endpoint.subprotocol = self.handshake.subprotocol
-        endpoint._open(octets, self.handshake.trailing_data, self.handshake.deflate)
+            return self._reject(exc)
+        return Opened(octets, handshake.trailing_data, handshake.subprotocol, handshake.deflate)
 
-    def _reject(self, endpoint: Endpoint, error: RequestError) -> None:
+    def _reject(self, error: RequestError, mistake: Exception | None = None) -> Refused:
         try:
-            octets = self.handshake.reject(error)
-        except (
-            Exception
-        ) as exc:  # one of the application's own, with a status or a field that is bad
-            self._give_up(endpoint, exc)
-        else:
-            endpoint._refuse(octets, error)
+            return Refused(self.handshake.reject(error), error, mistake)
+        except Exception as exc:
+            # It was raised by the application, with a bad status or field.
+            return self._give_up(exc)
 
-    def _give_up(self, endpoint: Endpoint, exc: Exception) -> None:
-        """The application's own function failed. Unless it refuses the request, or the request
-        is why, the client learns no more than that."""
-        error = RequestError("internal server error", 500)
+    def _give_up(self, exc: Exception) -> Refused:
+        """The application's own function failed. The client learns no more than that, unless
+        the function refuses the request, or the request is to blame."""
         if isinstance(exc, RequestError):
-            error = exc
-        elif endpoint._blames_peer(exc):
-            error = RequestError(str(exc) if isinstance(exc, FieldError) else "bad header fields")
-        else:
-            endpoint._log_error("process_request failed", exc)
-        if endpoint._opening is self:
-            self._reject(endpoint, error)
+            return self._reject(exc)
+        if blames_peer(exc, self.request, is_open=False):
+            text = str(exc) if isinstance(exc, FieldError) else "bad header fields"
+            return self._reject(RequestError(text))
+        return self._reject(RequestError("internal server error", 500), exc)
 
 
 @dataclass(slots=True)
-class ClientOpening:
+class ClientOpeningHandshake:
     """The client's side: send a request, judge the answer (RFC 6455 §4.1)."""
 
     handshake: ClientHandshake
     role: Role = Role.CLIENT
+    request: None = None
+    response: Response | None = None
+    answer: None = None
 
-    def begin(self, endpoint: Endpoint) -> None:
-        endpoint._transport.write(self.handshake.request())
+    def begin(self) -> bytes:
+        return self.handshake.request()
 
-    def receive_data(self, endpoint: Endpoint, data: bytes) -> None:
+    def wants_data(self) -> bool:
+        return True
+
+    def receive_data(self, data: bytes) -> Decision | None:
+        handshake = self.handshake
         try:
-            response = self.handshake.receive_data(data)
+            self.response = handshake.receive_data(data)
         except HandshakeError as exc:
-            endpoint._abandon(exc)
-            return
-        if response is None:
-            return
-        endpoint.response = response
-        endpoint.subprotocol = self.handshake.subprotocol
-        endpoint._open(b"", self.handshake.trailing_data, self.handshake.deflate)
+            return Failed(exc)
+        if self.response is None:
+            return None
+        return Opened(b"", handshake.trailing_data, handshake.subprotocol, handshake.deflate)
 
-    def receive_eof(self, endpoint: Endpoint) -> None:
+    def receive_eof(self) -> Decision | None:
         try:
             self.handshake.receive_eof()
         except HandshakeError as exc:
-            endpoint._abandon(exc)
+            return Failed(exc)
+        return None
 
-    def time_out(self, endpoint: Endpoint) -> None:
-        endpoint._abandon(TimeoutError("the opening handshake took too long"))
+    def wait_for(self, answer: asyncio.Future[Response | None]) -> None:
+        raise NotImplementedError  # there is nobody to ask
 
-    def cancel(self) -> None:
-        pass
+    def decide(self) -> Decision:
+        raise NotImplementedError
+
+    def time_out(self) -> Decision:
+        return Failed(TimeoutError("the opening handshake took too long"))

@@ -31,9 +31,12 @@ from fastws.spec import (
     CloseCode,
 )
 
-from .opening import ServerOpening
-from .protocol import Settings, WebSocketProtocol, configured, deflate_extensions, logger
+from .endpoint import Endpoint, as_endpoint
+from .opening import ServerOpeningHandshake
+from .protocol import WebSocketProtocol
+from .settings import Settings, deflate_extensions
 from .signals import heed
+from .view import logger
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -46,7 +49,6 @@ if TYPE_CHECKING:
     from fastws.http import HeadersLike
 
     from .opening import ProcessRequest
-    from .protocol import Endpoint
 
 __all__ = ["Server", "serve"]
 
@@ -74,7 +76,7 @@ class Server:
         self,
         handler: Callable[[WebSocket], Awaitable[None]] | Callable[[], WebSocketProtocol],
         settings: Settings,
-        make_opening: Callable[[], ServerOpening],
+        make_opening: Callable[[], ServerOpeningHandshake],
         shutdown_timeout: float | None,
     ) -> None:
         self.connections: set[Endpoint] = set()
@@ -162,7 +164,7 @@ class Server:
         self._listener.close()
         for endpoint in list(self.connections):
             try:
-                endpoint._close(code, reason)
+                endpoint._begin_closing(code, reason)
             except Exception as exc:
                 endpoint._log_error("could not close a connection", exc)
         try:
@@ -212,7 +214,9 @@ class Server:
     def _make_endpoint(self) -> asyncio.BaseProtocol:
         try:
             endpoint = self._handler() if self._calls_back else WebSocket()  # type: ignore[call-arg]
-            return configured(endpoint, self._settings, self._make_opening, self)
+            made = as_endpoint(endpoint)
+            made._configure(self._settings, self._make_opening(), self)
+            return made
         except BaseException as exc:
             # asyncio would say nothing, and let the client wait.
             logger.exception("could not make a protocol: %s", exc)
@@ -261,7 +265,7 @@ class Server:
             else:
                 ws._log_error("handler failed", exc)
         finally:
-            ws._close(code, "")
+            ws._begin_closing(code, "")
 
 
 class _Nobody(asyncio.Protocol):
@@ -385,7 +389,7 @@ class serve:  # noqa: N801 - it is called like a function
             self._listen,
             handler,
             settings,
-            lambda: ServerOpening(make_handshake(), process_request),
+            lambda: ServerOpeningHandshake(make_handshake(), process_request),
             shutdown_timeout,
         )
         if ssl is not None:

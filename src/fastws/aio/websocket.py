@@ -15,10 +15,12 @@ from fastws import errors, rules
 from fastws.exceptions import ConnectionClosed
 from fastws.prepared import PreparedMessage, prepare
 from fastws.rules import memory_of
-from fastws.spec import CloseCode, State
+from fastws.spec import CloseCode
 
-from .protocol import logger
-from .queue import QueueEndpoint
+from .endpoint import Endpoint
+from .phases import RECEIVING
+from .twin import Queue
+from .view import logger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -47,12 +49,7 @@ Message: TypeAlias = Union[
 _LARGE = 256 << 10
 
 
-# Whoever closes the connection may go on to receive what still arrives. If nobody took a
-# message for this long, in seconds, the rest is dropped.
-_PATIENCE = 0.1
-
-
-class WebSocket(QueueEndpoint):
+class WebSocket(Endpoint):
     """A connection, as `serve` hands it to a handler and `connect` returns it.
 
     `async for message in ws` yields messages until the connection is closed.
@@ -68,12 +65,12 @@ class WebSocket(QueueEndpoint):
         subprotocol: the subprotocol agreed on; None if there is none.
     """
 
-    __slots__ = ("_discarding", "_in_fragments")
+    __slots__ = ()
+
+    _sink: Queue
 
     def __init__(self) -> None:
-        super().__init__()
-        self._discarding = False
-        self._in_fragments = False  # a message is being sent in fragments
+        super().__init__(Queue())
 
     # Receiving -----------------------------------------------------------------------
 
@@ -86,13 +83,13 @@ class WebSocket(QueueEndpoint):
             ConnectionClosed: if the connection is closed and all messages were received.
             StateError: if another task is waiting for a message.
         """
-        while self._messages is None:
+        while (message := self._next_message()) is None:
             waiter = self._wait_for_message()
             try:
                 await waiter
             finally:
-                self._waiter = None
-        return self._next_message()
+                self._waited()
+        return message
 
     def __aiter__(self) -> AsyncIterator[str | bytes]:
         return self
@@ -105,7 +102,8 @@ class WebSocket(QueueEndpoint):
             ConnectionClosed: if it ended in any other way.
             StateError: if another task is waiting for a message.
         """
-        while self._messages is None:
+        # (As `recv`, which would be one more coroutine for each message.)
+        while (message := self._next_message()) is None:
             try:
                 waiter = self._wait_for_message()
             except ConnectionClosed as exc:
@@ -115,14 +113,12 @@ class WebSocket(QueueEndpoint):
             try:
                 await waiter
             finally:
-                self._waiter = None
-        return self._next_message()
+                self._waited()
+        return message
 
     # Sending ----------------------------------------------------------------------------
 
-    async def send(  # type: ignore[override]
-        self, message: Message, *, compress: bool | None = None
-    ) -> None:
+    async def send(self, message: Message, *, compress: bool | None = None) -> None:
         """Send a message: text if it is a `str`, binary if it is bytes-like.
 
         An iterable or asynchronous iterable, all of one kind, is sent as the fragments of
@@ -141,40 +137,40 @@ class WebSocket(QueueEndpoint):
             ValueError: if a text has lone surrogates.
             ConnectionClosed: if the connection is closed, closing or lost meanwhile.
         """
-        if self._send_at_once(message):
+        if self._fast_send(message):
             pass  # as most are
         elif isinstance(message, (str, bytes, PreparedMessage)) or _is_buffer(message):
-            connection = self._sendable()
+            connection = self._require_connection()
             connection.check_open()
             long = self._takes_long(message, compress)
-            if long or self._turns is not None or (self._write_paused and self._has_no_room()):
-                async with self._turn():
+            if long or self._is_sending() or (self._write_paused and self._has_no_room()):
+                async with self._waiting_senders().turn():
                     await self._wait_for_room()
                     if long:
                         message = await self._compressed(message)
                     connection.send(message, compress=compress)
-                    self._sent()
+                    self._schedule_flush()
             else:
                 connection.send(message, compress=compress)
-                self._sent()
+                self._schedule_flush()
         elif isinstance(message, Mapping):  # an iterable by accident
             raise errors.message_required(message)
         elif isinstance(message, (Iterable, AsyncIterable)):
-            self._sendable().check_open()
-            async with self._turn():
+            self._require_connection().check_open()
+            async with self._waiting_senders().turn(endless=True):
                 await self._send_fragments(message, compress)
         else:
             raise errors.message_required(message)
-        if self._hogging:
-            await self._let_others()
+        if self._must_yield:
+            await self._yield_to_loop()
         if self._write_paused:
             await self._drain()
-            if self._ended:
+            if self._phase not in RECEIVING:
                 raise self._closed_error()
 
     def _takes_long(self, message: str | Buffer | PreparedMessage, compress: bool | None) -> bool:
         """Whether to compress the message would hold up the event loop."""
-        deflate = self._sendable().deflate
+        deflate = self._require_connection().deflate
         if compress is False or deflate is None:
             return False
         if isinstance(message, PreparedMessage):
@@ -187,12 +183,12 @@ class WebSocket(QueueEndpoint):
 
     async def _wait_for_room(self) -> None:
         """Wait, when it is our turn, while more is unsent than may be."""
-        while self._write_paused and not self._ended and self._has_no_room():
+        while self._write_paused and self._phase in RECEIVING and self._has_no_room():
             await self._drain()
 
     async def _compressed(self, message: str | Buffer | PreparedMessage) -> PreparedMessage:
         """Compress a large message, with turns of the event loop between its pieces."""
-        connection = self._sendable()
+        connection = self._require_connection()
         prepared = message if isinstance(message, PreparedMessage) else prepare(message)
         if (compressor := connection.compressor) is not None:
             for _ in prepared.compress(compressor):
@@ -203,10 +199,9 @@ class WebSocket(QueueEndpoint):
     async def _send_fragments(
         self, fragments: Iterable[Any] | AsyncIterable[Any], compress: bool | None
     ) -> None:
-        connection = self._sendable()
+        connection = self._require_connection()
         connection.check_open()
         kind: _Kind | None = None
-        self._in_fragments = True
         try:
             async with aclosing(_iterate(fragments)) as iterator:
                 async for fragment in iterator:
@@ -219,21 +214,19 @@ class WebSocket(QueueEndpoint):
                         connection.continuation(fragment, fin=False)
                     else:
                         raise errors.fragment_of_other_kind(kind, fragment)
-                    self._sent()
-                    if self._hogging:
-                        await self._let_others()
+                    self._schedule_flush()
+                    if self._must_yield:
+                        await self._yield_to_loop()
                     if self._write_paused:
                         await self._drain()
             if kind is not None:
                 connection.continuation(b"", fin=True)
-                self._sent()
+                self._schedule_flush()
         except BaseException:
             # A message that was begun cannot be taken back.
             if kind is not None:
-                self._close(CloseCode.INTERNAL_ERROR, "")
+                self._begin_closing(CloseCode.INTERNAL_ERROR, "")
             raise
-        finally:
-            self._in_fragments = False
 
     async def ping(self, data: Buffer | None = None) -> float:
         """Send a ping and wait for the pong (RFC 6455 §5.5.2).
@@ -249,7 +242,7 @@ class WebSocket(QueueEndpoint):
             ValueError: if `data` is too long or that of another ping on its way.
             ConnectionClosed: if the connection is closed, or before the pong.
         """
-        return await self._ping(data)
+        return await self._send_ping(data)
 
     # Closing --------------------------------------------------------------------------
 
@@ -271,7 +264,7 @@ class WebSocket(QueueEndpoint):
         try:
             await self._finish_sends()
         finally:
-            self._close(code, reason)
+            self._begin_closing(code, reason)
         await self._wait_closed()
 
     async def wait_closed(self) -> None:
@@ -289,35 +282,6 @@ class WebSocket(QueueEndpoint):
         return f"<{type(self).__name__} {self.remote_address} {state}>"
 
     # Endpoint's ---------------------------------------------------------------------------
-
-    async def _finish_sends(self) -> None:
-        # The fragments may never all come.
-        if not self._in_fragments:
-            await super()._finish_sends()
-
-    def _pile_up(self, messages: list[str | bytes]) -> None:
-        if not self._discarding:
-            was_held = self._held
-            super()._pile_up(messages)
-            if not was_held:
-                self._look_after_reader()
-
-    def _close(self, code: int | None, reason: str) -> None:
-        super()._close(code, reason)
-        self._look_after_reader()
-
-    def _look_after_reader(self) -> None:
-        """See that messages which nobody takes do not keep the peer's close frame from us."""
-        if self._held and self._messages and self.state is State.CLOSING:
-            unread = len(self._messages)
-            self._loop.call_later(_PATIENCE, self._give_up_reader, unread)
-
-    def _give_up_reader(self, unread: int) -> None:
-        if self._messages and len(self._messages) >= unread and self.state is State.CLOSING:
-            self._discarding = True
-            self._hold_reading(False)
-        else:
-            self._look_after_reader()
 
     def _failed(self, exc: Exception) -> None:
         logger.debug("connection failed (%s): %s", self.remote_address, exc)

@@ -202,7 +202,7 @@ def _twin() -> tuple[str, str | None]:
     if implementation == "c":
         return "the extension can be imported", None
     try:
-        import_module("fastws._c.hot")
+        import_module("fastws._c.connection")
     except ImportError as exc:
         return "the extension cannot be imported", f"{type(exc).__name__}: {exc}"
     return "the extension could not be imported, but now it can", None

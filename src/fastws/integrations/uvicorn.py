@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
-from fastws.aio.protocol import Endpoint, Settings
-from fastws.aio.queue import QueueEndpoint
+from fastws.aio.endpoint import Endpoint
+from fastws.aio.opening import Decision, Opened, Refused
+from fastws.aio.phases import RECEIVING, Pace, Phase
+from fastws.aio.settings import Settings
+from fastws.aio.twin import Queue, send
 from fastws.deflate import PerMessageDeflate
 from fastws.exceptions import ConnectionClosed, RequestError
 from fastws.handshake import ServerHandshake
@@ -46,10 +49,10 @@ except ImportError as exc:
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, MutableMapping
 
-    from typing_extensions import Buffer
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
+    from fastws.aio.flow import Flow
     from fastws.events import Event
     from fastws.http import Request
 
@@ -99,17 +102,33 @@ class _Options:
         self._extensions = (_deflate(),) if config.ws_per_message_deflate else ()
         self._max_header_size = config.h11_max_incomplete_event_size or _MAX_HEADER_SIZE
 
-    def make_upgrade(self) -> _Upgrade:
-        handshake = ServerHandshake(
-            extensions=self._extensions, max_header_size=self._max_header_size
-        )
-        return _Upgrade(handshake)
+    def make_handshake(self) -> ServerHandshake:
+        return ServerHandshake(extensions=self._extensions, max_header_size=self._max_header_size)
 
 
 _options: WeakKeyDictionary[Config, _Options] = WeakKeyDictionary()
 
 
-class WebSocketProtocol(QueueEndpoint):
+class _Inbox(Queue):
+    """The messages for the application's `receive`."""
+
+    # `send` makes the application wait for a slow client, and that is enough: a task that only
+    # receives need not wait for one that sends.
+    ignores_unsent = True
+
+    def take(self, endpoint: WebSocketProtocol, events: list[Event]) -> None:
+        # What arrives after the application closed the connection is not for it.
+        if endpoint._stage == _OPEN:
+            super().take(endpoint, events)
+        endpoint._look_for_end()
+
+    def pace(self, endpoint: Flow) -> Pace:
+        if cast("WebSocketProtocol", endpoint)._stage != _OPEN:
+            return Pace.FAST
+        return super().pace(endpoint)
+
+
+class WebSocketProtocol(Endpoint):
     """A WebSocket connection of uvicorn's.
 
     Its HTTP protocol makes one when it meets a request for an upgrade, and hands the request
@@ -140,6 +159,11 @@ class WebSocketProtocol(QueueEndpoint):
         "tasks",
     )
 
+    # When the close frames are exchanged, uvicorn waits for its connections when it stops: not
+    # for a client that has said all it had to say and leaves its side open.
+    _awaits_eof = False
+
+    _sink: _Inbox
     scope: dict[str, Any]
 
     def __init__(
@@ -149,7 +173,7 @@ class WebSocketProtocol(QueueEndpoint):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(_Inbox())
         if not config.loaded:
             config.load()
         self.config = config
@@ -168,7 +192,7 @@ class WebSocketProtocol(QueueEndpoint):
         if options is None:
             options = _options[config] = _Options(config)
         self._settings = options.settings
-        self._make_opening = options.make_upgrade
+        self._opening = _Upgrade(options.make_handshake(), self)
         self._stage = _CONNECTING
         self._greeted = False  # the application got its websocket.connect
         self._disconnect: dict[str, Any] | None = None
@@ -190,35 +214,6 @@ class WebSocketProtocol(QueueEndpoint):
         self.scheme = "wss" if is_ssl(self._transport) else "ws"
         self._trace("made")
 
-    def _conclude(self, exc: Exception | None) -> None:
-        super()._conclude(exc)
-        # The HTTP protocol is left to the garbage collector, for it and its parser refer to each
-        # other; the buffers of a transport over TLS must not be.
-        http, self._http = self._http, None
-        if http is not self:
-            http.transport = self._transport
-            http.flow = None
-        self.connections.discard(self)
-        self._trace("lost")
-        # This line, "connection open" and "connection rejected" are written by the library of
-        # uvicorn's own classes; people look for them.
-        self.logger.info("connection closed")
-        # uvicorn's codes: without a close frame 1006 would be right in both cases.
-        never_open = self._connection is None
-        code = CloseCode.ABNORMAL_CLOSURE if never_open else CloseCode.NO_STATUS_RCVD
-        self._disconnected(code.value)
-
-    def data_received(self, data: Buffer) -> None:
-        """The HTTP protocol hands over the request, before the transport is ours; a
-        transport that cannot do with `get_buffer` may go on with this."""
-        self._heard = True
-        if self._ended:
-            return
-        if self._connection is not None:
-            self._receive(data)
-        else:
-            self._receive_opening(bytes(data))
-
     def shutdown(self) -> None:
         """The server stops."""
         if self._connection is None:
@@ -229,7 +224,7 @@ class WebSocketProtocol(QueueEndpoint):
             self._fail_with(CloseCode.SERVICE_RESTART, "")
             self._set_timer(_SHUTDOWN_TIMEOUT, self._transport.abort)
         else:
-            self._shut()
+            self._lingering().close()
 
     # The application ------------------------------------------------------------------
 
@@ -270,7 +265,7 @@ class WebSocketProtocol(QueueEndpoint):
             self.logger.exception("Exception in ASGI application\n")
             self._respond_500()
         else:
-            if self._stage in (_CONNECTING, _RESPONDING) and not self._gone:
+            if self._stage in (_CONNECTING, _RESPONDING) and self._phase is not Phase.CLOSED:
                 self.logger.error("ASGI callable returned without completing handshake.")
                 self._respond_500()
             elif result is not None:
@@ -280,17 +275,17 @@ class WebSocketProtocol(QueueEndpoint):
     def _leave(self) -> None:
         """The application is done. As with uvicorn's classes, only it can say goodbye."""
         upgrade = self._opening
-        if isinstance(upgrade, _Upgrade) and upgrade.response is not None:
+        if isinstance(upgrade, _Upgrade) and upgrade.head_of_response is not None:
             self._respond(upgrade)
-        connection = self._connection
-        if connection is not None and not self._ended and connection.state is State.OPEN:
+        if self._phase in RECEIVING and self.state is State.OPEN:
             self._flush()
-            if not self._ended:
-                self._shut()
+            if self._phase in RECEIVING:
+                self._lingering().close()
 
     async def receive(self) -> Message:
         """Return the next event: ASGI's `receive`."""
-        while self._messages is None:
+        queue = self._sink
+        while (message := self._next_message()) is None:
             if not self._greeted:
                 self._greeted = True
                 return {"type": "websocket.connect"}
@@ -298,8 +293,8 @@ class WebSocketProtocol(QueueEndpoint):
                 if self._stage == _OPEN:
                     self._stage = _LEFT
                 return self._disconnect.copy()
-            if self._waiter is not None:
-                await asyncio.wait([self._waiter])
+            if queue.waiter is not None:
+                await asyncio.wait([queue.waiter])
                 continue
             try:
                 waiter = self._wait_for_message()
@@ -308,31 +303,30 @@ class WebSocketProtocol(QueueEndpoint):
             try:
                 await waiter
             finally:
-                self._waiter = None
-        message = self._next_message()
+                self._waited()
         if type(message) is str:
             return {"type": "websocket.receive", "text": message}
         return {"type": "websocket.receive", "bytes": message}
 
-    async def send(self, message: Message) -> None:  # type: ignore[override]
+    async def send(self, message: Message) -> None:
         """Take an event: ASGI's `send`. Waits while the client takes too little.
 
         Raises:
             RuntimeError: if it is out of turn.
             ClientDisconnected: if the client is gone.
         """
-        if self._turns is None and not self._write_paused:
+        if not self._write_paused and not self._is_sending():
             self._take(message)
         else:
             try:
-                async with self._turn():
-                    while self._write_paused and not self._ended:
+                async with self._waiting_senders().turn():
+                    while self._write_paused and self._phase in RECEIVING:
                         await self._drain()
                     self._take(message)
             except ConnectionClosed as exc:
                 raise ClientDisconnected from exc
-        if self._hogging:
-            await self._let_others()
+        if self._must_yield:
+            await self._yield_to_loop()
 
     def _take(self, message: Message) -> None:
         if self._stage != _OPEN or message["type"] != "websocket.send":
@@ -348,15 +342,13 @@ class WebSocketProtocol(QueueEndpoint):
         elif isinstance(data, str):
             raise TypeError("bytes must be bytes-like, not 'str'")
         try:
-            self._send(data)
+            send(self, data)
         except ConnectionClosed as exc:
             raise ClientDisconnected from exc
 
-    _send = Endpoint.send
-
     def _say(self, message: Message) -> None:
         """Take an event that is not a message on an open connection."""
-        if self._gone:
+        if self._phase in (Phase.LOST, Phase.CLOSED):
             raise ClientDisconnected
         kind = message["type"]
         if self._stage == _CONNECTING:
@@ -404,7 +396,7 @@ class WebSocketProtocol(QueueEndpoint):
                 for name, value in message.get("headers", ())
                 if name.lower() != b"transfer-encoding"
             ]
-            cast("_Upgrade", self._opening).response = Response(status, headers)
+            cast("_Upgrade", self._opening).head_of_response = Response(status, headers)
             self._stage = _RESPONDING
         else:
             raise RuntimeError(
@@ -424,57 +416,56 @@ class WebSocketProtocol(QueueEndpoint):
         octets = upgrade.head + "".join(lines).encode("latin-1") + b"\r\n"
         if self._transport.is_closing():
             return
-        self.subprotocol = subprotocol
         self._stage = _OPEN
-        self._hold_reading(False)
         self.logger.info("connection open")
-        self._open(octets, bytes(upgrade.early), upgrade.handshake.deflate)
+        deflate = upgrade.handshake.deflate
+        self._act_on(Opened(octets, bytes(upgrade.early), subprotocol, deflate))
 
     def _say_goodbye(self, code: int | None, reason: str) -> None:
         connection = self._connection
         assert connection is not None
         if connection.close_code is not None or self._transport.is_closing():
             return
-        self._close(code, reason)
+        self._begin_closing(code, reason)
         self._stage = _CLOSED
+        self._update_reading()
+        if self._phase is Phase.CLOSING:
+            self._set_timer(self.close_timeout, self._lingering().close)
         self._disconnected(CloseCode.NO_STATUS_RCVD.value if code is None else code, reason)
 
     # Plain HTTP -----------------------------------------------------------------------
 
     def _respond_500(self) -> None:
-        if self._stage == _CONNECTING and not self._gone:
+        if self._stage == _CONNECTING and self._phase is not Phase.CLOSED:
             self._stage = _CLOSED
             self._respond_plain(500, "Internal Server Error")
             self._disconnected(CloseCode.ABNORMAL_CLOSURE.value)
 
     def _respond_plain(self, status: int, text: str = "") -> None:
         upgrade = cast("_Upgrade", self._opening)
-        self._reject(upgrade.handshake.respond(Response.text(text, status)))
+        self._act_on(self._rejecting(upgrade.handshake.respond(Response.text(text, status))))
 
     def _respond(self, upgrade: _Upgrade) -> None:
         """Send the application's response, as far as it is there."""
-        response = upgrade.response
+        response = upgrade.head_of_response
         assert response is not None
-        self._stage = _CLOSED
-        upgrade.response = None
+        upgrade.head_of_response = None
         headers = Headers([("Content-Type", "text/plain; charset=utf-8")]) | response.headers
         whole = Response(response.status, headers, upgrade.body)
         self._disconnected(CloseCode.ABNORMAL_CLOSURE.value)
-        if not self._gone:
-            self._reject(upgrade.handshake.respond(whole))
+        self._act_on(self._rejecting(upgrade.handshake.respond(whole)))
 
-    def _reject(self, response: bytes) -> None:
+    def _rejecting(self, response: bytes) -> Refused:
         """Send a whole response in place of the one that accepts."""
-        self._refuse(response, None)
+        self._stage = _CLOSED
         status_and_reason = response[9 : response.index(b"\r")].decode("latin-1")
         self.logger.info("connection rejected (%s)", status_and_reason)
+        return Refused(response)
 
     # Endpoint's -----------------------------------------------------------------------
 
-    def _received(self, events: list[Event]) -> None:
-        # What arrives after the application closed the connection is not for it.
-        if self._stage == _OPEN:
-            self._keep(events)
+    def _look_for_end(self) -> None:
+        """Tell the application of the client's close frame at once."""
         connection = self._connection
         assert connection is not None
         if connection.close_code is not None:
@@ -482,8 +473,7 @@ class WebSocketProtocol(QueueEndpoint):
             if connection.state is State.CLOSED:  # it answers ours
                 self._flush()
 
-    def _finished(self) -> None:
-        super()._finished()
+    def _ended(self) -> None:
         connection = self._connection
         assert connection is not None
         if connection.error is not None:
@@ -491,27 +481,23 @@ class WebSocketProtocol(QueueEndpoint):
         else:
             self._disconnected(CloseCode.NO_STATUS_RCVD.value)
 
-    def _is_overfull(self) -> bool:
-        # `send` makes a slow client wait, and that is enough: a task that only receives need
-        # not wait for one that sends.
-        return False
-
-    def _close(self, code: int | None, reason: str) -> None:
-        connection = self._connection
-        assert connection is not None
-        connection.close(code, reason)
-        self._flush()
-        self._hold_reading(False)
-        self._set_timer(self.close_timeout, self._shut)
-
-    def _end_transport(self) -> None:
-        super()._end_transport()
-        # uvicorn waits for its connections when it stops: not for a client that has said all it
-        # had to say and leaves its side open.
-        connection = self._connection
-        assert connection is not None
-        if connection.error is None and not self._transport.is_closing():
-            self._begin_silence()
+    def _lost(self) -> None:
+        # The HTTP protocol is left to the garbage collector, for it and its parser refer to each
+        # other; the buffers of a transport over TLS must not be.
+        self._release_transport()
+        http, self._http = self._http, None
+        if http is not self:
+            http.transport = self._transport
+            http.flow = None
+        self.connections.discard(self)
+        self._trace("lost")
+        # This line, "connection open" and "connection rejected" are written by the library of
+        # uvicorn's own classes; people look for them.
+        self.logger.info("connection closed")
+        # uvicorn's codes: without a close frame 1006 would be right in both cases.
+        never_open = self._connection is None
+        code = CloseCode.ABNORMAL_CLOSURE if never_open else CloseCode.NO_STATUS_RCVD
+        self._disconnected(code.value)
 
     # Helpers ----------------------------------------------------------------------------
 
@@ -521,7 +507,7 @@ class WebSocketProtocol(QueueEndpoint):
             self._disconnect = {"type": "websocket.disconnect", "code": code}
             if reason is not None:
                 self._disconnect["reason"] = reason
-            self._wake_reader()
+            self._sink.wake()
 
     def _log(self, line: str, *args: object) -> None:
         scope = cast("Any", self.scope)
@@ -534,53 +520,58 @@ class WebSocketProtocol(QueueEndpoint):
 
 
 class _Upgrade:
-    """The request, until it is answered: an `Opening`."""
+    """The opening handshake, which ends when the application answers it."""
 
-    __slots__ = ("body", "early", "handshake", "head", "response")
+    __slots__ = ("_protocol", "body", "early", "handshake", "head", "head_of_response")
 
     role = Role.SERVER
+    # The application has it all in its scope.
+    request: None = None
+    response: None = None
+    answer: None = None
 
-    def __init__(self, handshake: ServerHandshake) -> None:
+    def __init__(self, handshake: ServerHandshake, protocol: WebSocketProtocol) -> None:
         self.handshake = handshake
         self.head = b""  # of the response that accepts, without its end
         self.early = bytearray()
-        self.response: Response | None = None
+        # The application's own response, as far as it has come.
+        self.head_of_response: Response | None = None
         self.body = b""
+        self._protocol = protocol
 
-    def begin(self, endpoint: Endpoint) -> None:
-        pass
+    def begin(self) -> bytes:
+        return b""
 
-    def receive_data(self, endpoint: Endpoint, data: bytes) -> None:
+    def wants_data(self) -> bool:
+        return len(self.early) <= _MAX_EARLY
+
+    def receive_data(self, data: bytes) -> Decision | None:
         if self.head:
-            self._receive_early(endpoint, data)
-            return
+            self.early += data
+            return None
         handshake = self.handshake
         try:
             request = handshake.receive_data(data)
             if request is None:
-                return
+                return None
             head = handshake.accept(request)
         except RequestError as exc:
-            protocol = cast("WebSocketProtocol", endpoint)
-            protocol._stage = _CLOSED
-            protocol._reject(handshake.reject(exc))
-            return
+            return self._protocol._rejecting(handshake.reject(exc))
         # uvicorn has its own Date, or none.
         lines = [line for line in head.splitlines(True) if not line.startswith(b"Date:")]
         self.head = b"".join(lines[:-1])
-        self._receive_early(endpoint, handshake.trailing_data)
-        cast("WebSocketProtocol", endpoint)._start(request)
+        self.early += handshake.trailing_data
+        self._protocol._start(request)
+        return None
 
-    def _receive_early(self, endpoint: Endpoint, data: bytes) -> None:
-        self.early += data
-        if len(self.early) > _MAX_EARLY:
-            endpoint._hold_reading(True)
+    def receive_eof(self) -> Decision | None:
+        return None
 
-    def receive_eof(self, endpoint: Endpoint) -> None:
-        pass
+    def wait_for(self, answer: object) -> None:
+        raise NotImplementedError  # the application acts for itself
 
-    def time_out(self, endpoint: Endpoint) -> None:
-        pass
+    def decide(self) -> Decision:
+        raise NotImplementedError
 
-    def cancel(self) -> None:
-        pass
+    def time_out(self) -> Decision | None:
+        return None  # that is the application's affair

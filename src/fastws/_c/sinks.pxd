@@ -1,0 +1,19 @@
+"""The C types of `fastws.aio.sinks`, which is the source of `fastws._c.sinks` as well."""
+
+cdef object _OPEN
+
+
+# (No C methods: a table of them would make each queue larger.)
+cdef class Sink:
+    cdef public list messages
+    cdef public object waiter
+
+
+cdef class Hooks(Sink):
+    pass
+
+
+cdef class Queue(Sink):
+    cdef Py_ssize_t _arrived
+    cdef bint _discarding
+    cdef readonly bint is_held

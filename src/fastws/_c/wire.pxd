@@ -1,0 +1,41 @@
+"""The C types of `fastws.aio.wire`, which is the source of `fastws._c.wire` as well."""
+
+from fastws._c.connection cimport Connection as TheConnection
+from fastws._c.sinks cimport Sink as TheSink
+
+cdef object _OPENING
+cdef object _OPEN
+cdef object _CLOSING
+cdef object _LOST
+cdef object _LINGERING
+cdef object _CLOSED
+cdef object _FAST
+cdef int _FRESH
+cdef int _WROTE
+cdef int _CORKED
+cdef object _STATE_CLOSED
+cdef Py_ssize_t _CORK_LIMIT
+cdef Py_ssize_t _MANY_EVENTS
+
+
+cdef class Wire:
+    cdef readonly object _buffer
+    cdef bytearray _storage
+    cdef public TheConnection _connection
+    cdef public object _loop
+    cdef public object _pace
+    cdef public object _phase
+    cdef public object _pings
+    cdef public object _senders
+    cdef public TheSink _sink
+    cdef public object _transport
+    cdef public Py_ssize_t _written
+    cdef public int _cork
+    cdef public bint _must_yield
+    cdef public bint _received_since_ping
+    cdef public bint _write_paused
+
+    cdef object _receive_from(self, bytearray storage, Py_ssize_t size)
+    cdef object _see_off(self, Py_ssize_t queued)
+    cdef object _delay_writes(self)
+    cdef object _write(self, list buffers)

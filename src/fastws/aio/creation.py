@@ -1,0 +1,81 @@
+"""What creates endpoints, and what keeps a subclass of the application's from losing a connection.
+
+This module knows a server or connector as its endpoints see it, and how to wrap the two methods
+of a protocol that every connection depends on. It does not know what these do.
+"""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING, Protocol
+
+from .phases import Phase
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from .endpoint import Endpoint
+
+__all__ = ["ServerOrConnector", "ending_on_error", "guard"]
+
+
+class ServerOrConnector(Protocol):
+    """What created an endpoint and wants to know how it fares."""
+
+    def endpoint_made(self, endpoint: Endpoint) -> None:
+        """There is a transport."""
+
+    def endpoint_opened(self, endpoint: Endpoint) -> None:
+        """The opening handshake succeeded."""
+
+    def endpoint_failed(self, endpoint: Endpoint, exc: Exception) -> None:
+        """The opening handshake failed."""
+
+    def endpoint_lost(self, endpoint: Endpoint) -> None:
+        """The transport is gone."""
+
+
+def ending_on_error(connection_made: Callable[..., None]) -> Callable[..., None]:
+    """Wrap `connection_made`: if it fails, the connection ends."""
+
+    @wraps(connection_made)
+    def guarded(self: Endpoint, transport: asyncio.Transport) -> None:
+        try:
+            self._check_initialized()
+            connection_made(self, transport)
+        except BaseException as exc:
+            transport.abort()
+            if self._creator is not None and isinstance(exc, Exception):
+                self._creator.endpoint_failed(self, exc)
+            raise
+
+    return guarded
+
+
+def _ending_always(
+    connection_lost: Callable[..., None], base: type[Endpoint]
+) -> Callable[..., None]:
+    """Wrap a subclass's `connection_lost`: ours runs even if it fails, or does not call it."""
+
+    @wraps(connection_lost)
+    def guarded(self: Endpoint, exc: Exception | None) -> None:
+        try:
+            connection_lost(self, exc)
+        finally:
+            if self._phase not in (Phase.LOST, Phase.CLOSED):
+                base.connection_lost(self, exc)
+
+    return guarded
+
+
+def guard(cls: type[Endpoint], base: type[Endpoint]) -> None:
+    """Wrap what a subclass defines of the two.
+
+    Whatever becomes of the application's own code, a connection that has begun ends, and who
+    waits for its end hears of it.
+    """
+    if (connection_made := cls.__dict__.get("connection_made")) is not None:
+        cls.connection_made = ending_on_error(connection_made)  # type: ignore[method-assign]
+    if (connection_lost := cls.__dict__.get("connection_lost")) is not None:
+        cls.connection_lost = _ending_always(connection_lost, base)  # type: ignore[method-assign]

@@ -1,0 +1,445 @@
+"""One WebSocket connection on an asyncio transport.
+
+This module knows the transport, the timer and back pressure, and leads a connection from one
+phase of its life to the next. It does not know what becomes of the messages: a `Sink` gets them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from fastws.connection import Connection
+from fastws.exceptions import HandshakeError
+from fastws.spec import DEFAULT_CLOSE_TIMEOUT, DEFAULT_WRITE_LIMIT, CloseCode, Role, State
+
+from .creation import ending_on_error, guard
+from .flow import Flow
+from .keepalive import KEEPALIVE, Keepalive, Verdict
+from .lingering import Lingering
+from .opening import Failed, Opened, Refused, ServerOpeningHandshake, Undecided
+from .phases import CORKED, FRESH, NEXT, RECEIVING, Phase
+from .transports import LostTransport, read_buffer
+from .twin import Sink
+from .view import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .creation import ServerOrConnector
+    from .opening import Decision, OpeningHandshake
+    from .settings import Settings
+
+__all__ = ["Endpoint", "as_endpoint"]
+
+
+# (mypy compares the methods of both bases before it has seen the decorators of ours.)
+class Endpoint(Flow, asyncio.BufferedProtocol):  # type: ignore[misc]
+    """A connection on a transport, in either style."""
+
+    __slots__ = (
+        "__weakref__",
+        "_close_waiter",
+        "_creator",
+        "_keepalive",
+        "_lost_by",
+        "_open_by",
+        "_timer",
+    )
+
+    # Whether the peer has time to end its side when both close frames are exchanged.
+    _awaits_eof = True
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__(sink)
+        self._creator: ServerOrConnector | None = None
+        self._open_by: float | None = None  # when the opening handshake has to be done
+        self._timer: asyncio.TimerHandle | None = None  # of the phase
+        self._keepalive: Keepalive | None = None  # while open
+        self._lost_by: Exception | None = None  # why the transport went
+        self._close_waiter: asyncio.Future[None] | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        guard(cls, Endpoint)
+
+    def _check_initialized(self) -> None:
+        if not hasattr(self, "_close_waiter"):
+            Endpoint.__init__(self, Sink())  # for what is called at the end of a connection
+            raise RuntimeError(f"{type(self).__qualname__}.__init__() must call super().__init__()")
+
+    def _configure(
+        self, settings: Settings, opening: OpeningHandshake, creator: ServerOrConnector
+    ) -> None:
+        """Get ready for a connection of a server or connector.
+
+        Raises:
+            RuntimeError: if this was not initialized, or has a connection already.
+        """
+        self._check_initialized()
+        if self._transport is not None and self._phase is not Phase.CLOSED:
+            raise RuntimeError(f"{type(self).__qualname__} object already has a connection")
+        self._settings = settings
+        self._opening = opening
+        self._creator = creator
+        # From here on, and not from when there is a transport: TLS may take its time before.
+        if settings.open_timeout is not None:
+            self._open_by = asyncio.get_running_loop().time() + settings.open_timeout
+
+    # For the subclasses to fill in --------------------------------------------------------
+
+    def _opened(self) -> None:
+        """The connection is open."""
+
+    def _failed(self, exc: Exception) -> None:
+        """The connection ends, or did not come about, because of an error."""
+
+    def _ended(self) -> None:
+        """Nothing more will be received on a connection that was open."""
+
+    def _lost(self) -> None:
+        """The transport is gone."""
+
+    # The life of a connection: see phases.py ---------------------------------------------
+
+    def _enter(self, phase: Phase) -> None:
+        """Begin a phase: set the timer, wake who waits for what will not come, and read on."""
+        previous, self._phase = self._phase, phase
+        assert phase in NEXT[previous], f"{previous} -> {phase}"
+        settings = self._settings
+        self._keepalive = None
+        self._set_timer(None)
+        match phase:
+            case Phase.OPEN:
+                if settings.ping_interval is not None:
+                    self._keepalive = Keepalive(settings.ping_interval, self._loop.time())
+                    self._set_timer(settings.ping_interval, self._keep_alive)
+            case Phase.CLOSING:
+                self._set_timer(settings.close_timeout, self._transport.abort)
+                self._sink.closing(self)
+            case Phase.LOST if self._has_pending():
+                timeout = settings.close_timeout
+                if timeout is None:
+                    timeout = DEFAULT_CLOSE_TIMEOUT
+                self._set_timer(timeout, self._conclude)
+        if previous is Phase.OPENING:
+            self._end_opening()
+        if phase in RECEIVING:
+            self._update_reading()
+        elif previous in RECEIVING:
+            self._end_receiving()
+
+    def _end_opening(self) -> None:
+        opening, self._opening = self._opening, None
+        if opening is not None and opening.answer is not None:
+            opening.answer.cancel()
+
+    def _end_receiving(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        assert self._connection is not None
+        if self._connection.error is not None:
+            self._failed(self._connection.error)
+        if self._pings is not None:
+            self._pings.end(self._closed_error)
+        if self._senders is not None:
+            self._senders.end(self._closed_error)
+        self._sink.ended(self)
+        self._ended()
+
+    # asyncio.BaseProtocol ------------------------------------------------------------------
+
+    @ending_on_error
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._phase is Phase.CLOSED:  # discarded already
+            cast("asyncio.Transport", transport).abort()
+            return
+        self._transport = cast("asyncio.Transport", transport)
+        self._loop = asyncio.get_running_loop()
+        self._use_buffer(read_buffer(self._loop))
+        settings = self._settings
+        if settings.write_limit != DEFAULT_WRITE_LIMIT:  # which is asyncio's, too
+            self._transport.set_write_buffer_limits(settings.write_limit)
+        if self._creator is not None:
+            self._creator.endpoint_made(self)
+        opening = self._opening = self._opening or ServerOpeningHandshake()
+        timeout = settings.open_timeout
+        if timeout is not None:
+            if self._open_by is None:
+                self._open_by = self._loop.time() + timeout
+            timeout = max(self._open_by - self._loop.time(), 0.0)
+        self._set_timer(timeout, self._open_timed_out)
+        if octets := opening.begin():
+            self._transport.write(octets)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost_by = exc
+        self._write_paused = False
+        self._make_room()
+        if self._phase in RECEIVING:
+            self._enter(Phase.LOST)
+            if self._has_pending():
+                # What was read and is not decoded yet comes before the end, if it is wanted soon.
+                return
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """The transport is gone, and with it all that there was to receive."""
+        exc, self._lost_by = self._lost_by, None
+        try:
+            if self._opening is not None:
+                self._conclude_opening(self._opening, exc)
+            elif self._phase is Phase.LOST:
+                self._conclude_connection(exc)
+        finally:
+            try:
+                if self._phase is not Phase.CLOSED:
+                    self._enter(Phase.CLOSED)
+                self._lost()
+            finally:
+                if self._close_waiter is not None and not self._close_waiter.done():
+                    self._close_waiter.set_result(None)
+                if self._creator is not None:
+                    self._creator.endpoint_lost(self)
+                self._release_transport()
+
+    def _release_transport(self) -> None:
+        if self.get_extra_info("sslcontext") is not None:
+            self._transport = LostTransport(self._transport)
+
+    def _conclude_opening(self, opening: OpeningHandshake, exc: Exception | None) -> None:
+        # uvloop does not call eof_received if TLS was not shut down before TCP.
+        decision = opening.receive_eof() if exc is None else None
+        self._enter(Phase.CLOSED)
+        if isinstance(decision, Failed):
+            exc = decision.error
+        self._report(exc or HandshakeError("connection closed during the opening handshake"))
+
+    def _conclude_connection(self, exc: Exception | None) -> None:
+        assert self._connection is not None
+        # An answer to the peer's close frame counts as sent.
+        self._connection.buffers_to_send()
+        is_over = self._connection.state is State.CLOSED
+        self._connection.receive_eof()
+        if exc is not None and not is_over:
+            self._failed(exc)
+
+    def eof_received(self) -> None:
+        if self._phase is Phase.OPENING:
+            if self._opening is not None:
+                self._act_on(self._opening.receive_eof())
+        # What is pending comes before the end of the transport, which follows.
+        elif self._phase in RECEIVING and not self._has_pending():
+            assert self._connection is not None
+            self._flush()
+            self._connection.receive_eof()
+            if self._phase in RECEIVING:
+                self._enter(Phase.LINGERING)
+        # Returning None makes the transport send what it holds, then close; a peer that takes
+        # none of it must not hold it forever.
+        self._lingering().set_limit()
+
+    # Opening ---------------------------------------------------------------------------
+
+    def _receive_opening(self, data: bytes) -> None:
+        if self._opening is not None:
+            self._act_on(self._opening.receive_data(data))
+
+    def _open_timed_out(self) -> None:
+        if self._opening is not None:
+            self._act_on(self._opening.time_out())
+
+    def _act_on(self, decision: Decision | None) -> None:
+        """Do what the opening handshake decided."""
+        opening = self._opening
+        if opening is None:
+            return
+        self.request, self.response = opening.request, opening.response
+        if isinstance(decision, Opened):
+            self._open(decision, opening.role)
+        elif isinstance(decision, Refused):
+            self._refuse(decision)
+        elif isinstance(decision, Failed):
+            self._discard()
+            self._report(decision.error)
+        elif isinstance(decision, Undecided):
+            answer = asyncio.ensure_future(decision.answer)
+            opening.wait_for(answer)
+            answer.add_done_callback(lambda _: self._decided(opening))
+        if self._phase is Phase.OPENING:
+            self._update_reading()
+
+    def _decided(self, opening: OpeningHandshake) -> None:
+        decision = opening.decide()
+        if self._opening is opening:
+            self._act_on(decision)
+        elif isinstance(decision, Refused) and decision.mistake is not None:
+            self._log_error("process_request failed", decision.mistake)
+
+    def _open(self, decision: Opened, role: Role) -> None:
+        """The handshake succeeded: send its last word and go on."""
+        if decision.octets:
+            self._transport.write(decision.octets)
+        # An idle connection holds little else.
+        for head in (self.request, self.response):
+            if head is not None:
+                head.headers._pack()
+        settings = self._settings
+        self.subprotocol = decision.subprotocol
+        self._connection = Connection(
+            role,
+            max_message_size=settings.max_message_size,
+            max_fragments=settings.max_fragments,
+            deflate=decision.deflate,
+        )
+        if self._write_paused:
+            self._connection.hold_pongs(True)
+        self._open_by = None
+        self._enter(Phase.OPEN)
+        self._cork = CORKED
+        try:
+            self._opened()
+            if self._creator is not None:
+                self._creator.endpoint_opened(self)
+        finally:
+            self._cork = FRESH
+            self._flush()
+        if decision.trailing:
+            self.data_received(decision.trailing)
+
+    def _refuse(self, decision: Refused) -> None:
+        """A server answers the handshake with plain HTTP, and that is all."""
+        if decision.mistake is not None:
+            self._log_error("process_request failed", decision.mistake)
+        self._enter(Phase.LINGERING)
+        self._transport.write(decision.octets)
+        if decision.error is not None:
+            self._report(decision.error)
+        self._update_reading()
+        self._lingering().begin(is_silent=False, awaits_eof=True)
+
+    def _discard(self) -> None:
+        """Drop the connection, wherever it is."""
+        if self._transport is None:
+            if self._phase is not Phase.CLOSED:
+                self._enter(Phase.CLOSED)
+            return
+        if self._phase is Phase.OPENING:
+            self._enter(Phase.LINGERING)
+        self._transport.abort()
+
+    def _report(self, exc: Exception) -> None:
+        self._failed(exc)
+        if self._creator is not None:
+            self._creator.endpoint_failed(self, exc)
+
+    # Keepalive ------------------------------------------------------------------------------
+
+    def _keep_alive(self) -> None:
+        """Ping the peer, or give it up."""
+        keepalive, connection = self._keepalive, self._connection
+        if keepalive is None or connection is None or connection.state is not State.OPEN:
+            return
+        now = self._loop.time()
+        unread = len(self._sink.messages or ()) if self._sink.is_full(self) else 0
+        is_stuck = keepalive.is_stuck(now, unread)
+        is_alive = keepalive.is_alive(
+            self._transport,
+            written=self._written,
+            is_server=connection.role is Role.SERVER,
+            was_heard=self._received_since_ping,
+            is_held_up=self._reading_paused and not is_stuck,
+        )
+        verdict = keepalive.look(now, is_alive=is_alive, settings=self._settings)
+        if verdict is Verdict.GIVE_UP:
+            self._give_up(unread)
+            return
+        if verdict is Verdict.PING:
+            if not self._write_paused:
+                connection.ping(KEEPALIVE)
+                self._schedule_flush()
+            self._received_since_ping = False
+        self._set_timer(max(keepalive.due - now, 0.001), self._keep_alive)
+
+    def _give_up(self, unread: int) -> None:
+        """The connection did not get on for too long."""
+        reason = "keepalive ping timeout"
+        if unread:
+            reason = "messages are not received"
+            logger.warning("%d messages wait, none is received (%s)", unread, self.remote_address)
+        self._fail_with(CloseCode.INTERNAL_ERROR, reason)
+
+    # Closing -----------------------------------------------------------------------------------
+
+    def _begin_closing(self, code: int | None, reason: str) -> None:
+        """Begin the close handshake (RFC 6455 §7.1.2)."""
+        connection = self._connection
+        if connection is None:
+            # Never open: there is nobody to say goodbye to.
+            if self._phase is Phase.OPENING and self._transport is not None:
+                self._close_transport()
+        elif connection.state is State.OPEN and connection.close_code is None:
+            connection.close(code, reason)
+            self._flush()
+            if self._phase is Phase.OPEN:
+                self._enter(Phase.CLOSING)
+
+    def _close_transport(self) -> None:
+        # If a transport over TLS is closed twice, it forgets even that it is closing.
+        if not self._transport.is_closing():
+            self._transport.close()
+
+    def _fail_with(self, code: int, reason: str) -> None:
+        """End the connection without waiting for the peer's close frame."""
+        assert self._connection is not None
+        self._connection.fail(code, reason)
+        self._flush()
+
+    def _end_connection(self) -> None:
+        # §7.1.1: the server closes first, so that the client does not have to wait.
+        if self._phase is Phase.LOST:
+            self._conclude()
+            return
+        self._enter(Phase.LINGERING)
+        self._update_reading()
+        connection = self._connection
+        assert connection is not None
+        if connection.role is Role.SERVER or connection.error is not None:
+            is_silent = connection.error is None
+            self._lingering().begin(is_silent=is_silent, awaits_eof=self._awaits_eof)
+        else:
+            self._set_timer(self._settings.close_timeout, self._transport.abort)
+
+    def _lingering(self) -> Lingering:
+        timeout = self._settings.close_timeout
+        open_by = self._open_by if self._connection is None else None
+        return Lingering(self, self._set_timer, timeout, open_by)
+
+    async def _wait_closed(self) -> None:
+        """Wait until the transport is gone."""
+        if self._phase in (Phase.LOST, Phase.CLOSED):
+            return
+        if self._close_waiter is None:
+            self._close_waiter = self._loop.create_future()
+        # Shielded: a task that is cancelled must not cancel it for the others.
+        await asyncio.shield(self._close_waiter)
+
+    # Helpers -------------------------------------------------------------------------------------
+
+    def _set_timer(
+        self, delay: float | None, callback: Callable[..., object] | None = None, *args: object
+    ) -> None:
+        """Replace the one timer of this connection; there is none without a delay."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if delay is not None and callback is not None and self._phase is not Phase.CLOSED:
+            self._timer = self._loop.call_later(delay, callback, *args)
+
+
+def as_endpoint(value: object) -> Endpoint:
+    """Return what an application made; raise TypeError if that is no endpoint."""
+    if not isinstance(value, Endpoint):
+        raise TypeError(f"protocol must be a WebSocketProtocol, not {type(value).__name__!r}")
+    return value

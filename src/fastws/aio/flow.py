@@ -1,0 +1,217 @@
+"""How fast a connection reads, and how much it may send.
+
+This module knows back pressure in both directions: whom it slows down, and who waits because of
+it. It does not know what a connection does when it ends, or who gets its messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from fastws import errors
+from fastws.exceptions import ConnectionClosed
+from fastws.spec import CloseCode, Role, State
+
+from .phases import RECEIVING, Pace, Phase
+from .pings import Pings
+from .senders import Senders
+from .settings import DEFAULT_SETTINGS
+from .view import View
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from fastws.connection import Connection
+
+    from .opening import OpeningHandshake
+    from .settings import Settings
+    from .twin import Sink
+
+__all__ = ["Flow"]
+
+# While reading is slow there is a pause after each read, in seconds.
+_PAUSE = 0.1
+# While its client does not take what it is sent, a server reads at most this many bytes per second.
+_PACE = 64 << 10
+
+
+class Flow(View):
+    """Base of `Endpoint`: what it does about a peer, or an application, that is slow."""
+
+    __slots__ = ("_opening", "_pause", "_reading_paused", "_settings")
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__(sink)
+        self._settings: Settings = DEFAULT_SETTINGS
+        self._opening: OpeningHandshake | None = None  # in that phase
+        self._reading_paused = False
+        self._pause: asyncio.Handle | None = None  # after which reading goes on
+
+    # Reading ----------------------------------------------------------------------------
+
+    def _has_pending(self) -> bool:
+        """Return whether some of what was read is not decoded yet."""
+        return self._connection is not None and self._connection.has_pending
+
+    def _is_overfull(self) -> bool:
+        """Return whether the client does not take the answers.
+
+        A client always reads: if neither side did, both would wait for the other forever. Once
+        our close frame is on its way, the peer's must not be kept from us.
+        """
+        connection = self._connection
+        return (
+            self._write_paused
+            and connection is not None
+            and connection.role is Role.SERVER
+            and connection.state is State.OPEN
+            and not self._sink.ignores_unsent
+        )
+
+    def _update_reading(self) -> None:
+        """Read on, or pause, as who gets the data wants it."""
+        wanted = True
+        if self._phase is Phase.OPENING:
+            wanted = self._opening is None or self._opening.wants_data()
+        elif self._phase in RECEIVING:
+            wanted = self._update_pace() is not Pace.STOPPED
+            if wanted and self._has_pending() and self._pause is None:
+                self._pause = self._loop.call_soon(self._go_on)
+        if self._transport.is_closing():
+            return
+        pause = not wanted or self._pause is not None
+        if pause != self._reading_paused:
+            self._reading_paused = pause
+            if pause:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def _update_pace(self) -> Pace:
+        pace = self._sink.pace(self)
+        if pace is Pace.FAST and self._pace is not pace and self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        self._pace = pace
+        return pace
+
+    def _after_read(self, size: int) -> None:
+        # Nothing more is read, or decoded of what was read, until others have had their turn.
+        # (uvloop would read many times.)
+        pace = self._update_pace()
+        if self._pause is None:
+            if pace is Pace.SLOW:
+                delay = max(size / _PACE, _PAUSE) if self._is_overfull() else _PAUSE
+                self._pause = self._loop.call_later(delay, self._go_on)
+            else:
+                self._pause = self._loop.call_soon(self._go_on)
+        self._update_reading()
+
+    def _go_on(self) -> None:
+        """The pause is over."""
+        self._pause = None
+        if self._has_pending() and self._sink.pace(self) is not Pace.STOPPED:
+            self._receive(b"")
+        if self._phase is Phase.LOST and not self._has_pending():
+            self._end_connection()
+        self._update_reading()
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        if self._connection is not None:
+            self._connection.hold_pongs(True)
+        self._update_reading()
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        if self._connection is not None:
+            self._connection.hold_pongs(False)
+            if self._connection.bytes_queued:
+                self._schedule_flush()
+        self._update_reading()
+        self._make_room()
+
+    # Sending ----------------------------------------------------------------------------
+
+    def _require_connection(self) -> Connection:
+        """Return the connection.
+
+        Raises:
+            ConnectionClosed: if it was never open.
+        """
+        if self._connection is None:
+            raise errors.never_open()
+        return self._connection
+
+    def _closed_error(self) -> ConnectionClosed:
+        """Return what to raise when the connection has ended."""
+        connection = self._connection
+        assert connection is not None
+        code = connection.close_code
+        error = ConnectionClosed(
+            CloseCode.ABNORMAL_CLOSURE.value if code is None else code, connection.close_reason
+        )
+        error.__cause__ = connection.error
+        return error
+
+    def _drop_slow_peer(self) -> bool:
+        # What ends a connection may always be sent.
+        if self._sink.senders_wait or self.state is not State.OPEN or not self._has_no_room():
+            return False
+        limit = self._settings.unsent_limit
+        assert self._connection is not None
+        self._connection.fail(CloseCode.POLICY_VIOLATION, f"more than {limit} bytes unsent")
+        self._end_connection()
+        self._transport.abort()
+        return True
+
+    def _has_no_room(self) -> bool:
+        """Return whether more is unsent than may be."""
+        limit = self._settings.unsent_limit
+        return limit is not None and self._transport.get_write_buffer_size() > limit
+
+    async def _yield_to_loop(self) -> None:
+        """End this turn of the event loop: there was much to send in it."""
+        self._must_yield = False
+        await asyncio.sleep(0)
+
+    def _waiting_senders(self) -> Senders:
+        if self._senders is None:
+            self._senders = Senders()
+        return self._senders
+
+    def _is_sending(self) -> bool:
+        """Return whether a coroutine sends something that takes some time."""
+        return self._senders is not None and self._senders.is_busy
+
+    async def _drain(self) -> None:
+        """Wait until the peer has taken enough of what was sent, or the connection ends."""
+        if self._phase in RECEIVING:
+            await self._waiting_senders().room()
+
+    def _make_room(self) -> None:
+        if self._senders is not None:
+            self._senders.make_room()
+
+    async def _finish_sends(self) -> None:
+        """Wait until what was to be sent before has been handed to the transport, for
+        `close_timeout` at most."""
+        senders = self._senders
+        if senders is None or not senders.is_busy or senders.is_endless:
+            return
+        if self.state is State.OPEN:
+            with suppress(TimeoutError, ConnectionClosed):
+                async with asyncio.timeout(self._settings.close_timeout), senders.turn():
+                    pass
+
+    def _send_ping(self, data: Buffer | None) -> asyncio.Future[float]:
+        connection = self._require_connection()
+        if self._pings is None:
+            self._pings = Pings()
+        octets = self._pings.choose(data)
+        connection.ping(octets)
+        waiter = self._pings.add(octets)
+        self._schedule_flush()
+        return waiter

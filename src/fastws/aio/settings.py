@@ -1,0 +1,74 @@
+"""What all connections of a server, or of one `connect`, share: their limits and timeouts.
+
+This module knows the numbers and which of them are allowed. It does not know what they limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastws import rules
+from fastws.connection import Connection
+from fastws.deflate import PerMessageDeflate
+from fastws.spec import (
+    DEFAULT_CLOSE_TIMEOUT,
+    DEFAULT_MAX_FRAGMENTS,
+    DEFAULT_MAX_MESSAGE_SIZE,
+    DEFAULT_MAX_QUEUE,
+    DEFAULT_MAX_UNSENT_SIZE,
+    DEFAULT_OPEN_TIMEOUT,
+    DEFAULT_PING_INTERVAL,
+    DEFAULT_PING_TIMEOUT,
+    DEFAULT_READ_LIMIT,
+    DEFAULT_WRITE_LIMIT,
+    Role,
+)
+
+__all__ = ["DEFAULT_SETTINGS", "Settings", "deflate_extensions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Limits and timeouts; `serve` and `connect` document them."""
+
+    max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE
+    max_fragments: int | None = DEFAULT_MAX_FRAGMENTS
+    open_timeout: float | None = DEFAULT_OPEN_TIMEOUT
+    close_timeout: float | None = DEFAULT_CLOSE_TIMEOUT
+    ping_interval: float | None = DEFAULT_PING_INTERVAL
+    ping_timeout: float | None = DEFAULT_PING_TIMEOUT
+    max_queue: int | None = DEFAULT_MAX_QUEUE
+    read_limit: int | None = DEFAULT_READ_LIMIT
+    write_limit: int = DEFAULT_WRITE_LIMIT
+    max_unsent_size: int | None = DEFAULT_MAX_UNSENT_SIZE
+
+    def __post_init__(self) -> None:
+        rules.check_limit("max_queue", self.max_queue, 1)
+        rules.check_limit("read_limit", self.read_limit, 1)
+        rules.check_limit("write_limit", self.write_limit, 0)
+        # (A write limit over the default of the other raises that with it.)
+        least = min(self.write_limit, DEFAULT_MAX_UNSENT_SIZE)
+        rules.check_limit("max_unsent_size", self.max_unsent_size, least)
+        for name in ("open_timeout", "close_timeout", "ping_interval", "ping_timeout"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, or None for never")
+        # The limits are checked where they are used; here, so that serve() raises.
+        Connection(
+            Role.SERVER, max_message_size=self.max_message_size, max_fragments=self.max_fragments
+        )
+
+    @property
+    def unsent_limit(self) -> int | None:
+        """How many bytes may be unsent; None for no limit."""
+        return None if self.max_unsent_size is None else max(self.max_unsent_size, self.write_limit)
+
+
+DEFAULT_SETTINGS = Settings()
+
+
+def deflate_extensions(deflate: PerMessageDeflate | bool) -> tuple[PerMessageDeflate, ...]:
+    """Return what the argument `deflate` of `serve` and `connect` stands for."""
+    if isinstance(deflate, PerMessageDeflate):
+        return (deflate,)
+    return (PerMessageDeflate(),) if deflate else ()

@@ -1,0 +1,49 @@
+"""What endpoints need of transports beyond asyncio's interface.
+
+This module knows buffers to read into, and what is left of a transport that is gone. It does not
+know connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from weakref import WeakKeyDictionary
+
+__all__ = ["LostTransport", "read_buffer"]
+
+# One read buffer for all connections of a loop: a transport calls get_buffer and
+# buffer_updated back to back, so an idle connection needs no buffer of its own.
+_READ_BUFFER_SIZE = 256 << 10
+_read_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
+
+
+def read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
+    """Return the buffer, a bytearray's, that all connections of an event loop read into."""
+    buffer = _read_buffers.get(loop)
+    if buffer is None:
+        buffer = _read_buffers[loop] = memoryview(bytearray(_READ_BUFFER_SIZE))
+    return buffer
+
+
+class LostTransport(asyncio.Transport):
+    """What is left of a TLS transport that is gone.
+
+    The transport itself refers to its protocol, and has buffers of several 100 KiB, which would
+    stay until the garbage collector comes along.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        names = ("sslcontext", "peercert", "cipher", "compression")
+        super().__init__({name: transport.get_extra_info(name) for name in names})
+
+    def is_closing(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0

@@ -1,0 +1,87 @@
+"""What may be asked about a connection at any time.
+
+This module knows how a connection stands: its peer, its state, how it ended. It does not know
+what changes that.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from fastws.spec import State
+
+from .blame import blames_peer
+from .twin import Wire
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from fastws.http import Request, Response
+
+    from .twin import Sink
+
+__all__ = ["View", "logger"]
+
+logger = logging.getLogger("fastws")
+
+
+class View(Wire):
+    """Base of `Flow` and `Endpoint`.
+
+    Attributes:
+        request: the client's request; None on a client.
+        response: the server's response; None on a server.
+        subprotocol: the subprotocol agreed on; None if there is none.
+    """
+
+    __slots__ = ("request", "response", "subprotocol")
+
+    _loop: asyncio.AbstractEventLoop
+    # There is none before connection_made; nothing of ours is called by then.
+    _transport: asyncio.Transport
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__(sink)
+        self.request: Request | None = None
+        self.response: Response | None = None
+        self.subprotocol: str | None = None
+
+    @property
+    def remote_address(self) -> Any:
+        """The peer's address, as its socket family has it; None if there is none."""
+        return self.get_extra_info("peername")
+
+    @property
+    def local_address(self) -> Any:
+        """Our address, as its socket family has it; None if there is none."""
+        return self.get_extra_info("sockname")
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """What the transport knows: "ssl_object", "socket", … (see asyncio's docs)."""
+        if self._transport is None:
+            return default
+        return self._transport.get_extra_info(name, default)
+
+    @property
+    def state(self) -> State | None:
+        """What can still happen; None before the connection is open."""
+        return None if self._connection is None else self._connection.state
+
+    @property
+    def close_code(self) -> int | None:
+        """How the connection ended (see `Connection.close_code`); None while it has not."""
+        return None if self._connection is None else self._connection.close_code
+
+    @property
+    def close_reason(self) -> str:
+        """The reason that came with the close code."""
+        return "" if self._connection is None else self._connection.close_reason
+
+    def _blames_peer(self, exc: BaseException) -> bool:
+        """Return whether the application raised this only because of what the peer did."""
+        is_open = self.state is State.OPEN
+        return blames_peer(exc, self.request or self.response, is_open=is_open)
+
+    def _log_error(self, message: str, exc: BaseException) -> None:
+        logger.error("%s (%s)", message, self.remote_address, exc_info=exc)
