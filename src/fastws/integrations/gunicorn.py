@@ -22,7 +22,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from fastws.codec import apply_mask, encode_frame
+from fastws.codec import apply_mask, encode_frame, read_header
+from fastws.exceptions import ProtocolError
 
 from ._hosts import HOSTS
 from ._install import Installation, IntegrationError, UntestedHostWarning
@@ -90,6 +91,7 @@ def __getattr__(name: str) -> Any:
 _DATA = (0x81, 0x82)  # first bytes of whole messages, text and binary
 _ORDINARY = (*_DATA, 0x89, 0x8A)  # ... and of pings and pongs
 _MAX_CONTROL_PAYLOAD = 125
+_MAX_HEADER = 14
 _OPCODES = (0, 1, 2, 8, 9, 10)
 
 
@@ -132,34 +134,23 @@ def _reader(
     async def read_frame(self: Any) -> Frame:
         """Read a frame if it is complete and ordinary; leave all others to gunicorn."""
         buffer: bytearray = self._buffer
-        size = len(buffer)
-        if size < 6 or buffer[0] not in _ORDINARY or buffer[1] < 0x80:
+        try:
+            header = read_header(bytes(buffer[:_MAX_HEADER]), 0, True, 0, None)
+        except ProtocolError:
             return await theirs(self)
-        first = buffer[0]
-        length = buffer[1] & 0x7F
-        start = 6
-        if length == 126:
-            start = 8
-            length = buffer[2] << 8 | buffer[3]
-            least = 126
-        elif length == 127:
-            start = 14
-            length = int.from_bytes(buffer[2:10], "big")
-            least = 65536
-        else:
-            least = 0
+        if header is None:
+            return await theirs(self)
+        first, length, key, start = header
         stop = start + length
-        if stop > size or length < least:
+        if key is None or stop > len(buffer) or first not in _ORDINARY:
             return await theirs(self)
         if first in _DATA:
             # gunicorn has a limit since 27; 0 means no limit.
             limit = getattr(self, "max_message_size", 0)
             if self._fragment_opcode is not None or (limit and length > limit):
                 return await theirs(self)
-        elif length > _MAX_CONTROL_PAYLOAD:
-            return await theirs(self)
         with memoryview(buffer) as view, view[start:stop] as masked:
-            payload = apply_mask(masked, buffer[start - 4 : start])
+            payload = apply_mask(masked, key)
         del buffer[:stop]
         if getattr(self, "_reading_paused", False):
             await self._read_exact(0)  # which resumes reading if there is room
