@@ -16,8 +16,6 @@ import pytest
 
 import fastws
 from fastws import cli
-from fastws.aio import probe as earlier
-from fastws.cli import _probing
 from fastws.cli._probing import CHECKS, MANNERS, OUT_OF_TIME, Result, probe
 
 from ..tools import FASTWS, TIMEOUT, free_port, run, traced
@@ -44,11 +42,6 @@ def test_our_server_passes_whole(deflate: bool) -> None:
     skipped = 0 if deflate else len(MANNERS) * sum(check.deflate for check in CHECKS)
     assert Counter(result.verdict for result in results)["skipped"] == skipped
     assert len(results) == len(CHECKS) * len(MANNERS)
-
-
-def test_the_earlier_name_of_the_module_is_kept() -> None:
-    assert earlier.__all__ == _probing.__all__
-    assert all(getattr(earlier, name) is getattr(_probing, name) for name in earlier.__all__)
 
 
 # Servers that are not as they should be --------------------------------------------------

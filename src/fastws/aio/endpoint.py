@@ -188,7 +188,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):  # type: ignore[misc]
         """The transport is gone, and with it all that there was to receive."""
         exc, self._lost_by = self._lost_by, None
         try:
-            if self._opening is not None:
+            if self._phase is Phase.OPENING and self._opening is not None:
                 self._conclude_opening(self._opening, exc)
             elif self._phase is Phase.LOST:
                 self._conclude_connection(exc)
