@@ -1,4 +1,4 @@
-"""Tests how `codec` chooses a twin (DESIGN.md §2), each time in a fresh interpreter."""
+"""Tests how `codec` chooses a twin (docs/architecture.md), each time in a fresh interpreter."""
 
 from __future__ import annotations
 

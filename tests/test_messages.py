@@ -1,4 +1,4 @@
-"""Tests `messages` against RFC 6455 §5-§8 and every row of DESIGN.md §4 about a decoder.
+"""Tests `messages` against RFC 6455 §5-§8 and every row of README.md about a decoder.
 
 Streams are built by hand, not by the encoder under test, for both kinds of peer: a client,
 which masks, and a server, which does not.
@@ -307,7 +307,7 @@ def test_big_message_in_small_pieces(
     assert type(events[0]) is (bytes if kind == "binary" else str)
 
 
-# What is not (DESIGN.md §4) ------------------------------------------------------------------
+# What is not (README.md, "What bad input gets") ----------------------------------------------
 
 Row = tuple[
     "Callable[[Peer], bytes]",  # a valid part
