@@ -5,7 +5,7 @@
 
 This module knows how what was read is decoded and handed over, and how what is queued leaves in
 few writes. It does not know what the phases of a connection mean, or any timer: it knows of the
-event loop only `call_soon`, and of the transport only `write`.
+event loop only `call_soon` and `create_future`, and of the transport only `write`.
 
 It is written once. Where it can be, it is compiled, as `fastws._c.wire`.
 """
@@ -365,3 +365,7 @@ def send(
     queued = connection._queue(message, True, compress)
     if queued > _CORK_LIMIT or wire._cork != _CORKED:
         wire._see_off(queued)
+
+
+# Users call it as a method, and need not know what it is a method of.
+del send.__annotations__["self"]
