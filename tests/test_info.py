@@ -82,9 +82,8 @@ def test_an_extension_that_does_not_load() -> None:
     found = info("sys.modules['fastws._c.connection'] = None")
     assert (found["twin"], found["kernel"], found["extension"]) == ("py", "python", None)
     assert found["twin_reason"] == "the extension cannot be imported"
-    assert re.fullmatch(
-        r"ModuleNotFoundError: .*fastws\._c\.connection.*", found["extension_error"]
-    )
+    error = found["extension_error"]
+    assert re.fullmatch(r"ModuleNotFoundError: .*fastws\._c\.connection.*", error)
 
 
 def test_where_it_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,21 @@ def test_numbers_stand_nowhere_else(path: Path) -> None:
         assert not values(PACKAGE / "_c" / "spec.pxd").keys() & constants(path).keys()
 
 
+def test_every_number_of_the_table_is_used() -> None:
+    paths = [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".pxd", ".pyx")]
+    used = {
+        word
+        for path in paths
+        for line in path.read_text("utf-8").splitlines()
+        for word in re.findall(r"\w+", line)
+        if not (path.name.startswith("spec.") and re.match(rf"(cdef )?\s*{word}\b.*=", line))
+    }
+    numbers = {name for name, value in vars(spec).items() if isinstance(value, (int, float))}
+    assert len(numbers) > 20
+    # The RFC's may be there for the sake of completeness.
+    assert numbers - used - {"MAX_PAYLOAD"} == set()
+
+
 # Docstrings --------------------------------------------------------------------------------
 
 

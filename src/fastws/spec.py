@@ -95,10 +95,6 @@ MAX_16_BIT_LENGTH: Final = 0xFFFF
 MAX_PAYLOAD: Final = 0x7FFF_FFFF_FFFF_FFFF
 # 2 bytes, a 64-bit length and a mask key.
 MAX_HEADER: Final = 2 + 8 + MASK_KEY_SIZE
-# After a read that brought more messages and control frames than these, others have their turn.
-MANY_EVENTS: Final = 256
-# How much may wait for the end of a turn of the event loop, to leave in one write.
-CORK_LIMIT: Final = 64 << 10
 
 # How much one step decodes before what came of it has to be taken: it inflates about so many
 # bytes, and one message more. What costs more than its bytes counts too: each control frame,
