@@ -104,8 +104,9 @@ class Endpoint(Flow, asyncio.BufferedProtocol):  # type: ignore[misc]
 
     def _enter(self, phase: Phase) -> None:
         """Begin a phase: set the timer, wake who waits for what will not come, and read on."""
-        previous, self._phase = self._phase, phase
+        previous = self._phase
         assert phase in NEXT[previous], f"{previous} -> {phase}"
+        self._phase = phase
         settings = self._settings
         self._keepalive = None
         self._set_timer(None)

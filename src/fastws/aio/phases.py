@@ -43,13 +43,11 @@ NEXT: Final = {
     Phase.OPEN: {
         Phase.CLOSING,  # §7.1.2: we begin the close handshake
         Phase.LINGERING,  # §5.5.1: the peer's close frame is answered; §7.1.7: we fail it; the end
-        Phase.LOST,
-        Phase.CLOSED,
+        Phase.LOST,  # §7.1.5: the TCP connection went without a close frame
     },
     Phase.CLOSING: {
         Phase.LINGERING,  # §7.1.3: both close frames are exchanged; or a failure, or the end
-        Phase.LOST,
-        Phase.CLOSED,
+        Phase.LOST,  # §7.1.5: it went before the peer's close frame
     },
     Phase.LINGERING: {
         Phase.CLOSED,  # §7.1.1: the peer has ended its side, or its time is up
