@@ -64,7 +64,13 @@ if find_spec("_interpreters") is None and find_spec("_xxsubinterpreters") is Non
 # These test the checkout, or need more than the package: a browser, Node, hosts.
 AROUND = {"browser", "conformance", "integrations", "node"}
 AROUND |= {"test_cli_run.py", "test_examples.py", "test_fuzz_targets.py", "test_packaging.py"}
-AROUND |= {"test_english.py", "test_sources.py", "test_versions.py", "test_wheels.py"}
+AROUND |= {
+    "test_english.py",
+    "test_phases.py",
+    "test_sources.py",
+    "test_versions.py",
+    "test_wheels.py",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
