@@ -31,7 +31,16 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ALLOWLIST = HERE / "allowlist.txt"
-COMPILED = ("masking", "utf8", "frames", "messages", "connection", "sinks", "wire")
+# The compiled modules, and the packages of their references.
+COMPILED = {
+    "masking": "_py",
+    "utf8": "_py",
+    "frames": "_py",
+    "messages": "_py",
+    "connection": "_py",
+    "sinks": "aio",
+    "wire": "aio",
+}
 PACKED = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 
 # The nature of cdef classes, and what Cython does to the parameters of special methods.
@@ -80,13 +89,16 @@ def stubs(folder: Path) -> Path:
     shutil.copytree(
         ROOT / "src" / "fastws", package, ignore=shutil.ignore_patterns("*.so", "*.pyd")
     )
-    for name in COMPILED:
-        tree = ast.parse((package / "_py" / f"{name}.py").read_text("utf-8"))
+    for name, home in COMPILED.items():
+        tree = ast.parse((package / home / f"{name}.py").read_text("utf-8"))
         (public,) = [
             ast.literal_eval(node.value)
             for node in tree.body
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
         ]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                node.module, node.level = f"fastws.{home}.{node.module}", 0
         tree.body = declarations(tree.body, lambda name, public=public: name in public)
         (package / "_c" / f"{name}.pyi").write_text(ast.unparse(tree), "utf-8")
     return folder
@@ -105,8 +117,8 @@ def declarations(body: list[ast.stmt], wanted: Callable[[str], bool]) -> list[as
                 pass
             case ast.Assign(targets=[ast.Name(id="__all__" | "__match_args__")]):
                 pass
-            case ast.ImportFrom(level=1, module=module):
-                node.module, node.level = f"fastws._py.{module}", 0
+            case ast.Assign(targets=[ast.Name(id=name)]) if name[0] != "_" and wanted(name):
+                pass
             case ast.If(test=test) if ast.unparse(test) == "cython.compiled":
                 continue
             case ast.Import() | ast.ImportFrom() | ast.If():

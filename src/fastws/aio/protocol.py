@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from fastws.prepared import PreparedMessage
+
 __all__ = ["WebSocketProtocol"]
 
 # Both are without state.
-_HOOKS = Hooks()
-_NOBODY = Sink()
+_HOOKS = twin.Hooks()
+_NOBODY = twin.Sink()
 
 
 class WebSocketProtocol(Endpoint):
