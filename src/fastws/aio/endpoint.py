@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Endpoint", "as_endpoint"]
 
 
-# (mypy compares the methods of both bases before it has seen the decorators of ours.)
-class Endpoint(Flow, asyncio.BufferedProtocol):  # type: ignore[misc]
+class Endpoint(Flow, asyncio.BufferedProtocol):
     """A connection on a transport, in either style."""
 
     __slots__ = (

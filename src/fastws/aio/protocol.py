@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from fastws.spec import CloseCode, State
 
 from .endpoint import Endpoint
-from .twin import Hooks, Sink
-from .twin import send as _send
+from .twin import Hooks, Sink, send
 from .view import logger
 
 if TYPE_CHECKING:
@@ -21,13 +20,12 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from fastws.prepared import PreparedMessage
 
 __all__ = ["WebSocketProtocol"]
 
 # Both are without state.
-_HOOKS = twin.Hooks()
-_NOBODY = twin.Sink()
+_HOOKS = Hooks()
+_NOBODY = Sink()
 
 
 class WebSocketProtocol(Endpoint):
@@ -76,7 +74,7 @@ class WebSocketProtocol(Endpoint):
 
     # Methods ----------------------------------------------------------------------------
 
-    send = _send
+    send = send
 
     def ping(self, data: Buffer | None = None) -> asyncio.Future[float]:
         """Send a ping (RFC 6455 §5.5.2).
