@@ -65,6 +65,7 @@ if find_spec("_interpreters") is None and find_spec("_xxsubinterpreters") is Non
 AROUND = {"browser", "conformance", "integrations", "node"}
 AROUND |= {"test_cli_run.py", "test_examples.py", "test_fuzz_targets.py", "test_packaging.py"}
 AROUND |= {
+    "test_architecture.py",
     "test_english.py",
     "test_phases.py",
     "test_sources.py",

@@ -40,6 +40,7 @@ SOURCES = (
     "LICENSE",
     "README.md",
     "CHANGELOG.md",
+    "docs/architecture.md",
     "pyproject.toml",
     "setup.py",
     "tools/commands.py",
@@ -85,7 +86,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         shutil.copy(ROOT / name, tree)
     ignore = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "*.egg-info")
-    for name in ("src", "tools"):
+    for name in ("docs", "src", "tools"):
         shutil.copytree(ROOT / name, tree / name, ignore=ignore)
     return tree
 
