@@ -1,7 +1,7 @@
 """Stand-ins for `cython`, for sources that are both compiled and interpreted.
 
-This module knows the few names of Cython's pure-Python mode that such sources use; interpreted,
-they do nothing. It does not know Cython, which nothing imports at run time:
+This module knows the few names of Cython's pure-Python mode that such sources use. In interpreted
+code they do nothing. It does not know Cython, which is never imported at run time:
 
     from fastws import _cython as cython
 
@@ -23,7 +23,7 @@ _T = TypeVar("_T", bound=type)
 _C = TypeVar("_C")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-# When a source is compiled, Cython replaces this by True.
+# Cython replaces this with True when it compiles a source.
 compiled: Final[bool] = False
 
 
@@ -33,10 +33,10 @@ def cast(kind: type[_C], value: object, *, typecheck: bool) -> _C:
 
 
 def cclass(cls: _T) -> _T:
-    """Make an extension type of a class.
+    """Turn a class into an extension type.
 
-    The docstring of an extension type begins with its signature, which a Python class does not
-    need.
+    The docstring of an extension type begins with its signature. A Python class does not need
+    that, so it is removed here.
     """
     cls.__doc__ = (cls.__doc__ or "").rpartition("\n--\n\n")[2].lstrip() or None
     return cls
@@ -48,12 +48,12 @@ def critical_section(function: _F) -> _F:
 
 
 def binding(flag: bool) -> Callable[[_F], _F]:
-    """Choose between a method that is like Python's and one that is called faster."""
+    """Choose between a method that behaves like Python's and one that is faster to call."""
     return _as_it_is
 
 
 def embedsignature(flag: bool) -> Callable[[_F], _F]:
-    """Put the signature into the docstring, for a method that has no other place for it."""
+    """Put the signature into the docstring, if the method cannot store it anywhere else."""
     return _as_it_is
 
 

@@ -1,1 +1,1 @@
-# There is nothing here for Python: capi.pxd has what other Cython projects can use.
+# This module is of no use in Python. capi.pxd declares what other Cython projects can use.

@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
 # cython: autotestdict=False, subinterpreters_compatible=no
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
-"""The codec for other Cython projects: see capi.pxd. There is nothing here for Python."""
+"""The codec for other Cython projects: see capi.pxd. This module is of no use in Python."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
@@ -26,7 +26,7 @@ from fastws._c.utf8 cimport decode
 
 from fastws import errors  # no-cython-lint: buffers.pxd needs it
 
-# For each set of RSV bits that may be 1, which first bytes are good.
+# Tables of the valid first bytes, for each set of RSV bits that may be 1.
 cdef uint8_t[8][256] good
 
 

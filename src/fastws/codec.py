@@ -1,18 +1,18 @@
 """The codec: one of the two twins, chosen once, at import.
 
-This module knows that there are two and which one was taken. It does not know what they
-do. `FASTWS_IMPL=c` demands the accelerated twin, `FASTWS_IMPL=py` the pure-Python one;
-without it the accelerated one is taken where it can be imported: where it is compiled, and in
-one interpreter of a process, the first that asks. Other subinterpreters get the pure-Python one.
-Both are imported by statements, so that PyInstaller and its kin find them in a program to freeze.
-The accelerated twin has kernels for several instruction sets and takes the best that the CPU
-can run; `FASTWS_KERNEL` demands others.
+This module knows that there are two twins and which one is in use. It does not know what they
+do. `FASTWS_IMPL=c` requires the accelerated twin, `FASTWS_IMPL=py` the pure-Python one. Without
+it, the accelerated twin is used if it can be imported: it must be compiled, and only one
+interpreter of a process can import it, the first that tries. Other subinterpreters get the
+pure-Python twin. Both are imported by statements, so that PyInstaller and similar tools include
+them in a frozen program. The accelerated twin has kernels for several instruction sets and uses
+the best ones that the CPU can run; `FASTWS_KERNEL` selects others.
 
-Threads, with a GIL and without: objects are independent of each other, functions have no state,
-and what cannot change (a frame, an event, a prepared message) is shared freely. A decoder, an
-encoder, a validator or a connection that several threads use is theirs to lock. It is safe not
-to, in that nothing but that object can suffer; and of the accelerated twin a call of a decoder,
-an encoder or a validator is one step: what goes in whole comes out whole, and once.
+Threads, with a GIL or without: objects are independent of each other, functions have no state,
+and immutable objects (a frame, an event, a prepared message) can be shared freely. If several
+threads use one decoder, encoder, validator or connection, they must lock it. Without a lock,
+only that object can be affected. In the accelerated twin, each call of a decoder, an encoder or a
+validator is atomic: its data is processed as a whole, and once.
 
 Attributes:
     implementation: "c" or "py".
@@ -51,7 +51,7 @@ def _choose() -> str:
     try:
         import fastws._c.connection  # noqa: F401 - it imports the codec's modules
 
-        # Those of asyncio's part are not imported before they are needed.
+        # Do not import the compiled modules of fastws.aio before they are needed.
         for name in ("fastws._c.sinks", "fastws._c.wire"):
             if find_spec(name) is None:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
@@ -97,7 +97,7 @@ else:
     from ._c.utf8 import Utf8Validator, decode_utf8, is_utf8
 
 
-# A frame pickled where one twin runs can be loaded where the other does ---------------
+# A frame that was pickled with one twin can be loaded with the other ------------------
 
 
 def _make_frame(*fields: Any) -> Frame:

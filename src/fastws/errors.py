@@ -1,8 +1,8 @@
-"""What fastws says when something is wrong: one constructor for each error.
+"""The error messages of fastws: one constructor for each error.
 
-This module knows the words, so that a message is written once. It does not know the classes,
-which are in `exceptions`, nor how a mistake is found: both twins and the layers above call these
-functions, and raise or keep what they return.
+This module knows the messages, so that each is written only once. It does not know the classes,
+which are in `exceptions`, nor how errors are detected: both twins and the layers above call these
+functions, and raise or keep the exceptions that they return.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def offset_not_negative() -> ValueError:
     return ValueError("offset must not be negative")
 
 
-# Calls out of turn ----------------------------------------------------------------
+# Calls at the wrong time ----------------------------------------------------------
 
 
 def not_in_message() -> StateError:

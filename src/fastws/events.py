@@ -1,8 +1,8 @@
-"""What a connection receives, other than messages: Ping, Pong and Close.
+"""The events of a connection that are not messages: Ping, Pong and Close.
 
-This module knows the shape of control frames once they are known to be right. A text
-message is a `str` and a binary message is `bytes`; they need no class of their own.
-Control frames are few, so these classes are shared by both twins.
+This module knows what valid control frames contain. It does not validate them. A text message is
+a `str` and a binary message is `bytes`, so messages need no class of their own. Control frames are
+rare, so both twins share these classes.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Close:
     """The peer's close frame (RFC 6455 §5.5.1).
 
     Attributes:
-        code: the close code, 1005 when the frame carried none (§7.1.5).
+        code: the close code; 1005 if the frame contained none (§7.1.5).
         reason: the close reason, at most 123 bytes in UTF-8 (§7.1.6).
     """
 

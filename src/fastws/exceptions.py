@@ -1,23 +1,23 @@
-"""The error tree.
+"""The exceptions of fastws, and how they derive from each other.
 
-This module knows what can go wrong and which close code or HTTP status says so. It does not
-know the words, which are in `errors`, nor how a violation is found.
+This module knows what can go wrong and which close code or HTTP status reports it. It does not
+know the messages, which are in `errors`, nor how a violation is detected.
 
     WebSocketError
     ├── ProtocolError           the peer broke RFC 6455            closes with 1002
     │   ├── InvalidPayloadError   text that is not UTF-8           closes with 1007
-    │   ├── MessageTooBigError    a limit of ours was passed       closes with 1009
+    │   ├── MessageTooBigError    a limit of ours was exceeded     closes with 1009
     │   └── InternalError         decoding failed on our side      closes with 1011
-    ├── HandshakeError          no WebSocket connection came about
+    ├── HandshakeError          the opening handshake failed
     │   ├── InvalidURIError       not a ws:// or wss:// URI
     │   ├── RequestError          the client's request; knows the HTTP status to answer
     │   └── ResponseError         the server's answer; knows the response
-    ├── FieldError              a header field looked up is there more than once
-    │   └── MissingFieldError     ... or is not there
-    ├── StateError              the application called a method out of turn
-    └── ConnectionClosed        the connection is gone; knows close code and reason
+    ├── FieldError              a header field appears more than once
+    │   └── MissingFieldError     a header field is missing
+    ├── StateError              the application called a method at the wrong time
+    └── ConnectionClosed        the connection is closed; knows the close code and reason
 
-A wrong type or value handed to a function raises TypeError or ValueError as everywhere.
+Arguments of a wrong type or value raise TypeError or ValueError, as usual in Python.
 """
 
 from __future__ import annotations
@@ -47,30 +47,30 @@ __all__ = [
 
 
 class WebSocketError(Exception):
-    """Whatever fastws raises that is neither TypeError, ValueError nor OSError."""
+    """The base class of fastws's own exceptions."""
 
 
 class ProtocolError(WebSocketError):
-    """The peer broke a rule of RFC 6455. `close_code` is what to tell it (§7.4.1)."""
+    """The peer broke a rule of RFC 6455. `close_code` is the code to close with (§7.4.1)."""
 
     close_code: ClassVar[CloseCode] = CloseCode.PROTOCOL_ERROR
 
 
 class InvalidPayloadError(ProtocolError):
-    """Text, or a close reason, that is not UTF-8 (RFC 6455 §8.1); bad compression."""
+    """Text or a close reason is not UTF-8 (RFC 6455 §8.1), or compressed data is corrupt."""
 
     close_code = CloseCode.INVALID_PAYLOAD
 
 
 class MessageTooBigError(ProtocolError):
-    """A message, or its number of fragments, is over the limit set (RFC 6455 §10.4)."""
+    """A message is too large or has too many fragments (RFC 6455 §10.4)."""
 
     close_code = CloseCode.MESSAGE_TOO_BIG
 
 
 class InternalError(ProtocolError):
-    """Decoding failed for a reason that is not the peer's: memory ran out, for example. What
-    follows in the stream can no longer be understood."""
+    """Decoding failed, but not because of the peer; memory ran out, for example. The rest of the
+    stream cannot be decoded."""
 
     close_code = CloseCode.INTERNAL_ERROR
 
@@ -80,7 +80,7 @@ class HandshakeError(WebSocketError):
 
 
 class InvalidURIError(HandshakeError, ValueError):
-    """Not a URI of RFC 6455 §3."""
+    """This is not a WebSocket URI (RFC 6455 §3)."""
 
 
 class RequestError(HandshakeError):
@@ -88,7 +88,7 @@ class RequestError(HandshakeError):
 
     Attributes:
         status: the HTTP status to answer with.
-        headers: the header fields that belong to that answer.
+        headers: the header fields to send with it.
     """
 
     def __init__(
@@ -106,8 +106,8 @@ class ResponseError(HandshakeError):
     """The server's response does not open a WebSocket connection.
 
     Attributes:
-        response: the response, with as much of its body as was read; None when it was
-            not HTTP.
+        response: the response, with the part of its body that was read; None if it was not
+            HTTP.
     """
 
     def __init__(self, message: str, response: Response | None = None) -> None:
@@ -119,15 +119,15 @@ class ResponseError(HandshakeError):
 
 
 class FieldError(WebSocketError, LookupError):
-    """A header field that was looked up is there more than once.
+    """A header field that was looked up appears more than once.
 
-    What a peer sends decides this, so fastws does not take it for a mistake of the application:
-    where `process_request` or a handler lets it out, and the peer's header is why, the client gets
-    a 400 or a close frame with 1008, and a line is logged at debug level.
+    What the peer sends causes this, so fastws does not treat it as a bug in the application. If
+    it propagates from `process_request` or a handler, and is about the peer's header, the client
+    gets a 400 or a close frame with 1008, and fastws logs a line at debug level.
 
     Attributes:
         name: the name that was looked up.
-        count: how many fields have it.
+        count: the number of fields with this name.
     """
 
     def __init__(self, name: str, count: int) -> None:
@@ -140,7 +140,7 @@ class FieldError(WebSocketError, LookupError):
 
 
 class MissingFieldError(FieldError, KeyError):
-    """A header field that was looked up is not there."""
+    """A header field that was looked up is missing."""
 
     def __init__(self, name: str, count: int = 0) -> None:
         super().__init__(name, count)
@@ -150,16 +150,16 @@ class MissingFieldError(FieldError, KeyError):
 
 
 class StateError(WebSocketError):
-    """A method was called at a time when it makes no sense."""
+    """A method was called at a time when it must not be called."""
 
 
 class ConnectionClosed(WebSocketError):
     """The connection is closed, or closing.
 
     Attributes:
-        code: the close code (RFC 6455 §7.1.5): what the peer sent, 1005 if it sent none,
-            1006 if the connection was lost without a close frame.
-        reason: the peer's close reason, or our own word for how the connection was lost.
+        code: the close code (RFC 6455 §7.1.5): the peer's, 1005 if it sent none, or 1006 if
+            the connection was lost without a close frame.
+        reason: the peer's close reason, or a description of how the connection was lost.
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
@@ -169,7 +169,7 @@ class ConnectionClosed(WebSocketError):
 
     @property
     def is_normal(self) -> bool:
-        """Whether this is how a connection ends that did its work (1000, 1001, 1005)."""
+        """Whether the connection ended normally (1000, 1001 or 1005)."""
         return self.code in NORMAL_CLOSE_CODES
 
     def __str__(self) -> str:

@@ -1,9 +1,9 @@
-"""The rules of RFC 6455 that are checked off the hot path, written once for both twins.
+"""The rules of RFC 6455 that are not checked on the hot path, written once for both twins.
 
-This module knows which header bytes, control payloads and arguments are acceptable and
-which error answers the others. It does not know where the bytes come from, nor what a
-message is. A function that judges the peer returns its error; one that judges the
-application raises.
+This module knows which header bytes, control payloads and arguments are acceptable and which
+error is due for the others. It does not know where the bytes come from, nor what a message is.
+Functions that check the peer's bytes return an error; functions that check the application's
+arguments raise it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from .exceptions import ProtocolError
 
-# PyPy does not tell how large an object is; there a str is its UTF-8.
+# PyPy cannot tell the size of an object; it stores a str as UTF-8.
 _KNOWS_SIZES = sys.implementation.name == "cpython"
 
 _OPCODES = frozenset(Opcode)
@@ -46,18 +46,18 @@ _RSV_NAMES = ((RSV1, "RSV1"), (RSV2, "RSV2"), (RSV3, "RSV3"))
 
 # What the peer sent: headers ---------------------------------------------------
 #
-# The checks go byte by byte, so that a violation is found at the byte that makes it one
-# and the same error comes out however the stream was cut into pieces.
+# The checks go byte by byte, so that a violation is found at the first byte that proves it, and
+# the error is the same no matter how the stream is split into pieces.
 
 
 def first_byte_error(byte: int, rsv: int, in_message: bool | None) -> ProtocolError | None:
-    """Judge the first byte of a frame.
+    """Check the first byte of a frame; return the error, or None.
 
     Args:
         byte: FIN, RSV1-3 and the opcode.
-        rsv: the RSV bits that a negotiated extension gave a meaning.
-        in_message: whether a fragmented message waits to be continued; None if the
-            sequence of frames is not to be judged.
+        rsv: the RSV bits that a negotiated extension uses.
+        in_message: whether a fragmented message has begun and is not finished; None if the
+            order of frames does not matter.
     """
     opcode = byte & OPCODE_BITS
     # §5.2: "MUST be 0 unless an extension is negotiated that defines meanings";
@@ -82,20 +82,20 @@ def first_byte_error(byte: int, rsv: int, in_message: bool | None) -> ProtocolEr
 
 @cache
 def good_first_bytes(rsv: int, in_message: bool | None) -> bytes:
-    """Tabulate which first bytes are good: 1 for those without a `first_byte_error`, else 0."""
+    """Return a table of all first bytes: 1 if `first_byte_error` accepts the byte, else 0."""
     return bytes(first_byte_error(byte, rsv, in_message) is None for byte in range(256))
 
 
 def second_byte_error(first: int, byte: int, masked: bool | None) -> ProtocolError | None:
-    """Judge the second byte of a frame: the MASK bit and the 7-bit length.
+    """Check the second byte of a frame: the MASK bit and the 7-bit length.
 
     Args:
-        first: the frame's first byte, found to be good.
+        first: the frame's first byte, which must be valid.
         byte: the second byte.
         masked: whether the peer must mask (True: it is a client), must not (False), or
             may do either (None).
     """
-    # §5.1: a client masks every frame, a server none.
+    # §5.1: a client masks every frame; a server masks none.
     if masked is True and not byte & MASK:
         return errors.unmasked()
     if masked is False and byte & MASK:
@@ -115,11 +115,11 @@ def second_byte_error(first: int, byte: int, masked: bool | None) -> ProtocolErr
 
 
 def max_compressed(max_message_size: int) -> int:
-    """Tell how long a frame of a compressed message may be, in bytes.
+    """Return the maximum size of a frame of a compressed message, in bytes.
 
-    DEFLATE makes a message that cannot be compressed larger: zlib by an eighth, isal's level
-    0 by half. No code for a byte has more than 15 bits, and what comes on top is small. A
-    longer frame holds too much, or nothing worth it.
+    DEFLATE makes incompressible data larger: zlib by an eighth, isal's level 0 by half. No code
+    for a byte is longer than 15 bits, and the overhead is small. So a longer frame contains a
+    message that is too big, or wastes space on purpose.
     """
     return 2 * max_message_size + 1024
 
@@ -128,14 +128,14 @@ def max_compressed(max_message_size: int) -> int:
 
 
 def close_payload_error(payload: bytes) -> ProtocolError | None:
-    """Judge the first bytes of a close frame's payload: fewer than 2 tell nothing yet."""
+    """Check the first bytes of a close frame's payload. Fewer than 2 are never an error."""
     if len(payload) < 2:
         return None
     code = int.from_bytes(payload[:2], "big")
     if not may_travel(code):
         return errors.close_code_may_not_travel(code)
     try:
-        # Not final: a code point that only lacks its end may still become valid.
+        # Not final: an incomplete code point at the end may still become valid.
         _, decoded = utf_8_decode(payload[2:], "strict", False)
     except UnicodeDecodeError:
         return errors.reason_not_utf8()
@@ -143,7 +143,7 @@ def close_payload_error(payload: bytes) -> ProtocolError | None:
 
 
 def parse_close(payload: bytes) -> Close | ProtocolError:
-    """Read the payload of a whole close frame (RFC 6455 §5.5.1)."""
+    """Parse the complete payload of a close frame (RFC 6455 §5.5.1)."""
     if not payload:
         return Close(CloseCode.NO_STATUS_RCVD.value)
     error = close_payload_error(payload)
@@ -156,27 +156,27 @@ def parse_close(payload: bytes) -> Close | ProtocolError:
 
 
 def begins_surrogate(pending: bytes) -> bool:
-    """Tell whether what a UTF-8 decoder keeps for later begins a surrogate (RFC 3629 §3).
+    """Return whether the bytes that a UTF-8 decoder keeps begin a surrogate (RFC 3629 §3).
 
-    CPython's waits for the third byte to say so. It is the only impossible beginning that
-    it accepts.
+    CPython's decoder rejects a surrogate only at its third byte. It rejects all other invalid
+    sequences at the first wrong byte.
     """
     return b"\xed\xa0" <= pending <= b"\xed\xbf"
 
 
-# What the application asks for ----------------------------------------------------
+# The application's arguments ------------------------------------------------------
 
 
 def close_payload(code: int | None, reason: str) -> bytes:
     """Build the payload of a close frame (RFC 6455 §5.5.1).
 
     Args:
-        code: a close code that may travel; None for an empty payload.
-        reason: at most 123 bytes in UTF-8; none without a code.
+        code: a close code that may be sent; None for an empty payload.
+        reason: at most 123 bytes in UTF-8; must be empty without a code.
 
     Raises:
-        TypeError: if the code is not an int or the reason not a str.
-        ValueError: if the code may not travel, the reason is too long, has no code or has
+        TypeError: if the code is not an int or the reason is not a str.
+        ValueError: if the code may not be sent, the reason is too long, has no code or has
             lone surrogates.
     """
     if not isinstance(reason, str):
@@ -195,7 +195,7 @@ def close_payload(code: int | None, reason: str) -> bytes:
 
 
 def check_control(opcode: int, length: int, fin: bool) -> None:
-    """Refuse to encode a control frame that RFC 6455 §5.5 forbids."""
+    """Raise ValueError if RFC 6455 §5.5 forbids this control frame."""
     if not fin:
         raise ValueError("a control frame cannot be fragmented")
     if length > MAX_CONTROL_PAYLOAD:
@@ -203,7 +203,7 @@ def check_control(opcode: int, length: int, fin: bool) -> None:
 
 
 def check_limit(name: str, value: int | None, least: int) -> int | None:
-    """Refuse a limit that is not a number of at least `least`, or None for no limit."""
+    """Return the limit. Raise an exception unless it is an int of at least `least`, or None."""
     if value is None:
         return None
     if not isinstance(value, int):
@@ -216,7 +216,7 @@ def check_limit(name: str, value: int | None, least: int) -> int | None:
 def frame_repr(
     opcode: Opcode, payload: bytes, fin: bool, rsv1: bool, rsv2: bool, rsv3: bool
 ) -> str:
-    """Write a Frame as the call that makes it, its defaults left out."""
+    """Return the call that creates a Frame, without the arguments that have their defaults."""
     flags = "" if fin else ", fin=False"
     for name, bit in (("rsv1", rsv1), ("rsv2", rsv2), ("rsv3", rsv3)):
         flags += f", {name}=True" if bit else ""
@@ -224,15 +224,15 @@ def frame_repr(
 
 
 def memory_of(message: str | bytes) -> int:
-    """Tell how much memory a message takes, in bytes.
+    """Return how much memory a message takes, in bytes.
 
-    A str takes 1, 2 or 4 bytes for each of its characters, as the widest of them needs.
+    A str takes 1, 2 or 4 bytes for each character, depending on its widest character.
     """
     return message.__sizeof__() if _KNOWS_SIZES else len(message)
 
 
 def as_bytes(data: Buffer) -> bytes:
-    """Return `data` as bytes, in whatever shape, format or order it holds them.
+    """Return `data` as bytes, whatever its shape, format or order.
 
     Raises:
         TypeError: if `data` is not bytes-like.

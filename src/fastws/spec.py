@@ -1,7 +1,7 @@
-"""RFC 6455 in numbers: opcodes, close codes, header bits, limits.
+"""The constants of RFC 6455: opcodes, close codes, header bits, limits.
 
-This module knows names and values. It does not know what to do about them: no
-check, no error and no byte of a payload appears here.
+This module knows names and values. It does not know how they are used: it checks nothing,
+defines no errors and reads no payload.
 """
 
 from enum import IntEnum
@@ -16,7 +16,7 @@ __all__ = [
 
 
 class Role(IntEnum):
-    """Which end of the connection we are (RFC 6455 §5.1: only clients mask)."""
+    """The end of a connection that we are (RFC 6455 §5.1: only clients mask)."""
 
     SERVER = 0
     CLIENT = 1
@@ -25,11 +25,12 @@ class Role(IntEnum):
 class State(IntEnum):
     """What can still happen on a connection.
 
-    OPEN: messages travel both ways. When the peer closed or broke the protocol, what came
-        before can still be answered: the next `data_to_send` ends with our close frame.
+    OPEN: messages can be sent and received. If the peer has closed the connection or broken the
+        protocol, earlier messages can still be answered: the next `data_to_send` ends with our
+        close frame.
     CLOSING: we sent a close frame and wait for the peer's; messages may still arrive.
-    CLOSED: nothing more is sent or received. Write what `data_to_send` still returns, then end
-        the TCP connection as `Connection` says, so that the peer can read the close frame.
+    CLOSED: nothing more can be sent or received. Write what `data_to_send` still returns, then end
+        the TCP connection as described in `Connection`, so that the peer can read the close frame.
     """
 
     OPEN = 1
@@ -51,7 +52,7 @@ class Opcode(IntEnum):
 class CloseCode(IntEnum):
     """Close codes with a registered meaning (RFC 6455 §7.4.1 and IANA's registry).
 
-    1005, 1006 and 1015 are for use inside a program; they never travel in a frame.
+    1005, 1006 and 1015 are for use inside a program; they must not be sent in a frame.
     """
 
     NORMAL_CLOSURE = 1000
@@ -96,14 +97,14 @@ MAX_PAYLOAD: Final = 0x7FFF_FFFF_FFFF_FFFF
 # 2 bytes, a 64-bit length and a mask key.
 MAX_HEADER: Final = 2 + 8 + MASK_KEY_SIZE
 
-# How much one step decodes before what came of it has to be taken: it inflates about so many
-# bytes, and one message more. What costs more than its bytes counts too: each control frame,
-# each byte that is inflated and each piece of a message.
+# How much one step decodes before the caller must take the result: about this many bytes are
+# inflated, and one more message. Work that costs more than its bytes counts as well: each control
+# frame, each byte to inflate and each piece of a message.
 STEP: Final = 256 << 10
 CONTROL_COST: Final = 256
 INFLATE_BYTE_COST: Final = 32
 INFLATE_PIECE_COST: Final = 1 << 10
-# How much of a message goes into the inflater at once.
+# How much of a message is passed to the inflater at once.
 INFLATE_PIECE: Final = 4 << 10
 
 # Defaults -------------------------------------------------------------------
@@ -120,17 +121,17 @@ DEFAULT_CLOSE_TIMEOUT: Final = 10.0
 DEFAULT_PING_INTERVAL: Final = 20.0
 DEFAULT_PING_TIMEOUT: Final = 20.0
 
-# Close codes that mean "this connection did its work" -----------------------
+# Close codes -----------------------------------------------------------------
 
 NORMAL_CLOSE_CODES: Final = frozenset(
     {CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD}
 )
 
-# RFC 6455 §7.4.2 gives 3000-3999 to libraries (registered) and 4000-4999 to
-# applications; below that only what the registry assigned may travel.
+# RFC 6455 §7.4.2 reserves 3000-3999 for libraries (registered) and 4000-4999 for
+# applications. Below that, only the codes that IANA assigned may be sent.
 _ASSIGNED_CLOSE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015)})
 
 
 def may_travel(code: int) -> bool:
-    """Tell whether a close frame may carry this code (RFC 6455 §7.4)."""
+    """Return whether a close frame may contain this code (RFC 6455 §7.4)."""
     return code in _ASSIGNED_CLOSE_CODES or 3000 <= code <= 4999

@@ -1,4 +1,4 @@
-"""Bytes from anywhere, as one contiguous run; and objects that grow while bytes arrive."""
+"""Contiguous bytes from any object, and objects that grow while bytes arrive."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -23,12 +23,12 @@ cdef extern from "Python.h":
 cdef struct Octets:
     const uint8_t* data
     Py_ssize_t size
-    bint borrowed  # from a bytes object, which needs no release
+    bint borrowed  # from a bytes object, so there is nothing to release
     Py_buffer view
 
 
 cdef inline int acquire(object source, Octets* octets) except -1:
-    """Get at the bytes of `source`; the caller calls `release` in any case after success."""
+    """Get access to the bytes of `source`. After success, the caller must call `release`."""
     if type(source) is bytes:
         octets.borrowed = True
         octets.data = <const uint8_t*> PyBytes_AS_STRING(source)
@@ -40,7 +40,7 @@ cdef inline int acquire(object source, Octets* octets) except -1:
     except TypeError:
         raise errors.bytes_like_required(source) from None
     except (BufferError, ValueError):
-        # Not contiguous (NumPy says so by ValueError); the view keeps the copy alive.
+        # It is not contiguous (for which NumPy raises ValueError). The view keeps the copy alive.
         PyObject_GetBuffer(bytes(memoryview(source)), &octets.view, PyBUF_SIMPLE)
     octets.data = <const uint8_t*> octets.view.buf
     octets.size = octets.view.len
@@ -52,21 +52,21 @@ cdef inline void release(Octets* octets) noexcept:
         PyBuffer_Release(&octets.view)
 
 
-# A bytes object, or an ASCII str, that is filled bit by bit ------------------------------
+# A bytes object, or an ASCII str, that is filled piece by piece --------------------------
 #
-# It is nobody else's until it is taken, so it may be written to and moved. Zeroed memory
-# is an empty bytes object. What a str holds meanwhile need not be ASCII, but must be to
-# be taken.
+# Until it is taken, there is no other reference to it, so it may be written to and moved. Zeroed
+# memory is an empty bytes object. A str may contain bytes that are not ASCII, but not when it is
+# taken.
 
 cdef struct Growing:
     PyObject* held
     Py_ssize_t size
     Py_ssize_t capacity
-    bint is_str  # may change when it is empty
+    bint is_str  # may be changed while it is empty
 
 
 cdef enum:
-    # How much memory an announced length is worth before its bytes arrive.
+    # The most memory, in bytes, that is allocated for announced data before it arrives.
     GOOD_FAITH = 1 << 20
 
 
@@ -81,7 +81,7 @@ cdef inline int growing_resize(Growing* growing, Py_ssize_t capacity) except -1:
     if growing.held == NULL:
         growing.held = new_str(capacity, 127) if growing.is_str else new_bytes(NULL, capacity)
     else:
-        # On an error it is gone, or of no use any more.
+        # After an error, the object is gone or useless.
         growing.size = growing.capacity = 0
         if growing.is_str:
             resize_str(&growing.held, capacity)
@@ -95,10 +95,10 @@ cdef inline int growing_resize(Growing* growing, Py_ssize_t capacity) except -1:
 cdef inline uint8_t* growing_extend(
     Growing* growing, Py_ssize_t extra, uint64_t announced
 ) except NULL:
-    """Make room for `extra` bytes, the first of `announced`; return where they go.
+    """Make room for `extra` bytes, the first of `announced`; return where to write them.
 
-    Room grows by a factor, so that the total cost is linear in what arrives. What is
-    announced but not there yet gets its room at once only up to GOOD_FAITH.
+    The capacity grows by a factor, so that the total time is linear in the number of bytes. Room
+    for announced bytes that have not arrived is limited by GOOD_FAITH.
     """
     cdef Py_ssize_t needed = growing.size + extra
     cdef Py_ssize_t capacity = max(needed, 2 * growing.capacity)
@@ -107,7 +107,8 @@ cdef inline uint8_t* growing_extend(
         if announced > <uint64_t> extra:
             capacity = max(capacity, GOOD_FAITH)
             if announced < <uint64_t> (capacity - growing.size):
-                # All there will be of a large frame; yet small ones may come in many pieces.
+                # Make room for the whole frame. Grow by a quarter at least, because a message may
+                # consist of many small frames.
                 capacity = growing.size + <Py_ssize_t> announced
                 capacity = max(capacity, growing.capacity + growing.capacity // 4)
         growing_resize(growing, capacity)
@@ -117,7 +118,7 @@ cdef inline uint8_t* growing_extend(
 
 
 cdef inline object growing_take(Growing* growing):
-    """Hand over the object; what is left is empty."""
+    """Return the object, and begin a new, empty one."""
     if not growing.size:
         growing_clear(growing)
         return "" if growing.is_str else b""

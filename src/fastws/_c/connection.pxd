@@ -1,4 +1,4 @@
-"""The C types of `fastws._py.connection`, which is the source of `fastws._c.connection` as well."""
+"""The C types of `fastws._py.connection`, which is also the source of `fastws._c.connection`."""
 
 from fastws._c.messages cimport MessageDecoder, MessageEncoder
 
@@ -22,8 +22,8 @@ cdef class Connection:
     cdef bint _compressing
     cdef bint _pongs_held
 
-    # `receive_data` of the first `size` bytes of a buffer that is not resized meanwhile, `send`,
-    # `buffers_to_send` and `has_pending`, for callers in C that are in a critical section.
+    # `receive_data` for the first `size` bytes of a buffer, which must not be resized during the
+    # call, `send`, `buffers_to_send` and `has_pending`, for C code that is in a critical section.
     cdef list _receive_from(self, bytearray storage, Py_ssize_t size)
     cdef Py_ssize_t _queue(self, object message, bint fin, object compress) except -1
     cdef list _take(self)

@@ -12,7 +12,7 @@ from fastws._c.spec cimport (
 cdef enum Progress:
     NOTHING  # the length is not known yet
     LENGTH  # the length is known, the mask key is not
-    HEADER  # the whole header is there
+    HEADER  # the header is complete
     BAD_FIRST_BYTE
     BAD_SECOND_BYTE
     LENGTH_TOP_BIT
@@ -22,7 +22,7 @@ cdef enum Progress:
 cdef struct Header:
     uint8_t first
     uint8_t second
-    int size  # bytes, the mask key included
+    int size  # in bytes, including the mask key
     uint32_t key  # 0 if there is none
     uint64_t length  # of the payload
 
@@ -30,9 +30,10 @@ cdef struct Header:
 cdef inline Progress scan_header(
     const uint8_t* p, Py_ssize_t n, const uint8_t* good, int masked, Header* header
 ) noexcept nogil:
-    """Read a frame header as far as it is there, failing at the first bad byte.
+    """Read as much of a frame header as has arrived; fail at the first bad byte.
 
-    `good` tells for each first byte whether it is acceptable; `masked` is 1, 0 or -1.
+    `good` says for each first byte whether it is valid. `masked` is 1 if the peer must mask, 0 if
+    it must not, and -1 if it may do either.
     """
     cdef int i, width = 0
     cdef uint64_t length
@@ -80,7 +81,7 @@ cdef inline int header_size(uint64_t length, bint masked) noexcept nogil:
 
 
 cdef inline void write_header(uint8_t* p, int first, uint64_t length, bint masked) noexcept nogil:
-    """Write a frame header up to the mask key; `header_size` tells how long it is."""
+    """Write a frame header up to the mask key; `header_size` returns its size."""
     cdef int i, width
     cdef int mask = MASK if masked else 0
     p[0] = first
@@ -116,7 +117,7 @@ cdef class FrameDecoder:
     cdef int masked
     cdef int rsv
     cdef bint done
-    # The beginning of a header.
+    # The beginning of an incomplete header.
     cdef uint8_t[MAX_HEADER] head
     cdef int head_size
     # The frame whose payload is arriving.

@@ -23,9 +23,9 @@ from fastws.spec import DEFAULT_MAX_MESSAGE_SIZE, Opcode
 
 __all__ = ["Frame", "FrameDecoder", "encode_frame"]
 
-# Calling an enum costs more than decoding a frame.
+# A table, because calling an enum takes longer than decoding a frame.
 cdef list OPCODES = [next((op for op in Opcode if op == i), None) for i in range(16)]
-# What good_first_bytes has made.
+# The tables that good_first_bytes has returned.
 cdef list GOOD = [None] * 24
 
 
@@ -33,11 +33,11 @@ cdef class Frame:
     """Frame(
         opcode, payload=b"", fin=True, rsv1=False, rsv2=False, rsv3=False
     )\n--\n
-    One frame, unmasked (RFC 6455 §5.2). Immutable.
+    One unmasked frame (RFC 6455 §5.2). Immutable.
 
     Args:
         opcode: the frame type.
-        payload: the payload data, unmasked.
+        payload: the unmasked payload data.
         fin: whether this is the last frame of its message.
         rsv1: the first bit reserved for extensions.
         rsv2: the second bit reserved for extensions.
@@ -102,19 +102,18 @@ cdef class FrameDecoder:
     Args:
         masked: whether the peer must mask (True: it is a client), must not (False: it is
             a server), or may do either (None).
-        max_payload_size: the largest payload of a frame, in bytes; None for no limit.
-        rsv1: whether an extension gave RSV1 a meaning (RFC 7692 §6: on the first frame of
-            a data message).
-        rsv2: whether an extension gave RSV2 a meaning.
-        rsv3: whether an extension gave RSV3 a meaning.
+        max_payload_size: the maximum payload size of a frame, in bytes; None for no limit.
+        rsv1: whether an extension uses RSV1 (RFC 7692 §6: in the first frame of a data message).
+        rsv2: whether an extension uses RSV2.
+        rsv3: whether an extension uses RSV3.
 
     Attributes:
-        error: the peer's violation of the protocol, or None. A decoder with an error decodes
+        error: the peer's violation of the protocol, or None. After an error, the decoder decodes
             nothing more.
     """
 
     def __cinit__(self):
-        # feed() reads this table, whether a subclass calls __init__ or not.
+        # feed() reads this table even if a subclass does not call __init__.
         self.good = good_first_bytes(0, None)
 
     def __init__(
@@ -142,10 +141,10 @@ cdef class FrameDecoder:
         growing_clear(&self.payload)
 
     def feed(self, data):
-        """Decode what the socket delivered.
+        """Decode the data that the socket delivered.
 
         Args:
-            data: any number of bytes, cut anywhere.
+            data: any number of bytes; frames may be split anywhere.
 
         Returns:
             the frames that are now complete, including those before a violation; check `error`
@@ -167,7 +166,7 @@ cdef class FrameDecoder:
     cdef list feed_octets(self, const uint8_t* data, Py_ssize_t size):
         cdef Progress progress = NOTHING
         cdef list frames = []
-        # As in MessageDecoder no Python code runs under the lock.
+        # As in MessageDecoder, no Python code runs under the lock.
         with cython.critical_section(self):
             if not self.done:
                 self.decode(data, size, frames, &progress)
@@ -176,7 +175,7 @@ cdef class FrameDecoder:
         return frames
 
     cdef int fail(self, Progress progress) except -1:
-        """Say what is wrong with the header, at which decoding ended."""
+        """Set the error for the header at which decoding stopped."""
         if progress == HEADER:
             error = errors.payload_too_big(self.max_payload_size)
         else:
@@ -212,8 +211,8 @@ cdef class FrameDecoder:
                 self.in_payload = False
                 first = self.header.first
                 payload = growing_take(&self.payload)
-                # Before Python 3.12 a new object may run the garbage collector: the decoder
-                # is ready for whoever comes.
+                # Before Python 3.12, creating an object may run the garbage collector. The
+                # decoder's state is consistent here, so a finalizer may use it.
                 frame = Frame.__new__(Frame)
                 frame.opcode = OPCODES[first & OPCODE_BITS]
                 frame.payload = payload
@@ -225,7 +224,7 @@ cdef class FrameDecoder:
             if position == size:
                 return 0
 
-            # What is held of a header is at most 13 bytes: complete it where it is.
+            # The beginning of a header is at most 13 bytes long: complete it in place.
             held = self.head_size
             if held:
                 taken = min(MAX_HEADER - held, size - position)
@@ -270,7 +269,7 @@ def encode_frame(
         rsv1: the first bit reserved for extensions.
         rsv2: the second bit reserved for extensions.
         rsv3: the third bit reserved for extensions.
-        key: the 4-byte mask key, which only a client uses (§5.1); None for no mask.
+        key: the 4-byte mask key; None for no mask. Only a client masks (§5.1).
 
     Raises:
         ValueError: if `opcode` is reserved, `key` is not 4 bytes long, or a control frame is
@@ -311,12 +310,12 @@ def read_header(bytes data not None, Py_ssize_t position, masked, int rsv, in_me
     """Read as much of a frame header as has arrived (RFC 6455 §5.2).
 
     Args:
-        data: bytes that have the header in them.
+        data: the bytes that contain the header.
         position: where the header begins.
         masked: whether the peer must mask (True), must not (False), or may do either (None).
-        rsv: the RSV bits that a negotiated extension gave a meaning.
-        in_message: whether a fragmented message waits to be continued; None if the order of
-            frames does not matter.
+        rsv: the RSV bits that a negotiated extension uses.
+        in_message: whether a fragmented message has begun and is not finished; None if the
+            order of frames does not matter.
 
     Returns:
         the first byte, the payload's length, the mask key (None if it is incomplete, empty if
@@ -348,7 +347,7 @@ def read_header(bytes data not None, Py_ssize_t position, masked, int rsv, in_me
 
 
 cdef int read_opcode(object opcode) except -1:
-    # Opcode() takes anything equal to a member; an int is what everybody passes.
+    # Opcode() accepts anything that is equal to a member. Usually it is an int.
     if isinstance(opcode, int) and 0 <= opcode < 16 and OPCODES[opcode] is not None:
         return opcode
     return Opcode(opcode)
@@ -359,7 +358,7 @@ cdef int rsv_bits(bint rsv1, bint rsv2, bint rsv3) noexcept:
 
 
 cdef bytes good_first_bytes(int rsv, object in_message):
-    """Tabulate for each first byte whether it is acceptable."""
+    """Return a table that says for each first byte whether it is valid."""
     cdef int i = 3 * ((rsv & RSV_BITS) >> 4) + (0 if in_message is None else 2 if in_message else 1)
     cdef bytes table = GOOD[i]
     if table is None:
@@ -370,7 +369,7 @@ cdef bytes good_first_bytes(int rsv, object in_message):
 cdef object header_error(
     Progress progress, Header* header, int rsv, object in_message, int masked
 ):
-    """Say what is wrong with a header, in the words that both twins share."""
+    """Return the error for a bad header, with the message that both twins share."""
     if progress == BAD_FIRST_BYTE:
         return rules.first_byte_error(header.first, rsv, in_message)
     if progress == BAD_SECOND_BYTE:

@@ -26,7 +26,7 @@ cdef extern from "kernels/kernels.h" nogil:
     )
 
 
-# What is in use.
+# The kernels in use.
 cdef const fastws_kernels* kernels
 
 

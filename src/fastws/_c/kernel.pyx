@@ -1,9 +1,9 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False
 # cython: autotestdict=False, subinterpreters_compatible=no
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
-"""Which of the kernels are in use: this module chooses, once, and the others call them.
+"""Chooses the kernels to use; the other modules call them.
 
-`FASTWS_KERNEL` names the ones to use; by default they are the best that the CPU can run.
+`FASTWS_KERNEL` names the kernels; by default they are the best ones that the CPU can run.
 """
 
 cdef extern from *:
@@ -39,7 +39,7 @@ def available():
 
 
 def built_with():
-    """Return which Cython and which compiler made the extension."""
+    """Return the versions of Cython and of the compiler that built the extension."""
     cython = CYTHON_HEX_VERSION
     return {
         "cython": f"{cython >> 24}.{cython >> 16 & 0xff}.{cython >> 8 & 0xff}",
@@ -53,10 +53,10 @@ def current():
 
 
 def use(name):
-    """Use other kernels from now on; no other thread may be decoding meanwhile.
+    """Use other kernels from now on. No other thread may be decoding during this call.
 
     Raises:
-        ValueError: if there are none of this name that this CPU can run.
+        ValueError: if this CPU can run no kernels of this name.
     """
     global kernels
     names = available()

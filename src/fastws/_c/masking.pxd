@@ -2,7 +2,7 @@ from libc.stdint cimport uint32_t
 
 
 cdef enum:
-    # From this size on, letting other threads run costs less than it gives.
+    # From this size on, it pays to let other threads run.
     WORTH_RELEASING_THE_GIL = 65536
 
 

@@ -17,7 +17,7 @@ __all__ = ["apply_mask", "apply_mask_inplace"]
 
 
 def apply_mask(data, key, offset=0):
-    """Mask or unmask part of a payload (RFC 6455 §5.3; the two are the same).
+    """Mask or unmask part of a payload; both are the same operation (RFC 6455 §5.3).
 
     Args:
         data: the bytes, in any object with the buffer protocol.
@@ -66,8 +66,8 @@ def apply_mask_inplace(buffer, key, offset=0):
     except TypeError:
         raise errors.writable_required(buffer) from None
     except (BufferError, ValueError):
-        # Read-only or not contiguous (NumPy says so by ValueError): a view that asks for
-        # neither tells which.
+        # It is read-only or not contiguous (for which NumPy raises ValueError). A memoryview
+        # accepts both, and says which it is.
         if memoryview(buffer).readonly:
             raise errors.writable_required(buffer) from None
         raise errors.contiguous_required() from None
@@ -95,7 +95,7 @@ cdef int read_key(object key, uint32_t* value) except -1:
 
 
 cdef int read_key_at(object key, object offset, uint32_t* value) except -1:
-    # The offset stays a Python object: it may be any int, however large.
+    # The offset is a Python object because the int may be too large for a C type.
     read_key(key, value)
     if offset < 0:
         raise errors.offset_not_negative()

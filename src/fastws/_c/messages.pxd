@@ -29,8 +29,8 @@ cdef class MessageDecoder:
     cdef object turn  # a lock, if there is an inflater
     cdef bint inflating
     cdef Py_ssize_t step
-    # What this call may still do; where it stopped, -1 if it did not; and what it left for the
-    # next one, from where on.
+    # How much this call may still do; where it stopped, or -1; the data that it left for the next
+    # call, and where that begins.
     cdef Py_ssize_t step_left
     cdef Py_ssize_t stopped
     cdef bytes rest
@@ -40,20 +40,20 @@ cdef class MessageDecoder:
     cdef uint64_t fragments_limit
     cdef bint masked
     cdef bint done
-    # What one call met, to be put in words when it is done with its data.
+    # What this call found. Events and errors are created after all data was processed.
     cdef int controls
     cdef Failure failure
     cdef Progress progress
     cdef bint failed_inside
     cdef object inflater_error
-    # The beginning of a header or of a control frame.
+    # The beginning of an incomplete header or control frame.
     cdef uint8_t[MAX_TAIL] tail
     cdef int tail_size
     # The data frame whose payload is arriving.
     cdef bint in_payload
     cdef Header header
     cdef uint64_t remaining
-    # The message it belongs to; an opcode of 0 means that there is none.
+    # The message that the frame belongs to. If the opcode is 0, there is none.
     cdef int opcode
     cdef bint compressed
     cdef uint64_t size
@@ -87,9 +87,9 @@ cdef class MessageDecoder:
 
 
 cdef class MessageEncoder:
-    cdef list buffers  # what is complete, if there is any
-    cdef Py_ssize_t size  # of that
-    cdef Growing buffer  # the next one
+    cdef list buffers  # complete ones; None if there are none
+    cdef Py_ssize_t size  # of all complete buffers
+    cdef Growing buffer  # the next buffer
     cdef bint in_message
 
     cdef list _take_all(self)

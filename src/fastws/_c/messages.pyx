@@ -55,20 +55,20 @@ cdef extern from "Python.h":
 __all__ = ["MessageDecoder", "MessageEncoder"]
 
 cdef enum:
-    # From this size on, in bytes, a payload is not copied to what goes before it.
+    # From this size on, in bytes, a payload is not copied behind the data before it.
     NOT_COPIED = 65536
     # A multiple of a mask key's size.
     SLICE = 16384
-    # In place of an opcode: a close frame that has not all arrived.
+    # Stands for the opcode of an incomplete close frame.
     CLOSE_BEGUN = 0xFF
-    # The first byte of a whole message in one frame.
+    # The first byte of an unfragmented message.
     WHOLE_TEXT = FIN | OPCODE_TEXT
     WHOLE_BINARY = FIN | OPCODE_BINARY
 
-# Which first bytes are good outside and inside a fragmented message.
+# Tables of the valid first bytes, outside and inside a fragmented message.
 cdef bytes GOOD_OUTSIDE = good_first_bytes(0, False)
 cdef bytes GOOD_INSIDE = good_first_bytes(0, True)
-# The same where RSV1 means that a message is compressed.
+# The same if RSV1 means that a message is compressed.
 cdef bytes GOOD_OUTSIDE_RSV1 = good_first_bytes(RSV1, False)
 
 
@@ -85,22 +85,22 @@ cdef class MessageDecoder:
 
     Args:
         masked: whether the peer must mask: True on a server, False on a client.
-        max_message_size: the largest message, in bytes; None for no limit.
-        max_fragments: the largest number of frames that make up one message, empty ones
-            included; None for no limit.
-        inflater: decompresses the messages that the peer sends with RSV1 set (RFC 7692
-            §6); without one, the bit is a violation. The limit then applies to the inflated
-            message, and `rules.max_compressed` limits each of its frames.
+        max_message_size: the maximum size of a message, in bytes; None for no limit.
+        max_fragments: the maximum number of frames in a message, including empty ones; None
+            for no limit.
+        inflater: decompresses the messages that the peer sends with RSV1 set (RFC 7692 §6).
+            Without an inflater, the bit is a violation. With one, `max_message_size` limits
+            the inflated message, and `rules.max_compressed` limits each of its frames.
         step: about how many bytes one call of `feed` inflates before it stops (see
-            `has_pending`), where a control frame counts as 256; None for no limit. A few
-            bytes can inflate to a thousand times as many, and one read of a socket can hold
-            many messages.
+            `has_pending`); a control frame counts as 256 bytes. None for no limit. Use a step
+            because a few bytes can inflate to a thousand times as many, and one read from a
+            socket can contain many messages.
 
     Attributes:
         error: the peer's violation of the protocol, or None. A decoder decodes nothing more
             after an error, after a close frame, or if its inflater raised.
-        has_pending: whether the last `feed` stopped at `step` and left the rest of the data
-            undecoded. `feed(b"")` continues with it; data that is fed later comes after it.
+        has_pending: whether the last `feed` stopped at `step`, before the end of its data.
+            `feed(b"")` continues with the rest; data of later calls comes after it.
 
     Raises:
         TypeError: if a limit is not an int.
@@ -145,22 +145,22 @@ cdef class MessageDecoder:
         growing_clear(&self.buffer)
 
     def feed(self, data):
-        """Decode what the socket delivered.
+        """Decode the data that the socket delivered.
 
         Args:
-            data: any number of bytes, cut anywhere.
+            data: any number of bytes; messages may be split anywhere.
 
         Returns:
-            what is now complete: a `str` for a text message, `bytes` for a binary one, `Ping`,
-            `Pong`, `Close`. Events before a violation are included; check `error` after the
-            call. Nothing follows a `Close` or an error.
+            the events that are now complete: a `str` for a text message, `bytes` for a binary
+            one, `Ping`, `Pong`, `Close`. Events before a violation are included; check `error`
+            after the call. Nothing follows a `Close` or an error.
 
         Raises:
             TypeError: if `data` is not bytes-like.
-            StateError: if the inflater calls it.
+            StateError: if the inflater calls this method.
 
-        Any other exception, from the inflater or because memory ran out, ends the decoder: its
-        `error` is then an InternalError.
+        After any other exception, from the inflater or because memory ran out, the decoder
+        decodes nothing more, and its `error` is an InternalError.
         """
         return self._feed(data)
 
@@ -190,9 +190,9 @@ cdef class MessageDecoder:
     def __reduce__(self):
         raise errors.not_copyable(self)
 
-    # A call has the decoder for itself from its first byte to its last. Where Python code
-    # runs other threads may, with a GIL and without: so none does, until the call is done
-    # with its data. Only an inflater cannot wait; where there is one, calls take turns.
+    # A call must have the decoder for itself until it has processed its data. Whenever Python
+    # code runs, other threads may run too, with or without a GIL. So no Python code runs until
+    # then, except an inflater. If there is an inflater, a lock makes the calls take turns.
 
     cdef list feed_octets(self, const uint8_t* data, Py_ssize_t size):
         if self.turn is None:
@@ -223,7 +223,7 @@ cdef class MessageDecoder:
                 failure = self.failure
                 controls = self.controls
         except BaseException:
-            # Part of the data is taken, part is not: nothing after it would make sense.
+            # Only a part of the data was processed, so the rest cannot be decoded.
             error = errors.decoding_failed()
             with cython.critical_section(self):
                 self.finish()
@@ -238,7 +238,7 @@ cdef class MessageDecoder:
         return events
 
     cdef int make_controls(self, list events) except -1:
-        """Put the control frames where their opcodes and payloads stand."""
+        """Replace the opcodes and payloads in the list with control frames."""
         cdef Py_ssize_t i
         cdef int opcode
         for i in range(len(events)):
@@ -252,7 +252,7 @@ cdef class MessageDecoder:
             elif opcode == OPCODE_PONG:
                 events[i] = Pong(payload)
             else:
-                # The last thing there is.
+                # It is the last item.
                 del events[i]
                 if opcode == OPCODE_CLOSE:
                     close = rules.parse_close(payload)
@@ -267,7 +267,7 @@ cdef class MessageDecoder:
         return 0
 
     cdef object make_error(self, Failure failure):
-        """Say what made this call fail; nothing is decoded since."""
+        """Return the error for the failure of this call. Nothing was decoded after it."""
         if failure == BAD_HEADER:
             rsv = 0 if self.inflater is None else RSV1
             return header_error(
@@ -282,7 +282,7 @@ cdef class MessageDecoder:
         return self.inflater_error
 
     cdef int decode_rest(self, const uint8_t* data, Py_ssize_t size, list events) except -1:
-        """Decode what the last call left, and the new data behind it."""
+        """Decode the data that the last call left, and then the new data."""
         cdef bytes rest = self.rest
         cdef Py_ssize_t start = self.rest_start
         if size:
@@ -310,7 +310,7 @@ cdef class MessageDecoder:
         if not size:
             return 0
         if self.tail_size:
-            # A header or control frame was cut: complete it where it is.
+            # A header or control frame is incomplete: complete it in place.
             used = min(MAX_TAIL - self.tail_size, size)
             memcpy(&self.tail[self.tail_size], data, used)
             position = self.begin_frame(self.tail, self.tail_size + used, events)
@@ -334,11 +334,11 @@ cdef class MessageDecoder:
                 self.stopped = position
                 return 0
             if self.in_payload:
-                continue  # a piece was inflated, more is there
+                continue  # a piece was inflated, and there is more data
             p = data + position
 
-            # A whole message of up to 64 KiB. Whatever is not exactly that, errors
-            # included, is left to begin_frame.
+            # A shortcut for an unfragmented message of up to 64 KiB. begin_frame handles
+            # everything else, including errors.
             if not self.opcode and available >= short_header and (
                 p[0] == WHOLE_TEXT or p[0] == WHOLE_BINARY
             ):
@@ -368,10 +368,9 @@ cdef class MessageDecoder:
             position += used
 
     cdef Py_ssize_t begin_frame(self, const uint8_t* p, Py_ssize_t n, list events) except -2:
-        """Read a data frame's header, or a whole control frame.
+        """Read the header of a data frame, or a complete control frame.
 
-        Returns how many bytes that took, 0 if they are not all there, -1 if nothing more
-        is to be decoded.
+        Return its size in bytes, 0 if it is incomplete, or -1 if nothing more must be decoded.
         """
         cdef Progress progress
         cdef bytes good
@@ -397,7 +396,7 @@ cdef class MessageDecoder:
             n -= self.header.size + <Py_ssize_t> self.header.length
             return 0 if n < 0 else self.header.size + <Py_ssize_t> self.header.length
 
-        # The limits hold from the moment on that the length is known.
+        # The limits apply as soon as the length is known.
         if self.fragments >= self.fragments_limit:
             self.fail(TOO_MANY_FRAGMENTS)
             return -1
@@ -422,8 +421,8 @@ cdef class MessageDecoder:
         return self.header.size
 
     cdef int take_control(self, const uint8_t* p, Py_ssize_t n, list events) except -1:
-        """Handle as much of a control frame's payload as is there; return 1 if nothing
-        more is to be decoded."""
+        """Handle as much of a control frame's payload as has arrived. Return 1 if nothing more
+        must be decoded."""
         cdef int opcode = self.header.first & OPCODE_BITS
         cdef bint whole = n >= <Py_ssize_t> self.header.length
         cdef uint8_t* target
@@ -431,7 +430,7 @@ cdef class MessageDecoder:
             n = <Py_ssize_t> self.header.length
         elif opcode != OPCODE_CLOSE:
             return 0
-        # A bytearray, as no event is one, until make_controls makes an event of it.
+        # A bytearray, since no event is one. make_controls replaces it with an event.
         held = PyByteArray_FromStringAndSize(NULL, 1 + n)
         target = <uint8_t*> PyByteArray_AS_STRING(held)
         target[0] = opcode if whole else CLOSE_BEGUN
@@ -448,7 +447,7 @@ cdef class MessageDecoder:
         return 0
 
     cdef Py_ssize_t take_payload(self, const uint8_t* p, Py_ssize_t n, list events) except -1:
-        """Add to the message what is there of the frame's payload; return how much."""
+        """Add as much of the frame's payload as has arrived to the message; return its size."""
         cdef bint last
         cdef uint8_t* target
         if <uint64_t> n > self.remaining:
@@ -492,7 +491,8 @@ cdef class MessageDecoder:
     cdef int take_compressed(
         self, const uint8_t* p, Py_ssize_t n, bint last, list events
     ) except -1:
-        """Add to the message what a piece of payload inflates to; return 1 on an error."""
+        """Inflate a piece of the payload and add the result to the message. Return 1 if that
+        fails."""
         cdef Octets octets
         cdef uint8_t* target
         cdef bint valid = True
@@ -504,7 +504,7 @@ cdef class MessageDecoder:
         try:
             inflated = self.inflater.inflate(piece, budget, last)
         except ProtocolError as exc:
-            exc.__context__ = None  # it would pin what its frames hold
+            exc.__context__ = None  # it would keep the objects in its frames alive
             self.inflater_error = exc.with_traceback(None)
             self.fail(NOT_DEFLATE)
             return 1
@@ -529,9 +529,9 @@ cdef class MessageDecoder:
         return 0
 
     cdef bint add(self, uint8_t* target, const uint8_t* p, Py_ssize_t n, uint32_t key) noexcept:
-        """Unmask a piece of the message into its place; return whether it can be part of one.
+        """Unmask a piece of the message to `target`; return whether it is valid so far.
 
-        Text is validated slice by slice, while the slice is in the cache.
+        Text is validated in slices, while each slice is in the CPU's cache.
         """
         cdef Py_ssize_t size, start = 0
         if self.opcode != OPCODE_TEXT:
@@ -552,7 +552,7 @@ cdef class MessageDecoder:
     cdef int append_whole(
         self, const uint8_t* p, Py_ssize_t n, uint32_t key, int opcode, list events
     ) except -1:
-        """Append a message that is all there; return 1 if it was an error instead."""
+        """Append a complete message to the events. Return 1 if it is invalid."""
         if opcode == OPCODE_TEXT:
             try:
                 text = decode_text(p, n, key)
@@ -580,7 +580,7 @@ cdef class MessageDecoder:
         growing_clear(&self.buffer)
 
     cdef void finish(self) noexcept:
-        """Decode no more, and let go of what was kept."""
+        """Decode nothing more, and release the data that was kept."""
         self.done = True
         self._only_messages = False
         self.tail_size = 0
@@ -592,23 +592,23 @@ cdef class MessageEncoder:
     """MessageEncoder()\n--\n
     Encodes messages and control frames into one buffer.
 
-    Each method appends a frame and returns how many bytes wait for `take`, which returns all
-    of them at once, so that many small messages are sent in one write. A client passes a new,
-    unpredictable mask key to each call (RFC 6455 §5.3), a server passes none.
+    Each method appends a frame and returns the size of the buffer. `take` returns the whole
+    buffer, so that many small messages can be sent in one write. A client passes a new,
+    unpredictable mask key to each call (RFC 6455 §5.3); a server passes none.
     """
 
     def __init__(self):
-        pass  # without it, any arguments are accepted
+        pass  # without this method, any arguments would be accepted
 
     def __dealloc__(self):
         growing_clear(&self.buffer)
 
-    # A frame is in the buffer as a whole or not at all, whoever else appends: nothing that
-    # could let other threads run happens under the lock, and all else happens before it.
+    # The buffer contains only complete frames, even if several threads append to it. So nothing
+    # that could let other threads run happens under the lock; all of that happens before.
 
     @cython.critical_section
     def __len__(self):
-        """How many bytes `take` would return."""
+        """Return the number of bytes that `take` would return."""
         return self.size + self.buffer.size
 
     def text(self, message, key=None, *, fin=True):
@@ -684,13 +684,13 @@ cdef class MessageEncoder:
         """Append any frame; see `encode_frame` for the arguments and errors.
 
         Raises:
-            StateError: if a data frame is out of turn (RFC 6455 §5.4).
+            StateError: if a data frame must not come next (RFC 6455 §5.4).
         """
         cdef int first = read_opcode(opcode) | rsv_bits(rsv1, rsv2, rsv3) | (FIN if fin else 0)
         return self.append_bytes(first, payload, key)
 
     def raw(self, frames):
-        """Append whole messages or control frames that `encode_frame` made.
+        """Append complete messages or control frames that `encode_frame` has encoded.
 
         Raises:
             TypeError: if `frames` is not bytes-like.
@@ -729,7 +729,7 @@ cdef class MessageEncoder:
         cdef list buffers, none = None
         with cython.critical_section(self):
             if self.buffers is None:
-                none = []  # before anything is looked at: it may run the garbage collector
+                none = []  # before the state is read, as this may run the garbage collector
             buffers = none if self.buffers is None else self.buffers
             self.buffers = None
             self.size = 0
@@ -744,7 +744,7 @@ cdef class MessageEncoder:
         return self.append_bytes(WHOLE_BINARY, message, key)
 
     cdef Py_ssize_t append_text(self, int opcode, object text, object key, bint fin) except -1:
-        # ASCII stands in the str as it will in the frame.
+        # In memory, an ASCII str is the same as its payload.
         if fin:
             opcode |= FIN
         if PyUnicode_IS_COMPACT_ASCII(text):
@@ -768,7 +768,7 @@ cdef class MessageEncoder:
             release(&octets)
 
     cdef Py_ssize_t append_large(self, int first, bytes payload) except -1:
-        """Append a payload that nobody can change as it is."""
+        """Append a frame without copying its payload, which is immutable."""
         cdef Py_ssize_t size = len(payload)
         cdef int head = header_size(size, False)
         with cython.critical_section(self):
@@ -786,7 +786,7 @@ cdef class MessageEncoder:
         self, int first, const uint8_t* payload, Py_ssize_t size, object key,
         const uint8_t* plain_key,
     ) except -1:
-        """Append a frame; its mask key, if it has one, is an object or is at `plain_key`."""
+        """Append a frame. The mask key, if there is one, is `key` or the bytes at `plain_key`."""
         cdef bint masked = key is not None or plain_key is not NULL
         cdef uint32_t word = 0
         cdef int head = header_size(size, masked)

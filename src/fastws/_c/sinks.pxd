@@ -1,4 +1,4 @@
-"""The C types of `fastws.aio.sinks`, which is the source of `fastws._c.sinks` as well."""
+"""The C types of `fastws.aio.sinks`, which is also the source of `fastws._c.sinks`."""
 
 cdef object _OPEN
 

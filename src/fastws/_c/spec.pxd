@@ -1,6 +1,6 @@
-"""RFC 6455 in numbers for the modules of this twin; `fastws.spec` has the same for Python.
+"""The constants of RFC 6455 for the modules of this twin; `fastws.spec` has them for Python.
 
-A test holds the two equal, and the copy in capi.pxd, which is for other projects.
+A test compares both, and the copy in capi.pxd, which is for other projects.
 """
 
 cdef enum:

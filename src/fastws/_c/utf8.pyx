@@ -35,7 +35,7 @@ cdef class Utf8Validator:
         """Validate the next piece.
 
         Returns:
-            whether all bytes so far can be the beginning of valid UTF-8. This is False from
+            whether all bytes so far can be the beginning of valid UTF-8. This becomes False at
             the first byte that cannot be part of it, even in the middle of a code point, and
             stays False.
 
@@ -63,7 +63,7 @@ cdef class Utf8Validator:
 
 
 def is_utf8(data):
-    """Tell whether `data` is complete, valid UTF-8.
+    """Return whether `data` is complete, valid UTF-8.
 
     Raises:
         TypeError: if `data` is not bytes-like.
@@ -110,13 +110,13 @@ def decode_utf8(data, key=None, offset=0):
 
 
 cdef object decode(const uint8_t* data, Py_ssize_t size, uint32_t key):
-    """Unmask into a new str; a key of 0 masks nothing. Raises UnicodeDecodeError."""
+    """Unmask into a new str; a key of 0 changes nothing. Raises UnicodeDecodeError."""
     cdef uint8_t* target
     cdef const fastws_kernels* chosen = kernels
     if not size:
         return ""
-    # Most text is ASCII: unmask it straight into the str it will be. If it is not, what
-    # stands there is not a str yet, but the unmasked bytes to decode.
+    # Most text is ASCII, so unmask it directly into a new ASCII str. If the text is not ASCII,
+    # that is not a valid str, but a buffer with the unmasked bytes to decode.
     text = PyUnicode_New(size, 127)
     target = <uint8_t*> PyUnicode_DATA(text)
     if not mask_octets(target, data, size, key) & FASTWS_HIGH_BITS:
@@ -127,7 +127,7 @@ cdef object decode(const uint8_t* data, Py_ssize_t size, uint32_t key):
 
 
 cdef object transcode(const uint8_t* p, Py_ssize_t size):
-    """Make a str of valid UTF-8 that is not all ASCII."""
+    """Return a str decoded from valid UTF-8 that is not all ASCII."""
     cdef uint8_t largest
     cdef Py_ssize_t count
     cdef const fastws_kernels* chosen = kernels

@@ -1,4 +1,4 @@
-"""The C types of `fastws.aio.wire`, which is the source of `fastws._c.wire` as well."""
+"""The C types of `fastws.aio.wire`, which is also the source of `fastws._c.wire`."""
 
 from fastws._c.connection cimport Connection as TheConnection
 from fastws._c.sinks cimport Sink as TheSink

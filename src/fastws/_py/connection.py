@@ -1,14 +1,14 @@
 # cython: language_level=3, freethreading_compatible=True, subinterpreters_compatible=no
 # cython: autotestdict=False, nonecheck=True, annotation_typing=False
 # cython: binding=True, embedsignature.format=clinic
-"""What a connection does, between the codec and `fastws.connection`, which says how to use it.
+"""The behaviour of a connection; `fastws.connection` documents how to use it.
 
-This module knows the phases of a connection's life, what answers a ping, a close frame and a
-violation of the protocol, and which messages are compressed (RFC 6455 §5-§7, RFC 7692 §6). It
-does not know where bytes come from and go to, nor clocks, tasks or where mask keys are drawn.
+This module knows the phases of a connection's life, how to answer pings, close frames and
+violations of the protocol, and which messages to compress (RFC 6455 §5-§7, RFC 7692 §6). It does
+not know where bytes come from or go to, nor clocks, tasks or the source of mask keys.
 
 It is the source of both twins: `fastws._c.connection` is this file, compiled with the C types in
-`_c/connection.pxd`. The methods that are declared there are C functions in that twin.
+`_c/connection.pxd`. The methods declared there are C functions in that twin.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class _Cause(Enum):
     ANSWER = "all answers are given"
 
 
-# By phase and cause: the next phase, and whether our close frame announces it. What is not here
-# changes nothing.
+# The next phase by phase and cause, and whether to queue a close frame. All other combinations
+# change nothing.
 _LIFE: Final = {
     (_Phase.OPEN, _Cause.CLOSE): (_Phase.CLOSING, True),  # §7.1.2
     (_Phase.OPEN, _Cause.FAIL): (_Phase.CLOSED, True),  # §7.1.7
@@ -76,7 +76,7 @@ _LIFE: Final = {
     (_Phase.CLOSING, _Cause.EOF): (_Phase.CLOSED, False),  # §7.1.5
 }
 
-# What the application sees of it. It may still send what answers the last messages.
+# The state that the application sees. While ANSWERING, it may still answer the last messages.
 _STATES: Final = {
     _Phase.OPEN: State.OPEN,
     _Phase.ANSWERING: State.OPEN,
@@ -84,7 +84,7 @@ _STATES: Final = {
     _Phase.CLOSED: State.CLOSED,
 }
 
-# Globals, as looking up a member of an enum is slow and would interrupt a critical section.
+# Globals, because looking up an enum member is slow and would interrupt a critical section.
 _OPEN = State.OPEN
 _BEGINNING: Final = _Phase.OPEN
 _CLOSE, _FAIL, _PEER_CLOSE, _VIOLATION, _EOF, _ANSWER = _Cause
@@ -95,12 +95,12 @@ _ABNORMAL: Final = CloseCode.ABNORMAL_CLOSURE.value
 @cython.cclass
 class Connection:
     """Connection(role, decoder, deflate=None, make_key=None)\n--\n
-    One end of a WebSocket connection: `fastws.Connection`, made of its parts.
+    The base class of `fastws.Connection`, which creates the parts.
 
     Args:
-        role: which end we are.
-        decoder: decodes what is received.
-        deflate: how messages are compressed; None for not at all.
+        role: the end that we are.
+        decoder: decodes the received data.
+        deflate: how to compress messages; None for no compression.
         make_key: returns a new mask key; None on a server.
     """
 
@@ -124,7 +124,7 @@ class Connection:
 
     role: Role
     deflate: Agreement | None
-    # What follows from the phase, for those who look at each message.
+    # Derived from the phase; stored because it is read for each message.
     state: State
     close_code: int | None
 
@@ -141,14 +141,14 @@ class Connection:
         self._phase = _BEGINNING
         self.state = _OPEN
         self.close_code = None
-        # How it ended; while it is closing, what our close frame says.
+        # The code, reason and error with which it ended; while closing, those of our close frame.
         self._ending: tuple[int, str, ProtocolError | None] | None = None
         self._decoder = decoder
         self._encoder = MessageEncoder()
-        self._only_messages = True  # in the last `receive_data`: no control frame, no violation
+        self._only_messages = True  # the last `receive_data` had no control frame or violation
         self._deflater = None if deflate is None else Deflater(deflate)
-        self._plain = deflate is None  # messages are sent as they are
-        self._compressing = False  # a message that is sent in fragments
+        self._plain = deflate is None  # messages are sent uncompressed
+        self._compressing = False  # the message that is being sent in fragments is compressed
         self._make_key = make_key
         self._pongs_held = False
         self._pong_owed: bytes | None = None
@@ -162,16 +162,16 @@ class Connection:
     @cython.embedsignature(True)
     @cython.critical_section
     def receive_data(self, data: Buffer) -> list[Event]:
-        """Take what the peer sent; queue what has to be answered.
+        """Receive data from the peer, and queue the answers to it.
 
-        Pings are answered and so is a close frame. After a violation of the protocol
-        `error` is set and a close frame says so. That close frame comes after what is sent
-        until `data_to_send` is called: the answers to the messages before.
+        Pings and a close frame are answered. If the peer breaks the protocol, `error` is set and
+        a close frame is sent. That close frame comes after everything that is sent before the
+        next call of `data_to_send`, so that earlier messages can still be answered.
 
-        What costs much is done in steps: see `has_pending`.
+        Expensive work is done in steps: see `has_pending`.
 
         Args:
-            data: any number of bytes, cut anywhere.
+            data: any number of bytes; messages may be split anywhere.
 
         Returns:
             the messages and control frames that are complete now, in order.
@@ -182,7 +182,7 @@ class Connection:
         try:
             events = self._decoder._feed(data)
         except BaseException:
-            self._react([])  # the decoder may have failed: that ends the connection
+            self._react([])  # if the decoder has failed, this ends the connection
             raise
         return self._react(events)
 
@@ -197,10 +197,10 @@ class Connection:
     @property
     @cython.critical_section
     def has_pending(self) -> bool:
-        """Whether the last `receive_data` had done enough and left the rest of its data for the
-        next call: it stops after some 256 KiB of inflated messages, or 1,024 control frames. Take
-        what it returned, send what has to be sent, and call `receive_data(b"")`, as long as this
-        is true, before you read from the socket again.
+        """Whether the last `receive_data` stopped before the end of its data. It stops after about
+        256 KiB of inflated messages, or 1,024 control frames. While this is true, process the
+        events, send what `data_to_send` returns, and call `receive_data(b"")`, before you read
+        from the socket again.
         """
         return self._has_pending()
 
@@ -209,20 +209,20 @@ class Connection:
 
     @cython.critical_section
     def receive_eof(self) -> None:
-        """Note that the stream has ended: the peer will send nothing more.
+        """Tell the connection that the stream has ended: the peer will send nothing more.
 
-        If that comes before the peer's close frame, the connection is lost: `state` becomes
-        CLOSED and `close_code` 1006, even if we sent a close frame, and none is queued now.
-        What was queued before is still returned by `data_to_send`, as the peer may have shut
-        down only its writing side. Part of a message is dropped.
+        If the peer has not sent a close frame, the connection is lost: `state` becomes CLOSED and
+        `close_code` becomes 1006, even if we sent a close frame. No close frame is queued now.
+        `data_to_send` still returns what was queued before, because the peer may have shut down
+        only its writing side. An incomplete message is dropped.
 
-        After the peer's close frame or a violation, nothing changes, and what came before can
-        still be answered.
+        After the peer's close frame or a violation, this changes nothing, and earlier messages
+        can still be answered.
         """
         self._advance(_EOF, _ABNORMAL, "", None)
 
     def _react(self, events: list[Event]) -> list[Event]:
-        """Answer what came in; return what the application gets of it."""
+        """Answer the events; return those that the application gets."""
         if self.close_code is not None:
             return []
         self._only_messages = self._decoder._only_messages
@@ -233,8 +233,8 @@ class Connection:
     def _handle_control(self, events: list[Event]) -> int:
         for event in events:
             if isinstance(event, Ping):
-                # §5.5.2: answer "unless it already received a Close frame"; having sent
-                # one ourselves, there is nothing left to keep alive.
+                # §5.5.2: answer "unless it already received a Close frame". After we have sent
+                # one, there is no need to show that we are alive.
                 if self.state is not _OPEN:
                     continue
                 if self._pongs_held:
@@ -266,14 +266,14 @@ class Connection:
         """Queue a text (str) or binary (bytes-like) message.
 
         Args:
-            message: the message, or with `fin=False` its first fragment; or what `prepare`
-                made of one.
-            fin: whether this is all of it; otherwise `continuation` has to follow.
-            compress: whether to compress it, where that was agreed on; None to decide by
-                its size, and send it plain if compression does not pay.
+            message: the message, or with `fin=False` its first fragment; or a prepared message
+                (see `prepare`).
+            fin: whether this is the whole message; if not, `continuation` must follow.
+            compress: whether to compress the message, if compression was negotiated. None: decide
+                by its size, and send it uncompressed if compression does not make it smaller.
 
         Returns:
-            how many bytes wait for `data_to_send` now.
+            the number of bytes that are queued for `data_to_send` now.
 
         Raises:
             TypeError: if `message` is none of these.
@@ -290,7 +290,7 @@ class Connection:
             self.check_open()
         key = None if self._make_key is None else self._make_key()
         if fin and self._plain:
-            # Most messages are one frame and go as they are.
+            # Most messages are one uncompressed frame.
             if type(message) is str:
                 return self._encoder._whole_text(message, key)
             if type(message) is bytes:
@@ -304,7 +304,7 @@ class Connection:
         compress: bool | None,
         key: bytes | None,
     ) -> int:
-        """Queue a message that is prepared, may be compressed or begins with this frame."""
+        """Queue a message that is prepared, may be compressed, or continues after this frame."""
         deflater = self._deflater
         if isinstance(message, PreparedMessage):
             prepared = message
@@ -329,16 +329,17 @@ class Connection:
     def _compress(
         self, prepared: PreparedMessage, shared: bool, fin: bool, compress: bool | None
     ) -> bytes | None:
-        """Return what to send in place of the payload; None if it is to go out plain.
+        """Return the compressed payload, or None to send the message uncompressed.
 
-        Our compressor may refer only to what the peer's decompressor got from it: it has to
-        forget what was not sent, and everything when the peer got something else.
+        Our compressor may refer only to data that the peer's decompressor has received from it.
+        It must forget data that was not sent, and all data if the peer received other compressed
+        data.
         """
         deflater = self._deflater
         if deflater is None or not deflater.enabled or compress is False:
             return None
         size = len(prepared.payload)
-        # How large a message in fragments will be is not known.
+        # The size of a fragmented message is not known in advance.
         if fin and not compress and size < deflater.threshold:
             return None
         if shared and fin:
@@ -352,10 +353,10 @@ class Connection:
         return payload
 
     def continuation(self, fragment: str | Buffer, *, fin: bool = True) -> None:
-        """Queue a further fragment of a message, by default its last.
+        """Queue another fragment of a message, by default its last.
 
         Raises:
-            TypeError: if `fragment` is neither str nor bytes-like.
+            TypeError: if `fragment` is neither a str nor bytes-like.
             ValueError: if `fragment` has lone surrogates.
             StateError: if there is no fragmented message to continue.
             ConnectionClosed: if we sent or received a close frame.
@@ -381,7 +382,7 @@ class Connection:
         self._encoder.ping(data, self._mask_key())
 
     def pong(self, data: Buffer = b"") -> None:
-        """Queue a pong that no ping asked for (RFC 6455 §5.5.3).
+        """Queue an unsolicited pong (RFC 6455 §5.5.3).
 
         Raises:
             TypeError: if `data` is not bytes-like.
@@ -393,10 +394,10 @@ class Connection:
 
     @cython.critical_section
     def hold_pongs(self, held: bool) -> None:
-        """Say whether the peer takes too little of what is sent.
+        """Hold back pongs, because the peer reads too slowly, or send them again.
 
-        While it does, its pings are not answered one by one, which would let it fill our
-        memory: the last of them is, afterwards (RFC 6455 §5.5.3).
+        Answering each ping of such a peer would let it fill our memory. While pongs are held
+        back, pings are not answered; afterwards, the last one is (RFC 6455 §5.5.3).
         """
         self._pongs_held = held
         owed = self._pong_owed
@@ -409,18 +410,18 @@ class Connection:
     @cython.embedsignature(True)
     @cython.critical_section
     def data_to_send(self) -> bytes:
-        """Hand over everything queued since the last call, and at the end our close frame if
-        that is what is left to say."""
+        """Return everything queued since the last call. If the peer has closed the connection or
+        broken the protocol, our close frame follows at the end."""
         return b"".join(self._take())
 
     @cython.binding(False)
     @cython.embedsignature(True)
     @cython.critical_section
     def buffers_to_send(self) -> list[bytes]:
-        """As `data_to_send`, but without copying large messages together with the rest.
+        """Like `data_to_send`, but without copying large messages.
 
         Returns:
-            what to send, one after the other; in how many pieces is not said.
+            the buffers to send, in order. How many there are is unspecified.
         """
         return self._take()
 
@@ -434,12 +435,12 @@ class Connection:
 
     @property
     def bytes_queued(self) -> int:
-        """How many bytes wait for `data_to_send`."""
+        """The number of bytes that are queued for `data_to_send`."""
         return len(self._encoder)
 
     @property
     def compressor(self) -> CompressorParameters | None:
-        """How messages are compressed that we send; None if they are not."""
+        """The parameters of the compressor for sent messages; None if they are not compressed."""
         deflater = self._deflater
         return deflater.parameters if deflater is not None and deflater.enabled else None
 
@@ -450,35 +451,35 @@ class Connection:
 
     @cython.critical_section
     def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Queue a close frame; nothing, if there was one already or the peer's is to be
-        answered.
+        """Queue a close frame. Does nothing if we have sent one, or the peer has sent one that
+        the next `data_to_send` answers.
 
         Args:
-            code: a close code that may travel (RFC 6455 §7.4); None to send none.
-            reason: at most 123 bytes in UTF-8; none without a code.
+            code: a close code that may be sent (RFC 6455 §7.4); None for no code.
+            reason: at most 123 bytes in UTF-8; must be empty without a code.
 
         Raises:
-            ValueError: if the code may not travel or the reason is too long.
+            ValueError: if the code may not be sent or the reason is too long.
         """
         self._advance(_CLOSE, code, reason, None)
 
     @cython.critical_section
     def fail(self, code: int, reason: str) -> None:
-        """End the connection for a reason of our own, without waiting for the peer's close
-        frame (RFC 6455 §7.1.7); the close frame that says so is queued.
+        """Fail the connection (RFC 6455 §7.1.7): queue a close frame, and do not wait for the
+        peer's.
 
         Args:
-            code: a close code that may travel (RFC 6455 §7.4).
+            code: a close code that may be sent (RFC 6455 §7.4).
             reason: at most 123 bytes in UTF-8.
 
         Raises:
-            ValueError: if the code may not travel or the reason is too long.
+            ValueError: if the code may not be sent or the reason is too long.
         """
         self._advance(_FAIL, code, reason, None)
 
     @cython.critical_section
     def check_open(self) -> None:
-        """Raise what `send` would if the connection is not open.
+        """Raise the same exception as `send` if the connection is not open.
 
         Raises:
             ConnectionClosed: if we sent or received a close frame.
@@ -491,21 +492,21 @@ class Connection:
     @property
     @cython.critical_section
     def close_reason(self) -> str:
-        """The reason that came with `close_code`."""
+        """The reason that belongs to `close_code`."""
         return "" if self.close_code is None or self._ending is None else self._ending[1]
 
     @property
     @cython.critical_section
     def error(self) -> ProtocolError | None:
-        """The peer's violation of the protocol, if that is what ended the connection; an
-        InternalError if `receive_data` raised.
+        """The peer's violation of the protocol, if it ended the connection; an InternalError if
+        `receive_data` raised.
         """
         return None if self._ending is None else self._ending[2]
 
     def _advance(
         self, cause: _Cause, code: int | None, reason: str, error: ProtocolError | None
     ) -> int:
-        """Enter the phase that this leads to, if it leads to one."""
+        """Enter the next phase, if this cause leads to one."""
         step = _LIFE.get((self._phase, cause))
         if step is None:
             return 0

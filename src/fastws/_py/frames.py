@@ -1,8 +1,8 @@
-"""Frames (RFC 6455 §5.2): one at a time, each on its own.
+"""Single frames (RFC 6455 §5.2), independent of each other.
 
-This module knows the frame header in both directions. It does not know messages: text is
-not validated here, fragments are not assembled and their order is not judged. It is for
-proxies, inspectors and hosts that assemble messages themselves; `messages` is the fast path.
+This module knows how to read and write frame headers. It does not know messages: it does not
+validate text, assemble fragments or check their order. It is for proxies, inspectors and hosts
+that assemble messages themselves; `messages` is the fast path.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ __all__ = ["Frame", "FrameDecoder", "encode_frame"]
 
 
 class Frame:
-    """One frame, unmasked (RFC 6455 §5.2). Immutable.
+    """One unmasked frame (RFC 6455 §5.2). Immutable.
 
     Args:
         opcode: the frame type.
-        payload: the payload data, unmasked.
+        payload: the unmasked payload data.
         fin: whether this is the last frame of its message.
         rsv1: the first bit reserved for extensions.
         rsv2: the second bit reserved for extensions.
@@ -111,14 +111,13 @@ class FrameDecoder:
     Args:
         masked: whether the peer must mask (True: it is a client), must not (False: it is
             a server), or may do either (None).
-        max_payload_size: the largest payload of a frame, in bytes; None for no limit.
-        rsv1: whether an extension gave RSV1 a meaning (RFC 7692 §6: on the first frame of
-            a data message).
-        rsv2: whether an extension gave RSV2 a meaning.
-        rsv3: whether an extension gave RSV3 a meaning.
+        max_payload_size: the maximum payload size of a frame, in bytes; None for no limit.
+        rsv1: whether an extension uses RSV1 (RFC 7692 §6: in the first frame of a data message).
+        rsv2: whether an extension uses RSV2.
+        rsv3: whether an extension uses RSV3.
 
     Attributes:
-        error: the peer's violation of the protocol, or None. A decoder with an error decodes
+        error: the peer's violation of the protocol, or None. After an error, the decoder decodes
             nothing more.
     """
 
@@ -140,13 +139,13 @@ class FrameDecoder:
         self._limit = rules.check_limit("max_payload_size", max_payload_size, 0)
         self._rsv = rsv_bits(rsv1, rsv2, rsv3)
         self._buffer = bytearray()  # the beginning of a frame
-        self._needed = 0  # how long the buffer must get before it is looked at again
+        self._needed = 0  # the size of the buffer at which to try again
 
     def feed(self, data: Buffer) -> list[Frame]:
-        """Decode what the socket delivered.
+        """Decode the data that the socket delivered.
 
         Args:
-            data: any number of bytes, cut anywhere.
+            data: any number of bytes; frames may be split anywhere.
 
         Returns:
             the frames that are now complete, including those before a violation; check `error`
@@ -177,7 +176,7 @@ class FrameDecoder:
         raise errors.not_copyable(self)
 
     def _decode(self, data: bytes, frames: list[Frame]) -> int:
-        """Decode all whole frames; return where the first incomplete one begins."""
+        """Decode all complete frames; return where the first incomplete one begins."""
         position, end = 0, len(data)
         while True:
             header = read_header(data, position, self._masked, self._rsv, None)
@@ -224,7 +223,7 @@ def encode_frame(
         rsv1: the first bit reserved for extensions.
         rsv2: the second bit reserved for extensions.
         rsv3: the third bit reserved for extensions.
-        key: the 4-byte mask key, which only a client uses (§5.1); None for no mask.
+        key: the 4-byte mask key; None for no mask. Only a client masks (§5.1).
 
     Raises:
         ValueError: if `opcode` is reserved, `key` is not 4 bytes long, or a control frame is
@@ -251,12 +250,12 @@ def read_header(
     """Read as much of a frame header as has arrived (RFC 6455 §5.2).
 
     Args:
-        data: bytes that have the header in them.
+        data: the bytes that contain the header.
         position: where the header begins.
         masked: whether the peer must mask (True), must not (False), or may do either (None).
-        rsv: the RSV bits that a negotiated extension gave a meaning.
-        in_message: whether a fragmented message waits to be continued; None if the order of
-            frames does not matter.
+        rsv: the RSV bits that a negotiated extension uses.
+        in_message: whether a fragmented message has begun and is not finished; None if the
+            order of frames does not matter.
 
     Returns:
         the first byte, the payload's length, the mask key (None if it is incomplete, empty if
@@ -276,7 +275,7 @@ def read_header(
     if position + 1 >= end:
         return None
     second = data[position + 1]
-    # Data frames of the right direction, which are most, need no further judgement.
+    # Most frames are data frames whose MASK bit is right. They need no further checks.
     if first & CONTROL_BIT or masked is not (second & MASK != 0):
         error = rules.second_byte_error(first, second, masked)
         if error is not None:

@@ -1,7 +1,7 @@
 """Masking of payloads (RFC 6455 §5.3).
 
-This module knows how to XOR bytes with a 4-byte key, at any position in a payload.
-It does not know frames, and it does not invent keys.
+This module knows how to XOR bytes with a 4-byte key, from any position in a payload. It does not
+know frames, and it does not create keys.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ["apply_mask", "apply_mask_inplace"]
 
-# Above this size four passes of bytes.translate beat one XOR of big integers,
-# whose conversions cost more than linear time.
+# Above this size, four passes of bytes.translate are faster than one XOR of big integers, whose
+# conversions take more than linear time.
 _BIG = 4096
 
 
 def apply_mask(data: Buffer, key: Buffer, offset: int = 0) -> bytes:
-    """Mask or unmask part of a payload (RFC 6455 §5.3; the two are the same).
+    """Mask or unmask part of a payload; both are the same operation (RFC 6455 §5.3).
 
     Args:
         data: the bytes, in any object with the buffer protocol.
@@ -61,7 +61,7 @@ def apply_mask_inplace(buffer: Buffer, key: Buffer, offset: int = 0) -> None:
         if not view.c_contiguous:
             raise errors.contiguous_required()
         masked = xor(view.tobytes(), rotate(as_bytes(key), offset))
-        if masked:  # a view of no bytes cannot be cast
+        if masked:  # an empty view cannot be cast
             with view.cast("B") as octets:
                 octets[:] = masked
 
@@ -70,7 +70,7 @@ def apply_mask_inplace(buffer: Buffer, key: Buffer, offset: int = 0) -> None:
 
 
 def rotate(key: bytes, offset: int) -> bytes:
-    """Return the key as it applies from `offset` bytes into the payload."""
+    """Return the key, rotated so that it begins at `offset` in the payload."""
     if len(key) != MASK_KEY_SIZE:
         raise errors.mask_key_of_four_bytes()
     if offset < 0:
@@ -80,7 +80,7 @@ def rotate(key: bytes, offset: int) -> bytes:
 
 
 def xor(data: bytes, key: bytes) -> bytes:
-    """XOR `data` with a key of 4 bytes, from the key's first byte on."""
+    """XOR `data` with a 4-byte key, beginning with the key's first byte."""
     size = len(data)
     if size <= _BIG:
         pad = (key * ((size + 3) >> 2))[:size]

@@ -1,8 +1,8 @@
-"""Messages: the fast path from what a socket delivers to what an application wants.
+"""Messages: the fast path between the bytes of a socket and the messages of an application.
 
-This module knows all of RFC 6455's receiving rules and how to write what they allow. It
-does not know which role it plays beyond "must the peer mask?", what a connection is, where
-mask keys come from, nor when to answer: it never sends anything by itself.
+This module knows all rules of RFC 6455 for received data, and how to write messages that follow
+them. It does not know its role, except whether the peer must mask. Nor does it know what a
+connection is, where mask keys come from, or when to answer: it never sends anything by itself.
 """
 
 from __future__ import annotations
@@ -43,28 +43,28 @@ if TYPE_CHECKING:
 
 __all__ = ["MessageDecoder", "MessageEncoder"]
 
-# Plain ints: an enum's members are slow.
+# Plain ints, because members of an enum are slow.
 _TEXT = Opcode.TEXT.value
 _BINARY = Opcode.BINARY.value
-# The first byte of a whole message in one frame.
+# The first byte of an unfragmented message.
 _WHOLE_TEXT = FIN | _TEXT
 _WHOLE_BINARY = FIN | _BINARY
 _WHOLE = frozenset({_WHOLE_TEXT, _WHOLE_BINARY})
 
-# From this size on, in bytes, a payload is not copied to what goes before it.
+# From this size on, in bytes, a payload is not copied behind the data before it.
 _NOT_COPIED = 64 << 10
 
 
 class Inflater(Protocol):
-    """What decompresses messages; `fastws.deflate.Inflater` is one."""
+    """The interface of an object that decompresses messages, such as `fastws.deflate.Inflater`."""
 
     def inflate(self, data: bytes, budget: int | None, last: bool) -> bytes:
         """Decompress a piece of a message.
 
         Args:
-            data: the piece, cut anywhere.
-            budget: how many bytes the message may still grow by; None for no limit.
-            last: whether the message ends here.
+            data: the piece; a message may be split anywhere.
+            budget: how many more bytes the message may have; None for no limit.
+            last: whether this is the end of the message.
 
         Returns:
             at most `budget` bytes, or more if the message is too big.
@@ -79,22 +79,22 @@ class MessageDecoder:
 
     Args:
         masked: whether the peer must mask: True on a server, False on a client.
-        max_message_size: the largest message, in bytes; None for no limit.
-        max_fragments: the largest number of frames that make up one message, empty ones
-            included; None for no limit.
-        inflater: decompresses the messages that the peer sends with RSV1 set (RFC 7692
-            §6); without one, the bit is a violation. The limit then applies to the inflated
-            message, and `rules.max_compressed` limits each of its frames.
+        max_message_size: the maximum size of a message, in bytes; None for no limit.
+        max_fragments: the maximum number of frames in a message, including empty ones; None
+            for no limit.
+        inflater: decompresses the messages that the peer sends with RSV1 set (RFC 7692 §6).
+            Without an inflater, the bit is a violation. With one, `max_message_size` limits
+            the inflated message, and `rules.max_compressed` limits each of its frames.
         step: about how many bytes one call of `feed` inflates before it stops (see
-            `has_pending`), where a control frame counts as 256; None for no limit. A few
-            bytes can inflate to a thousand times as many, and one read of a socket can hold
-            many messages.
+            `has_pending`); a control frame counts as 256 bytes. None for no limit. Use a step
+            because a few bytes can inflate to a thousand times as many, and one read from a
+            socket can contain many messages.
 
     Attributes:
         error: the peer's violation of the protocol, or None. A decoder decodes nothing more
             after an error, after a close frame, or if its inflater raised.
-        has_pending: whether the last `feed` stopped at `step` and left the rest of the data
-            undecoded. `feed(b"")` continues with it; data that is fed later comes after it.
+        has_pending: whether the last `feed` stopped at `step`, before the end of its data.
+            `feed(b"")` continues with the rest; data of later calls comes after it.
 
     Raises:
         TypeError: if a limit is not an int.
@@ -150,16 +150,16 @@ class MessageDecoder:
         self._max_fragments = rules.check_limit("max_fragments", max_fragments, 1)
         self._step = rules.check_limit("step", step, 1)
         self._done = False
-        # What this call may still do, and what it left for the next.
+        # How much this call may still do, and the data that it left for the next call.
         self._step_left: int | float = inf
         self._rest = b""
-        # The beginning of a header or of a control frame: at most 130 bytes.
+        # The beginning of an incomplete header or control frame: at most 130 bytes.
         self._tail = b""
         # The data frame whose payload is arriving.
         self._remaining = 0
         self._key = b""
         self._fin = False
-        # The message it belongs to; an opcode of 0 means that there is none.
+        # The message that the frame belongs to. If the opcode is 0, there is none.
         self._opcode = 0
         self._compressed = False
         self._size = 0
@@ -169,22 +169,22 @@ class MessageDecoder:
         self._text: StringIO | None = None
 
     def feed(self, data: Buffer) -> list[Event]:
-        """Decode what the socket delivered.
+        """Decode the data that the socket delivered.
 
         Args:
-            data: any number of bytes, cut anywhere.
+            data: any number of bytes; messages may be split anywhere.
 
         Returns:
-            what is now complete: a `str` for a text message, `bytes` for a binary one, `Ping`,
-            `Pong`, `Close`. Events before a violation are included; check `error` after the
-            call. Nothing follows a `Close` or an error.
+            the events that are now complete: a `str` for a text message, `bytes` for a binary
+            one, `Ping`, `Pong`, `Close`. Events before a violation are included; check `error`
+            after the call. Nothing follows a `Close` or an error.
 
         Raises:
             TypeError: if `data` is not bytes-like.
-            StateError: if the inflater calls it.
+            StateError: if the inflater calls this method.
 
-        Any other exception, from the inflater or because memory ran out, ends the decoder: its
-        `error` is then an InternalError.
+        After any other exception, from the inflater or because memory ran out, the decoder
+        decodes nothing more, and its `error` is an InternalError.
         """
         octets = as_bytes(data)
         events: list[Event] = []
@@ -194,17 +194,17 @@ class MessageDecoder:
         if self._done:
             return events
         if self._tail or self._rest:
-            octets = self._tail + self._rest + octets  # there is only one of them
+            octets = self._tail + self._rest + octets  # one of the first two is empty
             self._tail = self._rest = b""
         self._step_left = inf if self._step is None else self._step
         try:
             self._decode(octets, events)
         except ProtocolError as exc:
             self.error = exc.with_traceback(None)
-            exc.__context__ = None  # a UnicodeDecodeError would pin the payload
+            exc.__context__ = None  # a UnicodeDecodeError would keep the payload alive
             self._finish()
         except BaseException:
-            # Part of the data is taken, part is not: nothing after it would make sense.
+            # Only a part of the data was processed, so the rest cannot be decoded.
             self.error = errors.decoding_failed()
             self._finish()
             raise
@@ -215,12 +215,12 @@ class MessageDecoder:
         """Whether the last `feed` stopped before the end of its data; see the class."""
         return self._has_rest()
 
-    # For `Connection`, which calls these in C where it is compiled.
+    # For `Connection`. If it is compiled, it calls these in C.
 
     _feed = feed
 
     def _feed_from(self, storage: bytearray, size: int) -> list[Event]:
-        """Decode the first `size` bytes of a buffer, which must not be resized meanwhile."""
+        """Decode the first `size` bytes of a buffer, which must not be resized during the call."""
         return self.feed(memoryview(storage)[: max(size, 0)])
 
     def _has_rest(self) -> bool:
@@ -241,8 +241,8 @@ class MessageDecoder:
             if self._remaining:
                 position = self._take_payload(data, position, events)
                 continue
-            # A whole message of up to 64 KiB, which takes read_header much longer to find.
-            # Whatever is not exactly that, errors included, is left to it.
+            # A shortcut for an unfragmented message of up to 64 KiB: read_header would take much
+            # longer. It handles everything else, including errors.
             start = position + 2 + key_size
             if start <= end and not self._opcode and data[position] in _WHOLE:
                 length = data[position + 1] ^ mask  # a wrong MASK bit makes this large
@@ -282,7 +282,7 @@ class MessageDecoder:
                 position = stop
                 continue
 
-            # The limits hold from the moment on that the length is known.
+            # The limits apply as soon as the length is known.
             if self._max_fragments is not None and self._fragments >= self._max_fragments:
                 raise errors.too_many_fragments(self._max_fragments)
             if limit is not None:
@@ -366,7 +366,7 @@ class MessageDecoder:
             if complete and not self._utf8.complete:
                 raise errors.text_not_utf8()
             if self._text is None and not complete:
-                # A list would hold a str for each byte of who sends them one by one.
+                # A list would contain a str per byte if the peer sends one byte at a time.
                 self._text = StringIO(newline="")
             if self._text is not None:
                 self._text.write(text)
@@ -382,7 +382,7 @@ class MessageDecoder:
         return position + size
 
     def _grow(self, size: int) -> None:
-        """Count what a compressed message grew by."""
+        """Add to the size of a compressed message, and check the limit."""
         budget = self._budget()
         if budget is not None and size > budget:
             assert self._max_message_size is not None
@@ -390,7 +390,7 @@ class MessageDecoder:
         self._size += size
 
     def _budget(self) -> int | None:
-        """How many bytes the message may still grow by."""
+        """Return how many more bytes the message may have; None if there is no limit."""
         return None if self._max_message_size is None else self._max_message_size - self._size
 
     def _reset_message(self) -> None:
@@ -399,7 +399,7 @@ class MessageDecoder:
         self._utf8 = self._text = self._buffer = None
 
     def _finish(self) -> None:
-        """Decode no more, and let go of what was kept."""
+        """Decode nothing more, and release the data that was kept."""
         self._done = True
         self._only_messages = False
         self._remaining = 0
@@ -410,21 +410,21 @@ class MessageDecoder:
 class MessageEncoder:
     """Encodes messages and control frames into one buffer.
 
-    Each method appends a frame and returns how many bytes wait for `take`, which returns all
-    of them at once, so that many small messages are sent in one write. A client passes a new,
-    unpredictable mask key to each call (RFC 6455 §5.3), a server passes none.
+    Each method appends a frame and returns the size of the buffer. `take` returns the whole
+    buffer, so that many small messages can be sent in one write. A client passes a new,
+    unpredictable mask key to each call (RFC 6455 §5.3); a server passes none.
     """
 
     __slots__ = ("_buffers", "_in_message", "_parts", "_size")
 
     def __init__(self) -> None:
-        self._buffers: list[bytes] = []  # what is complete
-        self._parts: list[bytes] = []  # what makes up the next one
+        self._buffers: list[bytes] = []  # complete ones
+        self._parts: list[bytes] = []  # the parts of the next buffer
         self._size = 0
         self._in_message = False
 
     def __len__(self) -> int:
-        """How many bytes `take` would return."""
+        """Return the number of bytes that `take` would return."""
         return self._size
 
     def text(self, message: str, key: Buffer | None = None, *, fin: bool = True) -> int:
@@ -509,7 +509,7 @@ class MessageEncoder:
         """Append any frame; see `encode_frame` for the arguments and errors.
 
         Raises:
-            StateError: if a data frame is out of turn (RFC 6455 §5.4).
+            StateError: if a data frame must not come next (RFC 6455 §5.4).
         """
         opcode = Opcode(opcode)
         octets = as_bytes(payload)
@@ -521,7 +521,7 @@ class MessageEncoder:
         return self._append_data(first, octets, key)
 
     def raw(self, frames: Buffer) -> int:
-        """Append whole messages or control frames that `encode_frame` made.
+        """Append complete messages or control frames that `encode_frame` has encoded.
 
         Raises:
             TypeError: if `frames` is not bytes-like.
@@ -548,20 +548,20 @@ class MessageEncoder:
     def __reduce__(self) -> NoReturn:
         raise errors.not_copyable(self)
 
-    # For `Connection`, which calls these in C where it is compiled.
+    # For `Connection`. If it is compiled, it calls these in C.
 
     _take_all = take_buffers
 
     def _whole_text(self, message: str, key: bytes | None) -> int:
-        """Append a text message that is exactly a str."""
+        """Append a text message; its type must be exactly str."""
         return self._append_data(_WHOLE_TEXT, message.encode(), key)
 
     def _whole_binary(self, message: bytes, key: bytes | None) -> int:
-        """Append a binary message that is exactly bytes."""
+        """Append a binary message; its type must be exactly bytes."""
         return self._append_data(_WHOLE_BINARY, message, key)
 
     def _append_data(self, first: int, octets: bytes, key: Buffer | None) -> int:
-        """Append a data frame, if it is its turn (RFC 6455 §5.4)."""
+        """Append a data frame, if it may come next (RFC 6455 §5.4)."""
         if key is not None:
             key = rotate(as_bytes(key), 0)
         continues = not first & OPCODE_BITS

@@ -1,7 +1,7 @@
-"""UTF-8, strictly (RFC 3629), in one piece or in many.
+"""Strict UTF-8 (RFC 3629), in one piece or in many.
 
-This module knows which bytes are UTF-8 and stops at the first that cannot be. It does
-not know messages: where the bytes come from and what an error means is decided elsewhere.
+This module knows which bytes are UTF-8, and stops at the first one that cannot be part of it. It
+does not know messages, where the bytes come from, or what an error means to them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Utf8Validator", "decode_utf8", "is_utf8"]
 
-# Fails at the first byte that can neither start nor continue a code point, even if more
-# bytes of it are still to come; at all but one, see rules.begins_surrogate.
+# It fails at the first byte that cannot begin or continue a code point, even if more bytes are
+# still to come. The one exception is in rules.begins_surrogate.
 _Decoder = getincrementaldecoder("utf-8")
 
 
@@ -37,7 +37,7 @@ class Utf8Validator:
         """Validate the next piece.
 
         Returns:
-            whether all bytes so far can be the beginning of valid UTF-8. This is False from
+            whether all bytes so far can be the beginning of valid UTF-8. This becomes False at
             the first byte that cannot be part of it, even in the middle of a code point, and
             stays False.
 
@@ -47,7 +47,7 @@ class Utf8Validator:
         return self._decode(as_bytes(data)) is not None
 
     def _decode(self, octets: bytes) -> str | None:
-        """Decode the complete code points of the next piece; None if it is not valid."""
+        """Return the complete code points of the next piece; None if it is not valid."""
         if self._valid:
             try:
                 text = self._decoder.decode(octets)
@@ -67,7 +67,7 @@ class Utf8Validator:
 
 
 def is_utf8(data: Buffer) -> bool:
-    """Tell whether `data` is complete, valid UTF-8.
+    """Return whether `data` is complete, valid UTF-8.
 
     Raises:
         TypeError: if `data` is not bytes-like.

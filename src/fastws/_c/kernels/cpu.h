@@ -1,8 +1,8 @@
-/* Which instruction sets there are: of this compiler, and of this CPU.
+/* The instruction sets that this compiler and this CPU support.
  *
- * Kernels are compiled for an instruction set by a function attribute, so that the rest of
- * the module runs on any CPU of its architecture, and the table that is used is chosen when
- * the module is imported. Other compilers than GCC and clang get the portable kernels.
+ * A function attribute compiles each kernel for an instruction set, so that the rest of the module
+ * runs on any CPU of its architecture. The kernels to use are chosen when the module is imported.
+ * Compilers other than GCC and clang get the portable kernels.
  */
 #ifndef FASTWS_CPU_H
 #define FASTWS_CPU_H
@@ -16,10 +16,10 @@
 #ifdef FASTWS_HAVE_X86
 #include <cpuid.h>
 
-/* The CPU is asked itself: __builtin_cpu_supports() asks the compiler's run-time library, and
- * there are some that know of nothing (that of zig 0.17). */
+/* This asks the CPU directly. __builtin_cpu_supports() asks the compiler's run-time library, and
+ * some of these report no instruction set at all (that of zig 0.17, for example). */
 
-/* What CPUs have from 2008 on (x86-64-v2). */
+/* CPUs have these since 2008 (x86-64-v2). */
 static inline int
 fastws_cpu_has_sse(void)
 {
@@ -28,7 +28,7 @@ fastws_cpu_has_sse(void)
     return __get_cpuid(1, &a, &b, &c, &d) && (c & wanted) == wanted;
 }
 
-/* What CPUs have from 2013 on, if the operating system keeps the wide registers. */
+/* CPUs have these since 2013. The operating system must save the wide registers. */
 static inline int
 fastws_cpu_has_avx2(void)
 {

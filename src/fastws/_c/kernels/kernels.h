@@ -1,6 +1,6 @@
-/* What a set of kernels is: functions for one instruction set; and how they are used.
+/* A set of kernels: functions for one instruction set, and how to use them.
  *
- * sets.h knows which sets there are.
+ * This file does not know which sets there are: sets.h does.
  */
 #ifndef FASTWS_KERNELS_H
 #define FASTWS_KERNELS_H
@@ -10,23 +10,23 @@
 
 typedef struct {
     const char *name;
-    /* As fastws_mask_words. */
+    /* Like fastws_mask_words. */
     uint64_t (*mask)(uint8_t *dst, const uint8_t *src, size_t n, uint32_t key);
-    /* Whether n bytes are valid UTF-8, whole. */
+    /* Return whether n bytes are complete, valid UTF-8. */
     int (*utf8_valid)(const uint8_t *p, size_t n);
-    /* The number of characters of valid UTF-8, and its largest byte. NULL where the
-     * interpreter's own decoder is to be used. */
+    /* Return the number of characters in valid UTF-8, and its largest byte. NULL means: use the
+     * interpreter's own decoder. */
     size_t (*utf8_count)(const uint8_t *p, size_t n, uint8_t *largest);
-    /* Valid UTF-8 to characters of 1, 2 or 4 bytes, which all have to fit. */
+    /* Decode valid UTF-8 to characters of 1, 2 or 4 bytes, which must be wide enough. */
     void (*utf8_to_1)(const uint8_t *p, size_t n, uint8_t *out);
     void (*utf8_to_2)(const uint8_t *p, size_t n, uint16_t *out);
     void (*utf8_to_4)(const uint8_t *p, size_t n, uint32_t *out);
 } fastws_kernels;
 
-/* Below this size, in bytes, a call of a kernel costs more than it saves. */
+/* Below this size, in bytes, calling a kernel costs more time than it saves. */
 #define FASTWS_SMALL 64
 
-/* As fastws_mask_words. */
+/* Like fastws_mask_words. */
 static inline uint64_t
 fastws_mask(
     const fastws_kernels *kernels, uint8_t *dst, const uint8_t *src, size_t n, uint32_t key
@@ -36,8 +36,8 @@ fastws_mask(
                             : kernels->mask(dst, src, n, key);
 }
 
-/* Validate the next n bytes. Returns 0 if one of them cannot follow; the state is of no use
- * then. */
+/* Validate the next n bytes. Return 0 if one of them cannot follow; then the state must not be
+ * used any more. */
 static inline int
 fastws_utf8_feed(const fastws_kernels *kernels, fastws_utf8 *state, const uint8_t *p, size_t n)
 {

@@ -2,9 +2,9 @@
  *
  * This file knows bytes, words and keys. It does not know Python, frames or roles.
  *
- * A key is held in memory order: the four bytes as they stand in the frame, loaded with
- * memcpy. Nothing here depends on the byte order of the machine. Words are loaded with
- * memcpy too, so that they may stand anywhere; nothing outside src[0..n) is read.
+ * A key is stored in memory order: memcpy loads the four bytes in the order of the frame, so
+ * nothing depends on the byte order of the machine. Words are loaded with memcpy too, so they need
+ * not be aligned. Nothing outside src[0..n) is read.
  */
 #ifndef FASTWS_MASK_H
 #define FASTWS_MASK_H
@@ -31,7 +31,7 @@ fastws_load32(const uint8_t *p)
     return word;
 }
 
-/* The key as it applies from `offset` bytes further on. */
+/* Return the key, rotated so that it begins `offset` bytes further on. */
 static inline uint32_t
 fastws_rotate_key(uint32_t key, size_t offset)
 {
@@ -50,11 +50,10 @@ fastws_double_key(uint32_t key)
     return fastws_load64(twice);
 }
 
-/* Write src XOR key to dst, which is src itself or does not overlap it. Returns the OR of
- * all bytes written, in no particular place: it has a bit of FASTWS_HIGH_BITS set if and
- * only if some byte is not ASCII.
+/* Write src XOR key to dst, which is src itself or does not overlap it. Return the OR of all words
+ * written: a bit of FASTWS_HIGH_BITS is set in it if and only if some byte is not ASCII.
  *
- * The last word overlaps the one before instead of a loop over single bytes. It is loaded
+ * Instead of a loop over the last bytes, the last word overlaps the one before it. It is loaded
  * first and stored last, so that this works in place. */
 static inline uint64_t
 fastws_mask_words(uint8_t *dst, const uint8_t *src, size_t n, uint32_t key)

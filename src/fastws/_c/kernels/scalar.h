@@ -1,17 +1,17 @@
-/* The portable kernels: words of 64 bits, and one character at a time. */
+/* The portable kernels. They process words of 64 bits, and one character at a time. */
 #ifndef FASTWS_SCALAR_H
 #define FASTWS_SCALAR_H
 
 #include "kernels.h"
 
-/* A function of its own, for the table. */
+/* The table needs a function that is not inline. */
 static uint64_t
 fastws_mask_scalar(uint8_t *dst, const uint8_t *src, size_t n, uint32_t key)
 {
     return fastws_mask_words(dst, src, n, key);
 }
 
-/* Tell whether n bytes are valid UTF-8, whole. */
+/* Return whether n bytes are complete, valid UTF-8. */
 static int
 fastws_utf8_valid_scalar(const uint8_t *p, size_t n)
 {

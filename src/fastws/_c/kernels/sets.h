@@ -1,6 +1,6 @@
-/* The sets of kernels that there are for this architecture, and for this CPU.
+/* The sets of kernels for this architecture and this CPU.
  *
- * This file knows what there is. It does not choose.
+ * This file knows which sets are available. It does not choose one.
  */
 #ifndef FASTWS_SETS_H
 #define FASTWS_SETS_H
@@ -13,8 +13,8 @@
 
 /* Tables for transcoding --------------------------------------------------------------- */
 
-/* The shuffles that move together what is kept: of 8 bytes, of 8 pairs of bytes, and of 4
- * elements of 4 bytes; by the bits of what is kept. */
+/* Shuffles that drop some elements and move the others together: for 8 bytes, 8 pairs of bytes,
+ * and 4 elements of 4 bytes. The index has one bit for each element to keep. */
 static struct {
     uint8_t octets[1 << 8][16];
     uint8_t pairs[1 << 8][16];
@@ -25,7 +25,7 @@ static void
 fastws_make_shuffle(uint8_t *shuffle, unsigned int kept, int count, int size)
 {
     int from, i, to = 0;
-    memset(shuffle, 0x80, 16); /* which stands for a zero */
+    memset(shuffle, 0x80, 16); /* this index yields a zero */
     for (from = 0; from < count; from++) {
         for (i = 0; kept >> from & 1 && i < size; i++) {
             shuffle[to++] = (uint8_t)(from * size + i);
@@ -33,7 +33,7 @@ fastws_make_shuffle(uint8_t *shuffle, unsigned int kept, int count, int size)
     }
 }
 
-/* Must be called before a kernel is. */
+/* This must be called before any kernel. */
 static void
 fastws_make_tables(void)
 {
@@ -118,7 +118,8 @@ FASTWS_SET(avx2)
 FASTWS_SET(neon)
 #endif
 
-/* The best that this CPU can run, by rank; NULL beyond the last, which is the portable one. */
+/* Return a set of kernels that this CPU can run, by rank: the best one has rank 0, and the portable
+ * one is the last. Return NULL if there is none of this rank. */
 static const fastws_kernels *
 fastws_kernels_by_rank(int rank)
 {

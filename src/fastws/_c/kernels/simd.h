@@ -1,19 +1,19 @@
-/* The kernels that read many bytes at a time, written once for all instruction sets.
+/* The kernels that process many bytes at a time, written once for all instruction sets.
  *
- * sets.h includes this file once for each, with FASTWS_ISA as its name and FASTWS_TARGET
- * as the attribute of its functions. The first part says what the instruction set calls what
- * we need, the second part knows masks and UTF-8, and no instruction.
+ * sets.h includes this file once per instruction set. FASTWS_ISA is its name, and FASTWS_TARGET is
+ * the attribute of its functions. The first part of this file maps operations to instructions. The
+ * second part knows masks and UTF-8, but no instructions.
  *
- * Nothing is read or written outside the buffers that a kernel is given.
+ * A kernel reads and writes nothing outside its buffers.
  */
 #define FASTWS_JOIN_(name, isa) fastws_##name##_##isa
 #define FASTWS_JOIN(name, isa) FASTWS_JOIN_(name, isa)
 #define FN(name) FASTWS_JOIN(name, FASTWS_ISA)
 #define OP static inline FASTWS_TARGET __attribute__((always_inline))
 
-/* What the instruction sets call it --------------------------------------------------
+/* Operations -------------------------------------------------------------------------
  *
- * `narrow` is 16 bytes and `wide` as many as there are in a register. */
+ * A NARROW vector has 16 bytes; a WIDE one has as many as a register. */
 
 #if defined(FASTWS_HAVE_X86)
 
@@ -32,12 +32,12 @@ OP NARROW FN(fill32)(uint32_t x) { return _mm_set1_epi32((int)x); }
 #define LEFT16(v, bits) _mm_slli_epi16(v, bits)
 #define RIGHT32(v, bits) _mm_srli_epi32(v, bits)
 #define LEFT32(v, bits) _mm_slli_epi32(v, bits)
-/* The low or high half of the elements, twice as wide. */
+/* Widen the low or high half of the elements to twice their width. */
 OP NARROW FN(low16)(NARROW v) { return _mm_unpacklo_epi8(v, _mm_setzero_si128()); }
 OP NARROW FN(high16)(NARROW v) { return _mm_unpackhi_epi8(v, _mm_setzero_si128()); }
 OP NARROW FN(low32)(NARROW v) { return _mm_unpacklo_epi16(v, _mm_setzero_si128()); }
 OP NARROW FN(high32)(NARROW v) { return _mm_unpackhi_epi16(v, _mm_setzero_si128()); }
-/* The elements of 32 bits of two, half as wide: they have to fit. */
+/* Narrow the 32-bit elements of two vectors to half their width. The values must fit. */
 OP NARROW FN(halve32)(NARROW a, NARROW b) { return _mm_packus_epi32(a, b); }
 
 #if FASTWS_WIDTH == 32
@@ -58,20 +58,20 @@ OP WIDE FN(whigh)(WIDE v) { return FN(wand)(_mm256_srli_epi16(v, 4), FN(wfill8)(
 OP int FN(wany)(WIDE v) { return !_mm256_testz_si256(v, v); }
 OP int FN(wascii)(WIDE v) { return !_mm256_movemask_epi8(v); }
 #define WRIGHT32(v, bits) _mm256_srli_epi32(v, bits)
-/* 24 or 12 bytes, and those after them, as the lookup of a table takes them. */
+/* Load 24 or 12 bytes, and some after them, in the arrangement that a table lookup needs. */
 OP WIDE
 FN(wload12)(const uint8_t *p)
 {
     return _mm256_inserti128_si256(_mm256_castsi128_si256(FN(load)(p)), FN(load)(p + 12), 1);
 }
-/* The elements of 32 bits of two, half as wide. */
+/* Narrow the 32-bit elements of two vectors to half their width, and store them. */
 OP void
 FN(store_halved)(uint16_t *out, WIDE a, WIDE b)
 {
     __m256i v = _mm256_packus_epi32(a, b);
     _mm256_storeu_si256((__m256i *)out, _mm256_permute4x64_epi64(v, 0xD8));
 }
-/* Eight elements of 16 bits, twice as wide. */
+/* Widen eight 16-bit elements to 32 bits, and store them. */
 OP void
 FN(store_wider)(uint32_t *out, NARROW v)
 {
@@ -79,7 +79,7 @@ FN(store_wider)(uint32_t *out, NARROW v)
 }
 #define PREVIOUS(v, before, bytes) \
     _mm256_alignr_epi8(v, _mm256_permute2x128_si256(before, v, 0x21), 16 - (bytes))
-/* One bit for each byte that begins a character. */
+/* Return a bit for each byte: 1 if it begins a character. */
 OP uint64_t
 FN(wstarts)(WIDE v)
 {
@@ -147,7 +147,7 @@ FN(halve32)(NARROW a, NARROW b)
 {
     return vreinterpretq_u8_u16(vuzp1q_u16(vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b)));
 }
-/* One bit of each byte that is all ones or all zeros. */
+/* Return one bit of each byte. All bits of a byte must be equal. */
 OP uint32_t
 FN(bits)(NARROW truth)
 {
@@ -193,7 +193,7 @@ FN(store_wider)(uint32_t *out, NARROW v)
 
 /* Masking -------------------------------------------------------------------------- */
 
-/* As fastws_mask_words. */
+/* Like fastws_mask_words. */
 static FASTWS_TARGET uint64_t
 FN(mask)(uint8_t *dst, const uint8_t *src, size_t n, uint32_t key)
 {
@@ -230,10 +230,10 @@ FN(mask)(uint8_t *dst, const uint8_t *src, size_t n, uint32_t key)
 /* Validation ----------------------------------------------------------------------------
  *
  * J. Keiser and D. Lemire, "Validating UTF-8 in less than one instruction per byte" (2020).
- * What is wrong with two bytes in a row can be told from three nibbles: each of them has the
- * set of errors that it allows, and what all three allow is an error. The one exception: two
- * continuation bytes are right if they are the second and third, or third and fourth, of
- * their character, which the bytes two and three before them tell. */
+ * Three nibbles determine what is wrong with two adjacent bytes: for each nibble, a table contains
+ * the set of errors that it allows, and the errors that all three allow are present. There is one
+ * exception: two continuation bytes are valid if they are the second and third, or the third and
+ * fourth, of their character. The bytes two and three positions earlier determine that. */
 
 enum {
     FN(SHORT) = 1 << 0, /* a character begins before the last is complete */
@@ -244,11 +244,11 @@ enum {
     FN(OVERLONG_2) = 1 << 5, /* C0, C1 */
     FN(OVERLONG_4) = 1 << 6, /* F0 80..8F, and F5..FF with these */
     FN(TWO) = 1 << 7, /* two continuation bytes */
-    /* what the low nibble of the first byte cannot rule out */
+    /* errors that the low nibble of the first byte cannot rule out */
     FN(ANY_LOW) = FN(SHORT) | FN(LONG) | FN(TWO)
 };
 
-/* By the high and the low nibble of a byte, and by the high nibble of the next. */
+/* Tables indexed by the high and the low nibble of a byte, and by the high nibble of the next. */
 static const uint8_t FN(first_high)[16] = {
     FN(LONG), FN(LONG), FN(LONG), FN(LONG), FN(LONG), FN(LONG), FN(LONG), FN(LONG),
     FN(TWO), FN(TWO), FN(TWO), FN(TWO),
@@ -278,7 +278,7 @@ static const uint8_t FN(second_high)[16] = {
     FN(SHORT), FN(SHORT), FN(SHORT), FN(SHORT)
 };
 
-/* Nonzero in each byte that is wrong after those before it. */
+/* Return a nonzero byte for each byte that must not follow the bytes before it. */
 OP WIDE
 FN(wrong)(WIDE v, WIDE before)
 {
@@ -292,14 +292,14 @@ FN(wrong)(WIDE v, WIDE before)
         ),
         FN(wlookup)(FN(wtable)(FN(second_high)), FN(whigh)(v))
     );
-    /* The top bit of a byte that has to be a third or fourth one. */
+    /* Set the top bit of each byte that must be the third or fourth of its character. */
     WIDE third = FN(wless)(PREVIOUS(v, before, 2), FN(wfill8)(0xE0 - 0x80));
     WIDE fourth = FN(wless)(PREVIOUS(v, before, 3), FN(wfill8)(0xF0 - 0x80));
     WIDE due = FN(wand)(FN(wor)(third, fourth), FN(wfill8)(0x80));
     return FN(wxor)(due, errors);
 }
 
-/* Nonzero if the last bytes begin a character that is not complete. */
+/* Return nonzero bytes if the last character is incomplete. */
 OP WIDE
 FN(unfinished)(WIDE v)
 {
@@ -311,7 +311,7 @@ FN(unfinished)(WIDE v)
     return FN(wless)(v, FN(wload)(most + 32 - FASTWS_WIDTH));
 }
 
-/* As fastws_utf8_valid_scalar. */
+/* Like fastws_utf8_valid_scalar. */
 static FASTWS_TARGET int
 FN(utf8_valid)(const uint8_t *p, size_t n)
 {
@@ -323,7 +323,7 @@ FN(utf8_valid)(const uint8_t *p, size_t n)
         WIDE seen;
         int i;
         if (n < 64) {
-            /* Zeros end what is not complete. */
+            /* After an incomplete character, a zero is an error. */
             memset(rest, 0, 64);
             if (n) {
                 memcpy(rest, p, n);
@@ -351,7 +351,7 @@ FN(utf8_valid)(const uint8_t *p, size_t n)
         before = block[64 / FASTWS_WIDTH - 1];
         p += 64;
         n -= 64;
-        /* Whoever sends garbage is not to cost us much. */
+        /* Stop early, so that invalid data does not take much time. */
         if ((n & 0xFC0) == 0 && FN(wany)(error)) {
             return 0;
         }
@@ -361,13 +361,13 @@ FN(utf8_valid)(const uint8_t *p, size_t n)
 
 /* Transcoding --------------------------------------------------------------------------
  *
- * For each byte, take it for the last of its character and put that together from the bytes
- * before it; then drop those that are not the last, by a shuffle that a table knows. There is
- * no branch that depends on how long the characters are, which text does not let guess. (The
- * shuffles are those of D. Lemire and W. Mula, "Transcoding billions of Unicode characters
- * per second with SIMD instructions", 2021; they find windows of whole characters instead.) */
+ * Treat each byte as if it were the last of its character, and combine it with the bytes before
+ * it. Then drop the results for bytes that are not the last, with a shuffle from a table. No branch
+ * depends on the lengths of the characters, which branch prediction could not guess. (The shuffles
+ * are those of D. Lemire and W. Mula, "Transcoding billions of Unicode characters per second with
+ * SIMD instructions", 2021. Their algorithm looks for windows of complete characters instead.) */
 
-/* One bit for each of 64 bytes that begins a character. */
+/* Return a bit for each of 64 bytes: 1 if it begins a character. */
 OP uint64_t
 FN(starts)(const uint8_t *p)
 {
@@ -390,8 +390,8 @@ FN(ascii)(const uint8_t *p)
     return FN(wascii)(seen);
 }
 
-/* Whether a character of four bytes has its first or fourth in 64 bytes, or may have: one
- * of the 3 bytes before, or of the 64, begins such a character. */
+/* Return whether a character of four bytes begins in these 64 bytes or in the 3 bytes before them.
+ * If not, none of the 64 bytes belongs to one. */
 OP int
 FN(has_fourth)(const uint8_t *p)
 {
@@ -400,11 +400,11 @@ FN(has_fourth)(const uint8_t *p)
     for (i = 0; i < 64 - FASTWS_WIDTH; i += FASTWS_WIDTH) {
         most = FN(wmax)(most, FN(wload)(p + i));
     }
-    /* Only F0 and more are left with the top bit. */
+    /* Only bytes from F0 on still have their top bit. */
     return !FN(wascii)(FN(wless)(most, FN(wfill8)(0xF0 - 0x80)));
 }
 
-/* Count the characters of valid UTF-8, and find its largest byte. */
+/* Count the characters in valid UTF-8, and find its largest byte. */
 static FASTWS_TARGET size_t
 FN(utf8_count)(const uint8_t *p, size_t n, uint8_t *largest)
 {
@@ -430,12 +430,13 @@ FN(utf8_count)(const uint8_t *p, size_t n, uint8_t *largest)
     return count;
 }
 
-/* Blocks of 64 bytes are read, with 3 bytes before and 1 after them. What is stored beyond
- * what counts stays inside: each of 8 characters takes at most 4 of the bytes that follow. */
+/* The kernels read blocks of 64 bytes, with 3 bytes before and 1 byte after them. A store may write
+ * up to 8 characters too many, but not outside the buffer: 32 more bytes follow the block, and
+ * contain at least 8 characters. */
 #define FASTWS_BLOCK (64 + 32)
 
-/* Read characters one at a time: the first, so that there are 3 bytes before; and the last,
- * of which a block may have taken some bytes. */
+/* Read the first characters one at a time, so that there are 3 bytes before the first block; and
+ * the last ones, since the last block may have consumed some bytes of them. */
 #define FASTWS_READ_FIRST(p, out, type) \
     while ((p) < end && (p) - (end - n) < 3) { \
         *(out)++ = (type)fastws_utf8_read(&(p)); \
@@ -454,8 +455,8 @@ FN(continues)(NARROW v)
     return FN(equal)(FN(and)(v, FN(fill8)(0xC0)), FN(fill8)(0x80));
 }
 
-/* Characters of one byte, and of two that begin with C2 or C3: C3 adds 40 to the byte that
- * follows it, and neither is kept. */
+/* Decode characters of one byte, and those of two bytes that begin with C2 or C3. C3 adds 40 to the
+ * byte after it. C2 and C3 themselves are dropped. */
 static FASTWS_TARGET void
 FN(utf8_to_1)(const uint8_t *p, size_t n, uint8_t *out)
 {
@@ -489,8 +490,8 @@ FN(utf8_to_1)(const uint8_t *p, size_t n, uint8_t *out)
     FASTWS_READ_LAST(p, out, uint8_t)
 }
 
-/* Those of eight characters that end in their place, from the lowest 7 bits, the 6 bits above
- * them, and the others. */
+/* Combine eight characters from their lowest 7 bits, the 6 bits above them and the others; keep
+ * those whose last byte is in its place. */
 OP NARROW
 FN(eight)(NARROW low, NARROW middle, NARROW top, uint32_t ends)
 {
@@ -498,7 +499,7 @@ FN(eight)(NARROW low, NARROW middle, NARROW top, uint32_t ends)
     return FN(shuffle)(v, FN(load)(fastws_tables.pairs[ends]));
 }
 
-/* The characters of 16 bytes, in two halves, where none has more than three bytes. */
+/* Decode the characters in 16 bytes, in two halves. None may be longer than three bytes. */
 OP void
 FN(sixteen)(const uint8_t *p, uint32_t ends, NARROW *first, NARROW *second)
 {
@@ -512,8 +513,8 @@ FN(sixteen)(const uint8_t *p, uint32_t ends, NARROW *first, NARROW *second)
     *second = FN(eight)(FN(high16)(low), FN(high16)(middle), FN(high16)(top), ends >> 8 & 0xFF);
 }
 
-/* If all characters that end in the next `bytes` bytes have this size: where the first of
- * them begins; else NULL. */
+/* If all characters that end in the next `bytes` bytes have this size, return where the first of
+ * them begins; otherwise return NULL. */
 OP const uint8_t *
 FN(all_of_size)(const uint8_t *p, uint64_t ends, int size, int bytes)
 {
@@ -523,12 +524,12 @@ FN(all_of_size)(const uint8_t *p, uint64_t ends, int size, int bytes)
         || __builtin_popcountll(ends & all) != bytes / size) {
         return NULL;
     }
-    /* They are as far apart as they are long, but the first may be shorter. */
+    /* The distances between their ends are right, but the first one may be shorter. */
     from = p + 1 + __builtin_ctzll(ends) - size;
     return *from >= (size == 3 ? 0xE0 : 0xF0) ? from : NULL;
 }
 
-/* Characters of three bytes, as many as there are elements of 32 bits. */
+/* Decode characters of three bytes, one for each 32-bit element. */
 OP WIDE
 FN(of_three)(const uint8_t *p)
 {
@@ -542,7 +543,7 @@ FN(of_three)(const uint8_t *p)
     return FN(wor)(low, FN(wor)(WRIGHT32(middle, 2), WRIGHT32(top, 4)));
 }
 
-/* Characters of four bytes, as many. */
+/* Decode characters of four bytes, one for each 32-bit element. */
 OP WIDE
 FN(of_four)(const uint8_t *p)
 {
@@ -557,7 +558,7 @@ FN(of_four)(const uint8_t *p)
     );
 }
 
-/* Characters of up to three bytes. */
+/* Decode characters of up to three bytes. */
 static FASTWS_TARGET void
 FN(utf8_to_2)(const uint8_t *p, size_t n, uint16_t *out)
 {
@@ -602,8 +603,8 @@ FN(utf8_to_2)(const uint8_t *p, size_t n, uint16_t *out)
     FASTWS_READ_LAST(p, out, uint16_t)
 }
 
-/* Store those of eight characters that end in their place, of which there are the lowest 12
- * bits and the others; return where the next go. */
+/* Combine eight characters from their lowest 12 bits and the others, and store those whose last
+ * byte is in its place. Return where to store the next ones. */
 #if FASTWS_WIDTH == 32
 OP uint32_t *
 FN(store_eight)(uint32_t *out, NARROW low, NARROW high, uint64_t ends)
@@ -681,7 +682,7 @@ FN(utf8_to_4)(const uint8_t *p, size_t n, uint32_t *out)
             NARROW is_third = FN(and)(FN(continues)(before), is_next);
             NARROW is_fourth = FN(and)(FN(continues)(second), is_third);
             NARROW top = FN(and)(FN(and)(FN(load)(p + i - 3), FN(fill8)(0x07)), is_fourth);
-            /* Of the first of three bytes 4 bits count, of the second of four 6. */
+            /* The first of three bytes has 4 bits of the character, the second of four has 6. */
             NARROW counts = FN(or)(FN(and)(is_fourth, FN(fill8)(0x30)), FN(fill8)(0x0F));
             NARROW middle = FN(and)(FN(and)(before, FN(fill8)(0x3F)), is_next);
             v = FN(xor)(v, FN(and)(is_next, FN(fill8)(0x80)));

@@ -1,6 +1,6 @@
-/* UTF-8 (RFC 3629; the Unicode Standard, table 3-7): validation that can stop anywhere.
+/* Validation of UTF-8 that may be split anywhere (RFC 3629; the Unicode Standard, table 3-7).
  *
- * This file knows bytes and code points, one at a time; simd.h knows many at a time. It does
+ * This file knows bytes and code points, one at a time; simd.h processes many at a time. It does
  * not know Python, frames or masks.
  */
 #ifndef FASTWS_UTF8_H
@@ -8,15 +8,15 @@
 
 #include "mask.h"
 
-/* Where in a character we are: how many bytes it still needs, and the bounds of the next.
- * All bounds but those of a second byte are 80..BF. */
+/* The state inside a character: how many more bytes it needs, and the bounds of the next one. The
+ * bounds are 80..BF, except those of a second byte. */
 typedef struct {
     uint8_t needed;
     uint8_t low;
     uint8_t high;
 } fastws_utf8;
 
-/* Read the first byte of a character that is not ASCII. Returns 0 if it cannot be one. */
+/* Read the first byte of a character that is not ASCII. Return 0 if the byte cannot begin one. */
 static inline int
 fastws_utf8_begin(fastws_utf8 *state, uint8_t octet)
 {
@@ -52,8 +52,8 @@ fastws_utf8_begin(fastws_utf8 *state, uint8_t octet)
     return 1;
 }
 
-/* Read bytes until the character is complete, or there are no more. Returns how many that
- * were, or -1 if one cannot follow. */
+/* Read bytes until the character is complete or the bytes end. Return how many bytes were read, or
+ * -1 if one of them cannot follow. */
 static inline int
 fastws_utf8_continue(fastws_utf8 *state, const uint8_t *p, size_t n)
 {
@@ -76,8 +76,8 @@ fastws_is_continuation(uint8_t octet)
     return (octet & 0xC0) == 0x80;
 }
 
-/* How many bytes at the end begin a character that is longer. Assumes that what is before
- * them is valid. */
+/* Return how many bytes at the end belong to an incomplete character. This assumes that the bytes
+ * before it are valid. */
 static inline size_t
 fastws_utf8_unfinished(const uint8_t *p, size_t n)
 {
