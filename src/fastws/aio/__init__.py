@@ -1,1 +1,1 @@
-"""WebSocket connections on asyncio: the only place where fastws does I/O."""
+"""WebSocket connections on asyncio. Only the modules of this package do I/O."""

@@ -1,7 +1,7 @@
-"""A WebSocket client: it connects, once or again and again.
+"""A WebSocket client, which connects once or repeatedly.
 
-This module knows addresses, TLS and when to try again. It does not know what a connection
-does; that is for `Endpoint`.
+This module knows addresses, TLS and when to try again. It does not know what a connection does:
+that is the job of `Endpoint`.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ else:
 
 __all__ = ["connect"]
 
-# What a server answers that will be well again (RFC 9110 §15.6).
+# The statuses of temporary failures (RFC 9110 §15.6).
 _PASSING_STATUSES = frozenset({500, 502, 503, 504})
 
-# A connection that the server ends sooner, in seconds, was none.
+# If the server ends a connection within this time, in seconds, the attempt counts as failed.
 _SHORT = 1.0
 
 
@@ -68,54 +68,80 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
             await ws.send("Hello Server!")
             print(await ws.recv())
 
-    `await connect(…)` returns the connection too, to be closed by its `close`.
-    `async for ws in connect(…)` connects anew whenever the body of the loop is done or
-    continued, after a growing delay while the server cannot be reached or hangs up at once.
+    `await connect(…)` also returns the connection; call its `close` when you are done.
+    `async for ws in connect(…)` connects again after each iteration of the loop. If the server
+    cannot be reached, or ends the connection at once, the next attempt is delayed, longer each
+    time.
 
     Args:
-        uri: a ws:// or wss:// URI (RFC 6455 §3). User and password, if there are any, are
-            sent by Basic authentication.
-        protocol: the `WebSocketProtocol` subclass, or another function without arguments
-            that makes one, for a connection that calls you; by default there is a
-            `WebSocket` to be awaited.
-        host: where to connect in place of the URI's host.
-        port: where to connect in place of the URI's port.
-        path: the path of a Unix socket to connect to in place of host and port.
-        sock: a connected socket, in place of host and port.
-        ssl: the context for wss://; by default `ssl.create_default_context()`.
-        server_hostname: whose certificate to expect, in place of the URI's host.
-        origin: what the Origin header field says; None leaves it out.
-        subprotocols: the subprotocols to ask for, the preferred one first.
-        deflate: whether to compress messages (RFC 7692) where the peer can, or how.
-        headers: more header fields for the request.
-        max_message_size: the largest message received, in bytes; None for no limit.
-        max_fragments: the largest number of frames of one message; None for no limit.
-        max_header_size: the longest header block of a response, in bytes.
-        open_timeout: how long it may take to connect, in seconds, name lookup, TLS and
-            opening handshake included; None: no timeout.
-        close_timeout: how long to wait for the peer when closing, in seconds.
-        ping_interval: how often to ping, in seconds; None for never.
-        ping_timeout: how long a peer may be silent after a ping, in seconds, before the
-            connection is closed with 1011; None for ever.
+        uri: a ws:// or wss:// URI (RFC 6455 §3). If it contains a user name and a password, they
+            are sent with Basic authentication.
+        protocol: a `WebSocketProtocol` subclass, or another function without arguments that
+            returns an instance of one, if the connection should call your methods. By default,
+            the connection is a `WebSocket`, whose methods you await.
+
+    Where to connect:
+
+    Args:
+        host: the host to connect to, instead of the URI's host.
+        port: the port to connect to, instead of the URI's port.
+        path: the path of a Unix socket to connect to, instead of a host and a port.
+        sock: a connected socket to use, instead of a host and a port.
+        ssl: the TLS context for wss://; by default `ssl.create_default_context()`.
+        server_hostname: the name that the server's certificate must contain, if it is not the
+            URI's host.
+
+    The opening handshake:
+
+    Args:
+        origin: the value of the Origin header field; None to leave it out.
+        subprotocols: the subprotocols to ask for, in order of preference.
+        deflate: whether to compress messages (RFC 7692) if the server supports it, or a
+            `PerMessageDeflate` that says how.
+        headers: header fields to add to the request.
+        open_timeout: how long connecting may take, in seconds, including the name lookup, TLS and
+            the opening handshake; None for no timeout.
+
+    Limits for received data:
+
+    Args:
+        max_message_size: the maximum size of a message, in bytes; None for no limit.
+        max_fragments: the maximum number of frames in a message; None for no limit.
+        max_header_size: the maximum size of the response's header block, in bytes.
+
+    Keepalive and closing:
+
+    Args:
+        ping_interval: the time between two pings, in seconds; None for no pings.
+        ping_timeout: how long the server may be silent after a ping, in seconds. Then the
+            connection is closed with 1011. None for no timeout.
+        close_timeout: how long to wait for the server when closing, in seconds.
+
+    Flow control:
+
+    Args:
         max_queue: how many messages may wait to be received before reading slows down; None for
-            no limit. (Connections that call you have no such queue.)
-        read_limit: how many bytes of memory these messages may take before it does; None for no
-            limit. Reading goes on slowly then, for the sake of pings, pongs and the close frame,
-            and stops when as much again has arrived. If no message is received for 60 seconds
-            then, keepalive closes the connection with 1011.
-        write_limit: how many bytes a connection holds that the peer did not take yet, before
-            `send` waits.
-        max_unsent_size: how many bytes it holds at most; None for no limit. A connection that
-            calls you is closed with 1008 when it has more and is to send a message on top of it.
-            A coroutine's `send` waits until there is room for its message.
-        **options: passed on to `loop.create_connection` or `loop.create_unix_connection`.
+            no limit. (A `WebSocketProtocol` has no such queue.)
+        read_limit: how much memory these messages may take, in bytes, before reading slows down;
+            None for no limit. Slow reading still handles pings, pongs and the close frame; it
+            stops when as many bytes again have arrived. If the application then receives no
+            message for 60 seconds, keepalive closes the connection with 1011.
+        write_limit: how many bytes may wait to be sent before `send` waits.
+        max_unsent_size: the maximum number of bytes that wait to be sent; None for no limit. If
+            a `WebSocketProtocol` sends a message while there are more, the connection is closed
+            with 1008. The `send` of a `WebSocket` waits until there is room for its message.
+
+    Everything else:
+
+    Args:
+        **options: passed to `loop.create_connection` or `loop.create_unix_connection`.
 
     Raises:
         InvalidURIError: if `uri` is not a WebSocket URI.
-        TypeError, ValueError: if another argument is wrong.
-        OSError: when awaited, if there is no connection.
-        TimeoutError: when awaited, if it takes too long.
-        ResponseError: when awaited, if the server's answer does not open a connection.
+        TypeError, ValueError: if another argument is invalid.
+        OSError: when awaited, if connecting fails.
+        TimeoutError: when awaited, if connecting takes too long.
+        ResponseError: when awaited, if the server's response does not open a connection.
     """
 
     def __init__(
@@ -151,8 +177,8 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
             raise ValueError("a ws:// URI has no use for ssl; wss:// has")
         if address.secure:
             options["ssl"] = ssl or ssl_module.create_default_context()
-            # The dot of "host." is for name servers. The name in TLS has none (RFC 6066 §3), nor
-            # have certificates; Host keeps it, as in browsers.
+            # The final dot of "host." is only for DNS. The server name in TLS is without it
+            # (RFC 6066 §3), and so are certificates. Host keeps the dot, as in browsers.
             options["server_hostname"] = (server_hostname or address.host).removesuffix(".")
         if path is not None:
             options["path"] = path
@@ -174,7 +200,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
                 )
             )
 
-        make_opening()  # wrong arguments are told now
+        make_opening()  # so that invalid arguments raise now
         self._make_opening = make_opening
         self._make_protocol = protocol
         self._is_unix = path is not None
@@ -268,7 +294,7 @@ class _Attempt:
         self.reported = False
 
     def forget(self) -> None:
-        """Nobody will ask any more, not even after an exception."""
+        """Drop the result, so that asyncio does not log an exception that nobody retrieved."""
         if not self.opened.cancel() and not self.opened.cancelled():
             self.opened.exception()
 
@@ -289,16 +315,17 @@ class _Attempt:
 
 
 def _may_pass(exc: OSError | ResponseError) -> bool:
-    """Whether a later attempt may succeed where this one failed."""
+    """Return whether a later attempt may succeed."""
     if isinstance(exc, ResponseError):
         return exc.response is None or exc.response.status in _PASSING_STATUSES
-    # A certificate does not get better by waiting.
+    # Waiting does not make a certificate valid.
     return not isinstance(exc, ssl_module.SSLCertVerificationError)
 
 
 def _delays() -> Iterator[float]:
-    """How long to wait before each further attempt, in seconds: 0.5 to 60, growing, and
-    never the same for all clients of a server that went down."""
+    """Yield how long to wait before each further attempt, in seconds: from 0.5 to 60, growing.
+    The delays are random, so that the clients of a server that was down do not all return at
+    once."""
     delay = 1.0
     while True:
         yield delay * random.uniform(0.5, 1.0)

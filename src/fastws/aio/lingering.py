@@ -1,4 +1,4 @@
-"""The end of a TCP connection, such that no reset overtakes what was sent last (RFC 6455 §7.1.1).
+"""The end of a TCP connection, so that no reset overtakes what was sent last (RFC 6455 §7.1.1).
 
 If a socket is closed while the peer still sends, the peer's kernel drops what it has not read
 yet. So only our side is shut down, and what arrives is dropped until the peer closes its side.

@@ -1,7 +1,7 @@
-"""A connection that calls you: `on_open`, `on_message`, `on_close`, `on_error`.
+"""A connection that calls your methods: `on_open`, `on_message`, `on_close`, `on_error`.
 
-This module knows hooks, and what to do if one fails. It does not know bytes or timers; they are
-the business of `Endpoint`.
+This module knows hooks, and what to do if one fails. It does not know bytes or timers: they are
+the job of `Endpoint`.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 __all__ = ["WebSocketProtocol"]
 
-# Both are without state.
+# Neither has any state.
 _HOOKS = Hooks()
 _NOBODY = Sink()
 
 
 class WebSocketProtocol(Endpoint):
-    """A connection that calls you: override the hooks that you need.
+    """A connection that calls your methods: override the hooks that you need.
 
-    The hooks are called in the event loop, one at a time. An exception that one of them
-    lets out is logged and closes the connection with 1011.
+    The hooks are called in the event loop, one at a time. If one of them raises an exception, it
+    is logged, and the connection is closed with 1011.
 
-    The class is a protocol factory for `loop.create_server`; `fastws.serve` and
-    `fastws.connect` take it too and add what a bare transport has not.
+    The class is a protocol factory for `loop.create_server`. You can also pass it to
+    `fastws.serve` and `fastws.connect`, which add what a bare transport does not provide.
 
     Attributes:
         request: the client's request; None on a client.
@@ -51,25 +51,29 @@ class WebSocketProtocol(Endpoint):
     # Hooks ----------------------------------------------------------------------------
 
     def on_open(self) -> None:
-        """The connection is open."""
+        """Called when the connection is open."""
 
     def on_message(self, message: str | bytes) -> None:
-        """A message arrived: a `str` if it is text, `bytes` if it is binary."""
-
-    def on_close(self, code: int, reason: str) -> None:
-        """The connection is gone; called once for each `on_open`.
+        """Called when a message arrives.
 
         Args:
-            code: the close code that the peer sent (1005 if it sent none), that we sent when
-                it broke the protocol, or 1006 if the connection was lost without.
-            reason: the reason that came with the code.
+            message: a `str` if it is text, `bytes` if it is binary.
+        """
+
+    def on_close(self, code: int, reason: str) -> None:
+        """Called when the connection has ended, once for each `on_open`.
+
+        Args:
+            code: the peer's close code (1005 if it sent none), our own if the peer broke the
+                protocol, or 1006 if the connection was lost without a close frame.
+            reason: the reason that belongs to the code.
         """
 
     def on_error(self, exc: Exception) -> None:
-        """The connection did not come about, or ends, because of an error.
+        """Called when the connection cannot be opened, or ends, because of an error.
 
         Args:
-            exc: HandshakeError, ProtocolError, OSError or TimeoutError.
+            exc: a HandshakeError, ProtocolError, OSError or TimeoutError.
         """
 
     # Methods ----------------------------------------------------------------------------
@@ -80,36 +84,38 @@ class WebSocketProtocol(Endpoint):
         """Send a ping (RFC 6455 §5.5.2).
 
         Args:
-            data: at most 125 bytes, which no other ping on its way has; by default ours.
+            data: at most 125 bytes, different from those of all pings that have no answer yet;
+                by default, fastws chooses them.
 
         Returns:
-            a future, which need not be awaited: the time until the pong, in seconds, or
-            ConnectionClosed.
+            a future for the time until the pong arrives, in seconds. Its exception is
+            ConnectionClosed if the connection ends first. It need not be awaited.
 
         Raises:
             TypeError: if `data` is not bytes-like.
-            ValueError: if `data` is too long or that of another ping on its way.
+            ValueError: if `data` is too long, or another ping with it has no answer yet.
             ConnectionClosed: if the connection is closed or closing.
         """
         return self._send_ping(data)
 
     def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Close the connection; `on_close` follows. Does nothing if it is closing already.
+        """Close the connection; `on_close` is called later. Does nothing if the connection is
+        already closing.
 
         Args:
-            code: a close code that may travel (RFC 6455 §7.4); None to send none.
-            reason: at most 123 bytes in UTF-8; none without a code.
+            code: a close code that may be sent (RFC 6455 §7.4); None for no code.
+            reason: at most 123 bytes in UTF-8; must be empty without a code.
 
         Raises:
-            ValueError: if the code may not travel or the reason is too long.
+            ValueError: if the code may not be sent or the reason is too long.
         """
         self._begin_closing(code, reason)
 
     async def wait_closed(self) -> None:
-        """Wait until the connection is gone."""
+        """Wait until the connection has ended."""
         await self._wait_closed()
 
-    # Endpoint's ---------------------------------------------------------------------------
+    # For Endpoint ---------------------------------------------------------------------------
 
     def _opened(self) -> None:
         self._call(self.on_open)
@@ -133,7 +139,7 @@ class WebSocketProtocol(Endpoint):
             code = CloseCode.POLICY_VIOLATION
             logger.debug("a hook of %s ended: %s", type(self).__name__, exc)
         elif isinstance(exc, (SystemExit, KeyboardInterrupt)):
-            # These two end the event loop; uvloop's transports would not let them through.
+            # These two must end the event loop, but uvloop's transports would suppress them.
             asyncio.get_running_loop().call_soon(_raise, exc)
         else:
             self._log_error(f"a hook of {type(self).__name__} failed", exc)

@@ -1,7 +1,7 @@
-"""A WebSocket server: it listens, runs a handler for each connection, and stops in order.
+"""A WebSocket server, which listens, runs a handler for each connection, and shuts down cleanly.
 
-This module knows listening sockets, handler tasks and signals. It does not know what a
-connection does; that is for `Endpoint`.
+This module knows listening sockets, handler tasks and signals. It does not know what a connection
+does: that is the job of `Endpoint`.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ __all__ = ["Server", "serve"]
 
 SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# How long handlers have to end once they are cancelled, in seconds.
+# How long handlers may take to end after they are cancelled, in seconds.
 _LAST_MOMENT = 1.0
 
-# The handler's task that runs, or started what runs.
+# The task of the handler that is running, or that has started the running task.
 _current_handler: ContextVar[asyncio.Task[Any] | None] = ContextVar(
     "_current_handler", default=None
 )
@@ -67,7 +67,7 @@ class Server:
     """A running server, as `serve` returns it.
 
     Attributes:
-        connections: the connections there are, those still in their handshake included.
+        connections: the current connections, including those in their opening handshake.
     """
 
     _listener: asyncio.Server
@@ -87,7 +87,7 @@ class Server:
         self._calls_back = _is_protocol_factory(handler)
         self._tasks: dict[asyncio.Task[None], WebSocket] = {}
         self._closing: asyncio.Task[None] | None = None
-        # Handlers that wait for us, and those of which a task that they started does.
+        # Tasks that wait in `close`, and the handlers that have started such a task.
         self._closers: set[asyncio.Task[Any] | None] = set()
         self._insiders: set[asyncio.Task[Any] | None] = set()
         self._signalled = False
@@ -102,18 +102,17 @@ class Server:
         return self._listener.sockets
 
     async def serve_forever(self, *, signals: Iterable[signal.Signals] = SHUTDOWN_SIGNALS) -> None:
-        """Serve until a signal arrives, `close` is called or the task is cancelled; then
-        shut down as `close` does.
+        """Serve until a signal arrives, `close` is called or the task is cancelled. Then shut
+        down as `close` does.
 
-        Any number of servers may serve at the same time: a signal is for all of them. While
-        they do, a handler that was set by `signal.signal` is replaced, and put back when the
-        last of them has shut down. One that was added to the event loop by
-        `loop.add_signal_handler` is called as well.
+        Several servers may run at the same time; a signal stops all of them. Until the last of
+        them has shut down, they replace a handler that was set with `signal.signal`. A handler
+        that was added to the event loop with `loop.add_signal_handler` is called as well.
 
         Args:
-            signals: the signals that mean "stop". A second one does not wait any longer.
-                They are heeded in the main thread, but not on Windows, nor if C code
-                installed the handler that there is.
+            signals: the signals that stop the server. A second signal ends the wait for clients
+                and handlers. Signals are handled only in the main thread, not on Windows, and
+                not if C code has installed the current handler.
 
         Raises:
             OSError: if one of `signals` cannot be caught.
@@ -127,22 +126,23 @@ class Server:
                 raise
 
     async def close(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
-        """Stop accepting, close every connection and wait for their handlers. After the
-        shutdown timeout, connections are dropped and handlers are cancelled; one that has not
-        ended a second later is logged and left to itself. A handler that calls this does not
-        wait for itself.
+        """Stop listening, close all connections and wait for their handlers.
+
+        After the shutdown timeout, connections are aborted and handlers are cancelled. A handler
+        that does not end within a second after that is logged and left running. A handler that
+        calls this does not wait for itself.
 
         Args:
             code: the close code for the clients.
             reason: at most 123 bytes in UTF-8.
 
         Raises:
-            ValueError: if the code may not travel or the reason is too long.
+            ValueError: if the code may not be sent or the reason is too long.
         """
         rules.close_payload(code, reason)
-        # It may have been cancelled, with all other tasks there were.
+        # The task may have been cancelled together with all other tasks.
         if self._closing is None or (self._closing.done() and not self._closed.is_set()):
-            # (A task that was made by an eager task factory would run before it is known.)
+            # (A task created by an eager task factory would run before it is stored here.)
             loop = asyncio.get_running_loop()
             self._closing = asyncio.Task(self._close(code, reason), loop=loop)
             self._stopping.set()
@@ -157,7 +157,7 @@ class Server:
             self._insiders.discard(handler)
 
     async def wait_closed(self) -> None:
-        """Wait until somebody else's `close` is done."""
+        """Wait until a call of `close` has shut the server down."""
         await self._closed.wait()
 
     async def _close(self, code: int, reason: str) -> None:
@@ -169,7 +169,7 @@ class Server:
                 endpoint._log_error("could not close a connection", exc)
         try:
             if await self._ended(0 if self._hurried else self._shutdown_timeout, self._rest):
-                # Whether these wait for us cannot be known.
+                # The remaining handlers may be waiting for us, which cannot be known.
                 await self._ended(_LAST_MOMENT, lambda: self._tasks.keys() - self._closers)
         finally:
             self._abort()
@@ -181,14 +181,14 @@ class Server:
         self._closed.set()
 
     def _rest(self) -> set[asyncio.Task[None]]:
-        """Return the handlers to wait for: not those that wait for us."""
+        """Return the handlers to wait for, without those that wait for `close`."""
         return self._tasks.keys() - self._closers - self._insiders
 
     async def _ended(
         self, timeout: float | None, handlers: Callable[[], set[asyncio.Task[None]]]
     ) -> bool:
-        """Wait until all connections and these handlers have ended, a signal says to hurry, or
-        time is up; return whether they have."""
+        """Wait until all connections and these handlers have ended, a second signal arrives, or
+        the timeout expires. Return whether they have ended."""
         hurried = self._hurried
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
@@ -218,7 +218,7 @@ class Server:
             made._configure(self._settings, self._make_opening(), self)
             return made
         except BaseException as exc:
-            # asyncio would say nothing, and let the client wait.
+            # asyncio would report nothing, and keep the client waiting.
             logger.exception("could not make a protocol: %s", exc)
             if isinstance(exc, (SystemExit, KeyboardInterrupt)):
                 raise
@@ -269,7 +269,7 @@ class Server:
 
 
 class _Nobody(asyncio.Protocol):
-    """For a client that nobody can talk to."""
+    """Drops a connection for which no protocol could be created."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast("asyncio.Transport", transport).abort()
@@ -281,55 +281,80 @@ class serve:  # noqa: N801 - it is called like a function
         async with serve(handler, "localhost", 8080) as server:
             await server.serve_forever()
 
-    `await serve(…)` returns the server too, to be closed by its `close`.
+    `await serve(…)` also returns the server; call its `close` to stop it.
 
     Args:
-        handler: a coroutine function, called with a `WebSocket` for each connection, which
-            is closed when it returns; or a `WebSocketProtocol` subclass (or a
-            functools.partial of one), of which an instance is made for each.
-        host: what to listen on, as for `loop.create_server`; None for all interfaces.
+        handler: a coroutine function, which is called with a `WebSocket` for each connection.
+            When it returns, the connection is closed. Or a `WebSocketProtocol` subclass (or a
+            functools.partial of one): fastws creates one instance per connection.
+
+    Where to listen:
+
+    Args:
+        host: the host to listen on, or several, as for `loop.create_server`; None for all
+            interfaces.
         port: the TCP port; 0 lets the operating system choose one.
-        path: the path of a Unix socket, in place of host and port.
-        sock: a bound socket, in place of host and port.
-        ssl: the context that makes this a wss:// server.
-        origins: the origins that may connect (RFC 6455 §10.2): strings, compiled patterns,
-            None for a client that sends none. None in place of a list lets in all; browsers
-            then connect from any page.
-        subprotocols: the subprotocols spoken, the preferred one first.
-        deflate: whether to compress messages (RFC 7692) where the peer can, or how.
-        headers: more header fields for each response.
-        process_request: a function, or coroutine function, that sees each HTTP request
-            before it is answered: it returns a `Response` to be sent in place of the
-            handshake's, for a health check or to refuse; or None to go on. A `RequestError`
-            that it raises refuses, too.
-        max_message_size: the largest message received, in bytes; None for no limit.
-        max_fragments: the largest number of frames of one message; None for no limit.
-        max_header_size: the longest header block of a request, in bytes.
-        open_timeout: how long an opening handshake may take, in seconds, with TLS and all:
-            a connection that is not open by then gets a 408, and is gone a moment after.
-            None: no timeout.
-        close_timeout: how long to wait for the peer when closing, in seconds.
-        ping_interval: how often to ping, in seconds; None for never.
-        ping_timeout: how long a peer may be silent after a ping, in seconds, before the
-            connection is closed with 1011; None for ever.
-        max_queue: how many messages may wait to be received before reading slows down; None for
-            no limit. (Connections that call you have no such queue.)
-        read_limit: how many bytes of memory these messages may take before it does; None for no
-            limit. Reading goes on slowly then, for the sake of pings, pongs and the close frame,
-            and stops when as much again has arrived. If no message is received for 60 seconds
-            then, keepalive closes the connection with 1011.
-        write_limit: how many bytes a connection holds that the peer did not take yet, before
-            `send` waits and reading pauses.
-        max_unsent_size: how many bytes it holds at most; None for no limit. A connection that
-            calls you is closed with 1008 when it has more and is to send a message on top of it.
-            A coroutine's `send` waits until there is room for its message.
+        path: the path of a Unix socket to listen on, instead of a host and a port.
+        sock: a bound socket to use, instead of a host and a port.
+        ssl: the TLS context for a wss:// server; None for a ws:// server.
+
+    The opening handshake:
+
+    Args:
+        origins: the origins that may connect (RFC 6455 §10.2): strings, compiled patterns, and
+            None for clients that send no Origin. If this is None instead of a sequence, all
+            origins may connect: browsers can connect from any web page.
+        subprotocols: the supported subprotocols, in order of preference.
+        deflate: whether to compress messages (RFC 7692) if the client supports it, or a
+            `PerMessageDeflate` that says how.
+        headers: header fields to add to every response.
+        process_request: a function or coroutine function that is called with each HTTP request
+            before it is answered. If it returns a `Response`, that is sent instead of the
+            handshake's response, as a health check or a refusal. If it returns None, the handshake
+            continues. If it raises a `RequestError`, the request is refused.
+        open_timeout: how long the opening handshake may take, in seconds, including TLS. If the
+            connection is not open by then, the client gets a 408, and the connection ends shortly
+            afterwards. None for no timeout.
+
+    Limits for received data:
+
+    Args:
+        max_message_size: the maximum size of a message, in bytes; None for no limit.
+        max_fragments: the maximum number of frames in a message; None for no limit.
+        max_header_size: the maximum size of the request's header block, in bytes.
+
+    Keepalive and closing:
+
+    Args:
+        ping_interval: the time between two pings, in seconds; None for no pings.
+        ping_timeout: how long a client may be silent after a ping, in seconds. Then the
+            connection is closed with 1011. None for no timeout.
+        close_timeout: how long to wait for the client when closing, in seconds.
         shutdown_timeout: how long `Server.close` waits for clients and handlers, in seconds.
-        **options: passed on to `loop.create_server` or `loop.create_unix_server`: backlog,
+
+    Flow control, for each connection:
+
+    Args:
+        max_queue: how many messages may wait to be received before reading slows down; None for
+            no limit. (A `WebSocketProtocol` has no such queue.)
+        read_limit: how much memory these messages may take, in bytes, before reading slows down;
+            None for no limit. Slow reading still handles pings, pongs and the close frame; it
+            stops when as many bytes again have arrived. If the application then receives no
+            message for 60 seconds, keepalive closes the connection with 1011.
+        write_limit: how many bytes may wait to be sent before `send` waits and reading pauses.
+        max_unsent_size: the maximum number of bytes that wait to be sent; None for no limit. If
+            a `WebSocketProtocol` sends a message while there are more, the connection is closed
+            with 1008. The `send` of a `WebSocket` waits until there is room for its message.
+
+    Everything else:
+
+    Args:
+        **options: passed to `loop.create_server` or `loop.create_unix_server`: backlog,
             reuse_port, …
 
     Raises:
-        TypeError, ValueError: if an argument is wrong.
-        OSError: when awaited, if the server cannot listen there.
+        TypeError, ValueError: if an argument is invalid.
+        OSError: when awaited, if the server cannot listen.
     """
 
     def __init__(
@@ -384,7 +409,7 @@ class serve:  # noqa: N801 - it is called like a function
             headers=Headers(headers),
             max_header_size=max_header_size,
         )
-        make_handshake()  # wrong arguments are told now, not to the first client
+        make_handshake()  # so that invalid arguments raise now, not when the first client connects
         self._start = partial(
             self._listen,
             handler,

@@ -1,6 +1,6 @@
-"""What all connections of a server, or of one `connect`, share: their limits and timeouts.
+"""The limits and timeouts that all connections of a server, or of one `connect`, share.
 
-This module knows the numbers and which of them are allowed. It does not know what they limit.
+This module knows the numbers and which of them are valid. It does not know what they limit.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ class Settings:
         rules.check_limit("max_queue", self.max_queue, 1)
         rules.check_limit("read_limit", self.read_limit, 1)
         rules.check_limit("write_limit", self.write_limit, 0)
-        # (A write limit over the default of the other raises that with it.)
+        # (If write_limit is larger than the default of max_unsent_size, it raises that limit, too.)
         least = min(self.write_limit, DEFAULT_MAX_UNSENT_SIZE)
         rules.check_limit("max_unsent_size", self.max_unsent_size, least)
         for name in ("open_timeout", "close_timeout", "ping_interval", "ping_timeout"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, or None for never")
-        # The limits are checked where they are used; here, so that serve() raises.
+        # Connection checks these limits. Create one here, so that serve() raises.
         Connection(
             Role.SERVER, max_message_size=self.max_message_size, max_fragments=self.max_fragments
         )
 
     @property
     def unsent_limit(self) -> int | None:
-        """How many bytes may be unsent; None for no limit."""
+        """The maximum number of unsent bytes; None for no limit."""
         return None if self.max_unsent_size is None else max(self.max_unsent_size, self.write_limit)
 
 
@@ -68,7 +68,7 @@ DEFAULT_SETTINGS = Settings()
 
 
 def deflate_extensions(deflate: PerMessageDeflate | bool) -> tuple[PerMessageDeflate, ...]:
-    """Return what the argument `deflate` of `serve` and `connect` stands for."""
+    """Return the extensions for the argument `deflate` of `serve` and `connect`."""
     if isinstance(deflate, PerMessageDeflate):
         return (deflate,)
     return (PerMessageDeflate(),) if deflate else ()

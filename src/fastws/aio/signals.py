@@ -1,12 +1,11 @@
-"""Who in this process heeds a signal, in which event loop, and whose turn it is afterwards.
+"""Callbacks for signals: several per signal, in several event loops.
 
-This module knows signals and event loops. It does not know what a signal is heeded for.
+This module knows signals and event loops. It does not know what the callbacks do.
 
-An event loop keeps one handler for each signal and does not tell which: with
-`loop.add_signal_handler` the last one to come replaces the others, and cannot put them back.
-So handlers are set here by `signal.signal`, which can be asked what there was before. A
-handler that the application gave to its loop goes on being called: the loop learns of a
-signal by its number on a socket, whoever else handles it.
+An event loop has one handler for each signal, and does not tell which: `loop.add_signal_handler`
+replaces the previous handler, which cannot be restored. So this module uses `signal.signal`, which
+returns the previous handler. A handler that the application has added to its loop is still called,
+because the loop reads the numbers of signals from a socket, no matter what else handles them.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["heed"]
 
-# Who heeds which signal. One may be there several times, and is called once.
+# The loops and callbacks for each signal. One that is listed several times is called once.
 _heeders: dict[int, list[_Heeder]] = {}
 
 
@@ -39,14 +38,13 @@ _heeders: dict[int, list[_Heeder]] = {}
 def heed(numbers: Iterable[int], callback: Callable[[], object]) -> Iterator[None]:
     """Have the running loop call `callback` when one of these signals arrives.
 
-    Any number of callbacks, in any number of loops, may heed the same signal; all of them
-    are called. When nobody heeds it any more, the handler is back that was there before. A
-    handler that was set by `signal.signal` in the meantime, or by the loop's
-    `add_signal_handler`, is left where it is.
+    There may be any number of callbacks for the same signal, in any number of loops; all of them
+    are called. When the last of them ends, the previous handler is restored, unless another one
+    was set in the meantime by `signal.signal` or the loop's `add_signal_handler`.
 
-    Signals are heeded in the main thread, and not on Windows. One whose handler was installed
-    by C code (`signal.getsignal` returns None) is left alone, as its handler could not be
-    put back.
+    Signals are handled only in the main thread, and not on Windows. If C code has installed the
+    handler of a signal (`signal.getsignal` returns None), it is not replaced, because it could not
+    be restored.
 
     Args:
         numbers: the signals.
@@ -71,10 +69,10 @@ def _in_main_thread() -> bool:
 
 
 class _Handler:
-    """The handler of a signal while somebody heeds it.
+    """The handler of a signal while there are callbacks for it.
 
     Args:
-        previous: the handler that was there before.
+        previous: the handler that this one replaces.
     """
 
     def __init__(self, previous: Any) -> None:
@@ -82,14 +80,14 @@ class _Handler:
         self._process = os.getpid()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        # A child process that was forked has none of our loops.
+        # Our loops do not run in a forked child process.
         heeders = _heeders.get(number, []) if os.getpid() == self._process else []
         open_ones = [heeder for heeder in heeders if not heeder[0].is_closed()]
         for loop, callback in dict.fromkeys(open_ones):
             loop.call_soon_threadsafe(callback)
         if open_ones:
             return
-        # Whoever heeded it is gone without a word, or somebody put us back.
+        # The loops were closed before their callbacks ended, or some other code has restored us.
         heeders.clear()
         handler = self.successor()
         if signal.getsignal(number) is self:
@@ -101,13 +99,13 @@ class _Handler:
             signal.raise_signal(number)
 
     def successor(self) -> Any:
-        """Return the handler to put back."""
+        """Return the handler to restore."""
         handler = self.previous
         if isinstance(handler, partial) and isinstance(
             getattr(handler.func, "__self__", None), asyncio.Runner
         ):
-            # asyncio.Runner replaces Python's handler for SIGINT during a run, and puts it back
-            # unless it finds another in place of its own: ours, if we outlast the run.
+            # asyncio.Runner replaces Python's handler for SIGINT during a run. At the end it does
+            # not restore it if it finds another handler: ours, if that is still in use.
             task = handler.keywords.get("main_task")
             if isinstance(task, asyncio.Future) and task.done():
                 return signal.default_int_handler
@@ -130,24 +128,25 @@ def _add(number: int, heeder: _Heeder) -> bool:
 
 def _remove(number: int, heeder: _Heeder) -> None:
     heeders = _heeders[number]
-    if heeder in heeders:  # or it was dropped when its loop was closed
+    if heeder in heeders:  # if not, it was dropped because its loop was closed
         heeders.remove(heeder)
     handler = signal.getsignal(number)
-    # (In another thread, a coroutine may be ended by the garbage collector.)
+    # (The garbage collector may end a coroutine in another thread.)
     if not heeders and isinstance(handler, _Handler) and _in_main_thread():
         signal.signal(number, handler.successor())
 
 
-# Python runs our handlers between two instructions of its own. A signal that comes when the
-# loop has just decided to wait would have to wait with it, but for a socket that becomes
-# readable. uvloop has one always; asyncio, while a signal has a handler of the loop.
+# Python runs signal handlers between two of its instructions. If a signal arrives after the loop
+# has decided to wait, its handler runs only when the loop wakes up. So a socket becomes readable
+# for each signal. uvloop always has such a socket; asyncio has one only while the loop has a signal
+# handler.
 _sockets: dict[asyncio.AbstractEventLoop, tuple[socket.socket, socket.socket]] = {}
 _users: Counter[asyncio.AbstractEventLoop] = Counter()
 
 
 @contextmanager
 def _woken(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """See that a signal wakes the loop."""
+    """Ensure that a signal wakes up the loop."""
     if not _users[loop]:
         _open(loop)
     _users[loop] += 1

@@ -1,6 +1,6 @@
-"""What a peer's system took of what a socket was given to send, and what it did not.
+"""How much of the data written to a socket has reached the peer's system.
 
-This module knows how operating systems tell it. It does not know why anybody asks.
+This module knows how operating systems report it. It does not know what that is used for.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ if sys.platform == "linux":
     from termios import TIOCOUTQ
 
     def unacknowledged(sock: Any) -> int:
-        """Return how many bytes wait, or are on their way; 0 if there is no telling."""
+        """Return how many bytes are waiting or in transit; 0 if that is unknown."""
         try:
             return int.from_bytes(ioctl(sock.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
-        except (AttributeError, OSError, ValueError):  # no socket, closed, or of another kind
+        except (AttributeError, OSError, ValueError):  # not a socket, closed, or of another kind
             return 0
 
     # Where tcp_info has tcpi_bytes_acked, since Linux 4.1.
     _BYTES_ACKED = 120
 
     def acknowledged(sock: Any) -> int | None:
-        """Return how many bytes arrived since the beginning; None if there is no telling."""
+        """Return how many bytes have arrived since the beginning; None if that is unknown."""
         try:
             info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
             (count,) = struct.unpack_from("Q", info, _BYTES_ACKED)
-        except (AttributeError, OSError, ValueError, struct.error):  # or not of TCP
+        except (AttributeError, OSError, ValueError, struct.error):  # or not a TCP socket
             return None
         return int(count)
 
 else:  # pragma: no cover
 
     def unacknowledged(sock: Any) -> int:
-        """Return how many bytes wait, or are on their way; 0 if there is no telling."""
+        """Return how many bytes are waiting or in transit; 0 if that is unknown."""
         if sys.platform == "darwin":
             try:
                 return int(sock.getsockopt(socket.SOL_SOCKET, 0x1024))  # SO_NWRITE
@@ -47,5 +47,5 @@ else:  # pragma: no cover
         return 0
 
     def acknowledged(sock: Any) -> int | None:
-        """Return how many bytes arrived since the beginning; None if there is no telling."""
+        """Return how many bytes have arrived since the beginning; None if that is unknown."""
         return None

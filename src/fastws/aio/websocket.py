@@ -1,7 +1,7 @@
-"""A connection that is awaited: `recv`, `send`, `async for`.
+"""A connection whose methods are awaited: `recv`, `send`, `async for`.
 
-This module knows tasks: who waits for what, and that a task may be cancelled. It does not
-know bytes; they are the business of `Endpoint`.
+This module knows tasks: which task waits for what, and that a task may be cancelled. It does not
+know bytes: they are the job of `Endpoint`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Message", "WebSocket"]
 
-# What `WebSocket.send` takes; of several pieces, each one becomes a fragment.
-# (Buffer is for the type checker: Python has it from 3.12 on.)
+# The argument of `WebSocket.send`. Each item of an iterable becomes a fragment.
+# (Buffer is for the type checker: Python has it since 3.12.)
 Message: TypeAlias = Union[
     str,
     "Buffer",
@@ -45,19 +45,19 @@ Message: TypeAlias = Union[
 ]
 
 
-# From this size on, in bytes, a message takes milliseconds to compress.
+# From this size on, in bytes, compressing a message takes milliseconds.
 _LARGE = 256 << 10
 
 
 class WebSocket(Endpoint):
-    """A connection, as `serve` hands it to a handler and `connect` returns it.
+    """A connection, as `serve` passes it to a handler and `connect` returns it.
 
     `async for message in ws` yields messages until the connection is closed.
 
-    Reading slows down, and then stops, while messages wait to be received, so that a slow
-    handler slows its peer down: see the arguments `max_queue` and `read_limit` of `serve` and
-    `connect`. Pings, pongs and the close frame are taken care of whether or not the messages
-    are received.
+    While messages wait to be received, reading slows down and finally stops, so that a slow
+    handler slows down its peer: see the arguments `max_queue` and `read_limit` of `serve` and
+    `connect`. Pings, pongs and the close frame are handled even if the application receives no
+    messages.
 
     Attributes:
         request: the client's request; None on a client.
@@ -77,10 +77,10 @@ class WebSocket(Endpoint):
     async def recv(self) -> str | bytes:
         """Wait for the next message: a `str` if it is text, `bytes` if it is binary.
 
-        To cancel it loses no message.
+        Cancelling this coroutine loses no message.
 
         Raises:
-            ConnectionClosed: if the connection is closed and all messages were received.
+            ConnectionClosed: if the connection is closed and all messages have been received.
             StateError: if another task is waiting for a message.
         """
         while (message := self._next_message()) is None:
@@ -102,7 +102,7 @@ class WebSocket(Endpoint):
             ConnectionClosed: if it ended in any other way.
             StateError: if another task is waiting for a message.
         """
-        # (As `recv`, which would be one more coroutine for each message.)
+        # (The same as `recv`. Calling that would create another coroutine for each message.)
         while (message := self._next_message()) is None:
             try:
                 waiter = self._wait_for_message()
@@ -121,21 +121,22 @@ class WebSocket(Endpoint):
     async def send(self, message: Message, *, compress: bool | None = None) -> None:
         """Send a message: text if it is a `str`, binary if it is bytes-like.
 
-        An iterable or asynchronous iterable, all of one kind, is sent as the fragments of
-        one message. An empty one sends nothing. Messages leave in the order of the calls.
+        The items of an iterable or asynchronous iterable are sent as the fragments of one message;
+        they must be of the same type. An empty iterable sends nothing. Messages are sent in the
+        order of the calls.
 
-        Waits while the peer takes too little of what was sent before.
+        This waits while too much of what was sent before has not reached the peer.
 
         Args:
-            message: the message, or what `prepare` made of one.
-            compress: whether to compress it, where that was agreed on; None to decide by
-                its size. A large message is compressed piece by piece, with turns of the
-                event loop between.
+            message: the message, or a prepared message (see `prepare`).
+            compress: whether to compress the message, if compression was negotiated; None to
+                decide by its size. A large message is compressed piece by piece, and the event
+                loop runs between the pieces.
 
         Raises:
             TypeError: if `message` is none of these.
             ValueError: if a text has lone surrogates.
-            ConnectionClosed: if the connection is closed, closing or lost meanwhile.
+            ConnectionClosed: if the connection is closed or closing, or is lost during the call.
         """
         if self._fast_send(message):
             pass  # as most are
@@ -169,7 +170,7 @@ class WebSocket(Endpoint):
                 raise self._closed_error()
 
     def _takes_long(self, message: str | Buffer | PreparedMessage, compress: bool | None) -> bool:
-        """Whether to compress the message would hold up the event loop."""
+        """Return whether compressing the message would block the event loop for long."""
         deflate = self._require_connection().deflate
         if compress is False or deflate is None:
             return False
@@ -182,12 +183,12 @@ class WebSocket(Endpoint):
         return size >= _LARGE and (compress is True or size >= deflate.config.threshold)
 
     async def _wait_for_room(self) -> None:
-        """Wait, when it is our turn, while more is unsent than may be."""
+        """Wait until there is room to send, when it is our turn."""
         while self._write_paused and self._phase in RECEIVING and self._has_no_room():
             await self._drain()
 
     async def _compressed(self, message: str | Buffer | PreparedMessage) -> PreparedMessage:
-        """Compress a large message, with turns of the event loop between its pieces."""
+        """Compress a large message piece by piece, and let the event loop run in between."""
         connection = self._require_connection()
         prepared = message if isinstance(message, PreparedMessage) else prepare(message)
         if (compressor := connection.compressor) is not None:
@@ -223,7 +224,7 @@ class WebSocket(Endpoint):
                 connection.continuation(b"", fin=True)
                 self._schedule_flush()
         except BaseException:
-            # A message that was begun cannot be taken back.
+            # A message that has begun cannot be withdrawn.
             if kind is not None:
                 self._begin_closing(CloseCode.INTERNAL_ERROR, "")
             raise
@@ -232,33 +233,34 @@ class WebSocket(Endpoint):
         """Send a ping and wait for the pong (RFC 6455 §5.5.2).
 
         Args:
-            data: at most 125 bytes, which no other ping on its way has; by default ours.
+            data: at most 125 bytes, different from those of all pings that have no answer yet;
+                by default, fastws chooses them.
 
         Returns:
-            the time until the pong, in seconds.
+            the time until the pong arrived, in seconds.
 
         Raises:
             TypeError: if `data` is not bytes-like.
-            ValueError: if `data` is too long or that of another ping on its way.
-            ConnectionClosed: if the connection is closed, or before the pong.
+            ValueError: if `data` is too long, or another ping with it has no answer yet.
+            ConnectionClosed: if the connection is closed, or ends before the pong arrives.
         """
         return await self._send_ping(data)
 
     # Closing --------------------------------------------------------------------------
 
     async def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Close the connection and wait until it is gone.
+        """Close the connection and wait until it has ended.
 
-        What other tasks began to send leaves first, if it does within the close timeout; but a
-        message in fragments that is being sent breaks off. Messages that arrived before can
-        still be received. Does no more than wait if the connection is closing already.
+        Messages that other tasks are sending are sent first, unless that takes longer than the
+        close timeout; but a message in fragments is cut off. Messages that have arrived before
+        can still be received. If the connection is already closing, this only waits.
 
         Args:
-            code: a close code that may travel (RFC 6455 §7.4); None to send none.
-            reason: at most 123 bytes in UTF-8; none without a code.
+            code: a close code that may be sent (RFC 6455 §7.4); None for no code.
+            reason: at most 123 bytes in UTF-8; must be empty without a code.
 
         Raises:
-            ValueError: if the code may not travel or the reason is too long.
+            ValueError: if the code may not be sent or the reason is too long.
         """
         rules.close_payload(code, reason)
         try:
@@ -268,7 +270,7 @@ class WebSocket(Endpoint):
         await self._wait_closed()
 
     async def wait_closed(self) -> None:
-        """Wait until the connection is gone."""
+        """Wait until the connection has ended."""
         await self._wait_closed()
 
     async def __aenter__(self) -> Self:
@@ -281,7 +283,7 @@ class WebSocket(Endpoint):
         state = "opening" if self.state is None else self.state.name.lower()
         return f"<{type(self).__name__} {self.remote_address} {state}>"
 
-    # Endpoint's ---------------------------------------------------------------------------
+    # For Endpoint ---------------------------------------------------------------------------
 
     def _failed(self, exc: Exception) -> None:
         logger.debug("connection failed (%s): %s", self.remote_address, exc)
