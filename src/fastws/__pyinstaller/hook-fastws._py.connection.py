@@ -1,3 +1,3 @@
-"""What PyInstaller is told of a source that is compiled, too: it does not import Cython."""
+"""Tells PyInstaller that this source, which is also compiled, does not need Cython."""
 
 excludedimports = ["cython"]

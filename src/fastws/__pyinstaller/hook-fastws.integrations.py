@@ -1,4 +1,4 @@
-"""The metadata of the hosts whose integrations are in the program; it tells their versions."""
+"""The metadata of the hosts whose integrations are in the program; it contains their versions."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""Masking and validation in pieces, by the interface of wsaccel that autobahn has too.
+"""Masking and validation in pieces, with the interface of wsaccel, which autobahn uses too.
 
-This module knows how many bytes there were and at which one they ceased to be UTF-8. It
+This module knows how many bytes were processed, and which is the first one that is not UTF-8. It
 does not know any host.
 """
 
@@ -18,14 +18,14 @@ __all__ = ["Utf8Validator", "XorMasker"]
 
 
 class XorMasker:
-    """Masks or unmasks one payload that comes in pieces (RFC 6455 §5.3).
+    """Masks or unmasks one payload that arrives in pieces (RFC 6455 §5.3).
 
     Args:
         mask: the 4-byte mask key.
 
     Raises:
         TypeError: if `mask` is not bytes-like.
-        ValueError: if it has not 4 bytes.
+        ValueError: if it is not 4 bytes long.
     """
 
     __slots__ = ("_mask", "_position")
@@ -34,7 +34,7 @@ class XorMasker:
         if type(mask) is not bytes:
             mask = memoryview(mask).tobytes()
         if len(mask) != MASK_KEY_SIZE:
-            raise ValueError("mask should be 4byte.")  # wsaccel's word for it
+            raise ValueError("mask should be 4byte.")  # wsaccel's message
         self._mask = mask
         self._position = 0
 
@@ -58,7 +58,7 @@ class XorMasker:
 
 
 class Utf8Validator:
-    """Validates UTF-8 that comes in pieces, and tells where it ceases to be that."""
+    """Validates UTF-8 that arrives in pieces, and returns the position of an invalid byte."""
 
     __slots__ = ("_pending", "_total", "_valid", "_validator")
 
@@ -80,9 +80,10 @@ class Utf8Validator:
         """Validate the next piece.
 
         Returns:
-            whether all is valid so far; whether it could end here; the index of the first
-            byte that makes it invalid, or else of the end, in this piece; the same in the
-            whole text. After an error, further pieces are invalid from their first byte on.
+            whether everything is valid so far; whether the text could end here; the index in this
+            piece of the first byte that makes it invalid, or of the end if there is none; the same
+            index in the whole text. After an error, further pieces are invalid from their first
+            byte on.
 
         Raises:
             TypeError: if `ba` is not bytes-like.
@@ -113,19 +114,19 @@ def _octets(data: Buffer) -> bytes | memoryview:
 
 
 def _incomplete(octets: bytes) -> bytes:
-    """Return the code point that begins at the end of `octets`, valid so far."""
+    """Return the incomplete code point at the end of `octets`, which are valid so far."""
     begin = len(octets) - 1
-    while octets[begin] < 0xC0:  # bytes from there on begin one
+    while octets[begin] < 0xC0:  # larger bytes begin a code point
         begin -= 1
     return octets[begin:]
 
 
 def _first_invalid(octets: bytes) -> int:
-    """Return the index of the first byte that makes `octets` invalid; there is one."""
+    """Return the index of the first byte that makes `octets` invalid; they must be invalid."""
     try:
         octets.decode()
     except UnicodeDecodeError as exc:
-        index = exc.start  # of the code point; which of its bytes is it?
+        index = exc.start  # of the code point; now find the byte in it
     validator = codec.Utf8Validator()
     while validator.feed(octets[index : index + 1]):
         index += 1

@@ -113,8 +113,8 @@ class Host:
             untested: whether to patch a version that was not tested.
 
         Returns:
-            what undoes it. If the version is not tested and `untested` is false, this warns, and
-            the installation is not `active`.
+            the installation, which can undo it. If the version is not tested and `untested` is
+            false, this warns, and the installation is not `active`.
 
         Raises:
             ImportError: if the host is not installed.
@@ -175,8 +175,8 @@ class Installation:
     def uninstall(self) -> None:
         """Undo one `install`. If it was the last one, restore the host.
 
-        Does nothing if all are undone already. An attribute that somebody else has replaced in
-        the meantime stays as it is, with a RuntimeWarning.
+        Does nothing if all are undone already. An attribute that other code has replaced in the
+        meantime stays as it is, with a RuntimeWarning.
         """
         with _lock:
             if self._held:

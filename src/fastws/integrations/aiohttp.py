@@ -1,22 +1,23 @@
-"""fastws under aiohttp: what its client sends.
+"""fastws in aiohttp: the frames that its client sends.
 
     import fastws.integrations.aiohttp
 
     fastws.integrations.aiohttp.install()
 
-aiohttp reads by compiled code, masks included, and a frame that its server sends is a header
-put before the payload; fastws gains nothing there, and changes nothing. A frame that the client
-sends is copied, masked and put together in pure Python. fastws does that at once, which
-matters for large messages: see the README for figures.
+aiohttp reads and unmasks frames with compiled code, and its server sends a frame as a header and
+the payload. fastws would not make that faster, so it does not change it. But aiohttp's client
+copies, masks and joins a frame in pure Python. fastws does all of that in one step, which matters
+for large messages: see the README for figures.
 
-With `install(zlib_backend="zlib-ng")` or `"isal"`, aiohttp compresses by that library, HTTP
-bodies included; it is what `aiohttp.set_zlib_backend` does, and its gain is not fastws'. zlib-ng
-is faster in both directions. isal compresses large messages faster still, and small ones less;
-it decompresses those more slowly than zlib.
+With `install(zlib_backend="zlib-ng")` or `"isal"`, aiohttp compresses with that library, including
+HTTP bodies. `aiohttp.set_zlib_backend` does the same, without fastws. zlib-ng is faster in both
+directions. isal is even faster at compressing large messages, but gains less for small ones, which
+it decompresses more slowly than zlib.
 
-fastws' pure-Python twin is slower than aiohttp here. With that twin, frames are left to aiohttp.
+fastws's pure-Python twin would be slower than aiohttp. With that twin, aiohttp writes its frames
+itself.
 
-This module knows how aiohttp writes a frame. It does not know how it reads one.
+This module knows how aiohttp writes a frame. It does not know how aiohttp reads one.
 """
 
 from __future__ import annotations
@@ -50,16 +51,16 @@ _DATA = (Opcode.CONTINUATION.value, Opcode.TEXT.value, Opcode.BINARY.value)
 def install(
     *, zlib_backend: Literal["zlib", "zlib-ng", "isal"] | None = None, untested: bool = False
 ) -> Installation:
-    """Let aiohttp's client frame and mask by fastws.
+    """Let aiohttp's client write and mask frames with fastws.
 
-    Connections that are open go on as they are.
+    Open connections stay as they are.
 
     Args:
-        zlib_backend: what to compress by, for connections to come; None for no change.
+        zlib_backend: the library that new connections compress with; None for no change.
         untested: whether to patch a version that was not tested.
 
     Returns:
-        what undoes it. If it is installed already, that stays as it is.
+        an object that undoes it. An existing installation is returned unchanged.
 
     Raises:
         ValueError: if there is no such backend.
@@ -79,7 +80,7 @@ def install(
 
 
 class _Writer(writer.WebSocketWriter):  # type: ignore[misc]
-    """A client's writer; a server's has nothing to mask, and would only be slower."""
+    """A client's writer. A server does not mask, so this would only make it slower."""
 
     def _write_websocket_frame(self, message: Any, opcode: int, rsv: int) -> None:
         if (
@@ -108,7 +109,7 @@ def _check() -> None:
     transport = type(
         "Transport", (), {"write": lambda _, data: written.append(data), "is_closing": lambda _: 0}
     )()
-    # Not made by its constructor, which wants an event loop on some versions of Python.
+    # Do not call the constructor, which needs an event loop on some versions of Python.
     sink = client.WebSocketWriter.__new__(client.WebSocketWriter)
     sink.transport, sink.use_mask, sink._output_size = transport, True, 0
     sink.get_random_bits = lambda: 0x12345678

@@ -1,18 +1,18 @@
-"""fastws under autobahn, that is under daphne and Django Channels too.
+"""fastws in autobahn, and so in daphne and Django Channels.
 
     import fastws.integrations.autobahn
 
     fastws.integrations.autobahn.install()
 
-Payloads are masked and text is validated by fastws, on Twisted and on asyncio, in servers and
-clients. Without fastws autobahn has NVX for that, since 25.9 and where it was compiled, or wsaccel,
-up to 24.4 and if that is installed, or else pure Python. Frames are parsed by autobahn as
-before, and that is where it spends its time when messages are small.
+fastws masks payloads and validates text, on Twisted and on asyncio, in servers and clients. Without
+fastws, autobahn uses NVX for that (since 25.9, if it was compiled), wsaccel (up to 24.4, if it is
+installed), or pure Python. autobahn still parses the frames, and spends most of its time on that if
+messages are small.
 
-fastws' pure-Python twin masks more slowly than compiled code. With that twin only text is
-validated, unless autobahn is all Python as well.
+fastws's pure-Python twin masks more slowly than compiled code. With that twin, fastws only
+validates text, unless autobahn is pure Python as well.
 
-This module knows where autobahn masks and validates. It does not know its protocols.
+This module knows where autobahn masks and validates. It does not know autobahn's protocols.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ __all__ = ["install"]
 
 
 def install(*, untested: bool = False) -> Installation:
-    """Let autobahn mask and validate by fastws.
+    """Let autobahn mask and validate with fastws.
 
-    For connections that are open, that goes for masking only.
+    Open connections only mask with it.
 
     Args:
         untested: whether to patch a version that was not tested.
 
     Returns:
-        what undoes it.
+        an object that undoes it.
 
     Raises:
         IntegrationError: if it does not work.

@@ -52,7 +52,7 @@ def install(*, untested: bool = False) -> Installation:
         untested: whether to do so in a version of gunicorn that was not tested.
 
     Returns:
-        what undoes it.
+        an object that undoes it.
 
     Raises:
         IntegrationError: if it does not work.

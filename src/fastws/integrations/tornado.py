@@ -1,15 +1,15 @@
-"""fastws under tornado, that is under Jupyter too.
+"""fastws in tornado, and so in Jupyter.
 
     import fastws.integrations.tornado
 
     fastws.integrations.tornado.install()
 
-Payloads are masked by fastws. What is already in a stream's buffer is taken from there at
-once, where tornado makes a future for each part of a frame; that is most of the gain. Frames are
-parsed by tornado as before, with its limits and its answers to what breaks the protocol.
+fastws masks payloads. It also takes data that is already in a stream's buffer directly from there,
+while tornado creates a future for each part of a frame; that is most of the gain. tornado still
+parses the frames, with its own limits and its own answers to violations of the protocol.
 
-fastws' pure-Python twin masks more slowly than tornado's own extension. With that twin only
-the reading is faster, unless tornado is all Python as well.
+fastws's pure-Python twin masks more slowly than tornado's own extension. With that twin, only
+reading is faster, unless tornado is pure Python as well.
 
 This module knows where tornado masks and how it reads a frame. It does not know frames.
 """
@@ -42,15 +42,15 @@ __all__ = ["install"]
 
 
 def install(*, untested: bool = False) -> Installation:
-    """Let tornado mask by fastws, and read frames in fewer steps.
+    """Let tornado mask with fastws, and read frames in fewer steps.
 
-    Connections that are open go on with it.
+    Open connections use it too.
 
     Args:
         untested: whether to patch a version that was not tested.
 
     Returns:
-        what undoes it.
+        an object that undoes it.
 
     Raises:
         IntegrationError: if it does not work.
@@ -75,7 +75,7 @@ def _patch(to: Installation) -> None:
         data: bytes = stream._consume(n)
         self._wire_bytes_in += n
         if not stream._read_buffer_size:
-            # From here on, only a read could tell that the peer is gone.
+            # After this, only a read could notice that the peer is gone.
             stream._maybe_add_error_listener()
         return data
 

@@ -1,12 +1,12 @@
-"""uvicorn's WebSockets, spoken by fastws.
+"""A WebSocket protocol class for uvicorn.
 
     uvicorn app:app --ws fastws.integrations.uvicorn:WebSocketProtocol
 
 or `UVICORN_WS=`, or `uvicorn.run(app, ws=WebSocketProtocol)`; there is nothing to install.
 
 This module knows ASGI and what uvicorn expects of a protocol class. It does not know frames,
-timers or transports: those are the business of `Endpoint`, and the host's own WebSocket
-libraries are not imported.
+timers or transports: those are the job of `Endpoint`. It does not import uvicorn's own WebSocket
+libraries.
 """
 
 from __future__ import annotations
@@ -62,33 +62,33 @@ __all__ = ["WebSocketProtocol"]
 
 HOST.is_tested()
 
-# What the application can say next.
+# What the application may send next.
 _CONNECTING = 0  # accept, close, or the start of a response
 _RESPONDING = 1  # more of that response
 _OPEN = 2  # messages, and close
-_LEFT = 3  # the same, but it was told that the client is no longer there
+_LEFT = 3  # the same, but it was told that the client has disconnected
 _CLOSED = 4  # nothing
 
-# The client may send frames while the application makes up its mind; no more than so many
-# bytes are held for it.
+# The client may send frames before the application has decided. This is the maximum number of
+# bytes that are kept.
 _MAX_EARLY = 64 << 10
 
-# The longest header block, in bytes, where uvicorn's option for it is not set. (That is for h11;
-# over httptools, uvicorn has no limit.)
+# The maximum size of the header block, in bytes, if uvicorn's option is not set. (That option is
+# for h11; with httptools, uvicorn has no limit.)
 _MAX_HEADER_SIZE = 64 << 10
 
-# When the server stops, a client has so many seconds to take its close frame.
+# When the server stops, a client has this many seconds to read its close frame.
 _SHUTDOWN_TIMEOUT = 1.0
 
 
 @cache
 def _deflate() -> PerMessageDeflate:
-    """What uvicorn's default class agrees on."""
+    """Return the compression settings of uvicorn's default class."""
     return PerMessageDeflate(max_window_bits=12, peer_max_window_bits=12, mem_level=5)
 
 
 class _Options:
-    """uvicorn's options, as all connections of a server share them."""
+    """uvicorn's options, which all connections of a server share."""
 
     def __init__(self, config: Config) -> None:
         interval, timeout = config.ws_ping_interval, config.ws_ping_timeout
@@ -112,12 +112,12 @@ _options: WeakKeyDictionary[Config, _Options] = WeakKeyDictionary()
 class _Inbox(Queue):
     """The messages for the application's `receive`."""
 
-    # `send` makes the application wait for a slow client, and that is enough: a task that only
-    # receives need not wait for one that sends.
+    # `send` makes the application wait for a slow client. That is enough: a task that only receives
+    # need not wait for one that sends.
     ignores_unsent = True
 
     def take(self, endpoint: WebSocketProtocol, events: list[Event]) -> None:
-        # What arrives after the application closed the connection is not for it.
+        # Drop messages that arrive after the application has closed the connection.
         if endpoint._stage == _OPEN:
             super().take(endpoint, events)
         endpoint._look_for_end()
@@ -129,10 +129,10 @@ class _Inbox(Queue):
 
 
 class WebSocketProtocol(Endpoint):
-    """A WebSocket connection of uvicorn's.
+    """A WebSocket connection under uvicorn.
 
-    Its HTTP protocol makes one when it meets a request for an upgrade, and hands the request
-    and the transport over. The arguments are those of uvicorn's own classes.
+    uvicorn's HTTP protocol creates an instance for a request for an upgrade, and passes it the
+    request and the transport. The arguments are those of uvicorn's own classes.
 
     Attributes:
         close_timeout: how long the client may take to answer our close frame, in seconds.
@@ -159,8 +159,8 @@ class WebSocketProtocol(Endpoint):
         "tasks",
     )
 
-    # When the close frames are exchanged, uvicorn waits for its connections when it stops: not
-    # for a client that has said all it had to say and leaves its side open.
+    # When uvicorn stops, it waits for its connections. It must not wait for a client that has sent
+    # its close frame but leaves its side of the TCP connection open.
     _awaits_eof = False
 
     _sink: _Inbox
@@ -215,7 +215,7 @@ class WebSocketProtocol(Endpoint):
         self._trace("made")
 
     def shutdown(self) -> None:
-        """The server stops."""
+        """Close the connection because the server stops."""
         if self._connection is None:
             self._respond_500()
             self._close_transport()
@@ -256,7 +256,7 @@ class WebSocketProtocol(Endpoint):
         self.tasks.add(task)
 
     async def run_asgi(self) -> None:
-        """Run the application, and end what it left open."""
+        """Run the application, and end the connection if it has not."""
         try:
             result = await self.app(self.scope, self.receive, self.send)
         except ClientDisconnected:
@@ -273,7 +273,8 @@ class WebSocketProtocol(Endpoint):
         self._leave()
 
     def _leave(self) -> None:
-        """The application is done. As with uvicorn's classes, only it can say goodbye."""
+        """End the connection after the application has returned. As in uvicorn's classes, only the
+        application can send a close frame."""
         upgrade = self._opening
         if isinstance(upgrade, _Upgrade) and upgrade.head_of_response is not None:
             self._respond(upgrade)
@@ -309,10 +310,10 @@ class WebSocketProtocol(Endpoint):
         return {"type": "websocket.receive", "bytes": message}
 
     async def send(self, message: Message) -> None:
-        """Take an event: ASGI's `send`. Waits while the client takes too little.
+        """Process an event: ASGI's `send`. This waits if the client reads too slowly.
 
         Raises:
-            RuntimeError: if it is out of turn.
+            RuntimeError: if the event is not allowed now.
             ClientDisconnected: if the client is gone.
         """
         if not self._write_paused and not self._is_sending():
@@ -347,7 +348,7 @@ class WebSocketProtocol(Endpoint):
             raise ClientDisconnected from exc
 
     def _say(self, message: Message) -> None:
-        """Take an event that is not a message on an open connection."""
+        """Process an event that is not a message on an open connection."""
         if self._phase in (Phase.LOST, Phase.CLOSED):
             raise ClientDisconnected
         kind = message["type"]
@@ -390,7 +391,7 @@ class WebSocketProtocol(Endpoint):
             if not 200 <= status < 600:
                 raise RuntimeError(f"Invalid HTTP status code '{status}' in response.")
             self._log('%s - "WebSocket %s" %d', status)
-            # Framing is ours.
+            # fastws frames the body itself.
             headers = [
                 (name.decode("latin-1"), value.decode("latin-1"))
                 for name, value in message.get("headers", ())
@@ -446,7 +447,7 @@ class WebSocketProtocol(Endpoint):
         self._act_on(self._rejecting(upgrade.handshake.respond(Response.text(text, status))))
 
     def _respond(self, upgrade: _Upgrade) -> None:
-        """Send the application's response, as far as it is there."""
+        """Send as much of the application's response as it has provided."""
         response = upgrade.head_of_response
         assert response is not None
         upgrade.head_of_response = None
@@ -456,16 +457,16 @@ class WebSocketProtocol(Endpoint):
         self._act_on(self._rejecting(upgrade.handshake.respond(whole)))
 
     def _rejecting(self, response: bytes) -> Refused:
-        """Send a whole response in place of the one that accepts."""
+        """Refuse the handshake with a complete response."""
         self._stage = _CLOSED
         status_and_reason = response[9 : response.index(b"\r")].decode("latin-1")
         self.logger.info("connection rejected (%s)", status_and_reason)
         return Refused(response)
 
-    # Endpoint's -----------------------------------------------------------------------
+    # For Endpoint ---------------------------------------------------------------------
 
     def _look_for_end(self) -> None:
-        """Tell the application of the client's close frame at once."""
+        """Tell the application about the client's close frame at once."""
         connection = self._connection
         assert connection is not None
         if connection.close_code is not None:
@@ -482,8 +483,8 @@ class WebSocketProtocol(Endpoint):
             self._disconnected(CloseCode.NO_STATUS_RCVD.value)
 
     def _lost(self) -> None:
-        # The HTTP protocol is left to the garbage collector, for it and its parser refer to each
-        # other; the buffers of a transport over TLS must not be.
+        # The garbage collector must free the HTTP protocol, because the protocol and its parser
+        # refer to each other. The buffers of a TLS transport should not wait for that.
         self._release_transport()
         http, self._http = self._http, None
         if http is not self:
@@ -491,10 +492,10 @@ class WebSocketProtocol(Endpoint):
             http.flow = None
         self.connections.discard(self)
         self._trace("lost")
-        # This line, "connection open" and "connection rejected" are written by the library of
-        # uvicorn's own classes; people look for them.
+        # The libraries of uvicorn's own classes log this line, "connection open" and "connection
+        # rejected"; people look for them.
         self.logger.info("connection closed")
-        # uvicorn's codes: without a close frame 1006 would be right in both cases.
+        # These are uvicorn's codes. Without a close frame, 1006 would be right in both cases.
         never_open = self._connection is None
         code = CloseCode.ABNORMAL_CLOSURE if never_open else CloseCode.NO_STATUS_RCVD
         self._disconnected(code.value)
@@ -502,7 +503,7 @@ class WebSocketProtocol(Endpoint):
     # Helpers ----------------------------------------------------------------------------
 
     def _disconnected(self, code: int, reason: str | None = None) -> None:
-        """Have the application told, the first time."""
+        """Let `receive` return the end of the connection, the first time this is called."""
         if self._disconnect is None:
             self._disconnect = {"type": "websocket.disconnect", "code": code}
             if reason is not None:
@@ -520,21 +521,21 @@ class WebSocketProtocol(Endpoint):
 
 
 class _Upgrade:
-    """The opening handshake, which ends when the application answers it."""
+    """The opening handshake, which ends when the application answers the request."""
 
     __slots__ = ("_protocol", "body", "early", "handshake", "head", "head_of_response")
 
     role = Role.SERVER
-    # The application has it all in its scope.
+    # The application finds it in its scope.
     request: None = None
     response: None = None
     answer: None = None
 
     def __init__(self, handshake: ServerHandshake, protocol: WebSocketProtocol) -> None:
         self.handshake = handshake
-        self.head = b""  # of the response that accepts, without its end
+        self.head = b""  # of the accepting response, without the end
         self.early = bytearray()
-        # The application's own response, as far as it has come.
+        # The part of the application's own response that it has sent.
         self.head_of_response: Response | None = None
         self.body = b""
         self._protocol = protocol
@@ -557,7 +558,7 @@ class _Upgrade:
             head = handshake.accept(request)
         except RequestError as exc:
             return self._protocol._rejecting(handshake.reject(exc))
-        # uvicorn has its own Date, or none.
+        # uvicorn adds its own Date, or none.
         lines = [line for line in head.splitlines(True) if not line.startswith(b"Date:")]
         self.head = b"".join(lines[:-1])
         self.early += handshake.trailing_data
@@ -568,10 +569,10 @@ class _Upgrade:
         return None
 
     def wait_for(self, answer: object) -> None:
-        raise NotImplementedError  # the application acts for itself
+        raise NotImplementedError  # only the application answers
 
     def decide(self) -> Decision:
         raise NotImplementedError
 
     def time_out(self) -> Decision | None:
-        return None  # that is the application's affair
+        return None  # the application decides

@@ -1,18 +1,18 @@
-"""fastws under websocket-client, the module `websocket`.
+"""fastws in websocket-client, the module `websocket`.
 
     import fastws.integrations.websocket_client
 
     fastws.integrations.websocket_client.install()
 
-What is sent is masked and framed by fastws, and text received is validated by it; that is
-where websocket-client, a client in pure Python, spends most of its time. Frames are read as
-before, by one `recv` for each part of a header and not a byte more than the frame has:
-whoever waits for the socket, `WebSocketApp` above all, relies on that.
+fastws masks and writes frames, and validates received text. websocket-client does that in pure
+Python, and spends most of its time on it. It still reads frames as before: with one `recv` for each
+part of a header, and never more bytes than the frame has. Code that waits for the socket, such as
+`WebSocketApp`, relies on that.
 
-It takes the place of wsaccel too, which websocket-client uses if it is installed. fastws'
-pure-Python twin masks more slowly than that; with that twin and wsaccel only text is validated.
+fastws also replaces wsaccel, which websocket-client uses if it is installed. fastws's pure-Python
+twin masks more slowly than wsaccel. With that twin and wsaccel, fastws only validates text.
 
-This module knows where websocket-client masks, frames and validates. It does not know
+This module knows where websocket-client masks, writes frames and validates. It does not know
 sockets.
 """
 
@@ -43,15 +43,15 @@ __all__ = ["install"]
 
 
 def install(*, untested: bool = False) -> Installation:
-    """Let websocket-client mask, frame and validate by fastws.
+    """Let websocket-client mask, write frames and validate with fastws.
 
-    Connections that are open go on with it.
+    Open connections use it too.
 
     Args:
         untested: whether to patch a version that was not tested.
 
     Returns:
-        what undoes it.
+        an object that undoes it.
 
     Raises:
         IntegrationError: if it does not work.
@@ -80,7 +80,7 @@ def _patch(to: Installation) -> None:
             type(data) is bytes
             and self.opcode in _DATA
             and (self.fin, self.rsv1, self.rsv2, self.rsv3, self.mask_value) == fields
-            and self.get_mask_key is os.urandom  # a key of another make may be a str
+            and self.get_mask_key is os.urandom  # another function may return a str
             and type(self) is ABNF
         ):
             return codec.encode_frame(self.opcode, data, key=os.urandom(MASK_KEY_SIZE))
@@ -89,7 +89,7 @@ def _patch(to: Installation) -> None:
     their_validate: Callable[[Any], bool] = vars(_utils)["_validate_utf8"]
 
     def validate(utfbytes: Any) -> bool:
-        # Like theirs, this is content with the beginning of a code point.
+        # Like the original, this accepts an incomplete code point at the end.
         if type(utfbytes) is bytes:
             return codec.Utf8Validator().feed(utfbytes)
         return their_validate(utfbytes)
@@ -97,12 +97,12 @@ def _patch(to: Installation) -> None:
     if codec.implementation == "c" or not hasattr(_abnf, "XorMaskerSimple"):
         to.replace(ABNF, "mask", staticmethod(mask))
         to.replace(ABNF, "format", format)
-    # What `validate_utf8` calls, which other modules import by name.
+    # Other modules import `validate_utf8` by name; it calls this function.
     to.replace(_utils, "_validate_utf8", validate)
 
 
-# An empty frame of another opcode is not worth the check, and one that breaks a rule is
-# sent by websocket-client all the same.
+# fastws writes only these frames. websocket-client sends control frames even if they break a rule,
+# and it is not worth checking them.
 _DATA = (Opcode.TEXT.value, Opcode.BINARY.value)
 
 

@@ -1,5 +1,5 @@
-"""fastws in websockets: its asyncio, threading, trio and sans-I/O clients and servers, and the
-hosts that stand on them (uvicorn's default class, sanic).
+"""fastws in websockets: in its asyncio, threading, trio and sans-I/O clients and servers, and in
+the hosts that use them (uvicorn's default class, sanic).
 
     import fastws.integrations.websockets
 
@@ -11,10 +11,10 @@ or, for some connections only and without replacing anything:
 
     async with serve(handler, host, port, create_connection=ServerConnection): ...
 
-This module knows how websockets reads and writes frames. It does not know what a frame does to
-a connection: each goes through websockets' own `Protocol.recv_frame`, as before. All that is
-unusual, a violation above all, is read again by websockets' own parser, from the first byte of
-the frame, so that it has the last word on it.
+This module knows how websockets reads and writes frames. It does not know what a frame does to a
+connection: websockets' own `Protocol.recv_frame` still processes each of them. If something is
+unusual, such as a violation of the protocol, websockets' own parser reads that frame again from its
+first byte, and decides what to do.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ __all__ = [
 
 
 def install(*, untested: bool = False) -> Installation:
-    """Let all connections of websockets that are opened from now on read and write their
-    frames with fastws; in threads, in trio and without I/O too.
+    """Let all connections of websockets that are opened from now on read and write their frames
+    with fastws, including those in threads, in trio and without I/O.
 
-    Those of `websockets.legacy` only write them with it. With the pure-Python twin nothing is
-    replaced, since nothing would be gained.
+    Connections of `websockets.legacy` only write them with fastws. With the pure-Python twin,
+    nothing is replaced, because it would not be faster.
 
     Args:
         untested: whether to do so with a version of websockets that was not tested.
 
     Returns:
-        what undoes it; connections opened in the meantime keep what they have.
+        an object that undoes it. Connections that were opened before that stay as they are.
 
     Raises:
         IntegrationError: if it does not work.
@@ -72,7 +72,7 @@ def install(*, untested: bool = False) -> Installation:
     return HOST.install(_patch, _check, untested=untested)
 
 
-# websockets masks in C: the pure-Python twin would make it slower.
+# websockets masks in C, so the pure-Python twin would make it slower.
 _gains = implementation == "c"
 
 
@@ -90,9 +90,9 @@ _OPCODES: list[Any] = [next((op for op in frames.Opcode if op == i), None) for i
 
 
 class _Reader(streams.StreamReader):
-    """Leaves what arrives as it came, until websockets' own code reads it.
+    """Keeps data in the pieces in which it arrived, until websockets' own code reads it.
 
-    Each of websockets' loops begins with `at_eof`: that tells when ours has ended.
+    Each of websockets' loops begins with a call of `at_eof`, which shows that ours has ended.
     """
 
     def __init__(self, reader: streams.StreamReader) -> None:
@@ -133,14 +133,14 @@ class _Reader(streams.StreamReader):
 
 
 def _parse(self: protocol.Protocol) -> Generator[None]:
-    """Parse incoming data into frames; in place of `websockets.protocol.Protocol.parse`.
+    """Parse incoming data into frames. This replaces `websockets.protocol.Protocol.parse`.
 
-    When something is not as usual, websockets' own takes over for good: with the bytes of
-    the frame at hand, or with an exception, for which it knows what to do.
+    If something is unusual, the original method takes over for good: it gets the bytes of the
+    current frame, or the exception to handle.
     """
     masked = self.side is protocol.SERVER
     try:
-        # Which extension may use which bit is for websockets to judge.
+        # websockets checks which extension may use which bit.
         decoder = FrameDecoder(
             masked=masked, max_payload_size=_limit(self), rsv1=True, rsv2=True, rsv3=True
         )
@@ -148,9 +148,9 @@ def _parse(self: protocol.Protocol) -> Generator[None]:
         yield from _their_parse(self)
         return
     reader = self.reader = _Reader(self.reader)
-    unread = 0  # how many bytes of the frame at hand have come
+    unread = 0  # how many bytes of the current frame have arrived
     head = b""  # the first of them
-    judged = False  # whether its length was found to be good
+    judged = False  # whether the length of the frame was checked
     while True:
         data = reader.take()
         if not data:
@@ -161,7 +161,7 @@ def _parse(self: protocol.Protocol) -> Generator[None]:
                 reader.buffer += head
             else:
                 header = read_header(head, 0, masked, RSV_BITS, None)
-                assert header is not None  # as there is more than it
+                assert header is not None  # because more than the header has arrived
                 _, length, _, start = header
                 got = unread - start
                 reader.failure = EOFError(f"stream ends after {got} bytes, expected {length} bytes")
@@ -170,13 +170,13 @@ def _parse(self: protocol.Protocol) -> Generator[None]:
         unread += len(data)
         if found:
             unread -= _deliver(self, reader, found, masked)
-            del found  # an idle connection holds no memory
+            del found  # so that an idle connection uses no memory for it
             if not reader.ours:
                 break
         if not unread:
             head = b""
             continue
-        started = len(data) - unread  # where it began; below 0 if that was earlier
+        started = len(data) - unread  # where the frame begins; negative if that is in earlier data
         if started >= 0:
             head = b""
             judged = False
@@ -202,11 +202,11 @@ def _parse(self: protocol.Protocol) -> Generator[None]:
 
 
 def _deliver(self: protocol.Protocol, reader: _Reader, found: list[Frame], masked: bool) -> int:
-    """Let websockets process frames, as its `Protocol.parse` does; `reader.ours` tells whether
-    more are wanted.
+    """Let websockets process frames, as its `Protocol.parse` does. `reader.ours` says whether it
+    needs more of them.
 
     Returns:
-        how many bytes they were.
+        the size of these frames, in bytes.
     """
     parser = self.parser
     new_frame = frames.Frame
@@ -231,7 +231,7 @@ def _deliver(self: protocol.Protocol, reader: _Reader, found: list[Frame], maske
             if self.debug:
                 self.logger.debug("< %s", theirs)
             self.recv_frame(theirs)
-            if self.parser is not parser:  # closed: what follows is discarded
+            if self.parser is not parser:  # closed; discard the rest
                 reader.ours = False
                 break
     except Exception as exc:
@@ -241,13 +241,13 @@ def _deliver(self: protocol.Protocol, reader: _Reader, found: list[Frame], maske
 
 
 def _limit(self: protocol.Protocol) -> int | None:
-    """Return what no frame may exceed, whatever came before it."""
+    """Return the maximum size of any frame."""
     limits = [self.max_message_size, self.max_fragment_size]
     return min((max(limit, 0) for limit in limits if limit is not None), default=None)
 
 
 def _max_size(self: protocol.Protocol) -> int | None:
-    """Return what the next frame may not exceed."""
+    """Return the maximum size of the next frame."""
     limit, fragment_limit = self.max_message_size, self.max_fragment_size
     if limit is not None and self.current_size is not None:
         limit -= self.current_size
@@ -271,7 +271,7 @@ class _Checked(frames.Frame):
 def _serialize(
     self: frames.Frame, *, mask: bool, extensions: Sequence[Extension] | None = None
 ) -> bytes:
-    """Write a frame; in place of `websockets.frames.Frame.serialize`."""
+    """Write a frame. This replaces `websockets.frames.Frame.serialize`."""
     self.check()
     for extension in extensions or ():
         self = extension.encode(self)
@@ -280,12 +280,12 @@ def _serialize(
     if (
         not _is_plain(data)
         or type(opcode) is not frames.Opcode
-        # An extension may have made anything of it.
+        # An extension may have changed the frame in any way.
         or (opcode >= 8 and (not fin or len(data) > 125))
     ):
         checked = _Checked(opcode, data, fin, rsv1, rsv2, rsv3)
         return _their_serialize(checked, mask=mask)
-    # Looked up in secrets each time: tests of applications replace it there.
+    # Look it up in `secrets` each time, because tests of applications replace it there.
     key = secrets.token_bytes(MASK_KEY_SIZE) if mask else None
     if rsv1 or rsv2 or rsv3:
         return encode_frame(opcode, data, fin=fin, rsv1=rsv1, rsv2=rsv2, rsv3=rsv3, key=key)
@@ -293,7 +293,7 @@ def _serialize(
 
 
 def _is_plain(data: Any) -> bool:
-    """Tell whether `len` counts the bytes and they lie one after the other."""
+    """Return whether `len` is the number of bytes and they are contiguous."""
     kind = type(data)
     if kind is bytes or kind is bytearray:
         return True
@@ -349,9 +349,9 @@ class ClientConnection(asyncio_client.ClientConnection):
 
 
 def _made_again(protocol: _AnyProtocol, wanted: type[_AnyProtocol]) -> _AnyProtocol:
-    """Return a protocol like one that nothing has reached yet, but of another class.
+    """Return a copy, in another class, of a protocol that has received nothing yet.
 
-    To assign to __class__ would make each use of its attributes slower.
+    Assigning to __class__ would make each access to its attributes slower.
     """
     protocol.parser.close()
     made = wanted.__new__(wanted)

@@ -1,19 +1,19 @@
-"""What wsaccel offers, for those who use that: ws4py's users, and code of their own.
+"""A replacement for wsaccel, for users of ws4py and for code that imports wsaccel.
 
     from fastws.integrations.wsaccel import Utf8Validator, XorMaskerSimple
 
-wsaccel need not be installed, and nothing is patched. The names, results and indices are
-wsaccel's, those of an invalid byte included. Not there are the single steps of wsaccel's
-automaton: `Utf8Validator.decode`, `.state`, `.codepoint` and `.i`.
+wsaccel need not be installed, and nothing is patched. The names and results are those of wsaccel,
+including the index of an invalid byte. The single steps of wsaccel's automaton are missing:
+`Utf8Validator.decode`, `.state`, `.codepoint` and `.i`.
 
-ws4py (0.6) has the two names in places of its own:
+ws4py (0.6) uses its own names for the two:
 
     ws4py.streaming.Utf8Validator = Utf8Validator
     ws4py.framing.Frame.mask = ws4py.framing.Frame.unmask = lambda self, data: (
         XorMaskerSimple(self.masking_key).process(data) if self.masking_key else data
     )
 
-autobahn and websocket-client have integrations of their own.
+fastws has other integrations for autobahn and websocket-client.
 
 This module knows wsaccel's names. It does not know how bytes are masked or validated.
 """
@@ -62,5 +62,5 @@ class XorMaskerNull:
 
 
 def createXorMasker(mask: Buffer, len: int | None = None) -> XorMaskerSimple:  # noqa: A002, N802
-    """Return an `XorMaskerSimple`; how long the payload is does not matter."""
+    """Return an `XorMaskerSimple`. The length of the payload is ignored."""
     return XorMaskerSimple(mask)

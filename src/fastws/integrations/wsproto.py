@@ -1,13 +1,13 @@
-"""fastws in wsproto: under hypercorn, quart, trio-websocket, httpx-ws, simple-websocket, …
+"""fastws in wsproto, and so in hypercorn, quart, trio-websocket, httpx-ws, simple-websocket, …
 
     import fastws.integrations.wsproto
 
     fastws.integrations.wsproto.install()
 
-This module knows how wsproto reads and writes frames, and does that for the ordinary ones: those
-that break no rule, on connections without extensions. It does not know what wsproto says to the
-others; all of them go through wsproto's own code, which keeps its errors, its close codes and the
-order of its calls to an extension. Connections opened before `install` stay as they are.
+This module knows how wsproto reads and writes ordinary frames: those that break no rule, on
+connections without extensions. It does not know what wsproto does with all others. wsproto's own
+code handles these, so its errors, its close codes and the order of its calls to an extension stay
+the same. Connections opened before `install` stay as they are.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameProtocol", "install"]
 
-# The path to a member of an enumeration is long.
+# Looking up a member of an enum is slow.
 CONTINUATION: Final = Opcode.CONTINUATION
 TEXT: Final = Opcode.TEXT
 BINARY: Final = Opcode.BINARY
 CLOSE: Final = Opcode.CLOSE
 
-# By the first byte, where no RSV bit is set.
+# The opcodes by the first byte, if no RSV bit is set.
 OPCODES: Final = {first: opcode for opcode in Opcode for first in (opcode, FIN | opcode)}
 
 
-# wsproto before 1.3 makes bytes only of what it unmasks, and leaves the rest a bytearray.
+# Before 1.3, wsproto converts only unmasked data to bytes; other data stays a bytearray.
 OLD: Final = isinstance(host.XorMaskerSimple(bytes(4)).process(bytearray(1)), bytes)
 
 
-# The size in bytes from which a payload that is sent is not to be copied once more than need be.
+# From this size on, in bytes, an additional copy of a sent payload should be avoided.
 LARGE: Final = 1 << 10
 
 
@@ -66,10 +66,10 @@ def install(*, untested: bool = False) -> Installation:
         untested: whether to do so in a version of wsproto that was not tested with fastws.
 
     Returns:
-        what undoes it.
+        an object that undoes it.
 
     Raises:
-        IntegrationError: if that does not work in this wsproto.
+        IntegrationError: if it does not work in this version of wsproto.
     """
     return HOST.install(_patch, _check, untested=untested)
 
@@ -79,18 +79,18 @@ class FrameProtocol(host.FrameProtocol):
 
     Args:
         client: whether this is the client's end.
-        extensions: what was offered; those that are enabled are used.
+        extensions: the offered extensions; those that are enabled are used.
     """
 
     def __init__(self, client: bool, extensions: list[Extension]) -> None:
         super().__init__(client, extensions)
-        self._theirs = bool(self._frame_decoder.extensions)  # whether wsproto reads by itself
-        self._received: list[bytes] = []  # what has not been looked at, if not
+        self._theirs = bool(self._frame_decoder.extensions)  # whether wsproto's own code reads
+        self._received: list[bytes] = []  # if it does not: the data that is not parsed yet
 
     # Receiving --------------------------------------------------------------------------
 
     def receive_bytes(self, data: bytes) -> None:
-        """Take what the peer sent.
+        """Receive data from the peer.
 
         Raises:
             TypeError: if `data` is not bytes-like.
@@ -105,7 +105,8 @@ class FrameProtocol(host.FrameProtocol):
             self._received.append(bytes(buffer.buffer))
 
     def _parse_more_gen(self) -> Generator[Frame | None, None, None]:
-        # Runs as far as the consumer of `received_frames` wants; yields None to wait for more.
+        # Parses only as much as the consumer of `received_frames` asks for. Yields None to wait for
+        # more data.
         if not self._theirs:
             rest = yield from self._parse_ordinary()
             if rest is None:
@@ -115,7 +116,8 @@ class FrameProtocol(host.FrameProtocol):
         yield from super()._parse_more_gen()
 
     def _parse_ordinary(self) -> Generator[Frame | None, None, bytes | None]:
-        """Parse frames; return those that break a rule, or None if the last was a close frame."""
+        """Yield ordinary frames. Return the data from the first other frame on, or None after a
+        close frame."""
         received = self._received
         message = self._message_decoder
         masked = not self.client
@@ -151,7 +153,7 @@ class FrameProtocol(host.FrameProtocol):
                 yield frame
 
             elif first > FIN and stop <= end:
-                # A message in one frame, and all of it is there.
+                # An unfragmented message, which is complete.
                 if opcode is BINARY:
                     frame = Frame(BINARY, _unmask(data[start:stop], key), True, True)
                 else:
@@ -164,7 +166,7 @@ class FrameProtocol(host.FrameProtocol):
                 yield frame
 
             else:
-                # A part of a message: what is there of it is handed on at once.
+                # A part of a message. As much of it as has arrived is passed on at once.
                 position = start
                 taken = 0
                 while True:
@@ -196,7 +198,7 @@ class FrameProtocol(host.FrameProtocol):
         frame_finished: bool,
         fin: bool,
     ) -> Frame:
-        """Return a part of a message. wsproto decodes text that is cut inside of a character."""
+        """Return a part of a message. wsproto itself decodes text that is split in a character."""
         message = self._message_decoder
         decoder = message.decoder
         if opcode is TEXT or (decoder is not None and not decoder.getstate()[0]):
@@ -215,7 +217,7 @@ class FrameProtocol(host.FrameProtocol):
         return message.process_frame(Frame(opcode, payload, frame_finished, fin))
 
     def _take(self, rest: bytes) -> bytes:
-        """Return what was received, after the rest of what was there before."""
+        """Return the rest of the earlier data, followed by the data received since."""
         received = self._received
         data = received[0] if not rest and len(received) == 1 else b"".join((rest, *received))
         received.clear()
@@ -254,7 +256,7 @@ def _unmask(payload: bytes, key: bytes, offset: int = 0) -> bytes:
 
 
 def _process(self: host.XorMaskerSimple, data: bytearray) -> bytearray:
-    """Mask a copy of `data`, and turn the key for what comes after it."""
+    """Mask a copy of `data`, and rotate the key for the data after it."""
     if OLD and not data:
         return data
     masked = bytearray(data)
@@ -270,12 +272,12 @@ def _process(self: host.XorMaskerSimple, data: bytearray) -> bytearray:
 
 def _patch(installation: Installation) -> None:
     installation.replace(host_connection, "FrameProtocol", FrameProtocol)
-    # For what goes through wsproto's own code: connections with extensions.
+    # This is for wsproto's own code, which handles connections with extensions.
     installation.replace(host.XorMaskerSimple, "process", _process)
 
 
 def _check() -> None:
-    """Let two connections talk to each other."""
+    """Let two connections exchange messages."""
     client = host_connection.Connection(host_connection.CLIENT)
     server = host_connection.Connection(host_connection.SERVER)
     assert type(client._proto) is type(server._proto) is FrameProtocol
