@@ -11,7 +11,7 @@ A server, here one that echoes, and a client that talks to it:
             await ws.send("Hello Server!")
             print(await ws.recv())
 
-Without I/O, for a server of your own: a `Connection` turns bytes into messages and back.
+For a server of your own, a `Connection` turns bytes into messages and back, and does no I/O:
 
     connection = fastws.Connection(fastws.Role.SERVER)
     for event in connection.receive_data(data):
@@ -20,13 +20,14 @@ Without I/O, for a server of your own: a `Connection` turns bytes into messages 
                 connection.send(event)
     transport.write(connection.data_to_send())
 
-As long as `connection.has_pending` is true, there is more: `connection.receive_data(b"")`.
+While `connection.has_pending` is true, call `connection.receive_data(b"")` for more events.
 
-And the codec alone: `MessageDecoder`, `MessageEncoder`, `FrameDecoder`, `encode_frame`,
-`apply_mask`, `Utf8Validator`, … `fastws.implementation` tells which twin of it runs.
+The codec can also be used alone: `MessageDecoder`, `MessageEncoder`, `FrameDecoder`,
+`encode_frame`, `apply_mask`, `Utf8Validator`, … `fastws.implementation` says which of its twins
+is in use.
 
-What is in `__all__` is public; README.md, "Versions and stability", says what that promises, here
-and of the modules below.
+The names in `__all__` are public. README.md, "Versions and stability", says what that promises,
+for this module and for those below it.
 """
 
 from typing import TYPE_CHECKING
@@ -141,8 +142,8 @@ __all__ = [
 ]
 
 
-# asyncio and ssl take longer to import than all the rest, and whoever uses the codec under
-# another server may have no use for them. (import_module would hide them from PyInstaller and kin.)
+# asyncio and ssl take longer to import than everything else, and a program that uses only the
+# codec does not need them. (import_module would hide them from PyInstaller and similar tools.)
 def __getattr__(name: str) -> object:
     value: object
     match name:

@@ -1,8 +1,8 @@
 """One end of a WebSocket connection after the opening handshake, without I/O.
 
-This module knows its role, answers pings, takes part in the close handshake and fails the
-connection when the peer breaks the protocol (RFC 6455 §5-§7). It does not know sockets,
-clocks or tasks: bytes come in through `receive_data` and go out through `data_to_send`.
+This module knows its role, answers pings, takes part in the closing handshake and fails the
+connection if the peer breaks the protocol (RFC 6455 §5-§7). It does not know sockets, clocks or
+tasks: bytes come in through `receive_data` and go out through `data_to_send`.
 """
 
 from __future__ import annotations
@@ -28,49 +28,50 @@ __all__ = ["Connection", "State"]
 class Connection(_Connection):
     """One end of a WebSocket connection.
 
-    Threads that share one have to lock it.
+    Threads that share a connection must lock it.
 
-    It does no I/O. Pass what the socket delivers to `receive_data`, then b"" as long as
+    It does no I/O. Pass the data that the socket delivers to `receive_data`, then b"" while
     `has_pending` is true, and call `receive_eof` at the end of the stream. After these calls, and
-    after those that send something, write what `data_to_send` returns. When `state` is CLOSED
-    after that, there is nothing more to say, and the TCP connection has to be ended (RFC 6455
-    §7.1.1, §7.1.7):
+    after those that send something, write what `data_to_send` returns. If `state` is CLOSED
+    after that, the WebSocket connection is over. Now end the TCP connection (RFC 6455 §7.1.1,
+    §7.1.7):
 
-    - On a server, and wherever the connection failed (`error` is set, or you called `fail`),
-      shut down only the writing side of the socket. Then read, and drop what arrives, until the
-      peer has ended its side too; give up after 10 seconds, say. Then close the socket. If you
-      close it at once while something is unread or still to come, the system sends a reset, and
-      the peer loses whatever it has not read yet: the close frame that says what was wrong.
-    - On a client, read until the server has closed, for at most 10 seconds, then close.
-    - Where the writing side cannot be shut down alone, as with TLS in Python, read and drop
-      until the peer has closed or has been silent for a second, then close.
-    - After `receive_eof`, if `close_code` is 1006, there is nobody to wait for: close at once.
+    - On a server, or if the connection failed (`error` is set, or you called `fail`), shut down
+      only the writing side of the socket. Then read, and drop the data, until the peer has ended
+      its side too; give up after 10 seconds, for example. Then close the socket. If you close it
+      at once while data is unread or still arriving, the operating system sends a reset, and the
+      peer loses everything that it has not read yet, including the close frame that says what
+      was wrong.
+    - On a client, read until the server has closed, for at most 10 seconds. Then close the socket.
+    - If the writing side cannot be shut down alone, as with TLS in Python, read and drop data
+      until the peer has closed or has been silent for a second. Then close the socket.
+    - After `receive_eof`, if `close_code` is 1006, close the socket at once: the peer is gone.
 
-    The clock is yours, too. Close the socket if the peer does not answer `close` within some
-    10 seconds. Limit how long a write may take, for a peer may never read; and `ping` a peer
-    that is silent, for it may be gone without the system knowing. A server that does all this
-    is in `examples/trio_server.py` of fastws's sources.
+    Timeouts are also up to you. Close the socket if the peer does not answer `close` within
+    10 seconds or so. Limit how long a write may take, because a peer may never read. Send a
+    `ping` to a silent peer, because it may be gone without the operating system noticing.
+    `examples/trio_server.py` in fastws's sources is a server that does all this.
 
     Args:
-        role: which end we are: a client masks what it sends (RFC 6455 §5.1).
-        max_message_size: the largest message received, in bytes; None for no limit.
-        max_fragments: the largest number of frames that make up one message received,
-            empty ones included; None for no limit.
-        deflate: how messages are compressed, as `PerMessageDeflate` and the opening
-            handshake agreed on it; None for not at all.
+        role: the end that we are. A client masks what it sends (RFC 6455 §5.1).
+        max_message_size: the maximum size of a received message, in bytes; None for no limit.
+        max_fragments: the maximum number of frames in a received message, including empty
+            ones; None for no limit.
+        deflate: how to compress messages: the agreement that `PerMessageDeflate` reached in the
+            opening handshake; None for no compression.
 
     Attributes:
-        role: which end we are.
-        deflate: how messages are compressed; None for not at all.
+        role: the end that we are.
+        deflate: how messages are compressed; None if they are not.
         state: what can still happen.
-        error: the peer's violation of the protocol, if that is what ended the connection; an
+        error: the peer's violation of the protocol, if it ended the connection; an
             InternalError if `receive_data` raised.
-        has_pending: whether the last `receive_data` left part of its data undecoded, as it had
-            done enough. Call `receive_data(b"")` as long as it does.
-        close_code: how the connection ended (RFC 6455 §7.1.5): the code that the peer sent
-            (1005 if it sent none), or that we sent when it broke the protocol, or 1006 if it
-            went without a close frame. None while it has not ended.
-        close_reason: the reason that came with the code.
+        has_pending: whether the last `receive_data` stopped before the end of its data, because
+            it had done enough work. Call `receive_data(b"")` while it is true.
+        close_code: how the connection ended (RFC 6455 §7.1.5): the peer's close code (1005 if
+            it sent none), our own if the peer broke the protocol, or 1006 if the connection was
+            lost without a close frame. None if the connection has not ended.
+        close_reason: the reason that belongs to the code.
 
     Raises:
         TypeError: if a limit is not an int.
@@ -79,7 +80,7 @@ class Connection(_Connection):
 
     __slots__ = ()
 
-    # Methods that are looked for here are found here, by help() as well.
+    # help() shows inherited methods last. Here they appear as methods of this class.
     vars().update({name: member for name, member in vars(_Connection).items() if name[0] != "_"})
 
     def __init__(
@@ -103,8 +104,8 @@ class Connection(_Connection):
 
 # Mask keys (RFC 6455 §5.3: "derived from a strong source of entropy") --------------------
 #
-# One call of the operating system yields many. list.pop is atomic, so threads that share
-# the pool never share a key; a forked child must not continue with its parent's.
+# One system call yields many keys. list.pop is atomic, so threads that share the pool never get
+# the same key. A forked child must not use the keys of its parent.
 
 _POOL_SIZE = 4096
 _pool: list[bytes] = []

@@ -390,7 +390,7 @@ class Deflater:
 
     @property
     def parameters(self) -> CompressorParameters:
-        """The parameters that another compressor needs to write the same."""
+        """The parameters with which another compressor would produce the same output."""
         config = self._agreement.config
         return config.backend, config.level, self._agreement.max_window_bits, config.mem_level
 
@@ -414,7 +414,7 @@ class Deflater:
         return deflate_alone(self.parameters, data, last)
 
     def forget(self) -> None:
-        """Start afresh, because the peer did not get what was compressed last."""
+        """Forget all earlier data, because the peer did not get what was compressed last."""
         self._stream = None
 
 
@@ -459,8 +459,8 @@ def _flush(stream: Any, data: bytes, mode: int, last: bool) -> bytes:
 
 # The libraries ------------------------------------------------------------------------------
 #
-# Import statements, for PyInstaller and its kin, which look for them in Python code only: that
-# isal_zlib imports igzip_lib is compiled.
+# These are import statements because PyInstaller and similar tools look for them, and only in
+# Python code: isal_zlib, which imports igzip_lib, is compiled.
 
 
 def _load_zlib() -> Any:
@@ -487,7 +487,7 @@ class Library(NamedTuple):
     Attributes:
         load: imports and returns its module; raises ImportError if it is not installed.
         level: its default compression level.
-        version: the module and the constant that tell its version.
+        version: the module and the constant that contain its version.
     """
 
     load: Callable[[], Any]

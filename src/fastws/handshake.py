@@ -134,7 +134,7 @@ class ServerHandshake:
 
     @property
     def deflate(self) -> Agreement | None:
-        """What `accept` agreed on for permessage-deflate, to be passed to `Connection`; None
+        """The agreement of `accept` on permessage-deflate, to be passed to `Connection`; None
         if messages are not compressed."""
         return _deflate(self.extensions)
 
@@ -335,7 +335,7 @@ def _checked_origins(
         raise TypeError(f"origins must be a sequence of strings and patterns, not {kind!r}")
     for origin in origins:
         if isinstance(origin, str):
-            # Such a string would never match, and nobody would see why.
+            # Such a string would never match, and the reason would be hard to find.
             if not _may_be_origin(origin):
                 what = "scheme://host[:port] without a default port"
                 raise ValueError(f"not an origin ({what}): {origin!r}")
@@ -419,8 +419,8 @@ class ClientHandshake:
 
     @property
     def deflate(self) -> Agreement | None:
-        """What was agreed on for permessage-deflate, to be passed to `Connection`; None if
-        messages are not compressed."""
+        """The agreement on permessage-deflate, to be passed to `Connection`; None if messages
+        are not compressed."""
         return _deflate(self.extensions)
 
     def request(self) -> bytes:

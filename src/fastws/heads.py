@@ -115,8 +115,8 @@ def headers_of(event: Head) -> Headers:
 
 
 def reason_of(error: h11.RemoteProtocolError) -> str:
-    # h11 quotes the line that it refuses. That line may be long and comes from a stranger, so
-    # it must not appear in a response or a log.
+    # h11 quotes the line that it refuses. That line may be long and comes from an untrusted peer,
+    # so it must not appear in a response or a log.
     return str(error).partition(": bytearray(")[0]
 
 

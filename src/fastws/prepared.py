@@ -1,7 +1,7 @@
-"""Messages that are encoded once and sent to many.
+"""Messages that are encoded once and sent on many connections.
 
-This module knows a message's payload, plain and compressed. It does not know who it goes to:
-each connection writes its own header around it, and a client its own mask.
+This module knows a message's payload, plain and compressed. It does not know the connections:
+each of them writes its own header, and a client applies its own mask.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["PreparedMessage", "prepare"]
 
 
 class PreparedMessage:
-    """A message to be sent on many connections; `prepare` makes it.
+    """A message to send on many connections, as `prepare` returns it.
 
-    Connections that compress in the same way share one compressed form, made when the first
-    of them needs it.
+    Connections that compress in the same way share one compressed payload. It is created when
+    the first of them needs it.
 
     Attributes:
         opcode: TEXT or BINARY.
-        payload: the message in bytes; text in UTF-8.
+        payload: the message as bytes; text is encoded in UTF-8.
     """
 
     __slots__ = ("_compressed", "opcode", "payload")
@@ -38,22 +38,23 @@ class PreparedMessage:
     def __init__(self, opcode: Opcode, payload: bytes) -> None:
         self.opcode = opcode
         self.payload = payload
-        # None while it is compressed piece by piece.
+        # A value is None while the payload is being compressed piece by piece.
         self._compressed: dict[CompressorParameters, bytes | None] = {}
 
     def compressed(self, parameters: CompressorParameters) -> bytes:
-        """Return the payload compressed, by itself, by such a compressor (RFC 7692 §7.2.1)."""
+        """Return the payload, compressed with these parameters and without referring to other
+        messages (RFC 7692 §7.2.1)."""
         payload = self._compressed.get(parameters)
         if payload is None:
             payload = self._compressed[parameters] = deflate_alone(parameters, self.payload)
         return payload
 
     def compress(self, parameters: CompressorParameters) -> Iterator[None]:
-        """Compress the payload piece by piece, for `compressed` to return it at once; there is
-        a pause after each piece, for others to have their turn. It is done once, however many
-        ask for it at the same time."""
+        """Compress the payload piece by piece, so that `compressed` can return it at once. Yield
+        after each piece, so that other tasks can run. The payload is compressed only once, even
+        if several tasks call this at the same time."""
         while self._compressed.get(parameters) is None:
-            if parameters in self._compressed:  # somebody else is at it
+            if parameters in self._compressed:  # another task is doing it
                 yield
                 continue
             self._compressed[parameters] = None
@@ -67,13 +68,13 @@ class PreparedMessage:
 
 
 def prepare(message: str | Buffer) -> PreparedMessage:
-    """Encode a text (str) or binary (bytes-like) message once, to send it to many.
+    """Encode a text (str) or binary (bytes-like) message once, to send it on many connections.
 
     Args:
         message: the message; it is copied unless it is `bytes`.
 
     Returns:
-        what every `send` takes in place of the message.
+        an object that can be passed to any `send` in place of the message.
 
     Raises:
         TypeError: if `message` is neither str nor bytes-like.
