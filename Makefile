@@ -39,7 +39,7 @@ lint: $(VENV)/.built-dev  ## Check style, types and English
 	$(BIN)/mypy --strict src
 	$(BIN)/python tests/typing/check.py
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src
-	$(BIN)/python tools/english.py
+	$(BIN)/python tools/english.py --all
 
 lint-workflows: $(VENV)/.built-dev  ## Check the GitHub workflows with zizmor and actionlint
 	$(BIN)/zizmor --offline .github/workflows

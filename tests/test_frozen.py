@@ -151,7 +151,7 @@ def hook(module: str) -> dict[str, Any]:
 def pyinstaller() -> None:
     if find_spec("PyInstaller") is None:
         if FREE_THREADED:
-            pytest.skip("PyInstaller is not to be had for every free-threaded Python")
+            pytest.skip("PyInstaller is not available for every free-threaded Python")
         missing("no PyInstaller here: pip install pyinstaller")
 
 

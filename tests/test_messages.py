@@ -209,7 +209,7 @@ GOOD: dict[str, tuple[Callable[[Peer], bytes], list[Any]]] = {
         lambda p: p.binary(b"\xff\xfe", False) + p.more(b"\xc3"),
         [b"\xff\xfe\xc3"],
     ),
-    "control frames between all else": (
+    "control frames between other frames": (
         lambda p: (
             p.frame(PONG, b"1")
             + p.text("a")

@@ -74,7 +74,7 @@ def traced() -> Iterator[Callable[[], tuple[int, int]]]:
 def optional(name: str) -> Any:
     """Import a module that is in the extra `test`, but not in `test-threads` (free-threaded)."""
     if FREE_THREADED and find_spec(name) is None:
-        pytest.skip(f"{name} is not to be had for every free-threaded Python")
+        pytest.skip(f"{name} is not available for every free-threaded Python")
     return import_module(name)
 
 

@@ -282,7 +282,7 @@ def collect_garbage(process: subprocess.Popen) -> None:
     time.sleep(0.5)
 
 
-# What there is ------------------------------------------------------------------------
+# The environment ----------------------------------------------------------------------
 
 PACKAGES = [
     "uvloop",

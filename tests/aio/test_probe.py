@@ -344,7 +344,7 @@ def test_no_time_for_all_is_no_success(
     )
 
 
-# Connections that end, and such that never begin ---------------------------------------------
+# Connections that end, and connections that never begin --------------------------------------
 
 
 async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
