@@ -1,0 +1,61 @@
+"""How an endpoint slows down, drops and gives up, next to what was read but is not decoded yet."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from fastws import WebSocketProtocol, connect, serve
+
+from ..wire import OFFER, compressed
+
+MIB = 1 << 20
+
+
+async def wait(ws):
+    await ws.wait_closed()
+    await asyncio.sleep(60)
+
+
+def transport_of(ws, **replaced):
+    """Return a transport like that of a connection, with some of its methods replaced."""
+    names = [name for name in dir(ws._transport) if not name.startswith("_")]
+    methods = {name: getattr(ws._transport, name) for name in names}
+    return SimpleNamespace(**(methods | replaced))
+
+
+async def test_what_is_pending_waits_for_the_pause_of_slow_reading(raw, frame, until):
+    """The next part is not decoded while too much waits, before the pause is over."""
+    bomb = frame(2, compressed(bytes(MIB // 4)), rsv=4) * 4
+    async with (
+        serve(wait, "127.0.0.1", 0, deflate=True, shutdown_timeout=0.1) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        assert (await peer.request(OFFER))[0] == 101
+        (ws,) = server.connections
+        await peer.send(bomb)
+        await until(lambda: ws._sink.messages)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(ws._sink.messages) == 1
+        await until(lambda: len(ws._sink.messages) == 4)
+        peer.reset()
+
+
+async def test_a_client_that_takes_nothing_does_not_have_its_pings_decoded(raw, frame, until):
+    """A server reads 64 KiB a second from it, however many frames they are."""
+    async with (
+        serve(wait, "127.0.0.1", 0, shutdown_timeout=0.1) as server,
+        raw(server) as peer,
+    ):
+        (ws,) = server.connections
+        ws.pause_writing()
+        await peer.send(frame(9) * 30_000)  # 180 KB
+        await until(lambda: ws._connection.has_pending)
+        await asyncio.sleep(0.5)
+        assert ws._connection.has_pending
+        ws.resume_writing()
+        await until(lambda: not ws._connection.has_pending)
+        peer.reset()
