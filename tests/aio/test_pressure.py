@@ -59,3 +59,32 @@ async def test_a_client_that_takes_nothing_does_not_have_its_pings_decoded(raw, 
         ws.resume_writing()
         await until(lambda: not ws._connection.has_pending)
         peer.reset()
+
+
+@pytest.mark.parametrize("closes", ["before", "after"])
+async def test_close_does_not_wait_for_what_nobody_receives_of_a_lost_connection(
+    raw, frame, until, closes
+):
+    """The transport is gone, and the close timeout need not pass."""
+
+    async def handler(ws):
+        if closes == "before":
+            await until(lambda: ws._sink.is_held)
+            await ws.close()
+        else:
+            await until(lambda: ws._phase.name == "LOST")
+            await ws.close()
+
+    bomb = frame(2, compressed(bytes(MIB)), rsv=4) * 20
+    async with (
+        serve(handler, "127.0.0.1", 0, deflate=True, close_timeout=20) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        assert (await peer.request(OFFER))[0] == 101
+        (ws,) = server.connections
+        await peer.send(bomb)
+        await until(lambda: ws._sink.is_held)
+        if closes == "before":
+            await until(lambda: ws._phase.name == "CLOSING")
+        ws._transport.abort()
+        await until(lambda: not server.connections, timeout=5)

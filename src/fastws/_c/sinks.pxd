@@ -1,6 +1,7 @@
 """The C types of `fastws.aio.sinks`, which is also the source of `fastws._c.sinks`."""
 
 cdef object _OPEN
+cdef object _CLOSING
 
 
 # (No C methods: a table of them would make each queue larger.)

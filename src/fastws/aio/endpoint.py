@@ -384,6 +384,8 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
             self._flush()
             if self._phase is Phase.OPEN:
                 self._enter(Phase.CLOSING)
+            else:
+                self._sink.closing(self)
 
     def _close_transport(self) -> None:
         # If a transport over TLS is closed twice, it forgets even that it is closing.

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastws import _cython as cython
-from fastws.aio.phases import Pace, Phase
+from fastws.aio.phases import Pace
 from fastws.exceptions import ConnectionClosed
 from fastws.rules import memory_of
 from fastws.spec import State
@@ -35,6 +35,7 @@ __all__ = ["Hooks", "Queue", "Sink"]
 
 # The members of an enum are slow to get at.
 _OPEN = State.OPEN
+_CLOSING = State.CLOSING
 
 # When we have sent a close frame, messages may still be received. If none was for this long, in
 # seconds, the rest is dropped: it must not keep the peer's close frame from us.
@@ -164,8 +165,9 @@ class Queue(Sink):
         return Pace.SLOW if endpoint._is_overfull() else Pace.FAST
 
     def closing(self, endpoint: Flow) -> None:
-        if self.is_held and self.messages is not None:
-            endpoint._loop.call_later(_PATIENCE, self._drop_unread, endpoint, len(self.messages))
+        count = self._in_the_way(endpoint)
+        if count:
+            endpoint._loop.call_later(_PATIENCE, self._drop_unread, endpoint, count)
 
     def ended(self, endpoint: Flow) -> None:
         self.wake()
@@ -195,8 +197,7 @@ class Queue(Sink):
         self._arrived += sum(map(memory_of, self.messages if first else messages))
         if not self.is_held and self._too_much_waits(endpoint):
             self._hold(endpoint, True)
-            if endpoint._phase is Phase.CLOSING:
-                self.closing(endpoint)
+            self.closing(endpoint)
 
     def _too_much_waits(self, endpoint: Flow) -> bool:
         assert self.messages is not None
@@ -221,10 +222,14 @@ class Queue(Sink):
             self.is_held = held
             self._arrived = 0
 
+    def _in_the_way(self, endpoint: Flow) -> int:
+        """Return how many messages keep the peer's close frame from us."""
+        if self.is_held and self.messages is not None and endpoint.state is _CLOSING:
+            return len(self.messages)
+        return 0
+
     def _drop_unread(self, endpoint: Flow, unread: int) -> None:
-        if endpoint._phase is not Phase.CLOSING or self.messages is None or not self.is_held:
-            return
-        if len(self.messages) >= unread:
+        if self._in_the_way(endpoint) >= unread:
             self._discarding = True
             self._hold(endpoint, False)
         else:
