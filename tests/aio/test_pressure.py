@@ -88,3 +88,21 @@ async def test_close_does_not_wait_for_what_nobody_receives_of_a_lost_connection
             await until(lambda: ws._phase.name == "CLOSING")
         ws._transport.abort()
         await until(lambda: not server.connections, timeout=5)
+
+
+async def test_no_limit_at_all(raw, frame):
+    """Without limits, nothing is too much, not even with something pending."""
+    received = asyncio.get_running_loop().create_future()
+
+    async def handler(ws):
+        await asyncio.sleep(0.3)
+        received.set_result([len(await ws.recv()) for _ in range(8)])
+
+    bomb = frame(2, compressed(bytes(MIB // 4)), rsv=4) * 8
+    async with (
+        serve(handler, "127.0.0.1", 0, deflate=True, max_queue=None, read_limit=None) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        assert (await peer.request(OFFER))[0] == 101
+        await peer.send(bomb)
+        assert await received == [MIB // 4] * 8

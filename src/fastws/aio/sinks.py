@@ -182,8 +182,9 @@ class Queue(Sink):
         settings = endpoint._settings
         if settings.read_limit is not None:
             return self._arrived > settings.read_limit
-        assert settings.max_queue is not None  # else nothing is ever held
-        return len(self.messages or ()) > 2 * settings.max_queue
+        if settings.max_queue is not None:
+            return len(self.messages or ()) > 2 * settings.max_queue
+        return False
 
     # How much waits -------------------------------------------------------------------------
 
