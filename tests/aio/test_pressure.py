@@ -106,3 +106,33 @@ async def test_no_limit_at_all(raw, frame):
         assert (await peer.request(OFFER))[0] == 101
         await peer.send(bomb)
         assert await received == [MIB // 4] * 8
+
+
+async def test_who_takes_too_little_is_dropped_at_once(raw, until):
+    """Nothing is shut down politely."""
+    calls = []
+
+    class Flood(WebSocketProtocol):
+        def on_close(self, code, reason):
+            calls.append(code)
+
+    async with serve(Flood, "127.0.0.1", 0, max_unsent_size=65536) as server, raw(server):
+        (ws,) = server.connections
+        ws.pause_writing()
+        transport = ws._transport
+
+        def abort():
+            calls.append("abort")
+            transport.abort()
+
+        ws._transport = transport_of(
+            ws,
+            abort=abort,
+            get_write_buffer_size=lambda: MIB,
+            write_eof=lambda: calls.append("write_eof"),
+            close=lambda: calls.append("close"),
+        )
+        ws.send("too much")
+        ws._transport = transport
+        await until(lambda: len(calls) == 2)
+        assert calls == ["abort", 1008]

@@ -398,12 +398,15 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         self._connection.fail(code, reason)
         self._flush()
 
-    def _end_connection(self) -> None:
-        # §7.1.1: the server closes first, so that the client does not have to wait.
+    def _end_connection(self, *, abort: bool = False) -> None:
         if self._phase is Phase.LOST:
             self._conclude()
             return
         self._enter(Phase.LINGERING)
+        if abort:
+            self._transport.abort()
+            return
+        # §7.1.1: the server closes first, so that the client does not have to wait.
         self._update_reading()
         connection = self._connection
         assert connection is not None

@@ -163,8 +163,7 @@ class Flow(View):
         limit = self._settings.unsent_limit
         assert self._connection is not None
         self._connection.fail(CloseCode.POLICY_VIOLATION, f"more than {limit} bytes unsent")
-        self._end_connection()
-        self._transport.abort()
+        self._end_connection(abort=True)
         return True
 
     def _has_no_room(self) -> bool:

@@ -330,8 +330,8 @@ class Wire:
         """The peer takes too little of what is sent: return whether it had to be dropped."""
         raise NotImplementedError
 
-    def _end_connection(self) -> None:
-        """The close frames are exchanged, or ours is the last word."""
+    def _end_connection(self, *, abort: bool = False) -> None:
+        """The close frames are exchanged, or ours is the last word; or the peer is dropped."""
         raise NotImplementedError
 
     def _closed_error(self) -> ConnectionClosed:
