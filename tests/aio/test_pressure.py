@@ -136,3 +136,40 @@ async def test_who_takes_too_little_is_dropped_at_once(raw, until):
         ws._transport = transport
         await until(lambda: len(calls) == 2)
         assert calls == ["abort", 1008]
+
+
+async def test_an_object_that_is_used_again(url):
+    """A second connection does not come about, and nothing reaches the loop's handler."""
+    protocol = WebSocketProtocol()
+
+    async def handler(ws):
+        await ws.wait_closed()
+
+    async with serve(handler, "127.0.0.1", 0) as server:
+        async with connect(url(server), protocol=lambda: protocol):
+            pass
+        with pytest.raises(TimeoutError):
+            await connect(url(server), protocol=lambda: protocol, open_timeout=0.3)
+
+
+async def test_connection_made_that_fails_before_ours(url, runner):
+    """The connection never began, so there is no opening handshake that could fail."""
+    errors = []
+
+    class Fails(WebSocketProtocol):
+        def connection_made(self, transport):
+            raise ValueError("first")
+
+        def on_error(self, exc):
+            errors.append(exc)
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+
+    async def handler(ws):
+        await ws.wait_closed()
+
+    async with serve(handler, "127.0.0.1", 0) as server:
+        with pytest.raises(ValueError, match="first"):
+            await connect(url(server), protocol=Fails)
+        await asyncio.sleep(0.05)
+    assert errors == []

@@ -188,7 +188,9 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         """The transport is gone, and with it all that there was to receive."""
         exc, self._lost_by = self._lost_by, None
         try:
-            if self._phase is Phase.OPENING and self._opening is not None:
+            # (An object that is used again, or whose own connection_made failed, never began.)
+            began = self._phase is Phase.OPENING and self._transport is not None
+            if began and self._opening is not None:
                 self._conclude_opening(self._opening, exc)
             elif self._phase is Phase.LOST:
                 self._conclude_connection(exc)
