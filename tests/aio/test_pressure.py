@@ -173,3 +173,18 @@ async def test_connection_made_that_fails_before_ours(url, runner):
             await connect(url(server), protocol=Fails)
         await asyncio.sleep(0.05)
     assert errors == []
+
+
+async def test_sending_what_is_compressed_leaves_nothing_behind(url):
+    """An idle connection has nothing for senders that wait, if none had to."""
+
+    async def handler(ws):
+        await ws.wait_closed()
+
+    async with (
+        serve(handler, "127.0.0.1", 0, deflate=True) as server,
+        connect(url(server), deflate=True) as ws,
+    ):
+        await ws.send("text")
+        await ws.send(bytearray(b"binary"))
+        assert ws._senders is None
