@@ -285,3 +285,35 @@ def test_nothing_large_is_left_to_the_garbage_collector(play: Any, http: str) ->
         play(main())
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("ends", ["application", "server"])
+def test_a_lost_connection_with_messages_that_nobody_receives_ends(play: Any, ends: str) -> None:
+    """Some of what was read is not decoded yet, but nobody will ask for it."""
+    bomb = frame(2, compressed(bytes(MIB)), rsv1=True) * 50
+
+    async def main() -> None:
+        done = asyncio.Event()
+
+        async def app(receive: Any, send: Any) -> None:
+            await receive()
+            await send(ACCEPT)
+            await done.wait()
+
+        async with (
+            serving(Recorder(app)) as server,
+            Client(server.port, deflate=PerMessageDeflate()) as client,
+        ):
+            await client.open()
+            client.writer.write(bomb)
+            await until(lambda: server.protocol._sink.is_held)
+            server.protocol._transport.abort()
+            await until(lambda: server.protocol._phase.name == "LOST")
+            if ends == "server":
+                server.protocol.shutdown()
+            else:
+                done.set()
+            await asyncio.wait_for(until(lambda: not server.state.connections), 5)
+            done.set()
+
+    play(main())

@@ -219,6 +219,8 @@ class WebSocketProtocol(Endpoint):
         if self._connection is None:
             self._respond_500()
             self._close_transport()
+        elif self._phase is Phase.LOST:
+            self._conclude()
         elif self._connection.state is State.OPEN and not self._transport.is_closing():
             self._disconnected(CloseCode.SERVICE_RESTART.value)
             self._fail_with(CloseCode.SERVICE_RESTART, "")
@@ -278,7 +280,9 @@ class WebSocketProtocol(Endpoint):
         upgrade = self._opening
         if isinstance(upgrade, _Upgrade) and upgrade.head_of_response is not None:
             self._respond(upgrade)
-        if self._phase in RECEIVING and self.state is State.OPEN:
+        if self._phase is Phase.LOST:
+            self._conclude()  # nobody wants the rest
+        elif self._phase in RECEIVING and self.state is State.OPEN:
             self._flush()
             if self._phase in RECEIVING:
                 self._lingering().close()
