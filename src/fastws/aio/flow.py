@@ -176,10 +176,6 @@ class Flow(View):
         self._must_yield = False
         await asyncio.sleep(0)
 
-    def _has_senders(self) -> bool:
-        """Return whether it is somebody's turn to send."""
-        return self._senders is not None and self._senders.is_busy
-
     def _waiting_senders(self) -> Senders:
         if self._senders is None:
             self._senders = Senders()

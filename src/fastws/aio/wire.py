@@ -342,6 +342,7 @@ class Wire:
         raise NotImplementedError
 
 
+@cython.critical_section
 def send(
     self: Wire, message: str | Buffer | PreparedMessage, *, compress: bool | None = None
 ) -> None:
