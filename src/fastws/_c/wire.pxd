@@ -36,6 +36,6 @@ cdef class Wire:
     cdef public bint _write_paused
 
     cdef object _receive_from(self, bytearray storage, Py_ssize_t size)
-    cdef object _see_off(self, Py_ssize_t queued)
+    cdef object _flush_soon(self, Py_ssize_t queued)
     cdef object _delay_writes(self)
     cdef object _write(self, list buffers)

@@ -295,8 +295,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
             max_fragments=settings.max_fragments,
             deflate=decision.deflate,
         )
-        if self._write_paused:
-            self._connection.hold_pongs(True)
+        self._hold_pongs()
         self._open_by = None
         self._enter(Phase.OPEN)
         self._cork = CORKED

@@ -120,18 +120,21 @@ class Flow(View):
 
     def pause_writing(self) -> None:
         self._write_paused = True
-        if self._connection is not None:
-            self._connection.hold_pongs(True)
+        self._hold_pongs()
         self._update_reading()
 
     def resume_writing(self) -> None:
         self._write_paused = False
-        if self._connection is not None:
-            self._connection.hold_pongs(False)
-            if self._connection.bytes_queued:
-                self._schedule_flush()
+        self._hold_pongs()
+        if self._connection is not None and self._connection.bytes_queued:
+            self._schedule_flush()
         self._update_reading()
         self._make_room()
+
+    def _hold_pongs(self) -> None:
+        """Hold pongs back while the peer takes too little (RFC 6455 §5.5.3)."""
+        if self._connection is not None:
+            self._connection.hold_pongs(self._write_paused)
 
     # Sending ----------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ class Lingering:
         """Shut down our side, and wait for the peer to end its own.
 
         Args:
-            is_silent: whether the peer will send nothing more: it sent its close frame.
+            is_silent: whether the peer has nothing more to say: neither end broke the protocol.
             awaits_eof: whether to give a silent peer time to end its side.
         """
         transport = self._wire._transport

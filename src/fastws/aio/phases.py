@@ -63,10 +63,10 @@ NEXT: Final = {
 RECEIVING: Final = frozenset({Phase.OPEN, Phase.CLOSING, Phase.LOST})
 
 
-# How the writes of a connection are delayed in this turn of the event loop.
-FRESH: Final = 0  # not at all: nothing was written
+# How the writes of a connection are delayed.
+FRESH: Final = 0  # not at all: nothing was written since the last read, or delayed write
 WROTE: Final = 1  # the next one will be
-CORKED: Final = 2  # until its end
+CORKED: Final = 2  # until the end of this turn of the event loop
 
 
 class Pace(Enum):

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastws.spec import CloseCode, State
 
+from . import twin
 from .endpoint import Endpoint
-from .twin import Hooks, Sink, send
+from .twin import Hooks, Sink
 from .view import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Buffer
+
+    from fastws.prepared import PreparedMessage
 
 
 __all__ = ["WebSocketProtocol"]
@@ -78,7 +81,14 @@ class WebSocketProtocol(Endpoint):
 
     # Methods ----------------------------------------------------------------------------
 
-    send = send
+    if TYPE_CHECKING:
+        # The type checker may need it before it has seen the decorator of the function.
+        def send(
+            self, message: str | Buffer | PreparedMessage, *, compress: bool | None = None
+        ) -> None: ...
+
+    else:
+        send = twin.send
 
     def ping(self, data: Buffer | None = None) -> asyncio.Future[float]:
         """Send a ping (RFC 6455 §5.5.2).

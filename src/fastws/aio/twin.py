@@ -6,9 +6,11 @@ does not know what they do.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fastws.codec import implementation
 
-if implementation == "py":
+if TYPE_CHECKING or implementation == "py":
     from .sinks import Hooks, Queue, Sink
     from .wire import Wire, send
 else:

@@ -1,11 +1,12 @@
 # cython: language_level=3, freethreading_compatible=True, subinterpreters_compatible=no
 # cython: autotestdict=False, nonecheck=True, annotation_typing=False
-# cython: binding=True, boundscheck=False, wraparound=False
+# cython: binding=False, boundscheck=False, wraparound=False
 """From the socket to the messages and back: the part of an endpoint that every message passes.
 
 This module knows how what was read is decoded and handed over, and how what is queued leaves in
-few writes. It does not know what the phases of a connection mean, or any timer: it knows of the
-event loop only `call_soon` and `create_future`, and of the transport only `write`.
+few writes. It knows in which phases data is received and written, but not what leads from one to
+the next, and no timer: of the event loop it uses only `call_soon` and `create_future`, and of the
+transport only `write`.
 
 It is written once. Where it can be, it is compiled, as `fastws._c.wire`.
 """
@@ -123,12 +124,10 @@ class Wire:
 
     # asyncio.BufferedProtocol ------------------------------------------------------------
 
-    @cython.binding(False)
     @cython.critical_section
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
 
-    @cython.binding(False)
     @cython.critical_section
     def buffer_updated(self, nbytes: int) -> None:
         self._received_since_ping = True
@@ -137,7 +136,6 @@ class Wire:
         elif self._phase is _OPENING:
             self._receive_opening(bytes(self._buffer[:nbytes]))
 
-    @cython.binding(False)
     @cython.critical_section
     def data_received(self, data: Buffer) -> None:
         """Take what was read, from who does not use `get_buffer`."""
@@ -149,7 +147,6 @@ class Wire:
 
     # Receiving ----------------------------------------------------------------------------
 
-    @cython.binding(False)
     @cython.critical_section
     def _receive(self, data: Buffer) -> None:
         """Decode; b"" for what is left of the last data."""
@@ -187,7 +184,6 @@ class Wire:
                 # turn before, and may answer.
                 self._delay_writes()
 
-    @cython.binding(False)
     @cython.critical_section
     def _next_message(self) -> str | bytes | None:
         """Return the next message that waits; None if there is none."""
@@ -201,7 +197,6 @@ class Wire:
             sink.emptied(self)
         return message
 
-    @cython.binding(False)
     @cython.critical_section
     def _wait_for_message(self) -> asyncio.Future[None]:
         """Return a future to await: there may be a message then. Call `_waited` afterwards.
@@ -226,14 +221,12 @@ class Wire:
         sink.waiter = waiter
         return waiter
 
-    @cython.binding(False)
     def _waited(self) -> None:
         """No task waits for a message any more."""
         self._sink.waiter = None
 
     # Sending ------------------------------------------------------------------------------
 
-    @cython.binding(False)
     @cython.critical_section
     def _fast_send(self, message: object) -> bool:
         """Send a message if nothing has to be done or waited for before; return whether it
@@ -247,17 +240,16 @@ class Wire:
             or (type(message) is not str and type(message) is not bytes)
         ):
             return False
-        self._see_off(connection._queue(message, True, None))
+        self._flush_soon(connection._queue(message, True, None))
         return True
 
-    @cython.binding(False)
     @cython.critical_section
     def _schedule_flush(self) -> None:
         """Something was queued: see that it leaves soon."""
         assert self._connection is not None
-        self._see_off(len(self._connection._encoder))
+        self._flush_soon(len(self._connection._encoder))
 
-    def _see_off(self, queued: int) -> None:
+    def _flush_soon(self, queued: int) -> None:
         """Send what is queued, or see that it leaves soon.
 
         The first write of a turn of the event loop is not delayed, unless there are messages
@@ -285,13 +277,11 @@ class Wire:
         self._cork = _CORKED
         self._loop.call_soon(self._uncork)
 
-    @cython.binding(False)
     @cython.critical_section
     def _uncork(self) -> None:
         self._cork = _FRESH
         self._flush()
 
-    @cython.binding(False)
     @cython.critical_section
     def _flush(self) -> None:
         """Send what is queued; if it ends with our last word, so does the connection."""
@@ -342,6 +332,7 @@ class Wire:
         raise NotImplementedError
 
 
+@cython.binding(True)
 @cython.critical_section
 def send(
     self: Wire, message: str | Buffer | PreparedMessage, *, compress: bool | None = None
@@ -365,7 +356,7 @@ def send(
         raise errors.never_open()
     queued = connection._queue(message, True, compress)
     if queued > _CORK_LIMIT or wire._cork != _CORKED:
-        wire._see_off(queued)
+        wire._flush_soon(queued)
 
 
 # Users call it as a method, and need not know what it is a method of.
