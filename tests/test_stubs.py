@@ -100,9 +100,30 @@ def test_all_is_documented_like_the_reference(
     assert ours == theirs
 
 
-@pytest.mark.parametrize("name", MODULES)
+# What each message of an asyncio connection passes is written once, too, beside what uses it.
+OF_AIO = ("wire", "sinks")
+
+
+@pytest.mark.parametrize("name", OF_AIO)
+def test_the_parts_of_aio_are_documented_like_their_source(
+    twin: SimpleNamespace, name: str
+) -> None:
+    source = import_module(f"fastws.aio.{name}")
+    ours = source if twin.name == "py" else import_module(f"fastws._c.{name}")
+    assert ours.__all__ == source.__all__
+    for public in source.__all__:
+        found = documentation(getattr(ours, public))
+        assert found[""], public
+        # (Attributes have no documentation of their own, or that of a type.)
+        theirs = documentation(getattr(source, public))
+        names = {each for each, text in theirs.items() if text and not text.startswith("bool(")}
+        assert {each: found.get(each) for each in names} == {each: theirs[each] for each in names}
+
+
+@pytest.mark.parametrize("name", [*MODULES, *OF_AIO])
 def test_stubs_name_what_the_reference_has(name: str) -> None:
-    module: ModuleType = import_module(f"fastws._py.{name}")
+    package = "aio" if name in OF_AIO else "_py"
+    module: ModuleType = import_module(f"fastws.{package}.{name}")
     tree = ast.parse((STUBS / f"{name}.pyi").read_text("utf-8"))
     imported = {
         alias.asname: node.module

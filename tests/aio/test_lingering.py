@@ -95,8 +95,10 @@ def test_a_transport_that_is_closing_is_left_alone():
 def test_a_reset_that_came_before_ends_it():
     for awaits_eof in (True, False):
         scene = Scene(Transport(error=OSError("not connected")))
+        scene.wire._received_since_ping = True
         scene.lingering.begin(is_silent=True, awaits_eof=awaits_eof)
         assert scene.transport.done == ["eof", "abort"]
+        assert scene.left == 10  # nothing is waited for but the end
 
 
 def test_who_does_not_wait_for_a_silent_peer_closes_after_some_silence():

@@ -106,6 +106,9 @@ async def test_a_turn_may_be_endless():
     assert not crowd.senders.is_endless
     await crowd.end("c")
     assert crowd.log == ["a", "b", "c"]
+    await crowd.start("d", endless=True)
+    await crowd.end("d")
+    assert not crowd.senders.is_endless
 
 
 async def test_the_end_wakes_all_but_whose_turn_it_is():
