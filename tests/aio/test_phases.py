@@ -177,6 +177,23 @@ async def test_a_client_takes_this_path(name, kind, phases, raw_server, frame):
     assert tuple(phases[made[0]]) == (OPENING, *OF_CLIENTS[name])
 
 
+@pytest.mark.parametrize("kind", [WebSocket, WebSocketProtocol], ids=["coroutine", "callback"])
+async def test_a_life_has_one_end(kind, phases, url):
+    """An endpoint that is used again is refused without a step."""
+
+    async def handler(ws):
+        await ws.wait_closed()
+
+    endpoint = kind()
+    async with serve(handler, "127.0.0.1", 0) as server:
+        await connect(url(server), protocol=lambda: endpoint)
+        endpoint._begin_closing(1000, "")
+        await endpoint.wait_closed()
+        with pytest.raises(TimeoutError):
+            await connect(url(server), protocol=lambda: endpoint, open_timeout=0.1)
+    assert phases[endpoint] == [OPENING, OPEN, CLOSING, LINGERING, CLOSED]
+
+
 @pytest.mark.parametrize(
     ("phase", "following"),
     [steps for steps in product(Phase, repeat=2) if steps[1] not in NEXT[steps[0]]],
