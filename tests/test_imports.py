@@ -114,7 +114,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "websocket": {"endpoint", "phases", "twin", "view"},
         "client": {"endpoint", "opening", "settings", "view", "websocket"},
         "server": {
-            *("endpoint", "opening", "protocol", "settings", "signals", "view", "websocket"),
+            *("endpoint", "opening", "protocol", "settings", "signals", "transports"),
+            *("view", "websocket"),
         },
     },
     "cli": {

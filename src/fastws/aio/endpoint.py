@@ -118,10 +118,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
                 self._set_timer(settings.close_timeout, self._transport.abort)
                 self._sink.closing(self)
             case Phase.LOST if self._has_pending():
-                timeout = settings.close_timeout
-                if timeout is None:
-                    timeout = DEFAULT_CLOSE_TIMEOUT
-                self._set_timer(timeout, self._conclude)
+                self._set_timer(settings.close_timeout or DEFAULT_CLOSE_TIMEOUT, self._conclude)
         if previous is Phase.OPENING:
             self._end_opening()
         if phase in RECEIVING:

@@ -11,7 +11,7 @@ import signal
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from fastws import rules
 from fastws.handshake import ServerHandshake
@@ -36,6 +36,7 @@ from .opening import ServerOpeningHandshake
 from .protocol import WebSocketProtocol
 from .settings import Settings, deflate_extensions
 from .signals import heed
+from .transports import Dropper
 from .view import logger
 from .websocket import WebSocket
 
@@ -222,7 +223,7 @@ class Server:
             logger.exception("could not make a protocol: %s", exc)
             if isinstance(exc, (SystemExit, KeyboardInterrupt)):
                 raise
-            return _Nobody()
+            return Dropper()
 
     def endpoint_made(self, endpoint: Endpoint) -> None:
         self.connections.add(endpoint)
@@ -266,13 +267,6 @@ class Server:
                 ws._log_error("handler failed", exc)
         finally:
             ws._begin_closing(code, "")
-
-
-class _Nobody(asyncio.Protocol):
-    """Drops a connection for which no protocol could be created."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast("asyncio.Transport", transport).abort()
 
 
 class serve:  # noqa: N801 - it is called like a function

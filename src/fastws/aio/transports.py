@@ -7,9 +7,10 @@ know connections.
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 from weakref import WeakKeyDictionary
 
-__all__ = ["LostTransport", "read_buffer"]
+__all__ = ["Dropper", "LostTransport", "read_buffer"]
 
 # One read buffer for all connections of a loop: a transport calls get_buffer and
 # buffer_updated back to back, so an idle connection needs no buffer of its own.
@@ -23,6 +24,13 @@ def read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
     if buffer is None:
         buffer = _read_buffers[loop] = memoryview(bytearray(_READ_BUFFER_SIZE))
     return buffer
+
+
+class Dropper(asyncio.Protocol):
+    """Drops a connection for which no protocol could be created."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).abort()
 
 
 class LostTransport(asyncio.Transport):
