@@ -68,7 +68,8 @@ async def test_a_recv_cancelled_as_its_message_arrives_leaves_it_to_the_next(pai
     async with pair() as (_, server):
         task = asyncio.create_task(server.recv())
         await turns()
-        server._sink.take(server, ["first"])  # the waiter is done, but the task has not run yet
+        # The waiter is done, but the task has not run yet.
+        server._sink.take(server, ["first"], True)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -79,7 +80,7 @@ async def test_a_recv_woken_for_a_message_that_another_took_waits_on(pair):
     async with pair() as (client, server):
         task = asyncio.create_task(server.recv())
         await turns()
-        server._sink.take(server, ["first"])
+        server._sink.take(server, ["first"], True)
         assert await server.recv() == "first"
         with pytest.raises(StateError):
             await server.recv()
@@ -128,7 +129,7 @@ async def test_what_arrives_while_reading_is_held_waits_with_the_rest(pair):
     """(A transport may still deliver data after it is paused.)"""
     async with pair() as (_, server):
         for number in range(4):
-            server._sink.take(server, [str(number)])
+            server._sink.take(server, [str(number)], True)
         assert [await server.recv() for _ in range(4)] == ["0", "1", "2", "3"]
 
 

@@ -38,4 +38,6 @@ cdef class Wire:
     cdef object _receive_from(self, bytearray storage, Py_ssize_t size)
     cdef object _flush_soon(self, Py_ssize_t queued)
     cdef object _delay_writes(self)
+    cdef object _send_queued(self)
+    cdef object _take_message(self)
     cdef object _write(self, list buffers)

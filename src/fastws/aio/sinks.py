@@ -26,7 +26,6 @@ if cython.compiled:  # pragma: no cover
 if TYPE_CHECKING:
     import asyncio
 
-    from fastws.connection import Connection
     from fastws.events import Event
 
     from .flow import Flow
@@ -65,8 +64,14 @@ class Sink:
         self.messages = None
         self.waiter = None
 
-    def take(self, endpoint: Any, events: list[Event]) -> None:
-        """Messages and control frames arrived; must not raise."""
+    def take(self, endpoint: Any, events: list[Event], only_messages: bool) -> None:
+        """Messages and control frames arrived; must not raise.
+
+        Args:
+            endpoint: the connection.
+            events: what arrived, in order; the list is ours now.
+            only_messages: whether there are no control frames among them.
+        """
 
     def pace(self, endpoint: Flow) -> Pace:
         """Return how fast to read."""
@@ -92,7 +97,7 @@ class Hooks(Sink):
 
     __slots__ = ()
 
-    def take(self, endpoint: Any, events: list[Event]) -> None:
+    def take(self, endpoint: Any, events: list[Event], only_messages: bool) -> None:
         on_message = endpoint.on_message
         for event in events:
             if type(event) is str or type(event) is bytes:
@@ -137,10 +142,9 @@ class Queue(Sink):
 
     # For the endpoint -----------------------------------------------------------------------
 
-    def take(self, endpoint: Any, events: list[Event]) -> None:
-        connection: Connection = endpoint._connection
+    def take(self, endpoint: Any, events: list[Event], only_messages: bool) -> None:
         messages: list[Any] = events
-        if not connection._only_messages:
+        if not only_messages:
             messages = [event for event in events if isinstance(event, (str, bytes))]
             if not messages:
                 return

@@ -83,12 +83,15 @@ class WebSocket(Endpoint):
             ConnectionClosed: if the connection is closed and all messages have been received.
             StateError: if another task is waiting for a message.
         """
-        while (message := self._next_message()) is None:
+        message = self._next_message()
+        while message is None:
             waiter = self._wait_for_message()
             try:
                 await waiter
-            finally:
-                self._waited()
+            except BaseException:
+                self._stop_waiting()
+                raise
+            message = self._waited()
         return message
 
     def __aiter__(self) -> AsyncIterator[str | bytes]:
@@ -103,7 +106,8 @@ class WebSocket(Endpoint):
             StateError: if another task is waiting for a message.
         """
         # (The same as `recv`. Calling that would create another coroutine for each message.)
-        while (message := self._next_message()) is None:
+        message = self._next_message()
+        while message is None:
             try:
                 waiter = self._wait_for_message()
             except ConnectionClosed as exc:
@@ -112,8 +116,10 @@ class WebSocket(Endpoint):
                 raise
             try:
                 await waiter
-            finally:
-                self._waited()
+            except BaseException:
+                self._stop_waiting()
+                raise
+            message = self._waited()
         return message
 
     # Sending ----------------------------------------------------------------------------

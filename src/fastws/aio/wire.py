@@ -170,7 +170,7 @@ class Wire:
             if self._pings is not None:
                 self._pings.resolve(events)
             if events:
-                self._sink.take(self, events)
+                self._sink.take(self, events, connection._only_messages)
         finally:
             if connection.close_code is None:
                 self._cork = _FRESH
@@ -187,6 +187,9 @@ class Wire:
     @cython.critical_section
     def _next_message(self) -> str | bytes | None:
         """Return the next message that waits; None if there is none."""
+        return self._take_message()
+
+    def _take_message(self) -> str | bytes | None:
         sink = self._sink
         messages = sink.messages
         if messages is None:
@@ -199,7 +202,9 @@ class Wire:
 
     @cython.critical_section
     def _wait_for_message(self) -> asyncio.Future[None]:
-        """Return a future to await: there may be a message then. Call `_waited` afterwards.
+        """Return a future to await: there may be a message then.
+
+        Call `_waited` when it is done, or `_stop_waiting` if waiting is cancelled.
 
         Raises:
             ConnectionClosed: if nothing more will be received.
@@ -214,16 +219,22 @@ class Wire:
         if self._cork == _WROTE:
             self._cork = _FRESH
         elif self._cork == _CORKED:
-            self._flush()
+            self._send_queued()
             if self._phase is _LINGERING or self._phase is _CLOSED:
                 raise self._closed_error()
         waiter: asyncio.Future[None] = self._loop.create_future()
         sink.waiter = waiter
         return waiter
 
-    def _waited(self) -> None:
+    def _stop_waiting(self) -> None:
         """No task waits for a message any more."""
         self._sink.waiter = None
+
+    @cython.critical_section
+    def _waited(self) -> str | bytes | None:
+        """The future is done: return the next message, if nobody else took it."""
+        self._sink.waiter = None
+        return self._take_message()
 
     # Sending ------------------------------------------------------------------------------
 
@@ -264,13 +275,13 @@ class Wire:
                 self._delay_writes()
             else:
                 self._cork = _WROTE
-                self._flush()
+                self._send_queued()
             return
         connection = self._connection
         assert connection is not None
         # (The last flush adds our close frame; it must not come in the middle.)
         if queued > _CORK_LIMIT and connection.close_code is None:
-            self._flush()
+            self._send_queued()
             self._must_yield = True
 
     def _delay_writes(self) -> None:
@@ -280,11 +291,14 @@ class Wire:
     @cython.critical_section
     def _uncork(self) -> None:
         self._cork = _FRESH
-        self._flush()
+        self._send_queued()
 
     @cython.critical_section
     def _flush(self) -> None:
         """Send what is queued; if it ends with our last word, so does the connection."""
+        self._send_queued()
+
+    def _send_queued(self) -> None:
         connection = self._connection
         assert connection is not None
         buffers = connection._take()

@@ -116,10 +116,10 @@ class _Inbox(Queue):
     # need not wait for one that sends.
     ignores_unsent = True
 
-    def take(self, endpoint: WebSocketProtocol, events: list[Event]) -> None:
+    def take(self, endpoint: WebSocketProtocol, events: list[Event], only_messages: bool) -> None:
         # Drop messages that arrive after the application has closed the connection.
         if endpoint._stage == _OPEN:
-            super().take(endpoint, events)
+            super().take(endpoint, events, only_messages)
         endpoint._look_for_end()
 
     def pace(self, endpoint: Flow) -> Pace:
@@ -308,7 +308,7 @@ class WebSocketProtocol(Endpoint):
             try:
                 await waiter
             finally:
-                self._waited()
+                self._stop_waiting()
         if type(message) is str:
             return {"type": "websocket.receive", "text": message}
         return {"type": "websocket.receive", "bytes": message}
