@@ -110,10 +110,10 @@ def test_the_twin_is_that_of_the_codec():
 
 
 def own_methods(cls):
-    """What help() shows first of a class: its own methods, with their signatures."""
+    """What help() shows first of a class: its own methods."""
     text = pydoc.plain(pydoc.render_doc(cls))
     own = text.partition("Methods defined here:")[2].partition(" |  ------")[0]
-    return dict(re.findall(r"^ \|  (?:async )?(\w+)(\(.*)$", own, re.MULTILINE))
+    return set(re.findall(r"^ \|  (?:async )?(\w+)\(", own, re.MULTILINE))
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,10 @@ def own_methods(cls):
     ],
 )
 def test_help_shows_what_people_look_for_first(cls, names):
-    shown = own_methods(cls)
-    assert shown.keys() >= names
-    assert re.match(r"\(self, message: .*compress: .*\) -> 'None'$", shown["send"])
+    assert own_methods(cls) >= names
+    # (help() breaks a long signature into lines, from Python 3.13 on.)
+    shown = str(inspect.signature(cls.send))
+    assert re.match(r"\(self, message: .*compress: .*\) -> 'None'$", shown)
     assert inspect.getdoc(cls.send).startswith("Send a ")
 
 
