@@ -87,7 +87,6 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "__init__": set(),
         # What knows nothing of the rest.
         "blame": set(),
-        "lingering": set(),
         "phases": set(),
         "pings": set(),
         "senders": set(),
@@ -98,6 +97,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         # Parts of an endpoint.
         "creation": {"phases"},
         "keepalive": {"unsent"},
+        "lingering": {"transports"},
         "opening": {"blame"},
         "sinks": {"phases"},
         "wire": {"phases"},

@@ -23,11 +23,10 @@ cdef class Connection:
     cdef bint _pongs_held
 
     # `receive_data` for the first `size` bytes of a buffer, which must not be resized during the
-    # call, `send`, `buffers_to_send` and `has_pending`, for C code that is in a critical section.
+    # call, `send` and `buffers_to_send`, for C code that is in a critical section.
     cdef list _receive_from(self, bytearray storage, Py_ssize_t size)
     cdef Py_ssize_t _queue(self, object message, bint fin, object compress) except -1
     cdef list _take(self)
-    cdef bint _has_pending(self)
 
     cdef list _react(self, list events)
     cdef int _handle_control(self, list events) except -1

@@ -202,9 +202,6 @@ class Connection:
         events, send what `data_to_send` returns, and call `receive_data(b"")`, before you read
         from the socket again.
         """
-        return self._has_pending()
-
-    def _has_pending(self) -> bool:
         return self._decoder._has_rest() and self.close_code is None
 
     @cython.critical_section

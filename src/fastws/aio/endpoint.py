@@ -19,7 +19,7 @@ from .keepalive import KEEPALIVE, Keepalive, Verdict
 from .lingering import Lingering
 from .opening import Failed, Opened, Refused, ServerOpeningHandshake, Undecided
 from .phases import CORKED, FRESH, NEXT, RECEIVING, Phase
-from .transports import LostTransport, read_buffer
+from .transports import LostTransport, close_transport, read_buffer
 from .twin import Sink
 from .view import logger
 
@@ -376,7 +376,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         if connection is None:
             # Never open: there is nobody to say goodbye to.
             if self._phase is Phase.OPENING and self._transport is not None:
-                self._close_transport()
+                close_transport(self._transport)
         elif connection.state is State.OPEN and connection.close_code is None:
             connection.close(code, reason)
             self._flush()
@@ -384,11 +384,6 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
                 self._enter(Phase.CLOSING)
             else:
                 self._sink.closing(self)
-
-    def _close_transport(self) -> None:
-        # If a transport over TLS is closed twice, it forgets even that it is closing.
-        if not self._transport.is_closing():
-            self._transport.close()
 
     def _fail_with(self, code: int, reason: str) -> None:
         """End the connection without waiting for the peer's close frame."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .transports import close_transport
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -110,8 +112,5 @@ class Lingering:
 
     def close(self) -> None:
         """Have the transport send what it holds, then close, but do not wait forever."""
-        transport = self._wire._transport
         self.set_limit()
-        # If a transport over TLS is closed twice, it forgets even that it is closing.
-        if not transport.is_closing():
-            transport.close()
+        close_transport(self._wire._transport)

@@ -153,8 +153,7 @@ class Queue(Sink):
             self.messages = messages
         else:
             self._enqueue(endpoint, messages)
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+        self.wake()
 
     def pace(self, endpoint: Flow) -> Pace:
         connection = endpoint._connection

@@ -10,7 +10,7 @@ import asyncio
 from typing import cast
 from weakref import WeakKeyDictionary
 
-__all__ = ["Dropper", "LostTransport", "read_buffer"]
+__all__ = ["Dropper", "LostTransport", "close_transport", "read_buffer"]
 
 # One read buffer for all connections of a loop: a transport calls get_buffer and
 # buffer_updated back to back, so an idle connection needs no buffer of its own.
@@ -24,6 +24,15 @@ def read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
     if buffer is None:
         buffer = _read_buffers[loop] = memoryview(bytearray(_READ_BUFFER_SIZE))
     return buffer
+
+
+def close_transport(transport: asyncio.Transport) -> None:
+    """Close a transport that may be closing already.
+
+    If one over TLS is closed twice, it forgets even that it is closing.
+    """
+    if not transport.is_closing():
+        transport.close()
 
 
 class Dropper(asyncio.Protocol):

@@ -22,6 +22,7 @@ from fastws.aio.endpoint import Endpoint
 from fastws.aio.opening import Decision, Opened, Refused
 from fastws.aio.phases import RECEIVING, Pace, Phase
 from fastws.aio.settings import Settings
+from fastws.aio.transports import close_transport
 from fastws.aio.twin import Queue, send
 from fastws.deflate import PerMessageDeflate
 from fastws.exceptions import ConnectionClosed, RequestError
@@ -218,7 +219,7 @@ class WebSocketProtocol(Endpoint):
         """Close the connection because the server stops."""
         if self._connection is None:
             self._respond_500()
-            self._close_transport()
+            close_transport(self._transport)
         elif self._phase is Phase.LOST:
             self._conclude()
         elif self._connection.state is State.OPEN and not self._transport.is_closing():
