@@ -19,7 +19,7 @@ WANTED = os.environ.get("FASTWS_EXT", "auto")
 if WANTED not in ("auto", "require", "no"):
     sys.exit(f"FASTWS_EXT must be auto, require or no, not {WANTED!r}")
 
-HEADERS = ["cpu.h", "kernels.h", "mask.h", "scalar.h", "sets.h", "simd.h", "utf8.h"]
+HEADERS = ["avx512.h", "cpu.h", "kernels.h", "mask.h", "scalar.h", "sets.h", "simd.h", "utf8.h"]
 
 # Some sources make both twins: the extension is named after where Cython finds the C types.
 SOURCES = {

@@ -19,7 +19,7 @@
 /* The set that is tested. */
 static const fastws_kernels *kernels;
 
-#define MAX_SHIFT 31
+#define MAX_SHIFT 63
 /* All cuts are tried in data up to this size, so many of them in larger data. */
 #define ALL_CUTS 64
 
@@ -37,20 +37,77 @@ typedef struct {
     uint8_t *data;
 } Copy;
 
+/* AddressSanitizer does not see what instructions with masks read and write. So copies are also
+ * put between pages that cannot be accessed, at either end of the memory there. */
+static enum { ANYWHERE, AT_START, AT_END } place = ANYWHERE;
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+
+#define GUARDED ((size_t)64 << 10) /* a multiple of all pages' sizes */
+static uint8_t *guarded[4];
+static size_t guarded_used;
+
+static void
+make_guarded(void)
+{
+    size_t i;
+    for (i = 0; i < sizeof(guarded) / sizeof(guarded[0]); i++) {
+        uint8_t *p = mmap(
+            NULL, 3 * GUARDED, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0
+        );
+        CHECK(p != MAP_FAILED);
+        CHECK(mprotect(p, GUARDED, PROT_NONE) == 0);
+        CHECK(mprotect(p + 2 * GUARDED, GUARDED, PROT_NONE) == 0);
+        guarded[i] = p + GUARDED;
+    }
+}
+
+static uint8_t *
+new_guarded(size_t size)
+{
+    CHECK(size <= GUARDED && guarded_used < sizeof(guarded) / sizeof(guarded[0]));
+    return guarded[guarded_used++] + (place == AT_END ? GUARDED - size : 0);
+}
+
+static void
+free_guarded(void)
+{
+    guarded_used--;
+}
+#else
+#define GUARDED ((size_t)0)
+static void make_guarded(void) {}
+static uint8_t *new_guarded(size_t size) { return malloc(size); }
+static void free_guarded(void) {}
+#endif
+
 static Copy
 copy_of(const uint8_t *data, size_t size, size_t shift)
 {
     Copy copy;
-    copy.memory = malloc(size + shift);
+    shift = place == AT_START ? 0 : shift;
+    copy.memory = place == ANYWHERE ? malloc(size + shift) : new_guarded(size + shift);
     CHECK(copy.memory != NULL || size + shift == 0);
     if (size + shift) {
         memset(copy.memory, 0xA5, size + shift); /* so that what is not written is wrong */
     }
     copy.data = copy.memory + shift;
-    if (size) {
+    if (size && data != NULL) {
         memcpy(copy.data, data, size);
     }
     return copy;
+}
+
+static void
+free_copy(Copy copy)
+{
+    if (place == ANYWHERE) {
+        free(copy.memory);
+    }
+    else {
+        free_guarded();
+    }
 }
 
 /* Masking ------------------------------------------------------------------------------ */
@@ -79,9 +136,9 @@ check_mask(const uint8_t *data, size_t size, uint32_t key, size_t shift)
     seen = fastws_mask(kernels, source.data, source.data, size, key);
     CHECK(size == 0 || memcmp(source.data, expected.data, size) == 0);
     CHECK(((seen & FASTWS_HIGH_BITS) != 0) == (expected_high != 0));
-    free(source.memory);
-    free(target.memory);
-    free(expected.memory);
+    free_copy(source);
+    free_copy(target);
+    free_copy(expected);
 }
 
 /* A payload that is masked in two pieces */
@@ -97,9 +154,9 @@ check_mask_cut(const uint8_t *data, size_t size, uint32_t key, size_t cut)
     fastws_mask(kernels, second.data, second.data, size - cut, fastws_rotate_key(key, cut));
     CHECK(cut == 0 || memcmp(first.data, whole.data, cut) == 0);
     CHECK(cut == size || memcmp(second.data, whole.data + cut, size - cut) == 0);
-    free(whole.memory);
-    free(first.memory);
-    free(second.memory);
+    free_copy(whole);
+    free_copy(first);
+    free_copy(second);
 }
 
 /* UTF-8 -------------------------------------------------------------------------------- */
@@ -165,8 +222,8 @@ check_utf8_cut(
     if (valid) {
         CHECK(state.needed == missing);
     }
-    free(first.memory);
-    free(second.memory);
+    free_copy(first);
+    free_copy(second);
 }
 
 /* The beginning of the data: valid or not, and in the middle of a code point or not */
@@ -202,7 +259,7 @@ check_transcoding(const uint8_t *data, size_t size, size_t shift)
     Copy target;
 
     if (kernels->utf8_count == NULL) {
-        free(source.memory);
+        free_copy(source);
         return;
     }
     count = kernels->utf8_count(source.data, size, &largest);
@@ -218,7 +275,7 @@ check_transcoding(const uint8_t *data, size_t size, size_t shift)
     /* The narrowest that they fit in, and all that are wider. */
     for (width = most < 0x100 ? 1 : most < 0x10000 ? 2 : 4; width <= 4; width *= 2) {
         uint32_t value;
-        target = copy_of(NULL, 0, count * width);
+        target = copy_of(NULL, count * width, 0);
         if (width == 1) {
             kernels->utf8_to_1(source.data, size, target.memory);
         }
@@ -235,9 +292,44 @@ check_transcoding(const uint8_t *data, size_t size, size_t shift)
                                  : ((uint32_t *)target.memory)[i];
             CHECK(value == code_point(&p));
         }
-        free(target.memory);
+        free_copy(target);
     }
-    free(source.memory);
+    free_copy(source);
+}
+
+/* Unmasked, validated and counted at once. The data is what is unmasked. */
+static void
+check_unmask(
+    const uint8_t *data, size_t size, uint32_t key, size_t shift, size_t good, unsigned missing
+)
+{
+    Copy source = copy_of(data, size, shift);
+    Copy target = copy_of(NULL, size, (shift * 7) % (MAX_SHIFT + 1));
+    uint8_t octets[4], largest, expected_largest = 0;
+    size_t count, expected_count = 0, i;
+
+    if (kernels->utf8_unmask == NULL) {
+        free_copy(target);
+        free_copy(source);
+        return;
+    }
+    memcpy(octets, &key, 4);
+    for (i = 0; i < size; i++) {
+        source.data[i] ^= octets[i % 4];
+        expected_count += (data[i] & 0xC0) != 0x80;
+        expected_largest = data[i] > expected_largest ? data[i] : expected_largest;
+    }
+    if (good < size || missing) {
+        expected_count = FASTWS_INVALID;
+    }
+    count = kernels->utf8_unmask(target.data, source.data, size, key, &largest);
+    CHECK(count == expected_count);
+    if (count != FASTWS_INVALID) {
+        CHECK(largest == expected_largest || (largest < 0x80 && expected_largest < 0x80));
+    }
+    CHECK(size == 0 || memcmp(target.data, data, size) == 0);
+    free_copy(target);
+    free_copy(source);
 }
 
 static void
@@ -253,7 +345,6 @@ check(const uint8_t *data, size_t size)
     data += 6;
     size -= 6;
 
-    check_mask(data, size, key, shift);
     good = utf8_prefix(data, size, &missing);
     for (whole = good; whole; whole--) {
         /* Without the character that is wrong or not complete. */
@@ -261,7 +352,17 @@ check(const uint8_t *data, size_t size)
             break;
         }
     }
-    check_transcoding(data, whole, shift);
+    for (place = ANYWHERE; place <= AT_END; place++) {
+        check_mask(data, size, key, shift);
+        check_utf8_prefix(data, size, shift);
+        check_unmask(data, size, key, shift, good, missing);
+        check_unmask(data, whole, 0, shift, whole, 0);
+        check_transcoding(data, whole, shift);
+        if (4 * size + MAX_SHIFT > GUARDED) {
+            break;
+        }
+    }
+    place = ANYWHERE;
     cuts = size <= ALL_CUTS ? size + 1 : ALL_CUTS;
     for (i = 0; i < cuts; i++) {
         size_t cut = size <= ALL_CUTS ? i : (seed * 131 + i * 257) % (size + 1);
@@ -278,10 +379,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int rank;
     if (!ready) {
         fastws_make_tables();
+        make_guarded();
         ready = 1;
     }
     if (size >= 6) {
-        for (rank = 0; (kernels = fastws_kernels_by_rank(rank)) != NULL; rank++) {
+        for (rank = 0; (kernels = fastws_kernels_by_rank(rank, 0)) != NULL; rank++) {
             check(data, size);
         }
     }
@@ -383,7 +485,7 @@ main(int argc, char **argv)
         LLVMFuzzerTestOneInput(input, 6 + size);
     }
     printf("%lu inputs, %lu of them valid text:", inputs, valid);
-    for (rank = 0; (kernels = fastws_kernels_by_rank(rank)) != NULL; rank++) {
+    for (rank = 0; (kernels = fastws_kernels_by_rank(rank, 0)) != NULL; rank++) {
         printf(" %s", kernels->name);
     }
     printf("\n");

@@ -32,7 +32,7 @@ SOURCES = (
     *(f"src/fastws/capi.{kind}" for kind in ("pyx", "pxd", "pyi")),
     *(
         f"src/fastws/_c/kernels/{header}.h"
-        for header in ("cpu", "kernels", "mask", "scalar", "sets", "simd", "utf8")
+        for header in ("avx512", "cpu", "kernels", "mask", "scalar", "sets", "simd", "utf8")
     ),
     "src/fastws/py.typed",
     "src/fastws/demo/index.html",

@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 cdef extern from "kernels/kernels.h" nogil:
     const uint64_t FASTWS_HIGH_BITS
     const size_t FASTWS_SMALL
+    const size_t FASTWS_INVALID
 
     ctypedef struct fastws_utf8:
         uint8_t needed
@@ -11,6 +12,9 @@ cdef extern from "kernels/kernels.h" nogil:
     ctypedef struct fastws_kernels:
         const char* name
         bint (*utf8_valid)(const uint8_t* p, size_t n) nogil
+        size_t (*utf8_unmask)(
+            uint8_t* dst, const uint8_t* src, size_t n, uint32_t key, uint8_t* largest
+        ) nogil
         size_t (*utf8_count)(const uint8_t* p, size_t n, uint8_t* largest) nogil
         void (*utf8_to_1)(const uint8_t* p, size_t n, uint8_t* out) nogil
         void (*utf8_to_2)(const uint8_t* p, size_t n, uint16_t* out) nogil

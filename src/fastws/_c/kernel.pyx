@@ -22,18 +22,27 @@ cdef extern from *:
     const int CYTHON_HEX_VERSION
 
 cdef extern from "kernels/sets.h" nogil:
-    const fastws_kernels* fastws_kernels_by_rank(int rank)
+    const fastws_kernels* fastws_kernels_by_rank(int rank, int compiled)
     void fastws_make_tables()
 
-__all__ = ["available", "built_with", "current", "use"]
+__all__ = ["available", "built_with", "compiled", "current", "use"]
 
 
 def available():
     """Return the names of the kernels that this CPU can run, the best one first."""
+    return names_of(0)
+
+
+def compiled():
+    """Return the names of all kernels of this build, the best one first."""
+    return names_of(1)
+
+
+cdef tuple names_of(int compiled):
     cdef int rank = 0
     names = []
-    while fastws_kernels_by_rank(rank) is not NULL:
-        names.append(fastws_kernels_by_rank(rank).name.decode())
+    while fastws_kernels_by_rank(rank, compiled) is not NULL:
+        names.append(fastws_kernels_by_rank(rank, compiled).name.decode())
         rank += 1
     return tuple(names)
 
@@ -62,8 +71,8 @@ def use(name):
     names = available()
     if name not in names:
         raise ValueError(f"kernel must be one of {', '.join(names)}, not {name!r}")
-    kernels = fastws_kernels_by_rank(names.index(name))
+    kernels = fastws_kernels_by_rank(names.index(name), 0)
 
 
 fastws_make_tables()
-kernels = fastws_kernels_by_rank(0)
+kernels = fastws_kernels_by_rank(0, 0)

@@ -9,7 +9,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from fastws._c.buffers cimport Octets, acquire, release
 from fastws._c.kernel cimport (
-    FASTWS_HIGH_BITS, FASTWS_SMALL, fastws_kernels, fastws_utf8, kernels, mask_octets, utf8_feed,
+    FASTWS_HIGH_BITS, FASTWS_INVALID, FASTWS_SMALL, fastws_kernels, fastws_utf8, kernels,
+    mask_octets, utf8_feed,
 )
 from fastws._c.masking cimport WORTH_RELEASING_THE_GIL, read_key_at
 
@@ -112,6 +113,8 @@ def decode_utf8(data, key=None, offset=0):
 cdef object decode(const uint8_t* data, Py_ssize_t size, uint32_t key):
     """Unmask into a new str; a key of 0 changes nothing. Raises UnicodeDecodeError."""
     cdef uint8_t* target
+    cdef uint8_t largest
+    cdef size_t count
     cdef const fastws_kernels* chosen = kernels
     if not size:
         return ""
@@ -119,6 +122,11 @@ cdef object decode(const uint8_t* data, Py_ssize_t size, uint32_t key):
     # that is not a valid str, but a buffer with the unmasked bytes to decode.
     text = PyUnicode_New(size, 127)
     target = <uint8_t*> PyUnicode_DATA(text)
+    if size >= FASTWS_SMALL and chosen.utf8_unmask is not NULL:
+        count = chosen.utf8_unmask(target, data, size, key, &largest)
+        if count == FASTWS_INVALID:
+            return PyUnicode_DecodeUTF8(<const char*> target, size, NULL)
+        return text if largest < 0x80 else widen(target, size, count, largest)
     if not mask_octets(target, data, size, key) & FASTWS_HIGH_BITS:
         return text
     if size < FASTWS_SMALL or chosen.utf8_count is NULL or not chosen.utf8_valid(target, size):
@@ -129,11 +137,16 @@ cdef object decode(const uint8_t* data, Py_ssize_t size, uint32_t key):
 cdef object transcode(const uint8_t* p, Py_ssize_t size):
     """Return a str decoded from valid UTF-8 that is not all ASCII."""
     cdef uint8_t largest
-    cdef Py_ssize_t count
-    cdef const fastws_kernels* chosen = kernels
-    if chosen.utf8_count is NULL:
+    cdef size_t count
+    if kernels.utf8_count is NULL:
         return PyUnicode_DecodeUTF8(<const char*> p, size, NULL)
-    count = chosen.utf8_count(p, size, &largest)
+    count = kernels.utf8_count(p, size, &largest)
+    return widen(p, size, count, largest)
+
+
+cdef object widen(const uint8_t* p, Py_ssize_t size, size_t count, uint8_t largest):
+    """Return a str decoded from valid UTF-8 with this number of characters and largest byte."""
+    cdef const fastws_kernels* chosen = kernels
     # A str must be as narrow as its largest character allows.
     if largest < 0xC4:
         text = PyUnicode_New(count, 0xFF)

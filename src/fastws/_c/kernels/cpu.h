@@ -13,6 +13,16 @@
 #define FASTWS_HAVE_NEON 1 /* every such CPU has it */
 #endif
 
+/* Older compilers do not know these instructions. GCC does not align the stack for vectors of this
+ * size on Windows (its bug 54412). */
+#if defined(FASTWS_HAVE_X86) && defined(__clang__)
+#if __clang_major__ >= 11
+#define FASTWS_HAVE_AVX512 1
+#endif
+#elif defined(FASTWS_HAVE_X86) && __GNUC__ >= 9 && !defined(_WIN32)
+#define FASTWS_HAVE_AVX512 1
+#endif
+
 #ifdef FASTWS_HAVE_X86
 #include <cpuid.h>
 
@@ -28,20 +38,44 @@ fastws_cpu_has_sse(void)
     return __get_cpuid(1, &a, &b, &c, &d) && (c & wanted) == wanted;
 }
 
-/* CPUs have these since 2013. The operating system must save the wide registers. */
+/* Return whether the operating system saves all of these registers. */
+static inline int
+fastws_cpu_saves(unsigned int registers)
+{
+    unsigned int a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) {
+        return 0;
+    }
+    __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+    return (a & registers) == registers;
+}
+
+/* CPUs have these since 2013. */
 static inline int
 fastws_cpu_has_avx2(void)
 {
     const unsigned int wanted = bit_AVX2 | bit_BMI | bit_BMI2;
-    const unsigned int kept = 1 << 1 | 1 << 2; /* of XMM and YMM */
+    const unsigned int registers = 1 << 1 | 1 << 2; /* XMM, YMM */
     unsigned int a, b, c, d;
-    if (!fastws_cpu_has_sse() || !__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) {
-        return 0;
-    }
-    __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
-    return (a & kept) == kept && __get_cpuid_count(7, 0, &a, &b, &c, &d)
-           && (b & wanted) == wanted;
+    return fastws_cpu_has_sse() && fastws_cpu_saves(registers)
+           && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & wanted) == wanted;
 }
+
+#ifdef FASTWS_HAVE_AVX512
+/* CPUs have these since 2019 (Ice Lake, Zen 4). Those with AVX-512 but without VBMI2 lower their
+ * clock for it. */
+static inline int
+fastws_cpu_has_avx512(void)
+{
+    const unsigned int wanted = bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
+    const unsigned int wanted_c = bit_AVX512VBMI | bit_AVX512VBMI2;
+    const unsigned int registers = 7 << 5; /* the masks, the upper halves of ZMM, ZMM16 to ZMM31 */
+    unsigned int a, b, c, d;
+    return fastws_cpu_has_avx2() && fastws_cpu_saves(registers)
+           && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & wanted) == wanted
+           && (c & wanted_c) == wanted_c;
+}
+#endif
 #endif
 
 #endif

@@ -8,12 +8,20 @@
 #include "mask.h"
 #include "utf8.h"
 
+#define FASTWS_INVALID SIZE_MAX
+
 typedef struct {
     const char *name;
     /* Like fastws_mask_words. */
     uint64_t (*mask)(uint8_t *dst, const uint8_t *src, size_t n, uint32_t key);
     /* Return whether n bytes are complete, valid UTF-8. */
     int (*utf8_valid)(const uint8_t *p, size_t n);
+    /* Unmask to dst, which does not overlap src; validate and count. Return the number of
+     * characters, and the largest byte (below 80 if all are ASCII); or FASTWS_INVALID if what was
+     * unmasked is not complete, valid UTF-8. NULL means: call the other functions. */
+    size_t (*utf8_unmask)(
+        uint8_t *dst, const uint8_t *src, size_t n, uint32_t key, uint8_t *largest
+    );
     /* Return the number of characters in valid UTF-8, and its largest byte. NULL means: use the
      * interpreter's own decoder. */
     size_t (*utf8_count)(const uint8_t *p, size_t n, uint8_t *largest);

@@ -68,9 +68,9 @@ fastws_utf8_read(const uint8_t **at)
     return (p[0] & 0x07u) << 18 | (p[1] & 0x3Fu) << 12 | (p[2] & 0x3Fu) << 6 | (p[3] & 0x3Fu);
 }
 
-#define FASTWS_SET(isa) \
+#define FASTWS_SET(isa, unmask) \
     static const fastws_kernels fastws_##isa = { \
-        #isa, fastws_mask_##isa, fastws_utf8_valid_##isa, fastws_utf8_count_##isa, \
+        #isa, fastws_mask_##isa, fastws_utf8_valid_##isa, unmask, fastws_utf8_count_##isa, \
         fastws_utf8_to_1_##isa, fastws_utf8_to_2_##isa, fastws_utf8_to_4_##isa \
     };
 
@@ -93,7 +93,7 @@ fastws_make_tables(void)
 #undef FASTWS_ISA
 #undef FASTWS_WIDTH
 #undef FASTWS_TARGET
-FASTWS_SET(sse)
+FASTWS_SET(sse, NULL)
 
 #define FASTWS_ISA avx2
 #define FASTWS_WIDTH 32
@@ -102,7 +102,12 @@ FASTWS_SET(sse)
 #undef FASTWS_ISA
 #undef FASTWS_WIDTH
 #undef FASTWS_TARGET
-FASTWS_SET(avx2)
+FASTWS_SET(avx2, NULL)
+#endif
+
+#ifdef FASTWS_HAVE_AVX512
+#include "avx512.h"
+FASTWS_SET(avx512, fastws_utf8_unmask_avx512)
 #endif
 
 #ifdef FASTWS_HAVE_NEON
@@ -115,29 +120,40 @@ FASTWS_SET(avx2)
 #undef FASTWS_ISA
 #undef FASTWS_WIDTH
 #undef FASTWS_TARGET
-FASTWS_SET(neon)
+FASTWS_SET(neon, NULL)
 #endif
 
-/* Return a set of kernels that this CPU can run, by rank: the best one has rank 0, and the portable
- * one is the last. Return NULL if there is none of this rank. */
-static const fastws_kernels *
-fastws_kernels_by_rank(int rank)
-{
-    const fastws_kernels *there[3];
-    int count = 0;
+/* The sets of kernels that were compiled, the best one first, and whether this CPU can run them. */
+static const struct {
+    const fastws_kernels *kernels;
+    int (*there)(void); /* NULL means yes */
+} fastws_sets[] = {
+#ifdef FASTWS_HAVE_AVX512
+    {&fastws_avx512, fastws_cpu_has_avx512},
+#endif
 #ifdef FASTWS_HAVE_X86
-    if (fastws_cpu_has_avx2()) {
-        there[count++] = &fastws_avx2;
-    }
-    if (fastws_cpu_has_sse()) {
-        there[count++] = &fastws_sse;
-    }
+    {&fastws_avx2, fastws_cpu_has_avx2},
+    {&fastws_sse, fastws_cpu_has_sse},
 #endif
 #ifdef FASTWS_HAVE_NEON
-    there[count++] = &fastws_neon;
+    {&fastws_neon, NULL},
 #endif
-    there[count++] = &fastws_scalar;
-    return rank < count ? there[rank] : NULL;
+    {&fastws_scalar, NULL},
+};
+
+/* Return a set of kernels by rank, or NULL if there is none of this rank. Unless `compiled`, leave
+ * out those that this CPU cannot run. */
+static const fastws_kernels *
+fastws_kernels_by_rank(int rank, int compiled)
+{
+    size_t i;
+    for (i = 0; i < sizeof(fastws_sets) / sizeof(fastws_sets[0]); i++) {
+        int there = compiled || fastws_sets[i].there == NULL || fastws_sets[i].there();
+        if (there && rank-- == 0) {
+            return fastws_sets[i].kernels;
+        }
+    }
+    return NULL;
 }
 
 #endif
