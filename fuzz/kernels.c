@@ -380,6 +380,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!ready) {
         fastws_make_tables();
         make_guarded();
+        fprintf(stderr, "kernels:");
+        for (rank = 0; (kernels = fastws_kernels_by_rank(rank, 0)) != NULL; rank++) {
+            fprintf(stderr, " %s", kernels->name);
+        }
+        fprintf(stderr, "\n");
         ready = 1;
     }
     if (size >= 6) {

@@ -82,6 +82,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which kernels the tests could run: that depends on the CPU."""
+    if codec.implementation == "c":
+        kernels = import_module("fastws._c.kernel")
+        there = kernels.available()
+        missing = [name for name in kernels.compiled() if name not in there]
+        line = f"kernels on this CPU: {' '.join(there)}"
+        terminalreporter.write_line(line + (f"; not on it: {' '.join(missing)}" if missing else ""))
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     around = collection_path.parent == HERE and collection_path.name in AROUND
     return True if around and config.getoption("installed") else None

@@ -60,6 +60,7 @@ SLOW = ("--hypothesis-profile=emulated", "-o", "timeout=900")
 ALONE = ("-k", "not lack_of_memory")
 KERNELS = ROOT / "src/fastws/_c/kernels"
 STRICT = ("-std=c11", "-O3", "-Wall", "-Wextra", "-Werror")
+SETS = ("avx512", "avx2", "sse", "neon", "scalar")
 PROGRAM = ("-DFASTWS_STANDALONE", f"-I{KERNELS}", ROOT / "fuzz/kernels.c")
 # Make clang act like another compiler: no __GNUC__, and nothing beyond the C standard.
 OTHER = ("-fgnuc-version=0", "-pedantic-errors", "-Wvla")
@@ -227,6 +228,12 @@ def ran(path: Path, names: str, *runner: str, **env: str) -> None:
         sys.exit(f"these kernels should have run: {names}")
 
 
+def here() -> str:
+    """Return which kernels this CPU can run."""
+    best = "avx512 " if "avx512_vbmi2" in Path("/proc/cpuinfo").read_text() else ""
+    return f"{best}avx2 sse scalar"
+
+
 def wine() -> tuple[str, dict[str, str]]:
     """Return the program that runs Windows programs, and the environment that it needs."""
     root = debian("bookworm", "amd64", "wine64")
@@ -252,7 +259,7 @@ def wine() -> tuple[str, dict[str, str]]:
 def linked(path: Path, names: str) -> None:
     """Check which kernels a program contains that cannot run here."""
     content = path.read_bytes()
-    there = [name for name in ("avx2", "sse", "neon", "scalar") if f"{name}\0".encode() in content]
+    there = [name for name in SETS if f"{name}\0".encode() in content]
     print(f"{path.name}: {len(content) >> 10} KiB, with {' '.join(there)}", flush=True)
     if there != names.split():
         sys.exit(f"it should contain these kernels: {names}")
@@ -421,7 +428,7 @@ def foreign() -> None:
     """Compile for other systems and with other compilers, and run as much as possible."""
     say("for Windows and macOS: compiled and linked")
     for system in ("windows-gnu", "macos"):
-        linked(program(f"x86_64-{system}"), "avx2 sse scalar")
+        linked(program(f"x86_64-{system}"), "avx512 avx2 sse scalar")
         linked(program(f"aarch64-{system}"), "neon scalar")
 
     say("as MSVC does (clang's emulation, with MinGW's headers): compiled and linked")
@@ -440,7 +447,7 @@ def foreign() -> None:
 
     say("for Windows: run")
     windows, env = wine()
-    ran(program("x86_64-windows-gnu"), "avx2 sse scalar", windows, **env)
+    ran(program("x86_64-windows-gnu"), here(), windows, **env)
     ran(made, "scalar", windows, **env)
     run(Path(windows).with_name("wineserver"), "--kill", **env)
     shutil.rmtree(env["HOME"], ignore_errors=True)  # 700 MB

@@ -16,7 +16,8 @@ validator is atomic: its data is processed as a whole, and once.
 
 Attributes:
     implementation: "c" or "py".
-    kernel: the kernels in use: "avx2", "sse", "neon" or "scalar"; "python" if there are none.
+    kernel: the kernels in use: "avx512", "avx2", "sse", "neon" or "scalar"; "python" if there are
+        none.
 """
 
 from __future__ import annotations

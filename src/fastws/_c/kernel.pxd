@@ -11,6 +11,7 @@ cdef extern from "kernels/kernels.h" nogil:
 
     ctypedef struct fastws_kernels:
         const char* name
+        size_t utf8_least
         bint (*utf8_valid)(const uint8_t* p, size_t n) nogil
         size_t (*utf8_unmask)(
             uint8_t* dst, const uint8_t* src, size_t n, uint32_t key, uint8_t* largest

@@ -129,7 +129,7 @@ cdef object decode(const uint8_t* data, Py_ssize_t size, uint32_t key):
         return text if largest < 0x80 else widen(target, size, count, largest)
     if not mask_octets(target, data, size, key) & FASTWS_HIGH_BITS:
         return text
-    if size < FASTWS_SMALL or chosen.utf8_count is NULL or not chosen.utf8_valid(target, size):
+    if <size_t> size < chosen.utf8_least or not chosen.utf8_valid(target, size):
         return PyUnicode_DecodeUTF8(<const char*> target, size, NULL)
     return transcode(target, size)
 

@@ -228,12 +228,20 @@ FN(check)(
     }
     while (n) {
         /* After an incomplete character, a zero is an error. */
-        uint64_t there = FN(first)(n);
-        __m512i v = _mm512_maskz_loadu_epi8(there, src);
-        if (unmasks) {
-            v = _mm512_maskz_mov_epi8(there, FN(xor)(v, pad));
-            _mm512_mask_storeu_epi8(dst, there, v);
-            dst += 64;
+        __m512i v;
+        if (n >= 64) {
+            v = FN(xor)(FN(load)(src), pad);
+            if (unmasks) {
+                FN(store)(dst, v);
+                dst += 64;
+            }
+        }
+        else {
+            uint64_t there = FN(first)(n);
+            v = FN(xor)(_mm512_maskz_loadu_epi8(there, src), _mm512_maskz_mov_epi8(there, pad));
+            if (unmasks) {
+                _mm512_mask_storeu_epi8(dst, there, v);
+            }
         }
         if (FN(ascii)(v)) {
             errors = FN(unfinished)(errors, before);

@@ -12,6 +12,8 @@
 
 typedef struct {
     const char *name;
+    /* The size, in bytes, from which on these decode text faster than the interpreter does. */
+    size_t utf8_least;
     /* Like fastws_mask_words. */
     uint64_t (*mask)(uint8_t *dst, const uint8_t *src, size_t n, uint32_t key);
     /* Return whether n bytes are complete, valid UTF-8. */

@@ -54,7 +54,7 @@ fastws_utf8_valid_scalar(const uint8_t *p, size_t n)
 }
 
 static const fastws_kernels fastws_scalar = {
-    "scalar", fastws_mask_scalar, fastws_utf8_valid_scalar, NULL, NULL, NULL, NULL, NULL
+    "scalar", SIZE_MAX, fastws_mask_scalar, fastws_utf8_valid_scalar, NULL, NULL, NULL, NULL, NULL
 };
 
 #endif

@@ -68,10 +68,11 @@ fastws_utf8_read(const uint8_t **at)
     return (p[0] & 0x07u) << 18 | (p[1] & 0x3Fu) << 12 | (p[2] & 0x3Fu) << 6 | (p[3] & 0x3Fu);
 }
 
-#define FASTWS_SET(isa, unmask) \
+#define FASTWS_SET(isa, least, unmask) \
     static const fastws_kernels fastws_##isa = { \
-        #isa, fastws_mask_##isa, fastws_utf8_valid_##isa, unmask, fastws_utf8_count_##isa, \
-        fastws_utf8_to_1_##isa, fastws_utf8_to_2_##isa, fastws_utf8_to_4_##isa \
+        #isa, least, fastws_mask_##isa, fastws_utf8_valid_##isa, unmask, \
+        fastws_utf8_count_##isa, fastws_utf8_to_1_##isa, fastws_utf8_to_2_##isa, \
+        fastws_utf8_to_4_##isa \
     };
 
 #else
@@ -93,7 +94,7 @@ fastws_make_tables(void)
 #undef FASTWS_ISA
 #undef FASTWS_WIDTH
 #undef FASTWS_TARGET
-FASTWS_SET(sse, NULL)
+FASTWS_SET(sse, FASTWS_SMALL, NULL)
 
 #define FASTWS_ISA avx2
 #define FASTWS_WIDTH 32
@@ -102,12 +103,12 @@ FASTWS_SET(sse, NULL)
 #undef FASTWS_ISA
 #undef FASTWS_WIDTH
 #undef FASTWS_TARGET
-FASTWS_SET(avx2, NULL)
+FASTWS_SET(avx2, FASTWS_SMALL, NULL)
 #endif
 
 #ifdef FASTWS_HAVE_AVX512
 #include "avx512.h"
-FASTWS_SET(avx512, fastws_utf8_unmask_avx512)
+FASTWS_SET(avx512, 1, fastws_utf8_unmask_avx512)
 #endif
 
 #ifdef FASTWS_HAVE_NEON
@@ -120,7 +121,7 @@ FASTWS_SET(avx512, fastws_utf8_unmask_avx512)
 #undef FASTWS_ISA
 #undef FASTWS_WIDTH
 #undef FASTWS_TARGET
-FASTWS_SET(neon, NULL)
+FASTWS_SET(neon, FASTWS_SMALL, NULL)
 #endif
 
 /* The sets of kernels that were compiled, the best one first, and whether this CPU can run them. */

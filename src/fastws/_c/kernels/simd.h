@@ -1,4 +1,5 @@
-/* The kernels that process many bytes at a time, written once for all instruction sets.
+/* The kernels that process many bytes at a time, written once for all instruction sets but AVX-512
+ * (avx512.h).
  *
  * sets.h includes this file once per instruction set. FASTWS_ISA is its name, and FASTWS_TARGET is
  * the attribute of its functions. The first part of this file maps operations to instructions. The
