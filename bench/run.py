@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .contenders import BY_OPERATION, KERNELS
-from .echo import client, programs
+from .echo import client
+from .load import programs
 from .results import Results, read_cases
 
 if TYPE_CHECKING:

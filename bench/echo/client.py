@@ -20,9 +20,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import programs
-from .programs import FailedError, MissingError
-from .servers import AIOFASTNET, HOST, MAX_SIZE, MISSING, UVLOOP, choose_loop
+from bench.load import programs
+from bench.load.programs import HOST, MISSING, FailedError, MissingError
+from bench.load.serving import MAX_SIZE, choose_loop, names_of
+
+from .references import HERE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -149,10 +151,7 @@ CLIENTS: dict[str, Client] = {
     "websockets": websockets,
     "aiohttp": aiohttp,
 }
-NAMES = [
-    *(f"{name}{loop}" for name in CLIENTS for loop in ("", UVLOOP)),
-    *(f"fastws-callback{loop}{AIOFASTNET}" for loop in ("", UVLOOP)),
-]
+NAMES = names_of(CLIENTS, aiofastnet=["fastws-callback"])
 
 
 def run_client(name: str, port: int, size: int, seconds: float) -> float:
@@ -204,7 +203,7 @@ def measure_client(name: str, port: int, size: int, seconds: float, core: int | 
 
 def run_all(names: list[str], seconds: float, rounds: int) -> dict[str, dict[str, Any]]:
     """For each client and size, the median of messages per second, or why there is none."""
-    beast, _ = programs.build_beast()
+    beast, _ = programs.build_beast(HERE / "beast.cpp")
     cores = programs.choose_cores()
     port = programs.free_port()
     rates: dict[tuple[str, int], list[float]] = {}

@@ -1,59 +1,21 @@
-"""Echo servers in Python, by name, all under the same rules.
+"""Echo servers in Python, by name.
 
     python -m bench.echo.servers NAME --port P [--tls CERT KEY] [--deflate]
 
-This module knows how to make each library echo: messages up to 16 MiB, no keepalive, no logging,
-compression only if requested. Each one is used as its documentation recommends, in the fastest
-documented way. It does not know what is measured.
-
-Exit status 3: the library is not installed. SIGUSR2 collects garbage.
+This module knows how to make each library echo. Each one is used as its documentation recommends,
+in the fastest documented way. It does not know what is measured.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import gc
 import importlib.util
-import logging
-import os
-import signal
-import ssl
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bench.load.serving import BACKLOG, HOST, MAX_SIZE, Options, forever, main, names_of
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    # A factory imports its library before there is an event loop, and returns what runs in it.
-    Serve = Callable[[], Coroutine[Any, Any, None]]
-    Factory = Callable[["Options"], Serve]
-
-MISSING = 3
-HOST = "127.0.0.1"
-MAX_SIZE = 16 << 20
-BACKLOG = 1024
-
-
-@dataclass(frozen=True)
-class Options:
-    port: int
-    cert: str | None = None
-    key: str | None = None
-    deflate: bool = False
-
-    @property
-    def context(self) -> ssl.SSLContext | None:
-        if self.cert is None:
-            return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self.cert, self.key)
-        return context
-
-
-async def forever() -> None:
-    await asyncio.get_running_loop().create_future()
+    from bench.load.serving import Factory, Serve
 
 
 # fastws ---------------------------------------------------------------------------------
@@ -180,7 +142,7 @@ def picows(options: Options) -> Serve:
     return run
 
 
-def _uvicorn(protocol: str, needs: str, options: Options) -> Serve:
+def _uvicorn(protocol: Any, needs: str, options: Options) -> Serve:
     import uvicorn
 
     if importlib.util.find_spec(needs) is None:
@@ -210,6 +172,12 @@ def _uvicorn(protocol: str, needs: str, options: Options) -> Serve:
         ssl_keyfile=options.key,
     )
     return uvicorn.Server(config).serve
+
+
+def fastws_uvicorn(options: Options) -> Serve:
+    from fastws.integrations.uvicorn import WebSocketProtocol
+
+    return _uvicorn(WebSocketProtocol, "httptools", options)
 
 
 def uvicorn_websockets(options: Options) -> Serve:
@@ -251,6 +219,7 @@ def tornado(options: Options) -> Serve:
 FACTORIES: dict[str, Factory] = {
     "fastws-callback": fastws_callback,
     "fastws-coroutine": fastws_coroutine,
+    "fastws-uvicorn": fastws_uvicorn,
     "picows": picows,
     "websockets": websockets,
     "aiohttp": aiohttp,
@@ -258,58 +227,12 @@ FACTORIES: dict[str, Factory] = {
     "uvicorn-wsproto": uvicorn_wsproto,
     "tornado": tornado,
 }
-UVLOOP = "-uvloop"
-AIOFASTNET = "-aiofastnet"  # its transports instead of the loop's; picows always uses them
-PURE = "-py"
-NAMES = [
-    *(f"{name}{loop}" for name in FACTORIES for loop in ("", UVLOOP)),
-    *(f"fastws-callback{loop}{AIOFASTNET}" for loop in ("", UVLOOP)),
-    *(f"{name}{PURE}" for name in FACTORIES if name.startswith("fastws")),
-]
-
-
-def choose_loop(name: str) -> tuple[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Split the event loop off a name.
-
-    Raises:
-        ImportError: if it is not installed.
-    """
-    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    rest = name.removesuffix(AIOFASTNET)
-    if rest.endswith(UVLOOP):
-        from uvloop import new_event_loop as factory
-    if rest != name:
-        import aiofastnet
-
-        factory = aiofastnet.loop_factory(factory)
-    return rest.removesuffix(UVLOOP), factory
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.echo.servers")
-    parser.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"), default=(None, None))
-    parser.add_argument("--deflate", action="store_true")
-    args = parser.parse_args()
-
-    name = args.name
-    if name.startswith("fastws"):
-        # Not whichever twin happens to be available.
-        os.environ["FASTWS_IMPL"] = "py" if name.endswith(PURE) else "c"
-    try:
-        name, loop_factory = choose_loop(name)
-        factory = FACTORIES[name.removesuffix(PURE)]
-        serve = factory(Options(args.port, *args.tls, args.deflate))
-    except ImportError as exc:
-        print(f"{args.name} is missing: {exc}", file=sys.stderr)
-        return MISSING
-    logging.disable(logging.CRITICAL)
-    signal.signal(signal.SIGUSR2, lambda *_: gc.collect())
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(serve())
-    return 0
+NAMES = names_of(
+    FACTORIES,
+    aiofastnet=["fastws-callback"],
+    pure=["fastws-callback", "fastws-coroutine"],
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("bench.echo.servers", FACTORIES, NAMES))

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.echo import programs
-from bench.echo.programs import FailedError, MissingError
-from bench.echo.run import WORKLOADS, Bench, Results, Server, extra_server, run, say
+from bench.echo.run import WORKLOADS
+from bench.load import programs
+from bench.load.frame import Bench, Results, Server, extra_server, run, say
+from bench.load.programs import FailedError, MissingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,11 +147,11 @@ def main() -> int:
     if not hosts or len(workloads) != len(wanted):
         parser.error("no such host or workload")
     try:
-        load, tls = programs.build_load()
+        programs.build_load("echo")
     except (MissingError, FailedError) as exc:
         say(f"the load client cannot be built: {exc}")
         return 1
-    bench = Bench(load, tls, programs.choose_cores(), None, args.seconds, 0.3, 0)
+    bench = Bench(programs.choose_cores(), None, args.seconds, 0.3)
     results = run(bench, servers(hosts), workloads, args.rounds)
     print(table(results, hosts, wanted))
     if args.markdown:

@@ -23,13 +23,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .servers import HOST, MISSING
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+HOST = "127.0.0.1"
+MISSING = 3  # the exit status of a server whose library is not installed
 CACHE = ROOT / ".cache" / "bench"
 START_TIMEOUT = 30.0  # seconds until a server listens
 
@@ -60,12 +60,14 @@ def _has_header(compiler: str, language: str, header: str) -> bool:
     ).returncode
 
 
-def _compile(source: Path, command: Sequence[str], libraries: Sequence[str]) -> Path:
-    """The program built from `source`; rebuilt if the source or the command has changed."""
+def _compile(
+    source: Path, command: Sequence[str], libraries: Sequence[str], headers: Sequence[Path] = ()
+) -> Path:
+    """The program built from `source`; rebuilt if that, a header or the command has changed."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    program = CACHE / source.stem
-    stamp = CACHE / f"{source.stem}.json"
-    wanted = json.dumps([*command, *libraries, source.read_text()])
+    program = CACHE / f"{source.parent.name}-{source.stem}"
+    stamp = program.with_suffix(".json")
+    wanted = json.dumps([*command, *libraries, *(p.read_text() for p in (source, *headers))])
     if program.exists() and stamp.exists() and stamp.read_text() == wanted:
         return program
     print(f"building {source.name} …", file=sys.stderr, flush=True)
@@ -82,8 +84,8 @@ def _compile(source: Path, command: Sequence[str], libraries: Sequence[str]) -> 
     return program
 
 
-def build_load() -> tuple[Path, bool]:
-    """The load client, and whether it supports TLS."""
+def build_load(name: str) -> tuple[Path, bool]:
+    """The load client of this name, and whether it supports TLS."""
     compiler = _compiler(os.environ.get("CC", ""), "cc", "gcc", "clang")
     if not _has_header(compiler, "c", "zlib.h"):
         raise MissingError("zlib.h (Debian: zlib1g-dev)")
@@ -93,11 +95,12 @@ def build_load() -> tuple[Path, bool]:
     if tls:
         command.append("-DLOAD_TLS")
         libraries += ["-lssl", "-lcrypto"]
-    return _compile(HERE / "load.c", command, libraries), tls
+    headers = sorted(HERE.glob("*.h"))
+    return _compile(HERE / f"{name}.c", command, libraries, headers), tls
 
 
-def build_beast() -> tuple[Path, bool]:
-    """The Boost.Beast server, and whether it supports TLS."""
+def build_beast(source: Path) -> tuple[Path, bool]:
+    """A server with Boost.Beast, and whether it supports TLS."""
     compiler = _compiler(os.environ.get("CXX", ""), "c++", "g++", "clang++")
     if not _has_header(compiler, "c++", "boost/beast/websocket.hpp"):
         raise MissingError("the headers of Boost.Beast (Debian: libboost-dev)")
@@ -107,7 +110,31 @@ def build_beast() -> tuple[Path, bool]:
     if tls:
         command.append("-DBEAST_TLS")
         libraries += ["-lssl", "-lcrypto"]
-    return _compile(HERE / "beast.cpp", command, libraries), tls
+    return _compile(source, command, libraries), tls
+
+
+def build_uwebsockets(source: Path) -> tuple[Path, bool]:
+    """A server with uWebSockets, and whether it supports TLS. Its source is not a package: it must
+    have been cloned, with the submodule uSockets."""
+    place = CACHE / "uWebSockets"
+    if not (place / "uSockets" / "src" / "libusockets.h").exists():
+        shown = place.relative_to(ROOT)
+        raise MissingError(f"no clone of uNetworking/uWebSockets with its submodules in {shown}")
+    compiler = _compiler(os.environ.get("CC", ""), "cc", "gcc", "clang")
+    cxx = _compiler(os.environ.get("CXX", ""), "c++", "g++", "clang++")
+    tls = _has_header(compiler, "c", "openssl/ssl.h")
+    sockets = place / "uSockets" / "src"
+    flags = ["-O3", "-DNDEBUG", "-DLIBUS_USE_OPENSSL" if tls else "-DLIBUS_NO_SSL"]
+    flags += ["-I", str(sockets)]
+    objects = []
+    for folder in (".", "eventing", "crypto"):
+        for file in sorted((sockets / folder).glob("*.c")):
+            objects.append(_compile(file, [compiler, "-std=c11", "-c", *flags], []))
+    flags += ["-std=c++20", "-I", str(place / "src")]
+    if tls:
+        objects.append(_compile(sockets / "crypto" / "sni_tree.cpp", [cxx, "-c", *flags], []))
+    libraries = [*map(str, objects), "-lz", *(["-lssl", "-lcrypto"] if tls else [])]
+    return _compile(source, [cxx, *flags], libraries), tls
 
 
 def install_ws() -> Path:

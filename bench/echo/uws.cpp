@@ -1,0 +1,76 @@
+// An echo server with uWebSockets: the fastest that many know.
+//
+//     uws PORT [--deflate] [--tls CERT KEY]
+//
+// bench/load/programs.py builds it.
+
+#include "App.h"
+
+#include <csignal>
+#include <cstdlib>
+#include <iostream>
+#include <string>
+
+namespace {
+
+constexpr unsigned max_message_size = 16u << 20;
+
+struct Nothing {};
+
+template <class App>
+int serve(App&& app, int port, bool deflate)
+{
+    bool listening = false;
+    typename App::template WebSocketBehavior<Nothing> behavior = {
+        // Without context takeover in both directions, as the load client offers.
+        .compression = deflate
+                           ? uWS::CompressOptions(uWS::SHARED_COMPRESSOR | uWS::SHARED_DECOMPRESSOR)
+                           : uWS::DISABLED,
+        .maxPayloadLength = max_message_size,
+        .idleTimeout = 0,
+        .maxBackpressure = 0, // no limit
+        .sendPingsAutomatically = false,
+        .message = [deflate](auto* ws, std::string_view message,
+                             uWS::OpCode opcode) { ws->send(message, opcode, deflate); },
+    };
+    app.template ws<Nothing>("/*", std::move(behavior))
+        .listen("127.0.0.1", port, [&](auto* socket) { listening = socket != nullptr; })
+        .run();
+    if (!listening)
+        std::cerr << "cannot listen on port " << port << "\n";
+    return 1; // it does not end while it listens
+}
+
+int usage()
+{
+    std::cerr << "usage: uws PORT [--deflate] [--tls CERT KEY]\n";
+    return 2;
+}
+
+} // namespace
+
+int main(int argc, char** argv)
+{
+    int port = argc > 1 ? std::atoi(argv[1]) : 0;
+    std::string certificate, key;
+    bool deflate = false;
+    for (int i = 2; i < argc; i++) {
+        std::string option = argv[i];
+        if (option == "--deflate") {
+            deflate = true;
+        } else if (option == "--tls" && i + 2 < argc) {
+            certificate = argv[++i];
+            key = argv[++i];
+        } else {
+            return usage();
+        }
+    }
+    if (port < 1 || port > 65535)
+        return usage();
+
+    std::signal(SIGUSR2, SIG_IGN); // the benchmark's "collect your garbage"
+    if (certificate.empty())
+        return serve(uWS::App(), port, deflate);
+    return serve(uWS::SSLApp({.key_file_name = key.c_str(), .cert_file_name = certificate.c_str()}),
+                 port, deflate);
+}

@@ -1,0 +1,1 @@
+"""Storms of opening handshakes."""
