@@ -12,7 +12,8 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
-from bench.load.serving import BACKLOG, HOST, MAX_SIZE, Options, forever, main, names_of
+from bench.load.programs import HOST
+from bench.load.serving import BACKLOG, MAX_SIZE, Options, forever, main, names_of
 
 if TYPE_CHECKING:
     from bench.load.serving import Factory, Serve

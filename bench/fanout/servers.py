@@ -13,7 +13,8 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
-from bench.load.serving import BACKLOG, HOST, MAX_SIZE, Options, forever, main, names_of
+from bench.load.programs import HOST
+from bench.load.serving import BACKLOG, MAX_SIZE, Options, forever, main, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

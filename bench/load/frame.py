@@ -14,13 +14,15 @@ import statistics
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import programs
 from .programs import HOST, Cores, FailedError, MissingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 METHOD = """\
 Each cell has a fresh server process, pinned to one core, and a load client in C, pinned to \

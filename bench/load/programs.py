@@ -128,8 +128,8 @@ def build_uwebsockets(source: Path) -> tuple[Path, bool]:
     flags += ["-I", str(sockets)]
     objects = []
     for folder in (".", "eventing", "crypto"):
-        for file in sorted((sockets / folder).glob("*.c")):
-            objects.append(_compile(file, [compiler, "-std=c11", "-c", *flags], []))
+        files = sorted((sockets / folder).glob("*.c"))
+        objects += [_compile(file, [compiler, "-std=c11", "-c", *flags], []) for file in files]
     flags += ["-std=c++20", "-I", str(place / "src")]
     if tls:
         objects.append(_compile(sockets / "crypto" / "sni_tree.cpp", [cxx, "-c", *flags], []))

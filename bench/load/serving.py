@@ -35,10 +35,6 @@ BACKLOG = 1024
 UVLOOP = "-uvloop"
 AIOFASTNET = "-aiofastnet"  # its transports instead of the loop's; picows always uses them
 PURE = "-py"
-__all__ = [
-    *("AIOFASTNET", "BACKLOG", "HOST", "MAX_SIZE", "PURE", "UVLOOP"),
-    *("Options", "choose_loop", "forever", "main", "names_of"),
-]
 
 
 @dataclass(frozen=True)
