@@ -1,0 +1,1 @@
+"""How long messages take that are sent at a fixed rate."""
