@@ -127,6 +127,39 @@ async def picows(uri: str, payload: bytes, seconds: float) -> int:
         transport.disconnect()
 
 
+async def websocket_rs(uri: str, payload: bytes, seconds: float) -> int:
+    from websocket_rs import connect
+
+    async with await connect(uri) as ws:
+
+        async def send(message: bytes) -> None:
+            ws.send(message)
+
+        return await _alternate(send, ws.recv, payload, seconds)
+
+
+async def websocket_rs_callback(uri: str, payload: bytes, seconds: float) -> int:
+    from websocket_rs import connect
+
+    done = asyncio.get_running_loop().create_future()
+    count = 0
+    end = time.perf_counter() + seconds
+
+    def on_message(message: Any) -> None:
+        nonlocal count
+        if not count:
+            check(bytes(message), payload)
+        count += 1
+        if time.perf_counter() < end:
+            ws.send(payload)
+        elif not done.done():
+            done.set_result(count)
+
+    async with await connect(uri, on_message=on_message) as ws:
+        ws.send(payload)
+        return await done
+
+
 async def _alternate(
     send: Callable[[bytes], Awaitable[Any]],
     receive: Callable[[], Awaitable[Any]],
@@ -150,6 +183,8 @@ CLIENTS: dict[str, Client] = {
     "picows": picows,
     "websockets": websockets,
     "aiohttp": aiohttp,
+    "websocket-rs": websocket_rs,
+    "websocket-rs-callback": websocket_rs_callback,
 }
 NAMES = names_of(CLIENTS, aiofastnet=["fastws-callback"])
 

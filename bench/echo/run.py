@@ -3,8 +3,8 @@
     python -m bench.echo [--quick] [--only NAME,…] [--workloads NAME,…] [--seconds S]
                          [--rounds N] [--json FILE] [--extra NAME=COMMAND]
 
-This module knows the workloads. `servers` and `references` know what takes part; bench.load runs
-and measures it.
+This module knows the workloads. `servers`, `apps` and `references` know what takes part;
+bench.load runs and measures it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from bench.load.frame import CPU, LATENCIES, Figure, Load, Suite, Workload, pyth
 from bench.load.programs import HOST, FailedError
 
 from . import servers
+from .apps import APPS
 from .references import REFERENCES
 
 if TYPE_CHECKING:
@@ -147,10 +148,11 @@ def make(name: str) -> Workload | None:
     return Echo(name, *map(int, name.split("x")))
 
 
+SERVERS = dict.fromkeys(servers.NAMES, python_server("bench.echo.servers")) | APPS | REFERENCES
 SUITE = Suite(
     name="bench.echo",
     text="Measure echo servers.",
-    servers=dict.fromkeys(servers.NAMES, python_server("bench.echo.servers")) | REFERENCES,
+    servers=SERVERS,
     workloads=WORKLOADS,
     make=make,
     references=["beast", "uwebsockets"],

@@ -15,10 +15,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.echo import servers
-from bench.echo.references import REFERENCES
+from bench.echo.run import SERVERS
 from bench.load import frame
-from bench.load.frame import CPU, LATENCIES, Figure, Load, Suite, Workload, python_server
+from bench.load.frame import CPU, LATENCIES, Figure, Load, Suite, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +55,7 @@ def make(name: str) -> Workload | None:
 SUITE = Suite(
     name="bench.handshakes",
     text="Measure opening handshakes.",
-    servers=dict.fromkeys(servers.NAMES, python_server("bench.echo.servers")) | REFERENCES,
+    servers=SERVERS,
     workloads=[Storm("handshakes-20", 20), Storm("tls-handshakes-20", 20, tls=True)],
     make=make,
     references=["uwebsockets"],

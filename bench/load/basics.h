@@ -178,24 +178,32 @@ struct cpu {
     double own, server;
 };
 
-/* That of all threads of the server. (/proc/PID/stat counts in hundredths of a second.) */
-static double server_cpu(void)
+/* That of all threads of a process and of its children: some servers work in a process of their
+ * own. (/proc/PID/stat counts in hundredths of a second.) */
+static double cpu_of(long pid)
 {
     char path[320];
-    snprintf(path, sizeof path, "/proc/%ld/task", options.pid);
-    DIR *threads = options.pid ? opendir(path) : NULL;
+    snprintf(path, sizeof path, "/proc/%ld/task", pid);
+    DIR *threads = opendir(path);
     if (!threads)
         return 0;
     double total = 0;
     for (struct dirent *thread; (thread = readdir(threads));) {
-        unsigned long long ns;
-        snprintf(path, sizeof path, "/proc/%ld/task/%s/schedstat", options.pid, thread->d_name);
-        FILE *file = thread->d_name[0] == '.' ? NULL : fopen(path, "r");
-        if (!file)
+        if (thread->d_name[0] == '.')
             continue;
-        if (fscanf(file, "%llu", &ns) == 1)
+        unsigned long long ns;
+        snprintf(path, sizeof path, "/proc/%ld/task/%s/schedstat", pid, thread->d_name);
+        FILE *file = fopen(path, "r");
+        if (file && fscanf(file, "%llu", &ns) == 1)
             total += (double)ns / 1e9;
-        fclose(file);
+        if (file)
+            fclose(file);
+        snprintf(path, sizeof path, "/proc/%ld/task/%s/children", pid, thread->d_name);
+        file = fopen(path, "r");
+        for (long child; file && fscanf(file, "%ld", &child) == 1;)
+            total += cpu_of(child);
+        if (file)
+            fclose(file);
     }
     closedir(threads);
     return total;
@@ -207,7 +215,7 @@ static struct cpu cpu_so_far(void)
     getrusage(RUSAGE_SELF, &usage);
     double own = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
                  (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-    return (struct cpu){own, server_cpu()};
+    return (struct cpu){own, options.pid ? cpu_of(options.pid) : 0};
 }
 
 /* The result -------------------------------------------------------------------------- */

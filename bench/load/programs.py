@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -255,6 +255,7 @@ def running(command: Sequence[str], port: int, core: int | None) -> Iterator[sub
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 preexec_fn=on_core(core),
+                start_new_session=True,
             )
         except OSError as exc:
             raise MissingError(str(exc)) from exc
@@ -266,7 +267,9 @@ def running(command: Sequence[str], port: int, core: int | None) -> Iterator[sub
                 said = _last_line(errors)
                 raise FailedError(f"{exc}; the server said: {said}" if said else exc) from exc
         finally:
-            process.kill()
+            # With its children.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
@@ -293,7 +296,12 @@ def _last_line(errors: Any) -> str:
 
 
 def resident(pid: int) -> int:
-    """Resident memory of a process, in bytes."""
+    """Resident memory of a process and its children, in bytes."""
+    children = [_read(str(path)).split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return _resident(pid) + sum(resident(int(child)) for found in children for child in found)
+
+
+def _resident(pid: int) -> int:
     for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
         if line.startswith("Rss:"):
             return int(line.split()[1]) << 10
@@ -319,6 +327,9 @@ PACKAGES = [
     "aiofastnet",  # picows uses it by default
     "uvicorn",
     "httptools",
+    "granian",
+    "socketify",
+    "websocket-rs",
     "wsproto",
     "tornado",
     "websocket-client",

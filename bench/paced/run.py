@@ -17,10 +17,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.echo import servers
-from bench.echo.references import REFERENCES
+from bench.echo.run import SERVERS
 from bench.load import frame
-from bench.load.frame import LATENCIES, Figure, Load, Suite, Workload, python_server
+from bench.load.frame import LATENCIES, Figure, Load, Suite, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +58,7 @@ def make(name: str) -> Workload | None:
 SUITE = Suite(
     name="bench.paced",
     text="Measure the latency of echo servers at a fixed rate.",
-    servers=dict.fromkeys(servers.NAMES, python_server("bench.echo.servers")) | REFERENCES,
+    servers=SERVERS,
     workloads=[Paced(f"50x125@{rate}", 50, 125, rate) for rate in (10_000, 50_000)],
     make=make,
     references=["uwebsockets"],

@@ -1,0 +1,1 @@
+"""Granian's published contest: everybody to everybody."""
