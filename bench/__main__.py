@@ -1,6 +1,6 @@
 """Run the benchmarks, and show the results.
 
-python -m bench [--quick] [--no-echo] [--no-codec] [-k WORDS] [--no-charts]
+python -m bench [--quick] [--parts NAME,…] [-k WORDS] [--into RESULTS.json] [--no-charts]
 python -m bench tables RESULTS.json
 python -m bench targets RESULTS.json
 python -m bench compare A.json B.json
@@ -25,20 +25,22 @@ BEGIN, END = "<!-- speed -->\n", "<!-- /speed -->\n"
 def run(args: argparse.Namespace) -> int:
     from . import run as runs
 
-    results = runs.measure(
-        runs.QUICK if args.quick else runs.FULL,
-        codec=args.codec,
-        echo=args.echo,
-        keyword=args.k,
-    )
-    path = runs.save(results)
+    plan = runs.QUICK if args.quick else runs.FULL
+    parts = args.parts.split(",") if args.parts else list(plan)
+    if unknown := set(parts) - set(plan):
+        print(f"no such parts: {', '.join(sorted(unknown))}; there are", *plan, file=sys.stderr)
+        return 2
+    results = runs.measure(plan, parts, keyword=args.k)
+    if args.into and args.into.exists():
+        results = Results.load(args.into).updated(results)
+    path = runs.save(results, args.into)
     print(report.describe(results), report.tables(results), sep="\n\n")
     print(f"\n{targets.report(results)}")
-    complete = not args.quick and args.codec and args.echo and not args.k
+    complete = not args.quick and set(parts) == set(plan) and not args.k
     if complete and args.charts:
         # The README only shows runs that included everything.
         draw(results, CHARTS, readme=True)
-    print(f"\nwritten to {path.relative_to(ROOT)}")
+    print(f"\nwritten to {path}")
     return int(bool(results.content["failed"] or results.content["problems"]))
 
 
@@ -87,8 +89,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
     parser.set_defaults(command=run)
     parser.add_argument("--quick", action="store_true", help="fewer cases, less time: minutes")
-    parser.add_argument("--no-echo", dest="echo", action="store_false", help="the codec alone")
-    parser.add_argument("--no-codec", dest="codec", action="store_false", help="without the codec")
+    parser.add_argument(
+        "--parts",
+        metavar="NAME,…",
+        help="only these: codec, echo, growth, idle, otherwise (TLS and compression), handshakes, "
+        "fanout, paced, contest, clients",
+    )
+    parser.add_argument(
+        "--into", type=Path, metavar="RESULTS.json", help="replace what was measured in this file"
+    )
     parser.add_argument("--no-charts", dest="charts", action="store_false")
     parser.add_argument("-k", default="", metavar="WORDS", help="these cases, as pytest's -k")
     commands = parser.add_subparsers(metavar="COMMAND")

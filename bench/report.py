@@ -8,7 +8,7 @@ from .payloads import size_name
 from .results import NOISE_OF_ONE_ROUND
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from .results import Results
 
@@ -51,7 +51,7 @@ def tables(results: Results) -> str:
     The ratio is to the best peer at that size: at 2, the contender is twice as fast.
     """
     sections = [_section(results, *group) for group in _groups(results)]
-    sections += _echo_sections(results)
+    sections += _server_sections(results)
     for operation, missing in results.content["missing"].items():
         lines = [f"{operation}: missing"]
         lines += [f"  {who:<{NAME_WIDTH}}{reason}" for who, reason in missing.items()]
@@ -97,28 +97,42 @@ def _section(results: Results, operation: str, kind: str) -> str:
     return "\n".join(lines)
 
 
-def _echo_sections(results: Results) -> Iterator[str]:
+UNITS = {
+    "messages_per_second": "messages/s",
+    "handshakes_per_second": "handshakes/s",
+    "deliveries_per_second": "deliveries/s",
+    "kib_per_connection": "KiB/connection",
+    "p99_us": "p99 µs",
+}
+
+
+def _server_sections(results: Results) -> Iterator[str]:
     workloads: dict[str, list[str]] = {}
     for workload, server in results.cells:
         workloads.setdefault(workload, []).append(server)
     for workload, servers in workloads.items():
-        unit, value = ("messages/s", results.rate)
-        if workload == "idle":
-            unit, value = "KiB/connection", lambda _, server: results.memory(server)
-        lines = [f"{'echo ' + workload:<{NAME_WIDTH + 2}}{unit:>{CELL_WIDTH}}{'x picows':>10}"]
-        picows = value(workload, "picows")
+        figure = results.cells[workload, servers[0]].get("figure", "messages_per_second")
+        more = [key for key in ("p50_us", "p99_us", "max_us") if key != figure]
+        heads = "".join(f"{key.replace('_us', ' µs'):>10}" for key in more)
+        unit = UNITS.get(figure, figure)
+        lines = [f"{workload:<{NAME_WIDTH + 2}}{unit:>{CELL_WIDTH}}{'x picows':>10}{heads}"]
+        picows = results.rate(workload, "picows")
         for server in servers:
-            number = value(workload, server)
+            number = results.rate(workload, server)
             if number is None:
                 problem = results.cells[workload, server]["problem"] or "not measured"
                 lines.append(f"  {server:<{NAME_WIDTH}}{problem.splitlines()[0]}")
                 continue
             ratio = f"{number / picows:.2f}" if picows else ""
-            lines.append(f"  {server:<{NAME_WIDTH}}{number:>{CELL_WIDTH},.1f}{ratio:>10}")
+            line = f"  {server:<{NAME_WIDTH}}{number:>{CELL_WIDTH},.1f}{ratio:>10}"
+            for key in more:
+                value = results.median(workload, server, key)
+                line += f"{'' if value is None else f'{value:,.0f}':>10}"
+            lines.append(line.rstrip())
         yield "\n".join(lines)
     if clients := results.content["clients"]:
         sizes = list(dict.fromkeys(size for row in clients.values() for size in row))
-        sizes = [size for size in sizes if size != "error"]
+        sizes = [size for size in sizes if size.isdecimal()]
         head = "".join(f"{size + ' B':>{CELL_WIDTH}}" for size in sizes)
         lines = [f"{'client, messages/s':<{NAME_WIDTH + 2}}{head}"]
         for name, row in clients.items():
@@ -126,41 +140,170 @@ def _echo_sections(results: Results) -> Iterator[str]:
                 f"{row[size]:>{CELL_WIDTH},.0f}" if size in row else f"{'-':>{CELL_WIDTH}}"
                 for size in sizes
             )
-            lines.append(f"  {name:<{NAME_WIDTH}}{cells}  {row.get('error', '')}".rstrip())
+            problem = row.get("missing") or row.get("error") or ""
+            lines.append(f"  {name:<{NAME_WIDTH}}{cells}  {problem}".rstrip())
         yield "\n".join(lines)
 
 
 # In the README ------------------------------------------------------------------------
 
+Column = tuple[str, str, float]  # a workload, a figure, and what to divide it by
+
 
 def summary(results: Results) -> str:
-    """Two tables in Markdown, with what most people ask for."""
+    """Tables in Markdown, with what most people ask for."""
+    tables = [
+        _decode_table(results),
+        _table(
+            results,
+            "Echo, messages/s, by connections x in flight x size",
+            {
+                name: (name, "messages_per_second", 1)
+                for name in ("50x16x32", "50x1x125", "10x4x16K", "4x2x1M", "4x2x1M-binary")
+            },
+            [
+                *_on_both_loops("fastws-callback", "fastws-coroutine", "picows"),
+                "fastws-callback-uvloop-aiofastnet",
+                *("aiohttp", "websockets", "tornado", "granian", "socketify"),
+                *("uvicorn-websockets-uvloop", "fastws-uvicorn-uvloop"),
+                *("node-ws", "beast", "uwebsockets"),
+            ],
+        ),
+        _table(
+            results,
+            "Opening handshakes, 20 at a time",
+            {
+                "per second": ("handshakes-20", "handshakes_per_second", 1),
+                "p50 ms": ("handshakes-20", "p50_us", 1000),
+                "p99 ms": ("handshakes-20", "p99_us", 1000),
+                "max ms": ("handshakes-20", "max_us", 1000),
+                "with TLS, per second": ("tls-handshakes-20", "handshakes_per_second", 1),
+                "p99 ms ": ("tls-handshakes-20", "p99_us", 1000),
+            },
+            [
+                *_on_both_loops("fastws-callback", "picows"),
+                *("fastws-coroutine", "aiohttp", "websockets", "granian"),
+                *("uvicorn-websockets", "fastws-uvicorn", "uwebsockets"),
+            ],
+        ),
+        _table(
+            results,
+            "100 bytes to each of 1,000 connections",
+            {
+                "deliveries/s, one message per turn of the loop": (
+                    *("turns-1000x100", "deliveries_per_second"),
+                    1,
+                ),
+                "deliveries/s, the next when all have it": (
+                    *("rounds-1000x100", "deliveries_per_second"),
+                    1,
+                ),
+                "p50 ms": ("rounds-1000x100", "p50_us", 1000),
+                "p99 ms": ("rounds-1000x100", "p99_us", 1000),
+            },
+            [
+                *_on_both_loops("fastws-send", "fastws-prepare", "picows"),
+                "fastws-prepare-uvloop-aiofastnet",
+                *("fastws-coroutine", "aiohttp", "websockets", "uwebsockets"),
+            ],
+        ),
+        _table(
+            results,
+            "Latency in µs at a fixed rate, 50 connections, 125 B",
+            {
+                f"{rate:,}/s: {name}": (f"50x125@{rate}", key, 1)
+                for rate in (10_000, 50_000)
+                for name, key in (("p50", "p50_us"), ("p99", "p99_us"), ("p99.9", "p999_us"))
+            },
+            [
+                *_on_both_loops("fastws-callback", "picows"),
+                *("fastws-coroutine", "aiohttp", "websockets", "uwebsockets"),
+            ],
+        ),
+        _table(
+            results,
+            "Every message to everybody, deliveries/s",
+            {
+                f"{workload[8:].split('x')[0]} clients": (workload, "deliveries_per_second", 1)
+                for workload in ("contest-8x2500", "contest-16x1000", "contest-32x500")
+            },
+            [
+                *_on_both_loops("fastws-uvicorn", "uvicorn-websockets"),
+                *("granian-rsgi", "granian-asgi"),
+            ],
+        ),
+        _client_table(results),
+    ]
+    return "\n".join(filter(None, tables))
+
+
+def _on_both_loops(*names: str) -> list[str]:
+    return [f"{name}{loop}" for name in names for loop in ("", "-uvloop")]
+
+
+def _decode_table(results: Results) -> str:
     sizes = (16, 1 << 10, 16 << 10, 1 << 20)
     rows = {
-        f"`{who}`": [results.ns("decode", size, "binary", who) for size in sizes]
+        who: [results.ns("decode", size, "binary", who) for size in sizes]
         for who in (results.best, "fastws-py", "picows", "aiohttp", "websockets", "wsproto")
     }
-    decode = _markdown("Decode a masked message, ns", map(size_name, sizes), rows)
-    workloads = ("50x16x32", "50x1x125", "10x4x16K", "4x2x1M-binary")
-    servers = ("fastws-callback", "fastws-coroutine", "picows", "aiohttp", "websockets")
-    servers = [f"{server}{loop}" for server in servers for loop in ("", "-uvloop")]
-    rows = {
-        f"`{server}`": [results.rate(workload, server) for workload in workloads]
-        for server in (*servers, "node-ws", "beast")
-    }
-    title = "Echo, messages/s, by connections x in flight x size"
-    return f"{decode}\n{_markdown(title, workloads, rows)}"
+    return _markdown("Decode a masked message, ns", map(size_name, sizes), rows)
+
+
+def _table(results: Results, title: str, columns: dict[str, Column], servers: Iterable[str]) -> str:
+    rows = {}
+    absent = []
+    for server in servers:
+        values = [
+            None if (value := results.median(workload, server, key)) is None else value / unit
+            for workload, key, unit in columns.values()
+        ]
+        rows[server] = values
+        problem = results.problem(server)
+        if problem and not any(values):
+            absent.append(f"`{server}` ({problem.splitlines()[0].removeprefix('n/a: ')})")
+    text = _markdown(title, columns, rows)
+    if text and absent:
+        text += f"\nNot measured: {', '.join(absent)}.\n"
+    return text
+
+
+def _client_table(results: Results) -> str:
+    clients = results.content["clients"]
+    sizes = ("256", "8192", "100000")
+    names = [
+        *_on_both_loops("fastws-callback", "fastws-coroutine", "picows"),
+        *("fastws-callback-aiofastnet", "fastws-callback-uvloop-aiofastnet"),
+        *("websockets", "aiohttp", "websocket-rs", "websocket-rs-callback"),
+    ]
+    rows = {name: [clients.get(name, {}).get(size) for size in sizes] for name in names}
+    text = _markdown(
+        "Client, one message in flight, messages/s", ("256 B", "8 KiB", "100 kB"), rows
+    )
+    absent = [
+        f"`{name}` ({clients[name]['missing']})"
+        for name in names
+        if "missing" in clients.get(name, {})
+    ]
+    if text and absent:
+        text += f"\nNot measured: {', '.join(absent)}.\n"
+    return text
 
 
 def _markdown(title: str, heads: Iterable[str], rows: dict[str, list[float | None]]) -> str:
+    """A table of the rows that have a figure, or nothing."""
     heads = list(heads)
-    lines = [[title, *heads], ["---", *["---:"] * len(heads)]]
-    lines += [
-        [name, *("" if value is None else f"{value:,.0f}" for value in values)]
-        for name, values in rows.items()
-        if any(values)
-    ]
+    lines = [[title, *(head.strip() for head in heads)], ["---", *["---:"] * len(heads)]]
+    lines += [[f"`{name}`", *map(_number, values)] for name, values in rows.items() if any(values)]
+    if len(lines) == 2:
+        return ""
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.{0 if value >= 10 else 1 if value >= 1 else 2}f}"
 
 
 # Two runs -------------------------------------------------------------------------------
@@ -180,18 +323,20 @@ def compare(before: Results, after: Results) -> str:
         new = after.cells.get((workload, server))
         if new is None or not old["rounds"] or not new["rounds"]:
             continue
-        if workload == "idle":
-            ends = [results.memory(server) for results in (before, after)]
-            lines.append(_change("idle", server, *ends, 0.0, lambda kib: f"{kib:.2f} KiB"))
-        else:
-            # The time per message, so that more is always worse.
-            ends = [1e9 / results.rate(workload, server) for results in (before, after)]
+        ends = [results.rate(workload, server) for results in (before, after)]
+        noise = 0.0
+        text: Callable[[float], str] = "{:,.2f}".format
+        if workload != "idle":
             noise = _spread(old) + _spread(new)
-            lines.append(_change(f"echo {workload}", server, *ends, noise, time_text))
+        if not old.get("lower_is_better", workload == "idle"):
+            # The time for each, so that more is always worse.
+            ends = [1e9 / rate for rate in ends]
+            text = time_text
+        lines.append(_change(workload, server, *ends, noise, text))
     for name, row in before.content["clients"].items():
         for size in row:
             ends = [results.client_rate(name, size) for results in (before, after)]
-            if size != "error" and all(ends):
+            if size.isdecimal() and all(ends):
                 times = [1e9 / rate for rate in ends]
                 lines.append(
                     _change(f"client {size} B", name, *times, NOISE_OF_ONE_ROUND, time_text)
@@ -202,7 +347,8 @@ def compare(before: Results, after: Results) -> str:
 
 
 def _spread(cell: dict[str, Any]) -> float:
-    rates = [round_["messages_per_second"] for round_ in cell["rounds"]]
+    key = cell.get("figure", "messages_per_second")
+    rates = [round_[key] for round_ in cell["rounds"]]
     if len(rates) < 2:
         return NOISE_OF_ONE_ROUND
     return (max(rates) - min(rates)) / sum(rates) * len(rates) / 2

@@ -9,13 +9,14 @@ This module knows the format. It does not know how things are measured or shown.
       "cases": [{"operation", "size", "kind", "who", "reference", "ns", "noise", "rounds"}, …],
       "missing": {OPERATION: {WHO: REASON}},
       "failed": [CASE, …],
-      "echo": [{"workload", "server", "problem", "median", "rounds"}, …],
-      "clients": {NAME: {SIZE: MESSAGES PER SECOND} or {"error": …}},
+      "echo": [{"workload", "server", "figure", "lower_is_better", "problem", "median",
+                "rounds"}, …],                         of all benchmarks of servers
+      "clients": {NAME: {SIZE: MESSAGES PER SECOND} or {"missing": …} or {"error": …}},
       "problems": [TEXT, …]
     }
 
 `ns` is nanoseconds per message in the fastest round. `noise` is how much longer the median round
-took; 0.1 is a tenth.
+took; 0.1 is a tenth. `figure` is the key of the most important figure in `median` and each round.
 """
 
 from __future__ import annotations
@@ -61,6 +62,21 @@ class Results:
     def load(cls, path: Path) -> Results:
         return cls(json.loads(path.read_text()))
 
+    def updated(self, other: Results) -> Results:
+        """These results, with what the other ones contain in place of the same here."""
+        ours, theirs = self.content, other.content
+        cases = {**self.cases, **other.cases}
+        cells = {**self.cells, **other.cells}
+        return Results(
+            {
+                **theirs,
+                "cases": list(cases.values()),
+                "echo": list(cells.values()),
+                "clients": {**ours["clients"], **theirs["clients"]},
+                "failed": theirs["failed"] if theirs["cases"] else ours["failed"],
+            }
+        )
+
     @cached_property
     def cases(self) -> dict[tuple[str, int, str, str], Case]:
         return {
@@ -91,15 +107,24 @@ class Results:
         return {(cell["workload"], cell["server"]): cell for cell in self.content["echo"]}
 
     def rate(self, workload: str, server: str) -> float | None:
-        """Messages per second of an echo server."""
-        return self._median(workload, server, "messages_per_second")
+        """The most important figure of a server: messages per second, unless the workload is
+        about something else."""
+        cell = self.cells.get((workload, server), {})
+        return self.median(workload, server, cell.get("figure", "messages_per_second"))
 
     def memory(self, server: str) -> float | None:
         """KiB per idle connection."""
-        return self._median("idle", server, "kib_per_connection")
+        return self.median("idle", server, "kib_per_connection")
 
-    def _median(self, workload: str, server: str, key: str) -> float | None:
+    def median(self, workload: str, server: str, key: str) -> float | None:
         return self.cells.get((workload, server), {}).get("median", {}).get(key)
+
+    def problem(self, server: str) -> str | None:
+        """Why a server was not measured at all, if so."""
+        cells = [cell for (_, who), cell in self.cells.items() if who == server]
+        if not cells or any(cell["rounds"] for cell in cells):
+            return None
+        return cells[0]["problem"]
 
     def client_rate(self, name: str, size: int) -> float | None:
         return self.content["clients"].get(name, {}).get(str(size))

@@ -1,8 +1,8 @@
 """Run all benchmarks, one after the other, and write one file.
 
 This module knows what a run consists of, how thorough its parts are, and how to show its
-progress. The benchmarks are the cases of the codec (`test_*.py`) and `bench.echo`; they run in
-processes of their own, while this one sleeps.
+progress. The benchmarks are the cases of the codec (`test_*.py`) and those of servers, bench.echo
+and others; they run in processes of their own, while this one sleeps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .load import programs
 from .results import Results, read_cases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from rich.progress import TaskID
 
@@ -38,17 +38,25 @@ Codec: each case runs by pytest-benchmark for some tenths of a second, several m
 time; the figure is the time of the fastest round, divided by the messages. A case that takes \
 longer than its share is measured once. Payloads are from fixed seeds, and are decoded from \
 reads of 64 KiB as a socket brings them. The copy into the buffer of picows, which the system \
-makes for it, is not counted. Echo servers and clients: whole programs over the loopback \
-interface, the server on one core, the load on another; medians of rounds (bench/echo/README.md)."""
+makes for it, is not counted. Servers and clients: whole programs over the loopback interface, the \
+server on one core, the load on another; medians of rounds (bench/echo/README.md)."""
 
 
 # Plans ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Echo:
-    """One call of bench.echo."""
+class Codec:
+    """The cases of the codec, by pytest."""
 
+    options: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Servers:
+    """One call of a benchmark of servers: bench.echo and the others that are like it."""
+
+    module: str
     servers: Sequence[str]
     workloads: Sequence[str]
     seconds: float
@@ -61,7 +69,7 @@ class Echo:
 
     def arguments(self) -> list[str]:
         return [
-            *("-m", "bench.echo", *(["--quick"] if self.quick else [])),
+            *("-m", self.module, *(["--quick"] if self.quick else [])),
             *("--only", ",".join(self.servers), "--workloads", ",".join(self.workloads)),
             *("--seconds", str(self.seconds), "--warmup", "0.2", "--rounds", str(self.rounds)),
         ]
@@ -86,14 +94,8 @@ class Clients:
         ]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How thorough a run is."""
-
-    codec: Sequence[str]  # arguments for pytest
-    echo: Sequence[Echo]
-    clients: Clients
-
+# How thorough a run is: its parts, by name.
+Plan = dict[str, Codec | Servers | Clients]
 
 _ON_ASYNCIO = [
     "fastws-callback",
@@ -110,11 +112,15 @@ _MANY = [
     "fastws-callback-aiofastnet",
     "fastws-callback-uvloop-aiofastnet",
     "fastws-callback-py",
+    "fastws-uvicorn-uvloop",
     "picows-uvloop",
     "uvicorn-websockets-uvloop",
     "uvicorn-wsproto",
     "tornado",
+    "granian",
+    "socketify",
     "node-ws",
+    "uwebsockets",
 ]
 _FEW = [
     *("fastws-callback", "fastws-callback-uvloop"),
@@ -122,31 +128,72 @@ _FEW = [
 ]
 _OTHERWISE = [
     *("fastws-callback", "fastws-callback-uvloop", "fastws-coroutine"),
-    *("picows", "picows-uvloop", "websockets", "aiohttp", "node-ws"),
+    *("picows", "picows-uvloop", "websockets", "aiohttp", "node-ws", "uwebsockets"),
 ]
-_LOADS = ["50x16x32", "50x1x125", "10x4x16K", "4x2x1M-binary"]
+_ACCEPTING = [
+    *("fastws-callback", "fastws-callback-uvloop", "fastws-coroutine"),
+    *("picows", "picows-uvloop", "aiohttp", "websockets", "granian"),
+    *("fastws-uvicorn", "uvicorn-websockets", "uwebsockets"),
+]
+_PACED = [
+    *("fastws-callback", "fastws-callback-uvloop", "fastws-coroutine"),
+    *("picows", "picows-uvloop", "aiohttp", "websockets", "uwebsockets"),
+]
+_SENDING = [
+    *(f"{name}{loop}" for name in ("fastws-send", "fastws-prepare") for loop in ("", "-uvloop")),
+    *("fastws-prepare-uvloop-aiofastnet", "fastws-coroutine"),
+    *("picows", "picows-uvloop", "aiohttp", "websockets", "uwebsockets"),
+]
+_COMPETING = [
+    *("fastws-uvicorn", "fastws-uvicorn-uvloop"),
+    *("uvicorn-websockets", "uvicorn-websockets-uvloop", "granian-rsgi", "granian-asgi"),
+]
+_LOADS = ["50x16x32", "50x1x125", "10x4x16K", "4x2x1M", "4x2x1M-binary"]
 _GROWTH = ["1x1x125", "10x1x125", "100x1x125", "1000x1x125"]
+_CONTESTS = ["contest-8x2500", "contest-16x1000", "contest-32x500"]
 
-FULL = Plan(
-    codec=["--bench-seconds", "0.15"],
-    echo=[
-        Echo(_MANY, _LOADS, seconds=0.7, rounds=3),
-        Echo(_ON_ASYNCIO, _GROWTH, seconds=0.7),
-        Echo(_ON_ASYNCIO, ["idle"], seconds=0.7),
-        Echo(_OTHERWISE, ["tls-50x1x125", "tls-10x4x16K", "deflate-50x1x1K"], seconds=0.7),
-    ],
-    clients=Clients(client.NAMES, seconds=0.4, rounds=3),
-)
-QUICK = Plan(
-    codec=["--bench-seconds", "0.04", "--bench-quick"],
-    echo=[
-        Echo(_FEW, _LOADS, seconds=0.4, quick=True),
-        Echo(["fastws-callback", "fastws-coroutine"], ["idle"], seconds=0.4, quick=True),
-    ],
-    clients=Clients(
-        [name for name in client.CLIENTS if name in client.NAMES], seconds=0.2, rounds=1
+FULL: Plan = {
+    "codec": Codec(["--bench-seconds", "0.15"]),
+    "echo": Servers("bench.echo", _MANY, _LOADS, seconds=0.7, rounds=3),
+    "growth": Servers("bench.echo", _ON_ASYNCIO, _GROWTH, seconds=0.7),
+    "idle": Servers("bench.echo", [*_ON_ASYNCIO, "granian", "uwebsockets"], ["idle"], seconds=0.7),
+    "otherwise": Servers(
+        "bench.echo", _OTHERWISE, ["tls-50x1x125", "tls-10x4x16K", "deflate-50x1x1K"], seconds=0.7
     ),
-)
+    "handshakes": Servers(
+        "bench.handshakes",
+        _ACCEPTING,
+        ["handshakes-20", "tls-handshakes-20"],
+        seconds=0.5,
+        rounds=3,
+    ),
+    "fanout": Servers(
+        "bench.fanout", _SENDING, ["turns-1000x100", "rounds-1000x100"], seconds=0.7, rounds=3
+    ),
+    "paced": Servers(
+        "bench.paced", _PACED, ["50x125@10000", "50x125@50000"], seconds=1.0, rounds=3
+    ),
+    "contest": Servers("bench.contest", _COMPETING, _CONTESTS, seconds=0.3),
+    "clients": Clients(client.NAMES, seconds=0.4, rounds=3),
+}
+QUICK: Plan = {
+    "codec": Codec(["--bench-seconds", "0.04", "--bench-quick"]),
+    "echo": Servers("bench.echo", _FEW, _LOADS, seconds=0.4, quick=True),
+    "idle": Servers(
+        "bench.echo", ["fastws-callback", "fastws-coroutine"], ["idle"], seconds=0.4, quick=True
+    ),
+    "handshakes": Servers(
+        "bench.handshakes", ["fastws-callback", "picows"], ["handshakes-20"], 0.4, quick=True
+    ),
+    "fanout": Servers(
+        "bench.fanout",
+        ["fastws-send", "fastws-prepare", "picows"],
+        ["turns-1000x100"],
+        seconds=0.4,
+        quick=True,
+    ),
+    "clients": Clients(list(client.CLIENTS), seconds=0.2, rounds=1),
+}
 
 
 # Running --------------------------------------------------------------------------------
@@ -214,8 +261,10 @@ class Runner:
         self.run([*command, f"--benchmark-json={file}", *arguments], task, step)
         return (read_cases(file) if file.exists() else []), failed
 
-    def _counted(self, name: str, call: Echo | Clients, file: Path) -> dict[str, Any]:
+    def counted(self, name: str, call: Servers | Clients) -> Any:
+        """Return the results of a call that prints a line for each step."""
         task = self.progress.add_task(name, total=call.steps)
+        file = self.directory / f"{name}.json"
         count = 0
 
         def step(line: str) -> float | None:
@@ -225,21 +274,7 @@ class Runner:
 
         self.run([*call.arguments(), "--json", str(file)], task, step)
         self.progress.update(task, completed=call.steps)
-        return json.loads(file.read_text()) if file.exists() else {}
-
-    def echo(self, calls: Sequence[Echo]) -> list[dict[str, Any]]:
-        cells = []
-        for number, call in enumerate(calls):
-            names = {"idle": "idle connections", _GROWTH[0]: "numbers of connections"}
-            names["tls-50x1x125"] = "TLS, compression"
-            name = names.get(call.workloads[0], "echo servers")
-            content = self._counted(name, call, self.directory / f"echo{number}.json")
-            cells += content.get("results", [])
-        return cells
-
-    def clients(self, call: Clients) -> dict[str, Any]:
-        content = self._counted("clients", call, self.directory / "clients.json")
-        return content.get("results", {})
+        return json.loads(file.read_text())["results"] if file.exists() else None
 
 
 def missing() -> dict[str, dict[str, str]]:
@@ -251,8 +286,8 @@ def missing() -> dict[str, dict[str, str]]:
     return {operation: reasons for operation, reasons in found.items() if reasons}
 
 
-def measure(plan: Plan, *, codec: bool = True, echo: bool = True, keyword: str = "") -> Results:
-    """Run the plan."""
+def measure(plan: Plan, parts: Collection[str], *, keyword: str = "") -> Results:
+    """Run parts of the plan."""
     # Do this first: the results are about the code that was measured, not what was committed
     # meanwhile.
     about = programs.describe()
@@ -274,12 +309,16 @@ def measure(plan: Plan, *, codec: bool = True, echo: bool = True, keyword: str =
         Progress(*columns, TimeElapsedColumn(), console=console, refresh_per_second=1) as progress,
     ):
         runner = Runner(progress, Path(directory), problems)
-        if codec:
-            chosen = ["-k", keyword] if keyword else []
-            cases, failed = runner.codec([*plan.codec, *chosen])
-        if echo:
-            cells = runner.echo(plan.echo)
-            clients = runner.clients(plan.clients)
+        for name, part in plan.items():
+            if name not in parts:
+                continue
+            if isinstance(part, Codec):
+                chosen = ["-k", keyword] if keyword else []
+                cases, failed = runner.codec([*part.options, *chosen])
+            elif isinstance(part, Servers):
+                cells += runner.counted(name, part) or []
+            else:
+                clients = runner.counted(name, part) or {}
     return Results(
         {
             **about,
@@ -297,11 +336,12 @@ def measure(plan: Plan, *, codec: bool = True, echo: bool = True, keyword: str =
     )
 
 
-def save(results: Results) -> Path:
+def save(results: Results, path: Path | None = None) -> Path:
+    """Write the results, to a file named after the day and the commit if no other is given."""
     content = results.content
     commit = (content["versions"].get("commit") or "unknown")[:20]
     quick = "-quick" if content["quick"] else ""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{content['date'][:10]}-{commit}{quick}.json"
+    path = path or RESULTS / f"{content['date'][:10]}-{commit}{quick}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
     return path

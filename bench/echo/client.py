@@ -242,7 +242,7 @@ def run_all(names: list[str], seconds: float, rounds: int) -> dict[str, dict[str
     cores = programs.choose_cores()
     port = programs.free_port()
     rates: dict[tuple[str, int], list[float]] = {}
-    problems: dict[str, str] = {}
+    problems: dict[str, tuple[str, str]] = {}  # a key of the result, and why
     with programs.running([str(beast), str(port)], port, cores.server):
         for round_ in range(rounds):
             for size in SIZES:
@@ -252,7 +252,8 @@ def run_all(names: list[str], seconds: float, rounds: int) -> dict[str, dict[str
                     try:
                         rate = measure_client(name, port, size, seconds, cores.load)
                     except (MissingError, FailedError) as exc:
-                        problems[name] = str(exc)
+                        kind = "missing" if isinstance(exc, MissingError) else "error"
+                        problems[name] = kind, str(exc)
                         print(f"{name}: {exc}", file=sys.stderr, flush=True)
                         continue
                     rates.setdefault((name, size), []).append(rate)
@@ -265,7 +266,8 @@ def run_all(names: list[str], seconds: float, rounds: int) -> dict[str, dict[str
     for name in names:
         row = results[name] = {}
         if name in problems:
-            row["error"] = problems[name]
+            kind, reason = problems[name]
+            row[kind] = reason
         for size in SIZES:
             if (name, size) in rates:
                 row[str(size)] = round(statistics.median(rates[name, size]), 1)

@@ -341,6 +341,8 @@ def report(
                 {
                     "workload": workload.name,
                     "server": server.name,
+                    "figure": workload.figures[0].key,
+                    "lower_is_better": workload.lower_is_better,
                     "problem": cell.problem,
                     "median": {key: cell.median(key) for key in keys},
                     "rounds": cell.rounds,
