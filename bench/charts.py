@@ -1,7 +1,8 @@
 """Results as charts, in SVG, for the README.
 
 This module knows matplotlib and which lines are worth drawing. The same results give the same
-files. They have no background, and colours that can be distinguished on white and on black.
+files. They have no background, and colours that can be distinguished on white and on black; a
+chart with much text is drawn for both.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ COLOURS = {
     "beast": "#20a4a4",
     "uvicorn-websockets-uvloop": "#d05070",
 }
+PEERS, CPP = "#9a8f97", "#20a4a4"
 OURS = ["#2f81f7", "#5a9bf5", "#86b6f6", "#7f9fd0"]
 DASHED = {"websockets-py", "websocket-client", "fastws-py", "memcpy"}
 
@@ -66,7 +68,34 @@ STYLE: dict[str, Any] = {
     "savefig.transparent": True,
 }
 
-WORKLOADS = ["50x16x32", "50x1x125", "10x4x16K", "4x2x1M-binary"]
+INKS = {"light": "#1f2328", "dark": "#e6edf3"}  # the colour of text, by the background
+
+
+def inked(colour: str) -> dict[str, Any]:
+    """A style with text in this colour."""
+    return dict.fromkeys(["text.color", "axes.labelcolor", "xtick.color", "ytick.color"], colour)
+
+
+WORKLOADS = {
+    "50x16x32": "50 clients, 16 small messages in flight each (32 bytes)",
+    "50x1x125": "50 clients, one small message in flight each (125 bytes)",
+    "10x4x16K": "10 clients, 4 messages of 16 KiB in flight each",
+    "4x2x1M": "4 clients, 2 texts of 1 MiB in flight each",
+}
+ECHO_LABELS = {
+    "fastws-callback": "fastws, callbacks",
+    "fastws-coroutine": "fastws, coroutines",
+    "fastws-uvicorn": "fastws in uvicorn (ASGI)",
+    "uvicorn-websockets": "uvicorn (ASGI)",
+    "picows": "picows, callbacks",
+    "aiohttp": "aiohttp, coroutines",
+    "websockets": "websockets, coroutines",
+    "granian": "Granian, coroutines",
+    "socketify": "socketify, callbacks",
+    "node-ws": "ws (Node.js)",
+    "beast": "Boost.Beast (C++)",
+    "uwebsockets": "uWebSockets (C++)",
+}
 SERVERS = ["fastws-callback", "fastws-coroutine", "picows", "websockets", "aiohttp", "beast"]
 CONNECTIONS = [1, 10, 100, 1000]
 
@@ -74,14 +103,16 @@ CONNECTIONS = [1, 10, 100, 1000]
 def draw(results: Results, directory: Path) -> list[Path]:
     """Draw the charts that the results allow; return the files."""
     directory.mkdir(parents=True, exist_ok=True)
-    charts = {"decode": _decode, "utf8": _utf8, "echo": _echo, "growth": _growth}
+    charts = {"decode": _decode, "utf8": _utf8, "growth": _growth}
+    drawn = [(name, chart, STYLE) for name, chart in charts.items()]
+    # The text of this one is much to read, so it has a file for each background.
+    drawn += [(f"echo-{theme}", _echo, STYLE | inked(ink)) for theme, ink in INKS.items()]
     written = []
-    with mpl.rc_context(STYLE):
-        for name, chart in charts.items():
+    for name, chart, style in drawn:
+        with mpl.rc_context(style):
             figure = chart(results)
-            if figure is None:
-                continue
-            written.append(_save(figure, directory / f"{name}.svg", _footer(results)))
+            if figure is not None:
+                written.append(_save(figure, directory / f"{name}.svg", _footer(results)))
     return written
 
 
@@ -136,23 +167,61 @@ def _utf8(results: Results) -> Figure | None:
 
 
 def _echo(results: Results) -> Figure | None:
-    ratios: dict[str, list[float]] = {}
-    workloads = [name for name in WORKLOADS if results.rate(name, "fastws-callback")]
-    if not workloads:
+    panels = {
+        title: rates
+        for workload, title in WORKLOADS.items()
+        if (rates := _echo_rates(results, workload))
+    }
+    if not panels:
         return None
-    for server in SERVERS:
-        rates = [results.rate(workload, server) or 0.0 for workload in workloads]
-        if any(rates):
-            unit = [results.rate(workload, "fastws-callback") for workload in workloads]
-            ratios[server] = [rate / one for rate, one in zip(rates, unit, strict=True)]
-    figure, [axes] = _panels(1, 3.8)
-    _bars(results, axes, workloads, ratios)
-    axes.set_yscale("linear")
-    axes.set_title("Echo servers on asyncio's loop: messages per second, fastws-callback being 1")
-    axes.set_xlabel("connections x messages in flight on each x size")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
-    _legend(axes)
+    rows = max(len(rates) for rates in panels.values())
+    figure = Figure(figsize=(8.6, 0.7 + 0.205 * rows * ((len(panels) + 1) // 2)))
+    figure.set_layout_engine("constrained", rect=(0, 0.03, 1, 0.97), h_pad=0.1, w_pad=0.08)
+    figure.suptitle("Echo servers on one core: messages per second", fontsize=11)
+    axes = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).flat
+    for one, (title, rates) in zip(axes, panels.items(), strict=False):
+        _ranking(one, title, rates)
+    for one in list(axes)[len(panels) :]:
+        one.set_visible(False)
     return figure
+
+
+def _echo_rates(results: Results, workload: str) -> dict[str, float]:
+    """The fastest event loop and transports of each server, the fastest server first."""
+    rates: dict[str, float] = {}
+    for server, label in ECHO_LABELS.items():
+        variants = [server + more for more in ("", "-uvloop", "-aiofastnet", "-uvloop-aiofastnet")]
+        known = [rate for name in variants if (rate := results.rate(workload, name))]
+        if known:
+            rates[label] = max(known)
+    return dict(sorted(rates.items(), key=lambda item: item[1], reverse=True))
+
+
+def _ranking(axes: Axes, title: str, rates: dict[str, float]) -> None:
+    colours = [
+        OURS[0] if label.startswith("fastws") else CPP if label.endswith("(C++)") else PEERS
+        for label in rates
+    ]
+    bars = axes.barh(range(len(rates)), list(rates.values()), 0.74, color=colours)
+    axes.bar_label(bars, [_short(rate) for rate in rates.values()], padding=3, fontsize=8)
+    axes.set_yticks(range(len(rates)), list(rates))
+    for label in axes.get_yticklabels():
+        label.set_fontweight("bold" if label.get_text().startswith("fastws") else "normal")
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.16 * max(rates.values()))
+    axes.set_xticks([])
+    axes.tick_params(axis="y", length=0, labelsize=8)
+    axes.spines[["bottom", "left"]].set_visible(False)
+    axes.set_title(title, loc="left", fontsize=9)
+
+
+def _short(rate: float) -> str:
+    """Three digits: 1.83 million, 144 thousand, 2,940."""
+    if rate >= 1e6:
+        return f"{rate / 1e6:.2f} million"
+    return (
+        f"{rate / 1e3:.0f},000" if rate >= 1e5 else f"{round(rate, -2 if rate >= 1e4 else -1):,.0f}"
+    )
 
 
 def _growth(results: Results) -> Figure | None:
