@@ -177,7 +177,9 @@ def _echo(results: Results) -> Figure | None:
     rows = max(len(rates) for rates in panels.values())
     figure = Figure(figsize=(8.6, 0.7 + 0.205 * rows * ((len(panels) + 1) // 2)))
     figure.set_layout_engine("constrained", rect=(0, 0.03, 1, 0.97), h_pad=0.1, w_pad=0.08)
-    figure.suptitle("Echo servers on one core: messages per second", fontsize=11)
+    figure.suptitle(
+        "Echo servers on one core, each on its fastest event loop: messages per second", fontsize=11
+    )
     axes = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).flat
     for one, (title, rates) in zip(axes, panels.items(), strict=False):
         _ranking(one, title, rates)
@@ -219,9 +221,8 @@ def _short(rate: float) -> str:
     """Three digits: 1.83 million, 144 thousand, 2,940."""
     if rate >= 1e6:
         return f"{rate / 1e6:.2f} million"
-    return (
-        f"{rate / 1e3:.0f},000" if rate >= 1e5 else f"{round(rate, -2 if rate >= 1e4 else -1):,.0f}"
-    )
+    digits = -3 if rate >= 1e5 else -2 if rate >= 1e4 else -1
+    return f"{round(rate, digits):,.0f}"
 
 
 def _growth(results: Results) -> Figure | None:
