@@ -54,10 +54,10 @@ format: $(VENV)/.built-dev  ## Format the Python code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.built-bench  ## Compare the codec, servers and clients with their peers (15 minutes)
+bench: $(VENV)/.built-bench  ## Compare the codec, servers and clients with their peers (30 minutes)
 	$(BIN)/python -m bench
 
-bench-quick: $(VENV)/.built-bench  ## The same with fewer cases and no charts (2 minutes)
+bench-quick: $(VENV)/.built-bench  ## The same with fewer cases and no charts (3 minutes)
 	$(BIN)/python -m bench --quick
 
 fuzz: $(VENV)/.built-fuzz  ## Fuzz the decoders, the handshake and the kernels for FUZZ_SECONDS (600)

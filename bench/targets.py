@@ -60,6 +60,9 @@ def checks(results: Results) -> Iterator[Check]:
     yield from _mask(results)
     yield from _encode(results)
     yield from _echo(results)
+    yield from _handshakes(results)
+    yield from _fanout(results)
+    yield from _contest(results)
     yield from _client(results)
     yield from _memory(results)
     yield from _pure(results)
@@ -160,11 +163,55 @@ def _echo(results: Results) -> Iterator[Check]:
                 results.rate(workload, "picows" + loop),
             )
             name = f"echo {workload}, to picows, {loop_name(loop)}"
-            yield Check(f"{name}{transports.replace('-', ' and ')}", value, bound)
+            needed = 1.05 if transports and bound == 1 else bound
+            yield Check(f"{name}{transports.replace('-', ' and ')}", value, needed)
+    for workload, loop in product(("4x2x1M", "4x2x1M-binary"), LOOPS):
+        value = ratio(
+            results.rate(workload, CALLBACK + loop), results.rate(workload, "picows" + loop)
+        )
+        yield Check(f"echo {workload}, to picows, {loop_name(loop)}", value, 1)
+    value = ratio(
+        results.rate("50x16x32", f"{CALLBACK}-uvloop-aiofastnet"),
+        results.rate("50x16x32", "uwebsockets"),
+    )
+    yield Check("echo 50x16x32, to uWebSockets (C++), uvloop and aiofastnet", value, 0.8)
     for workload in ("10x4x16K", "4x2x1M-binary"):
         for loop in LOOPS:
             value = ratio(results.rate(workload, CALLBACK + loop), results.rate(workload, "beast"))
             yield Check(f"echo {workload}, to Beast (C++), {loop_name(loop)}", value, 1)
+
+
+def _handshakes(results: Results) -> Iterator[Check]:
+    for workload, loop in product(("handshakes-20", "tls-handshakes-20"), LOOPS):
+        value = ratio(
+            results.rate(workload, CALLBACK + loop), results.rate(workload, "picows" + loop)
+        )
+        yield Check(f"{workload}, to picows, {'uvloop' if loop else 'asyncio'}", value, 1)
+    value = ratio(
+        results.rate("handshakes-20", "fastws-uvicorn"),
+        results.rate("handshakes-20", "uvicorn-websockets"),
+    )
+    yield Check("handshakes-20, in uvicorn to its own class", value, 1)
+
+
+def _fanout(results: Results) -> Iterator[Check]:
+    for workload, loop in product(("turns-1000x100", "rounds-1000x100"), LOOPS):
+        name = f"{workload}, {'uvloop' if loop else 'asyncio'}, prepared"
+        prepared = results.rate(workload, f"fastws-prepare{loop}")
+        for who, peer, bound in (
+            ("send", f"fastws-send{loop}", 1),
+            ("picows", f"picows{loop}", 1),
+            ("uWebSockets (C++)", "uwebsockets", 0.9),
+        ):
+            yield Check(f"{name} to {who}", ratio(prepared, results.rate(workload, peer)), bound)
+
+
+def _contest(results: Results) -> Iterator[Check]:
+    for workload in ("contest-8x2500", "contest-16x1000", "contest-32x500"):
+        ours = results.rate(workload, "fastws-uvicorn-uvloop")
+        for who, bound in (("uvicorn-websockets-uvloop", 2), ("granian-rsgi", 1)):
+            value = ratio(ours, results.rate(workload, who))
+            yield Check(f"{workload}, fastws in uvicorn to {who}", value, bound)
 
 
 def _client(results: Results) -> Iterator[Check]:

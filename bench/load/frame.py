@@ -418,7 +418,7 @@ def find_servers(suite: Suite, only: Sequence[str], extra: dict[str, str]) -> li
 
 
 def _missing(name: str, reason: str) -> Server:
-    """A server that cannot be had: its line in the table says why."""
+    """A server that is not available: its line in the table says why."""
 
     def command(port: int, workload: Workload, cert: Certificate | None) -> list[str]:
         raise MissingError(reason)

@@ -53,8 +53,8 @@ static struct {
 static struct message messages[RING_MESSAGES];
 static unsigned message_count;
 
-/* The frames to send: message_count of them and then the first ones again, as many as may be sent
- * together, so that they are in one piece. Frame i begins at out_start[i]. */
+/* The frames to send: message_count of them and then the first ones again, as many as are sent
+ * together at most, so that they are in one piece. Frame i begins at out_start[i]. */
 static uint8_t *out;
 static size_t *out_start;
 static size_t out_period, out_length;
