@@ -19,7 +19,7 @@ SOURCES := pyproject.toml setup.py tools/commands.py tools/sbom.py src/fastws/__
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-26s %s\n", $$1, $$2 }' Makefile
 	@echo "make -C tools         List the other jobs: sanitizers, wheels, emulators and so on"
 
 run: $(VENV)/.built  ## Build fastws and start the echo server on port 8080
@@ -60,6 +60,12 @@ bench: $(VENV)/.built-bench  ## Compare the codec, servers and clients with thei
 bench-quick: $(VENV)/.built-bench  ## The same with fewer cases and no charts (3 minutes)
 	$(BIN)/python -m bench --quick
 
+bench-instructions: $(VENV)/.built  ## Count instructions with valgrind; fail if there are 2 % more (a minute)
+	$(BIN)/python -m bench.instructions
+
+bench-instructions-accept: $(VENV)/.built  ## Make what is counted now the baseline
+	$(BIN)/python -m bench.instructions --accept
+
 fuzz: $(VENV)/.built-fuzz  ## Fuzz the decoders, the handshake and the kernels for FUZZ_SECONDS (600)
 	$(BIN)/python fuzz/run.py
 
@@ -83,7 +89,8 @@ clean:  ## Remove everything that was built, and the virtual environments
 	find src -name '*.so' -delete
 	find src tests bench tools -name __pycache__ -prune -exec rm -rf {} +
 
-# The stamps. An editable install compiles the extension in place.
+# The stamps. An editable install compiles the extension in place. One with more extras serves for
+# those with fewer: it writes their stamps, too, so that nothing is compiled twice.
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -95,17 +102,17 @@ $(VENV)/.built: $(BIN)/python $(SOURCES)
 
 $(VENV)/.built-test: $(BIN)/python $(SOURCES)
 	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e '.[$(TEST_EXTRAS)]'
-	touch $@
+	touch $(VENV)/.built $@
 
 $(VENV)/.built-bench: $(BIN)/python $(SOURCES)
 	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e '.[bench]'
-	touch $@
+	touch $(VENV)/.built $@
 
 $(VENV)/.built-fuzz: $(BIN)/python $(SOURCES)
 	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e '.[fuzz]'
-	touch $@
+	touch $(VENV)/.built $@
 
 # pre-commit uses the same versions.
 $(VENV)/.built-dev: $(BIN)/python $(SOURCES) tools/lint.txt
 	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q --constraint tools/lint.txt -e '.[dev]'
-	touch $@
+	touch $(VENV)/.built $(VENV)/.built-test $(VENV)/.built-bench $@
