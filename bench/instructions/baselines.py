@@ -92,10 +92,10 @@ def _config(name: str) -> str:
 
 def _packages() -> list[str]:
     """The packages that fastws has imported."""
-    names = {module.partition(".")[0] for module in sys.modules}
-    # Private ones were imported when Python started.
-    names = {name for name in names if not name.startswith("_")}
-    found = {name for top in names for name in metadata.packages_distributions().get(top, ())}
+    owners = metadata.packages_distributions()
+    # (Private modules were imported when Python started.)
+    tops = {module.partition(".")[0] for module in sys.modules if not module.startswith("_")}
+    found = {name for top in tops for name in owners.get(top, ())}
     return sorted(f"{name} {metadata.version(name)}" for name in found if name != "fastws-codec")
 
 
@@ -135,7 +135,7 @@ class Comparison:
         """Return how much more an operation takes: 0.02 for 2 %. None if one figure is missing."""
         before = self.before.instructions.get(operation) if self.before else None
         after = self.after.instructions.get(operation)
-        return None if before is None or after is None else after / before - 1
+        return None if before is None or after is None else (after - before) / before
 
     @property
     def dearer(self) -> list[str]:
@@ -156,10 +156,12 @@ class Comparison:
         for name in {**before, **self.after.instructions}:
             old, new = before.get(name), self.after.instructions.get(name)
             change = self.change(name)
-            words = "" if change is None else f"{100 * change:+.1f} %"
-            if change is not None and abs(change) > LIMIT:
-                words += "  MORE" if change > 0 else "  less"
-            lines.append(f"{name:<24}{_figure(old):>12}{_figure(new):>12}{words:>10}".rstrip())
+            percent = "" if change is None else f"{100 * change:+.1f} %"
+            word = (
+                "" if change is None or abs(change) <= LIMIT else "MORE" if change > 0 else "less"
+            )
+            line = f"{name:<24}{_figure(old):>12}{_figure(new):>12}{percent:>10}  {word}"
+            lines.append(line.rstrip())
         return "\n".join(lines)
 
     def verdict(self) -> str:
