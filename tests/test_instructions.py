@@ -123,9 +123,9 @@ def valgrind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("valgrind")
 def test_a_program_is_counted(tmp_path: Path) -> None:
     assert callgrind.version() == "9.8.7"
-    counted = callgrind.count(["echo"], Path("none"), environment={}, keep=tmp_path)
+    counted = callgrind.count(["echo"], Path("none"), environment={}, keep=tmp_path / "it")
     assert counted == {"500": 1234, "1000": 2345}
-    assert (tmp_path / "callgrind.out.500").read_text() == DUMP
+    assert (tmp_path / "it" / "callgrind.out.500").read_text() == DUMP
 
 
 @pytest.mark.usefixtures("valgrind")

@@ -42,7 +42,8 @@ def measure(operations: Iterable[Operation], keep: Path | None = None) -> dict[s
 
         def figure(operation: Operation) -> float:
             program = [sys.executable, "-m", "bench.instructions.operations", operation.name]
-            counted = callgrind.count(program, library, environment=settings(), keep=keep)
+            place = None if keep is None else keep / operation.name.replace(" ", "-")
+            counted = callgrind.count(program, library, environment=settings(), keep=place)
             return operation.figure(counted)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -86,8 +87,6 @@ def main(argv: list[str] | None = None, folder: Path = FOLDER) -> int:
     args = parser.parse_args(argv)
     if args.accept and args.k:
         parser.error("a baseline contains all operations: --accept goes without -k")
-    if args.keep is not None:
-        args.keep.mkdir(parents=True, exist_ok=True)
     try:
         after = measured(args.k, args.keep)
     except callgrind.CannotCountError as exc:

@@ -157,9 +157,9 @@ class Comparison:
             old, new = before.get(name), self.after.instructions.get(name)
             change = self.change(name)
             percent = "" if change is None else f"{100 * change:+.1f} %"
-            word = (
-                "" if change is None or abs(change) <= LIMIT else "MORE" if change > 0 else "less"
-            )
+            word = ""
+            if change is not None and abs(change) > LIMIT:
+                word = "MORE" if change > 0 else "less"
             line = f"{name:<24}{_figure(old):>12}{_figure(new):>12}{percent:>10}  {word}"
             lines.append(line.rstrip())
         return "\n".join(lines)

@@ -96,6 +96,7 @@ def count(
             if (result := read(path.read_text())) is not None:
                 counted[result[0]] = result[1]
                 if keep is not None:
+                    keep.mkdir(parents=True, exist_ok=True)
                     shutil.copy(path, keep / f"callgrind.out.{result[0]}")
     return counted
 
