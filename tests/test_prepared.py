@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import random
 from array import array
 from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -228,6 +231,69 @@ def test_a_prepared_message_is_compressed_once_for_all_that_compress_alike() -> 
     first = alike[0][1].compressor
     assert first is not None
     assert prepared.compressed(first) is prepared.compressed(first)
+
+
+@pytest.mark.parametrize("compress", [None, True, False])
+@pytest.mark.parametrize("message", ["", "é", TEXT, NOISE, bytes(60_000)])
+def test_servers_share_the_frame_of_a_prepared_message(
+    message: str | bytes, compress: bool | None
+) -> None:
+    """It is encoded once for all connections that send it in the same way."""
+    prepared = prepare(message)
+    frames: set[int] = set()
+    kept = []
+    for make in (lambda: pair()[1], lambda: Connection(Role.SERVER)):
+        for _ in range(3):
+            server = make()
+            for _ in range(2):
+                assert server.send(prepared, compress=compress) == server.bytes_queued
+                (buffer,) = server.buffers_to_send()
+                assert server.bytes_queued == 0
+                frames.add(id(buffer))
+                kept.append(buffer)
+    compresses = compress is True or (compress is None and message in (TEXT, bytes(60_000)))
+    assert len(frames) == 1 + compresses
+    for buffer in kept:
+        client = Connection(Role.CLIENT, deflate=agree(PerMessageDeflate())[0])
+        assert client.receive_data(buffer) == [message]
+
+
+def test_a_shared_frame_does_not_change_when_more_follows() -> None:
+    server, client = Connection(Role.SERVER), Connection(Role.CLIENT)
+    prepared = prepare("prepared")
+    server.send(prepared)
+    frame = server.data_to_send()
+    before = bytes(bytearray(frame))
+    for first, then in product([prepared, "text", bytes(70_000)], repeat=2):
+        for count in range(4):
+            for message in (first, *[then] * count):
+                server.send(message)
+            server.ping(b"ping")
+            queued = server.bytes_queued
+            buffers = server.buffers_to_send()
+            assert sum(map(len, buffers)) == queued
+            received = client.receive_data(b"".join(buffers))
+            expected = [first, *[then] * count]
+            assert received[:-1] == [
+                "prepared" if message is prepared else message for message in expected
+            ]
+            client.data_to_send()
+    assert frame == before
+    # Now nobody else has the frame.
+    server.send(prepared)
+    del prepared, frame
+    server.send("text")
+    assert client.receive_data(server.data_to_send()) == ["prepared", "text"]
+
+
+def test_a_prepared_message_can_be_copied_after_it_was_sent() -> None:
+    prepared = prepare(TEXT)
+    ends = [pair(), (Connection(Role.CLIENT), Connection(Role.SERVER))]
+    for _ in range(2):
+        for client, server in ends:
+            for same in (prepared, copy.copy(prepared), pickle.loads(pickle.dumps(prepared))):
+                server.send(same)
+                assert client.receive_data(server.data_to_send()) == [TEXT]
 
 
 def test_clients_mask_a_prepared_message_each_time_anew() -> None:

@@ -1,7 +1,8 @@
 """Messages that are encoded once and sent on many connections.
 
-This module knows a message's payload, plain and compressed. It does not know the connections:
-each of them writes its own header, and a client applies its own mask.
+This module knows a message's payload, plain and compressed, and keeps the frames that were made of
+it for servers. It does not know the connections: they make these frames, and a client, which must
+mask each message anew, makes its own.
 """
 
 from __future__ import annotations
@@ -25,21 +26,26 @@ __all__ = ["PreparedMessage", "prepare"]
 class PreparedMessage:
     """A message to send on many connections, as `prepare` returns it.
 
-    Connections that compress in the same way share one compressed payload. It is created when
-    the first of them needs it.
+    A server's connections that compress in the same way, or not at all, share one encoded frame.
+    Clients that compress in the same way share one compressed payload. They are created when the
+    first connection needs them.
 
     Attributes:
         opcode: TEXT or BINARY.
         payload: the message as bytes; text is encoded in UTF-8.
     """
 
-    __slots__ = ("_compressed", "opcode", "payload")
+    __slots__ = ("_compressed", "_compressed_frames", "_frame", "opcode", "payload")
 
     def __init__(self, opcode: Opcode, payload: bytes) -> None:
         self.opcode = opcode
         self.payload = payload
         # A value is None while the payload is being compressed piece by piece.
         self._compressed: dict[CompressorParameters, bytes | None] = {}
+        # For `Connection`, which sets them: the frames that a server sends, uncompressed (None: not
+        # needed yet, or too large to keep) and compressed.
+        self._frame: bytes | None = None
+        self._compressed_frames: dict[CompressorParameters, bytes] = {}
 
     def compressed(self, parameters: CompressorParameters) -> bytes:
         """Return the payload, compressed with these parameters and without referring to other

@@ -2,8 +2,9 @@
 
 from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.ref cimport Py_XDECREF, PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
 from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy
 
 from fastws import errors
 
@@ -57,6 +58,9 @@ cdef inline void release(Octets* octets) noexcept:
 # Until it is taken, there is no other reference to it, so it may be written to and moved. Zeroed
 # memory is an empty bytes object. A str may contain bytes that are not ASCII, but not when it is
 # taken.
+#
+# The exception is an object that growing_share put there, which others refer to. Its capacity is
+# 0, so that whatever is to be added finds no room, and growing_resize makes a copy.
 
 cdef struct Growing:
     PyObject* held
@@ -78,8 +82,14 @@ cdef inline uint8_t* growing_data(Growing* growing) noexcept:
 
 cdef inline int growing_resize(Growing* growing, Py_ssize_t capacity) except -1:
     cdef Py_ssize_t size = growing.size
+    cdef PyObject* held
     if growing.held == NULL:
         growing.held = new_str(capacity, 127) if growing.is_str else new_bytes(NULL, capacity)
+    elif growing.capacity < growing.size:
+        held = growing.held
+        growing.held = new_bytes(NULL, capacity)
+        memcpy(bytes_data(growing.held), bytes_data(held), growing.size)
+        Py_DECREF(<object> held)
     else:
         # After an error, the object is gone or useless.
         growing.size = growing.capacity = 0
@@ -117,12 +127,21 @@ cdef inline uint8_t* growing_extend(
     return target
 
 
+cdef inline void growing_share(Growing* growing, bytes whole) noexcept:
+    """Begin with an immutable object that is not copied unless more follows. There must be nothing
+    before it."""
+    growing_clear(growing)
+    Py_INCREF(whole)
+    growing.held = <PyObject*> whole
+    growing.size = len(whole)
+
+
 cdef inline object growing_take(Growing* growing):
     """Return the object, and begin a new, empty one."""
     if not growing.size:
         growing_clear(growing)
         return "" if growing.is_str else b""
-    if growing.size != growing.capacity:
+    if growing.size < growing.capacity:
         growing_resize(growing, growing.size)
     taken = <object> growing.held
     growing_clear(growing)

@@ -3,6 +3,7 @@
 from fastws._c.messages cimport MessageDecoder, MessageEncoder
 
 cdef object _OPEN
+cdef Py_ssize_t _TOO_LARGE_TO_SHARE
 
 
 cdef class Connection:
@@ -33,6 +34,7 @@ cdef class Connection:
     cdef Py_ssize_t _queue_frame(
         self, object message, bint fin, object compress, object key
     ) except -1
+    cdef bytes _shared_frame(self, object prepared, bytes payload, bint rsv1)
     cdef bytes _compress(self, object prepared, bint shared, bint fin, object compress)
     cdef Py_ssize_t _answer_ping(self, object data) except -1
     cdef object _mask_key(self)

@@ -93,6 +93,8 @@ cdef class MessageEncoder:
     cdef bint in_message
 
     cdef list _take_all(self)
+    cdef bytes _take_only(self)
+    cdef Py_ssize_t _whole_frame(self, bytes frame) except -1
     cdef Py_ssize_t _whole_text(self, object message, object key) except -1
     cdef Py_ssize_t _whole_binary(self, object message, object key) except -1
     cdef Py_ssize_t append_large(self, int first, bytes payload) except -1

@@ -13,7 +13,8 @@ from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastws._c.buffers cimport (
-    Octets, acquire, growing_clear, growing_data, growing_extend, growing_take, release,
+    Octets, acquire, growing_clear, growing_data, growing_extend, growing_share, growing_take,
+    release,
 )
 from fastws._c.frames cimport (
     HEADER, LENGTH, NOTHING, Progress, good_first_bytes, header_error, header_size, read_opcode,
@@ -736,6 +737,23 @@ cdef class MessageEncoder:
             if self.buffer.size:
                 buffers.append(growing_take(&self.buffer))
             return buffers
+
+    cdef bytes _take_only(self):
+        with cython.critical_section(self):
+            return None if self.buffers is not None else growing_take(&self.buffer)
+
+    cdef Py_ssize_t _whole_frame(self, bytes frame) except -1:
+        cdef Py_ssize_t size = len(frame)
+        cdef uint8_t* p
+        with cython.critical_section(self):
+            if self.in_message:
+                raise errors.in_message()
+            if self.buffer.size:
+                p = growing_extend(&self.buffer, size, size)
+                memcpy(p, PyBytes_AS_STRING(frame), size)
+            else:
+                growing_share(&self.buffer, frame)
+            return self.size + self.buffer.size
 
     cdef Py_ssize_t _whole_text(self, object message, object key) except -1:
         return self.append_text(OPCODE_TEXT, message, key, True)

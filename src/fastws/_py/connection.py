@@ -24,6 +24,7 @@ from fastws.exceptions import ConnectionClosed
 from fastws.prepared import PreparedMessage, prepare
 from fastws.spec import CloseCode, Opcode, State
 
+from .frames import encode_frame
 from .messages import MessageDecoder, MessageEncoder
 
 if TYPE_CHECKING:
@@ -90,6 +91,10 @@ _BEGINNING: Final = _Phase.OPEN
 _CLOSE, _FAIL, _PEER_CLOSE, _VIOLATION, _EOF, _ANSWER = _Cause
 _NO_STATUS: Final = CloseCode.NO_STATUS_RCVD.value
 _ABNORMAL: Final = CloseCode.ABNORMAL_CLOSURE.value
+
+# From this size on, in bytes, a prepared payload is sent behind a header of its own. A second copy
+# of it, with the header, would take too much memory.
+_TOO_LARGE_TO_SHARE = 64 << 10
 
 
 @cython.cclass
@@ -292,6 +297,8 @@ class Connection:
                 return self._encoder._whole_text(message, key)
             if type(message) is bytes:
                 return self._encoder._whole_binary(message, key)
+            if type(message) is PreparedMessage and key is None and message._frame is not None:
+                return self._encoder._whole_frame(message._frame)
         return self._queue_frame(message, fin, compress, key)
 
     def _queue_frame(
@@ -315,13 +322,37 @@ class Connection:
         payload = prepared.payload if compressed is None else compressed
         rsv1 = compressed is not None
         try:
-            queued = self._encoder.frame(prepared.opcode, payload, fin=fin, rsv1=rsv1, key=key)
+            if (
+                prepared is message
+                and fin
+                and key is None
+                and len(payload) < _TOO_LARGE_TO_SHARE
+            ):
+                frame = self._shared_frame(prepared, payload, rsv1)
+                queued = self._encoder._whole_frame(frame)
+            else:
+                queued = self._encoder.frame(prepared.opcode, payload, fin=fin, rsv1=rsv1, key=key)
         except BaseException:
             if deflater is not None:
                 deflater.forget()
             raise
         self._compressing = rsv1 and not fin
         return queued
+
+    def _shared_frame(self, prepared: PreparedMessage, payload: bytes, rsv1: bool) -> bytes:
+        """Return the frame of a prepared message, which is the same on all connections of a server
+        that compress in the same way."""
+        if not rsv1:
+            if prepared._frame is None:
+                prepared._frame = encode_frame(prepared.opcode, payload)
+            return prepared._frame
+        assert self._deflater is not None
+        frames = prepared._compressed_frames
+        parameters = self._deflater.parameters
+        frame = frames.get(parameters)
+        if frame is None:
+            frame = frames[parameters] = encode_frame(prepared.opcode, payload, rsv1=True)
+        return frame
 
     def _compress(
         self, prepared: PreparedMessage, shared: bool, fin: bool, compress: bool | None

@@ -552,6 +552,23 @@ class MessageEncoder:
 
     _take_all = take_buffers
 
+    def _take_only(self) -> bytes | None:
+        """Return everything appended since the last call, if it is one buffer; b"" if there is
+        nothing; None if there are more buffers, which `_take_all` returns."""
+        if self._buffers:
+            return None
+        octets = b"".join(self._parts)
+        self._parts.clear()
+        self._size = 0
+        return octets
+
+    def _whole_frame(self, frame: bytes) -> int:
+        """Append a message that is one encoded frame. It is not copied if it is all that is
+        taken."""
+        if self._in_message:
+            raise errors.in_message()
+        return self._append(frame)
+
     def _whole_text(self, message: str, key: bytes | None) -> int:
         """Append a text message; its type must be exactly str."""
         return self._append_data(_WHOLE_TEXT, message.encode(), key)
