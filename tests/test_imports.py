@@ -63,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     "connection": CODEC | {"_c", "_py", "deflate"},
     "aio": SANS_IO,
     "aio.sinks": TWIN | {"_cython", "aio"},
-    "aio.wire": TWIN | {"_cython", "aio"},
+    "aio.wire": TWIN | {"_cython", "aio", "prepared"},
     "aio.twin": {"codec", "_c", "aio"},
     "integrations": SANS_IO | {"aio"},
     "demo": set(),
@@ -77,7 +77,7 @@ FOR_TYPES: dict[str, set[str]] = {
     "exceptions": {"http"},
     "deflate": {"extensions"},
     "aio.sinks": {"connection"},
-    "aio.wire": {"connection", "prepared"},
+    "aio.wire": {"connection"},
 }
 
 # What the modules inside of a package import of each other when they run. For the type checker,

@@ -10,12 +10,21 @@ cdef object _LOST
 cdef object _LINGERING
 cdef object _CLOSED
 cdef object _FAST
-cdef int _FRESH
-cdef int _WROTE
-cdef int _CORKED
+cdef Py_ssize_t _NEVER
+cdef Py_ssize_t _ANSWERING
 cdef object _STATE_CLOSED
 cdef Py_ssize_t _CORK_LIMIT
 cdef Py_ssize_t _MANY_EVENTS
+
+
+cdef class Turn:
+    cdef object __weakref__
+    cdef readonly Py_ssize_t number
+    cdef bint _is_watched
+    cdef list _waiting
+
+    cdef int watch(self, object loop) except -1
+    cdef int wait_for_end(self, Wire wire) except -1
 
 
 cdef class Wire:
@@ -30,14 +39,17 @@ cdef class Wire:
     cdef public TheSink _sink
     cdef public object _transport
     cdef public Py_ssize_t _written
-    cdef public int _cork
+    cdef public Turn _turn
+    cdef Py_ssize_t _wrote_in
+    cdef public bint _is_corked
     cdef public bint _must_yield
     cdef public bint _received_since_ping
     cdef public bint _write_paused
 
     cdef object _receive_from(self, bytearray storage, Py_ssize_t size)
     cdef object _flush_soon(self, Py_ssize_t queued)
-    cdef object _delay_writes(self)
     cdef object _send_queued(self)
     cdef object _take_message(self)
+    cdef object _write_queued(self, TheConnection connection)
+    cdef object _write_one(self, bytes octets)
     cdef object _write(self, list buffers)

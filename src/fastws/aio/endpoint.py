@@ -18,9 +18,9 @@ from .flow import Flow
 from .keepalive import KEEPALIVE, Keepalive, Verdict
 from .lingering import Lingering
 from .opening import Failed, Opened, Refused, ServerOpeningHandshake, Undecided
-from .phases import CORKED, FRESH, NEXT, RECEIVING, Phase
+from .phases import NEXT, RECEIVING, Phase
 from .transports import LostTransport, close_transport, read_buffer
-from .twin import Sink
+from .twin import Sink, turn_of
 from .view import logger
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
             return
         self._transport = cast("asyncio.Transport", transport)
         self._loop = asyncio.get_running_loop()
+        self._turn = turn_of(self._loop)
         self._use_buffer(read_buffer(self._loop))
         settings = self._settings
         if settings.write_limit != DEFAULT_WRITE_LIMIT:  # which is asyncio's, too
@@ -295,13 +296,13 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         self._hold_pongs()
         self._open_by = None
         self._enter(Phase.OPEN)
-        self._cork = CORKED
+        self._is_corked = True
         try:
             self._opened()
             if self._creator is not None:
                 self._creator.endpoint_opened(self)
         finally:
-            self._cork = FRESH
+            self._is_corked = False
             self._flush()
         if decision.trailing:
             self.data_received(decision.trailing)

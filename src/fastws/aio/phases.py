@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-__all__ = ["CORKED", "FRESH", "NEXT", "RECEIVING", "WROTE", "Pace", "Phase"]
+__all__ = ["NEXT", "RECEIVING", "Pace", "Phase"]
 
 
 class Phase(Enum):
@@ -61,12 +61,6 @@ NEXT: Final = {
 
 # The phases in which messages arrive.
 RECEIVING: Final = frozenset({Phase.OPEN, Phase.CLOSING, Phase.LOST})
-
-
-# How the writes of a connection are delayed.
-FRESH: Final = 0  # not at all: nothing was written since the last read, or delayed write
-WROTE: Final = 1  # the next one will be
-CORKED: Final = 2  # until the end of this turn of the event loop
 
 
 class Pace(Enum):

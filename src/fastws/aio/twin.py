@@ -12,9 +12,9 @@ from fastws.codec import implementation
 
 if TYPE_CHECKING or implementation == "py":
     from .sinks import Hooks, Queue, Sink
-    from .wire import Wire, send
+    from .wire import Wire, send, turn_of
 else:
     from fastws._c.sinks import Hooks, Queue, Sink
-    from fastws._c.wire import Wire, send
+    from fastws._c.wire import Wire, send, turn_of
 
-__all__ = ["Hooks", "Queue", "Sink", "Wire", "send"]
+__all__ = ["Hooks", "Queue", "Sink", "Wire", "send", "turn_of"]

@@ -14,11 +14,12 @@ It is written once. Where it can be, it is compiled, as `fastws._c.wire`.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import WeakKeyDictionary
 
 from fastws import _cython as cython
 from fastws import errors
-from fastws.aio import phases
 from fastws.aio.phases import Pace, Phase
+from fastws.prepared import PreparedMessage
 from fastws.spec import State
 
 if cython.compiled:  # pragma: no cover
@@ -31,13 +32,12 @@ if TYPE_CHECKING:
 
     from fastws.connection import Connection
     from fastws.exceptions import ConnectionClosed
-    from fastws.prepared import PreparedMessage
 
     from .pings import Pings
     from .senders import Senders
     from .sinks import Sink
 
-__all__ = ["Wire", "send"]
+__all__ = ["Turn", "Wire", "send", "turn_of"]
 
 # The members of an enum are slow to get at.
 _OPENING = Phase.OPENING
@@ -49,9 +49,9 @@ _CLOSED = Phase.CLOSED
 _FAST = Pace.FAST
 _STATE_CLOSED = State.CLOSED
 
-_FRESH = phases.FRESH
-_WROTE = phases.WROTE
-_CORKED = phases.CORKED
+# Stand for the number of a turn.
+_NEVER = -1
+_ANSWERING = -2
 
 # How many bytes may wait for the end of a turn of the event loop, to leave in one write.
 _CORK_LIMIT = 64 << 10
@@ -61,13 +61,75 @@ _MANY_EVENTS = 256
 
 
 @cython.cclass
+class Turn:
+    """The current turn of an event loop, as all connections of the loop see it.
+
+    Nothing tells that a new turn has begun, except a callback. So the number changes only after
+    turns that were watched: in one of these, a connection that wrote knows that it did.
+
+    Attributes:
+        number: the number of the turn.
+    """
+
+    __slots__ = ("__weakref__", "_is_watched", "_waiting", "number")
+
+    number: int
+    _is_watched: bool
+    _waiting: list[Wire]
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._is_watched = False  # `_end` will be called
+        self._waiting = []  # connections with something to write at the end, in order
+
+    def watch(self, loop: Any) -> int:
+        """See that this turn ends."""
+        if not self._is_watched:
+            loop.call_soon(self._end)
+            self._is_watched = True
+        return 0
+
+    def wait_for_end(self, wire: Wire) -> int:
+        """At the end of this turn, write what a connection has queued."""
+        self.watch(wire._loop)
+        self._waiting.append(wire)
+        return 0
+
+    def _end(self) -> None:
+        self.number += 1
+        self._is_watched = False
+        waiting, self._waiting = self._waiting, []
+        waiting.reverse()
+        try:
+            while waiting:
+                wire = waiting.pop()
+                wire._uncork()
+        finally:
+            # The event loop reports what one of them raised. The others come next.
+            while waiting:
+                self.wait_for_end(waiting.pop())
+
+
+# Each event loop runs in one thread. (The values must not refer to the keys.)
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = WeakKeyDictionary()
+
+
+def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:
+    """Return what tells the turns of an event loop apart."""
+    turn = _turns.get(loop)
+    if turn is None:
+        turn = _turns[loop] = Turn()
+    return turn
+
+
+@cython.cclass
 class Wire:
     """What an asyncio protocol does for each message of its connection."""
 
     __slots__ = (
         "_buffer",
         "_connection",
-        "_cork",
+        "_is_corked",
         "_loop",
         "_must_yield",
         "_pace",
@@ -78,13 +140,15 @@ class Wire:
         "_sink",
         "_storage",
         "_transport",
+        "_turn",
         "_write_paused",
         "_written",
+        "_wrote_in",
     )
 
     _buffer: memoryview
     _connection: Connection | None
-    _cork: int
+    _is_corked: bool
     _loop: Any
     _must_yield: bool
     _pace: Pace
@@ -94,9 +158,11 @@ class Wire:
     _sink: Sink
     _storage: bytearray
     _transport: Any
+    _turn: Turn
     _senders: Senders | None
     _write_paused: bool
     _written: int
+    _wrote_in: int
 
     def __init__(self, sink: Sink) -> None:
         self._phase = _OPENING
@@ -107,7 +173,11 @@ class Wire:
         self._pings = None
         self._senders = None
         self._received_since_ping = False
-        self._cork = _FRESH
+        # What is sent waits for the end of the read, or of the turn of the event loop.
+        self._is_corked = False
+        # The turn with the last write outside of reads and ends of turns; or _NEVER, or _ANSWERING:
+        # a task has just begun to process a message.
+        self._wrote_in = _NEVER
         self._write_paused = False
         self._written = 0  # to the transport, in bytes
         # A coroutine sent much in this turn of the event loop, and others must have theirs: a
@@ -158,7 +228,7 @@ class Wire:
         connection = self._connection
         assert connection is not None
         # What is sent in answer leaves in one write.
-        self._cork = _CORKED
+        self._is_corked = True
         many = False
         try:
             try:
@@ -173,16 +243,14 @@ class Wire:
                 self._sink.take(self, events, connection._only_messages)
         finally:
             if connection.close_code is None:
-                self._cork = _FRESH
-                buffers = connection._encoder._take_all()
-                if buffers:
-                    self._write(buffers)
+                self._is_corked = False
+                self._write_queued(connection)
                 if many or self._pace is not _FAST or connection._decoder._has_rest():
                     self._after_read(size)
             else:
                 # Our close frame comes next. A task that a message has just woken has its
-                # turn before, and may answer.
-                self._delay_writes()
+                # turn before, and may answer. (The end of this turn may come before that task.)
+                self._loop.call_soon(self._uncork)
 
     @cython.critical_section
     def _next_message(self) -> str | bytes | None:
@@ -216,9 +284,8 @@ class Wire:
         if sink.waiter is not None:
             raise errors.already_waiting()
         # A task that waits has said all it had to say.
-        if self._cork == _WROTE:
-            self._cork = _FRESH
-        elif self._cork == _CORKED:
+        self._wrote_in = _NEVER
+        if self._is_corked:
             self._send_queued()
             if self._phase is _LINGERING or self._phase is _CLOSED:
                 raise self._closed_error()
@@ -234,6 +301,7 @@ class Wire:
     def _waited(self) -> str | bytes | None:
         """The future is done: return the next message, if nobody else took it."""
         self._sink.waiter = None
+        self._wrote_in = _ANSWERING
         return self._take_message()
 
     # Sending ------------------------------------------------------------------------------
@@ -248,7 +316,11 @@ class Wire:
             or not connection._plain
             or self._write_paused
             or (self._senders is not None and self._senders.is_busy)
-            or (type(message) is not str and type(message) is not bytes)
+            or (
+                type(message) is not str
+                and type(message) is not bytes
+                and type(message) is not PreparedMessage
+            )
         ):
             return False
         self._flush_soon(connection._queue(message, True, None))
@@ -270,12 +342,19 @@ class Wire:
         Args:
             queued: how many bytes wait.
         """
-        if self._cork != _CORKED:
-            if self._cork == _WROTE or self._sink.messages is not None:
-                self._delay_writes()
-            else:
-                self._cork = _WROTE
-                self._send_queued()
+        if not self._is_corked:
+            turn = self._turn
+            if self._wrote_in == turn.number or self._sink.messages is not None:
+                turn.wait_for_end(self)
+                self._is_corked = True
+                return
+            # Most answers of a task are one message. The task waits then, and watching the turn
+            # would cost more than it can save. (If the task sends more, all of that is taken to
+            # be of this turn.)
+            if self._wrote_in != _ANSWERING:
+                turn.watch(self._loop)
+            self._wrote_in = turn.number
+            self._send_queued()
             return
         connection = self._connection
         assert connection is not None
@@ -284,13 +363,9 @@ class Wire:
             self._send_queued()
             self._must_yield = True
 
-    def _delay_writes(self) -> None:
-        self._cork = _CORKED
-        self._loop.call_soon(self._uncork)
-
     @cython.critical_section
     def _uncork(self) -> None:
-        self._cork = _FRESH
+        self._is_corked = False
         self._send_queued()
 
     @cython.critical_section
@@ -301,6 +376,9 @@ class Wire:
     def _send_queued(self) -> None:
         connection = self._connection
         assert connection is not None
+        if connection.close_code is None:
+            self._write_queued(connection)
+            return
         buffers = connection._take()
         if buffers:
             self._write(buffers)
@@ -308,6 +386,22 @@ class Wire:
             self._phase is _OPEN or self._phase is _CLOSING or self._phase is _LOST
         ):
             self._end_connection()
+
+    def _write_queued(self, connection: Connection) -> None:
+        """Write what is queued on a connection that goes on."""
+        octets = connection._encoder._take_only()
+        if octets is None:
+            self._write(connection._encoder._take_all())
+        elif octets:
+            self._write_one(octets)
+
+    def _write_one(self, octets: bytes) -> None:
+        if self._phase is _LOST or self._phase is _CLOSED:
+            return
+        if self._write_paused and self._drop_slow_peer():
+            return
+        self._written += len(octets)
+        self._transport.write(octets)
 
     def _write(self, buffers: list[bytes]) -> None:
         if self._phase is _LOST or self._phase is _CLOSED:
@@ -369,7 +463,7 @@ def send(
     if connection is None:
         raise errors.never_open()
     queued = connection._queue(message, True, compress)
-    if queued > _CORK_LIMIT or wire._cork != _CORKED:
+    if queued > _CORK_LIMIT or not wire._is_corked:
         wire._flush_soon(queued)
 
 
