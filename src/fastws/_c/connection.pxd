@@ -7,16 +7,17 @@ cdef Py_ssize_t _TOO_LARGE_TO_SHARE
 
 
 cdef class Connection:
-    cdef readonly object role
-    cdef readonly object deflate
+    # As in `Wire`, what a message to send needs comes first.
     cdef readonly object state
-    cdef readonly object close_code
-    cdef readonly MessageDecoder _decoder
     cdef readonly MessageEncoder _encoder
+    cdef object _make_key
+    cdef readonly object close_code
     cdef readonly bint _plain
     cdef readonly bint _only_messages
+    cdef readonly MessageDecoder _decoder
+    cdef readonly object role
+    cdef readonly object deflate
     cdef object _deflater
-    cdef object _make_key
     cdef object _phase
     cdef object _ending
     cdef object _pong_owed

@@ -87,10 +87,10 @@ cdef class MessageDecoder:
 
 
 cdef class MessageEncoder:
+    cdef bint in_message
+    cdef Growing buffer  # the next buffer
     cdef list buffers  # complete ones; None if there are none
     cdef Py_ssize_t size  # of all complete buffers
-    cdef Growing buffer  # the next buffer
-    cdef bint in_message
 
     cdef list _take_all(self)
     cdef bytes _take_only(self)

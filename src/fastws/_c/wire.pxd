@@ -28,23 +28,25 @@ cdef class Turn:
 
 
 cdef class Wire:
-    cdef readonly object _buffer
-    cdef bytearray _storage
+    # What a message to send needs comes first: it may be sent to so many connections that none of
+    # them is in the CPU's cache.
     cdef public TheConnection _connection
-    cdef public object _loop
-    cdef public object _pace
-    cdef public object _phase
-    cdef public object _pings
-    cdef public object _senders
-    cdef public TheSink _sink
     cdef public object _transport
-    cdef public Py_ssize_t _written
     cdef public Turn _turn
     cdef Py_ssize_t _wrote_in
     cdef public bint _is_corked
+    cdef public bint _write_paused
+    cdef public object _phase
+    cdef public TheSink _sink
+    cdef public Py_ssize_t _written
+    cdef public object _loop
+    cdef readonly object _buffer
+    cdef bytearray _storage
+    cdef public object _pace
+    cdef public object _pings
+    cdef public object _senders
     cdef public bint _must_yield
     cdef public bint _received_since_ping
-    cdef public bint _write_paused
 
     cdef object _receive_from(self, bytearray storage, Py_ssize_t size)
     cdef object _flush_soon(self, Py_ssize_t queued)

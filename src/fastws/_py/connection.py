@@ -297,8 +297,10 @@ class Connection:
                 return self._encoder._whole_text(message, key)
             if type(message) is bytes:
                 return self._encoder._whole_binary(message, key)
-            if type(message) is PreparedMessage and key is None and message._frame is not None:
-                return self._encoder._whole_frame(message._frame)
+            if type(message) is PreparedMessage and key is None:
+                frame = message._frame
+                if frame is not None:
+                    return self._encoder._whole_frame(frame)
         return self._queue_frame(message, fin, compress, key)
 
     def _queue_frame(
