@@ -23,6 +23,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -100,7 +102,10 @@ def build(source: Path, out: Path, pythons: list[str]) -> list[Path]:
         tree = work / sdist.name.removesuffix(".tar.gz")
         env = {"SOURCE_DATE_EPOCH": epoch}
         pure = uv_build(sys.executable, "--wheel", tree, out, env | {"FASTWS_EXT": "no"})
-        binary = [build_binary(python, tree, work, out, env) for python in pythons]
+        # A build uses one core.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            build_one = partial(build_binary, tree=tree, work=work, out=out, env=env)
+            binary = list(pool.map(build_one, pythons))
     return [out / sdist.name, pure, *binary]
 
 
