@@ -56,14 +56,18 @@ def uvicorn(app: str, protocol: str, module: str) -> Callable[[str], Server]:
     def make(name: str) -> Server:
         loop = "uvloop" if name.endswith(UVLOOP) else "asyncio"
         need("uvicorn", module, loop)
+        ours = name.startswith("fastws")
+        # Not whichever twin happens to be available.
+        environment = ["env", "FASTWS_IMPL=c"] if ours else []
 
         def command(port: int, workload: Workload, cert: Certificate | None) -> list[str]:
             if workload.tls:
                 raise MissingError("it is started without TLS")
-            start = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--loop", loop]
+            start = [*environment, sys.executable, "-m", "uvicorn", app]
+            start += ["--port", str(port), "--loop", loop]
             start += ["--ws", protocol, "--ws-per-message-deflate", "false"]
             return [*start, "--log-level", "critical", "--no-access-log"]
 
-        return Server(name, command, peer=not name.startswith("fastws"), collects=False)
+        return Server(name, command, peer=not ours, collects=False)
 
     return make
