@@ -152,7 +152,7 @@ def cuts(draw: random.Random) -> bytes:
 def kernels(draw: random.Random) -> bytes:
     characters = draw.sample("aé€😀\u07ff\ufffd\U0010ffff\x7f", draw.randint(1, 8))
     weights = [10 ** -draw.randrange(3) for _ in characters]  # runs are faster to read
-    text = "".join(draw.choices(characters, weights, k=draw.choice([3, 9, 40, 200])))
+    text = "".join(draw.choices(characters, weights, k=draw.choice([3, 9, 40, 200, 1000])))
     return draw.randbytes(6) + text.encode()[draw.randrange(2) :]
 
 

@@ -63,7 +63,8 @@ fastws_cpu_has_avx2(void)
 
 #ifdef FASTWS_HAVE_AVX512
 /* CPUs have these since 2019 (Ice Lake, Zen 4). Those with AVX-512 but without VBMI2 lower their
- * clock for it. */
+ * clock for it. (On macOS, this usually returns 0, because the system saves these registers only
+ * for threads that have used them.) */
 static inline int
 fastws_cpu_has_avx512(void)
 {
