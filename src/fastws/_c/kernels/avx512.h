@@ -53,7 +53,7 @@ OP int FN(ascii)(__m512i v) { return _mm512_movepi8_mask(v) == 0; }
 #define WORTH_ALIGNING 2048
 
 /* Like fastws_mask_words. The first and the last 64 bytes may overlap the others, so they are
- * loaded before and stored after them; thus this works in place. */
+ * loaded before and stored after them; so this works in place. */
 static FASTWS_TARGET uint64_t
 FN(mask)(uint8_t *dst, const uint8_t *src, size_t n, uint32_t key)
 {
