@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from .results import Results
 
-NAME_WIDTH = 26
+NAME_WIDTH = 34
 CELL_WIDTH = 15
 # A smaller change does not count, however quiet the machine was.
 LEAST_CHANGE = 0.05

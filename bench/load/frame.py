@@ -261,7 +261,7 @@ def run(bench: Bench, who: Sequence[Server], workloads: Sequence[Workload], roun
                 cell = results[workload.name][server.name]
                 if cell.problem is not None:
                     continue
-                place = f"round {round_ + 1}/{rounds}  {workload.name:<20} {server.name:<27}"
+                place = f"round {round_ + 1}/{rounds}  {workload.name:<20} {server.name:<34}"
                 try:
                     result = bench.measure(server, workload)
                 except MissingError as exc:
@@ -306,17 +306,17 @@ def _section(
     head = f"{first.title:>14}"
     head += "".join(f"{title:>{len(title) + 2}}" for title in ratios)
     head += "".join(f"{figure.title:>{figure.width}}" for figure in others)
-    lines = [f"{workload.name:<28}{head}"]
+    lines = [f"{workload.name:<36}{head}"]
     missing = 0.0 if best is max else float("inf")
     ranked = sorted(cells, key=lambda name: rates.get(name, missing), reverse=best is max)
     for name in ranked:
         cell = cells[name]
         if cell.problem is not None:
-            lines.append(f"  {name:<26}  {cell.problem.splitlines()[0]}")
+            lines.append(f"  {name:<34}  {cell.problem.splitlines()[0]}")
             continue
         if name not in rates:
             continue
-        line = f"  {name:<26}{rates[name]:>14,.{first.digits}f}"
+        line = f"  {name:<34}{rates[name]:>14,.{first.digits}f}"
         for title, reference in ratios.items():
             ratio = f"{rates[name] / reference:.2f}" if reference else "-"
             line += f"{ratio:>{len(title) + 2}}"
