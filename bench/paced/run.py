@@ -38,6 +38,7 @@ class Paced(Load):
     figures: ClassVar[Sequence[Figure]] = (
         LATENCIES[1],
         LATENCIES[0],
+        Figure("p90_us", "p90 µs"),
         Figure("p999_us", "p99.9 µs", 10),
         Figure("max_us", "max µs"),
         Figure("messages_per_second", "messages/s", 12),
