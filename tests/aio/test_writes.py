@@ -10,7 +10,7 @@ import weakref
 
 import pytest
 
-from fastws import PerMessageDeflate, WebSocket, WebSocketProtocol, prepare, serve
+from fastws import PerMessageDeflate, WebSocket, WebSocketProtocol, connect, prepare, serve
 
 from ..wire import upgrade_request
 
@@ -357,7 +357,7 @@ async def test_connections_share_the_frame_of_a_prepared_message(cls, message):
 
 
 @pytest.mark.parametrize("deflate", [None, True, PerMessageDeflate(context_takeover=False)])
-async def test_a_broadcast_reaches_all_kinds_of_connections(url, deflate):
+async def test_a_broadcast_reaches_all_kinds_of_connections(url, until, deflate):
     texts = ["short", "the same words " * 50, "☂" * 100 * KIB, ""]
     prepared = [prepare(text) for text in texts]
     received, joined, done = [], [], asyncio.Event()
@@ -372,10 +372,8 @@ async def test_a_broadcast_reaches_all_kinds_of_connections(url, deflate):
     async def handler(ws):
         joined.append(ws)
         async for message in ws:
-            received.append(message)
+            received.append(message)  # noqa: PERF401
         done.set()
-
-    from fastws import connect
 
     async with (
         serve(Server, "127.0.0.1", 0, deflate=deflate) as one,
@@ -386,7 +384,7 @@ async def test_a_broadcast_reaches_all_kinds_of_connections(url, deflate):
     ):
         clients = (compressing, not_compressing, served_by_a_task)
         for message in prepared * 2:
-            for ws in list(joined):
+            for ws in joined:
                 if isinstance(ws, WebSocket):
                     await ws.send(message)
                 else:
@@ -396,8 +394,6 @@ async def test_a_broadcast_reaches_all_kinds_of_connections(url, deflate):
         for client in clients:
             for message in prepared:
                 await client.send(message)
-        async with asyncio.timeout(10):
-            while len(received) < 12:
-                await asyncio.sleep(0.001)
+        await until(lambda: len(received) == 12)
         assert sorted(received) == sorted(texts * 3)
     await done.wait()
