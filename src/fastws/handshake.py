@@ -1,4 +1,4 @@
-"""The opening handshake of both roles (RFC 6455 §4), over h11.
+"""The opening handshake of both roles (RFC 6455 §4).
 
 This module knows what a request must say to become a WebSocket connection, what the
 response must say, and how to refuse either. It does not know sockets, timeouts or frames,
@@ -31,7 +31,15 @@ from .extensions import (
     make_offers,
     parse_extensions,
 )
-from .heads import HeadReader, date_field, headers_of, reason_of, write_response_head
+from .heads import (
+    HeadError,
+    RequestReader,
+    ResponseReader,
+    date,
+    write_fields,
+    write_request_head,
+    write_response_head,
+)
 from .http import Headers, HeadersLike, Request, Response, is_target, is_token, list_members
 from .spec import DEFAULT_MAX_HEADER_SIZE
 from .uri import URI, is_origin, parse_uri
@@ -128,7 +136,7 @@ class ServerHandshake:
         self._subprotocols = _checked_subprotocols(subprotocols)
         self._supported = by_name(extensions)
         self._headers = _checked_headers(headers)
-        self._reader = HeadReader(h11.Connection(h11.SERVER), max_header_size, max_headers)
+        self._reader = RequestReader(max_header_size, max_headers)
         self._done = False
         self._is_head = False
 
@@ -158,25 +166,15 @@ class ServerHandshake:
             raise StateError("the request was read already")
         self._reader.receive_data(data)
         try:
-            event = self._reader.next_event()
-        except h11.RemoteProtocolError as error:
+            request = self._reader.next_request()
+        except HeadError as error:
             self._done = True
-            # h11 asks for 501 if it does not know a transfer coding. That does not matter
-            # here: a request with a body is refused anyway.
-            status = 431 if error.error_status_hint == 431 else 400
-            raise RequestError(reason_of(error), status) from None
-        if event is None:
+            raise RequestError(str(error), error.status) from None
+        if request is None:
             return None
-        event = cast("h11.Request", event)
         self._done = True
-        self._is_head = event.method == b"HEAD"
+        self._is_head = request.method == "HEAD"
         self.trailing_data = self._reader.rest
-        request = Request(
-            event.method.decode("ascii"),
-            event.target.decode("ascii"),
-            headers_of(event),
-            event.http_version.decode("ascii"),
-        )
         # Check this before anybody reads the path.
         _check_target(request)
         return request
@@ -215,7 +213,7 @@ class ServerHandshake:
             fields.append(("Sec-WebSocket-Protocol", self.subprotocol))
         if answers:
             fields.append(("Sec-WebSocket-Extensions", ", ".join(answers)))
-        return write_response_head(101, "", Headers([*fields, date_field()]) | extra)
+        return write_response_head(101, "", Headers([*fields, ("Date", date())]) | extra)
 
     def respond(self, response: Response) -> bytes:
         """Answer with plain HTTP, whatever the request was, and even if there was none.
@@ -234,7 +232,7 @@ class ServerHandshake:
             raise ValueError(f"not a final status: {response.status}")
         if "Transfer-Encoding" in response.headers:
             raise ValueError("the body of a response goes out whole, without Transfer-Encoding")
-        headers = Headers([date_field()]) | self._headers | response.headers
+        headers = Headers([("Date", date())]) | self._headers | response.headers
         options = [o for o in headers.tokens("Connection") if o.lower() not in _PERSISTENCE]
         headers |= {"Connection": ", ".join([*options, "close"])}
         # RFC 9110 §8.6, §15.4.5: these have no content.
@@ -409,8 +407,7 @@ class ClientHandshake:
         elif len(key) != 16:
             raise ValueError("the key must have 16 bytes")
         self._key = b64encode(key).decode("ascii")
-        self._h11 = h11.Connection(h11.CLIENT)
-        self._reader = HeadReader(self._h11, max_header_size, max_headers)
+        self._reader = ResponseReader(max_header_size, max_headers)
         self._max_body_size = max_body_size
         self._done = False
         self._refusal: Response | None = None
@@ -450,25 +447,22 @@ class ClientHandshake:
             return None
         self._reader.receive_data(data)
         try:
-            event = self._reader.next_event()
+            found = self._reader.next_response()
             # RFC 9110 §15.2: a client skips informational responses.
-            while isinstance(event, h11.InformationalResponse) and event.status_code != 101:
-                event = self._reader.next_event()
-        except h11.RemoteProtocolError as error:
+            while found is not None and found[0].status < 200 and found[0].status != 101:
+                found = self._reader.next_response()
+        except HeadError as error:
             self._done = True
-            raise ResponseError(f"bad response: {reason_of(error)}") from None
-        if event is None:
+            raise ResponseError(f"bad response: {error}") from None
+        if found is None:
             return None
-        event = cast("h11.InformationalResponse | h11.Response", event)
-        response = Response(
-            event.status_code, headers_of(event), reason=event.reason.decode("latin-1")
-        )
+        response, version = found
         if response.status != 101:
             self._refusal = response
             self._receive_body(self._reader.rest)
             return None
         self._done = True
-        if event.http_version != b"1.1":
+        if version != "1.1":
             raise ResponseError("upgrade in HTTP/1.0", response)
         try:
             self._check_response(response)
@@ -510,15 +504,7 @@ class ClientHandshake:
             credentials = f"{uri.username}:{uri.password or ''}".encode()
             fields.append(("Authorization", f"Basic {b64encode(credentials).decode('ascii')}"))
         fields.append(("User-Agent", USER_AGENT))
-        headers = [
-            (name.encode("ascii"), value.encode("latin-1"))
-            for name, value in (Headers(fields) | extra).items()
-        ]
-        try:
-            request = h11.Request(method=b"GET", target=uri.target, headers=headers)
-            return self._h11.send(request) + self._h11.send(h11.EndOfMessage())
-        except h11.LocalProtocolError as error:
-            raise ValueError(str(error)) from error
+        return write_request_head(uri.target, Headers(fields) | extra)
 
     def _check_response(self, response: Response) -> None:
         headers = response.headers
@@ -543,12 +529,13 @@ class ClientHandshake:
 
     def _receive_body(self, data: Buffer) -> None:
         refusal = cast("Response", self._refusal)
+        parser = cast("h11.Connection", self._reader.connection)
         # h11 takes empty data for the end of the stream.
         if piece := bytes(data):
-            self._h11.receive_data(piece)
+            parser.receive_data(piece)
         try:
             while len(self._body) <= self._max_body_size:
-                event = self._h11.next_event()
+                event = parser.next_event()
                 if event is h11.NEED_DATA:
                     return
                 if not isinstance(event, h11.Data):

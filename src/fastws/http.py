@@ -49,43 +49,65 @@ class Headers:
             CR, LF or NUL (RFC 9110 §5.1, §5.5).
     """
 
-    __slots__ = ("_packed", "_table")
+    # Each can be made from another, and is when it is asked for: the fields; the values by
+    # lower-case name; the fields as lines, which take the least memory.
+    __slots__ = ("_by_name", "_lines", "_pairs")
+
+    _by_name: dict[str, list[str]] | None
+    _lines: str | None
+    _pairs: tuple[tuple[str, str], ...] | None
 
     def __init__(self, fields: HeadersLike = ()) -> None:
-        self._table: _Table | None
-        self._packed = ""
         if isinstance(fields, Headers):
-            self._table = fields._unpacked()
+            # In this order: another thread may call _pack meanwhile.
+            self._pairs = fields._pairs
+            self._lines = fields._lines
+            self._by_name = fields._by_name
             return
         pairs = fields.items() if isinstance(fields, Mapping) else fields
         if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Iterable):
             kind = type(fields).__name__
             raise TypeError(f"header fields must be a mapping or pairs, not {kind!r}")
-        self._table = _tabulate([_checked(field) for field in pairs])
+        self._by_name = self._lines = None
+        self._pairs = tuple([_checked(field) for field in pairs])
+
+    @classmethod
+    def _of_lines(cls, lines: str, by_name: dict[str, list[str]]) -> Headers:
+        """Return the fields of a head that was parsed, and is valid, without parsing it again.
+
+        Args:
+            lines: the lines of the fields, with CRLF between them.
+            by_name: the values by lower-case name.
+        """
+        headers = cls.__new__(cls)
+        headers._by_name, headers._lines, headers._pairs = by_name, lines, None
+        return headers
 
     def _pack(self) -> None:
         """Use less memory, at the cost of a slower next lookup."""
-        table = self._table
-        if table is not None:
-            self._packed = "\n".join(f"{name}:{value}" for name, value in table[0])
-            self._table = None
-
-    def _unpacked(self) -> _Table:
-        table = self._table
-        if table is None:
-            # Neither name nor value can hold a line feed, nor a name a colon.
-            lines = self._packed.split("\n") if self._packed else ()
-            fields = (line.partition(":") for line in lines)
-            self._table = table = _tabulate((name, value) for name, _, value in fields)
-        return table
+        if self._lines is None:
+            self._lines = "\r\n".join([f"{name}:{value}" for name, value in self._fields])
+        self._by_name = self._pairs = None
 
     @property
     def _fields(self) -> tuple[tuple[str, str], ...]:
-        return self._unpacked()[0]
+        pairs = self._pairs
+        if pairs is None:
+            # Neither name nor value can contain a line break, nor a name a colon.
+            lines = self._lines.split("\r\n") if self._lines else ()
+            parts = [line.partition(":") for line in lines]
+            self._pairs = pairs = tuple([(name, value.strip(" \t")) for name, _, value in parts])
+        return pairs
 
     @property
     def _values(self) -> dict[str, list[str]]:
-        return self._unpacked()[1]
+        values = self._by_name
+        if values is None:
+            values = {}
+            for name, value in self._fields:
+                values.setdefault(name.lower(), []).append(value)
+            self._by_name = values
+        return values
 
     def __getitem__(self, name: str) -> str:
         """Return the value of the only field with this name.
@@ -158,18 +180,6 @@ class Headers:
 
     def __repr__(self) -> str:
         return f"Headers({list(self._fields)!r})"
-
-
-# The fields, and the values by lower-case name.
-_Table: TypeAlias = tuple[tuple[tuple[str, str], ...], dict[str, list[str]]]
-
-
-def _tabulate(pairs: Iterable[tuple[str, str]]) -> _Table:
-    fields = tuple(pairs)
-    values: dict[str, list[str]] = {}
-    for name, value in fields:
-        values.setdefault(name.lower(), []).append(value)
-    return fields, values
 
 
 def _checked(field: tuple[str, str]) -> tuple[str, str]:
