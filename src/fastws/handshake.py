@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64encode
-from collections.abc import Collection, Sequence
+from binascii import b2a_base64
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, Final, cast
@@ -79,12 +80,13 @@ def accept_key(key: str) -> str:
         key: the value of the header field.
     """
     digest = sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()
-    return b64encode(digest).decode("ascii")
+    return b2a_base64(digest, newline=False).decode("ascii")
 
 
 # The server's side (§4.2) --------------------------------------------------------
 
 _UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+_SWITCHING = f"HTTP/1.1 101 Switching Protocols\r\n{write_fields(_UPGRADE)}"
 _PERSISTENCE = ("close", "keep-alive")
 
 
@@ -119,6 +121,11 @@ class ServerHandshake:
             same name, or `headers` contains a field that the handshake itself sets.
     """
 
+    subprotocol: str | None = None
+    trailing_data: bytes = b""
+    _done = False
+    _is_head = False
+
     def __init__(
         self,
         *,
@@ -129,16 +136,21 @@ class ServerHandshake:
         max_header_size: int = DEFAULT_MAX_HEADER_SIZE,
         max_headers: int = DEFAULT_MAX_HEADERS,
     ) -> None:
-        self.subprotocol: str | None = None
         self.extensions: list[object] = []
-        self.trailing_data = b""
         self._origins = None if origins is None else _checked_origins(origins)
         self._subprotocols = _checked_subprotocols(subprotocols)
         self._supported = by_name(extensions)
         self._headers = _checked_headers(headers)
         self._reader = RequestReader(max_header_size, max_headers)
-        self._done = False
-        self._is_head = False
+
+    def _again(self) -> ServerHandshake:
+        """Return the handshake of another connection, by the same rules, before it has begun. This
+        is faster than creating one, which checks the arguments."""
+        another = type(self).__new__(type(self))
+        another.__dict__.update(self.__dict__)
+        another.extensions = []
+        another._reader = self._reader.again()
+        return another
 
     @property
     def deflate(self) -> Agreement | None:
@@ -195,7 +207,7 @@ class ServerHandshake:
                 the error to `reject` to get a response.
             ValueError: if `headers` contains a field that the handshake itself sets.
         """
-        extra = self._headers | _checked_headers(headers)
+        extra = self._headers | _checked_headers(headers) if headers else self._headers
         try:
             key = _check_request(request)
             self._check_origin(request)
@@ -203,17 +215,19 @@ class ServerHandshake:
         except ValueError as error:
             raise RequestError(str(error)) from None
         try:
-            offers = parse_extensions(request.headers.get_all("Sec-WebSocket-Extensions"))
+            offers = _parse_offers(request.headers._values.get("sec-websocket-extensions", ()))
         except ValueError:
             raise RequestError("malformed Sec-WebSocket-Extensions") from None
         answers, self.extensions = answer_offers(self._supported, offers)
 
-        fields = [*_UPGRADE, ("Sec-WebSocket-Accept", accept_key(key))]
+        fields = f"{_SWITCHING}Sec-WebSocket-Accept: {accept_key(key)}\r\n"
         if self.subprotocol is not None:
-            fields.append(("Sec-WebSocket-Protocol", self.subprotocol))
+            fields += f"Sec-WebSocket-Protocol: {self.subprotocol}\r\n"
         if answers:
-            fields.append(("Sec-WebSocket-Extensions", ", ".join(answers)))
-        return write_response_head(101, "", Headers([*fields, ("Date", date())]) | extra)
+            fields += f"Sec-WebSocket-Extensions: {', '.join(answers)}\r\n"
+        if "Date" not in extra:
+            fields += f"Date: {date()}\r\n"
+        return f"{fields}{write_fields(extra.items())}\r\n".encode("latin-1")
 
     def respond(self, response: Response) -> bytes:
         """Answer with plain HTTP, whatever the request was, and even if there was none.
@@ -264,6 +278,8 @@ class ServerHandshake:
             raise RequestError("origin not allowed", 403)
 
     def _choose_subprotocol(self, request: Request) -> str | None:
+        if "sec-websocket-protocol" not in request.headers._values:
+            return None
         offered = list_members(request.headers, "Sec-WebSocket-Protocol")
         # §4.1: "The elements [...] MUST all be unique strings".
         if len(set(offered)) < len(offered) or not all(map(is_token, offered)):
@@ -288,29 +304,63 @@ def _check_request(request: Request) -> str:
     # not name it. Either way this request asks for no upgrade, and 426 says how to ask for one.
     if not "1.1" <= request.http_version < "2":
         raise RequestError("WebSocket takes HTTP/1.1", 426, _UPGRADE)
-    list_members(headers, "Upgrade")
-    if not request.is_websocket:
+    values = headers._values
+    if not _has_member(headers, "upgrade", "websocket"):
         raise RequestError("this is a WebSocket server", 426, _UPGRADE)
-    if "upgrade" not in [option.lower() for option in list_members(headers, "Connection")]:
+    if not _has_member(headers, "connection", "upgrade"):
         raise RequestError("Connection does not say Upgrade", 426, _UPGRADE)
-    if len(headers.get_all("Host")) != 1 or not headers["Host"]:
+    hosts = values.get("host", ())
+    if len(hosts) != 1 or not hosts[0]:
         raise RequestError("no Host, or more than one")
     # The bytes of a body would be read as frames.
-    if "Transfer-Encoding" in headers or set(list_members(headers, "Content-Length")) - {"0"}:
+    if "transfer-encoding" in values or (
+        "content-length" in values and set(list_members(headers, "Content-Length")) - {"0"}
+    ):
         raise RequestError("the request must have no body")
-    versions = headers.get_all("Sec-WebSocket-Version")
+    versions = values.get("sec-websocket-version", ())
     if len(versions) != 1:
         raise RequestError("no Sec-WebSocket-Version, or more than one")
     if versions[0] != _VERSION:
         # §4.4, and RFC 9110 §15.5.22: a 426 names the protocol.
         version = ("Sec-WebSocket-Version", _VERSION)
         raise RequestError("the only version spoken here is 13", 426, (*_UPGRADE, version))
-    keys = headers.get_all("Sec-WebSocket-Key")
+    keys = values.get("sec-websocket-key", ())
     if len(keys) != 1:
         raise RequestError("no Sec-WebSocket-Key, or more than one")
     if not _KEY.fullmatch(keys[0]):
         raise RequestError("Sec-WebSocket-Key is not 16 bytes in base64")
     return keys[0]
+
+
+def _has_member(headers: Headers, name: str, member: str) -> bool:
+    """Return whether a list contains a member. Raise ValueError if it has too many.
+
+    Args:
+        headers: the header fields.
+        name: the name of the list, in lower case.
+        member: the member, in lower case; the case of the list's members does not matter.
+    """
+    values = headers._values.get(name)
+    if values is None:
+        return False
+    if len(values) == 1 and values[0].lower() == member:
+        return True  # as it is in most requests
+    return member in [each.lower() for each in list_members(headers, name)]
+
+
+# Most clients send one of a few lists.
+_MAX_CACHED = 256
+
+
+def _parse_offers(values: Sequence[str]) -> Iterable[tuple[str, Params]]:
+    if len(values) == 1 and len(values[0]) <= _MAX_CACHED:
+        return [(name, list(params)) for name, params in _parse_one(values[0])]
+    return parse_extensions(values)
+
+
+@lru_cache(64)
+def _parse_one(value: str) -> list[tuple[str, list[tuple[str, str | None]]]]:
+    return parse_extensions([value])
 
 
 def _is_origin(allowed: str | re.Pattern[str] | None, origin: str | None) -> bool:
@@ -563,7 +613,12 @@ class ClientHandshake:
 _RESERVED = ("connection", "content-length", "transfer-encoding", "upgrade")
 
 
+_NO_HEADERS = Headers()
+
+
 def _checked_headers(fields: HeadersLike) -> Headers:
+    if isinstance(fields, tuple) and not fields:
+        return _NO_HEADERS
     headers = Headers(fields)
     for name in headers:
         if name.lower().startswith("sec-websocket-") or name.lower() in _RESERVED:
@@ -574,6 +629,8 @@ def _checked_headers(fields: HeadersLike) -> Headers:
 def _checked_subprotocols(names: Sequence[str]) -> tuple[str, ...]:
     if isinstance(names, str):
         raise TypeError("subprotocols must be a sequence of strings, not a string")
+    if isinstance(names, tuple) and not names:
+        return ()
     for name in names:
         if not is_token(name):
             raise ValueError(f"not a subprotocol: {name!r}")

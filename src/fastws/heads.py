@@ -24,7 +24,7 @@ from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Self, TypeAlias, cast
 
 import h11
 
@@ -92,6 +92,10 @@ class _HeadReader:
         self._buffer = bytearray()
         self._searched = 0
         self._taken = 0
+
+    def again(self) -> Self:
+        """Return a reader for another connection, with the same limits."""
+        return type(self)(self._max_size, self._max_fields)
 
     @property
     def rest(self) -> bytes:

@@ -395,20 +395,19 @@ class serve:  # noqa: N801 - it is called like a function
             write_limit=write_limit,
             max_unsent_size=max_unsent_size,
         )
-        make_handshake = partial(
-            ServerHandshake,
+        # So invalid arguments raise now, not when the first client connects.
+        handshake = ServerHandshake(
             origins=origins,
             subprotocols=subprotocols,
             extensions=deflate_extensions(deflate),
             headers=Headers(headers),
             max_header_size=max_header_size,
         )
-        make_handshake()  # so that invalid arguments raise now, not when the first client connects
         self._start = partial(
             self._listen,
             handler,
             settings,
-            lambda: ServerOpeningHandshake(make_handshake(), process_request),
+            lambda: ServerOpeningHandshake(handshake._again(), process_request),
             shutdown_timeout,
         )
         if ssl is not None:

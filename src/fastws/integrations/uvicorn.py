@@ -100,11 +100,13 @@ class _Options:
             ping_interval=interval if interval and interval > 0 else None,
             ping_timeout=None if timeout is None else max(timeout, 0.001),
         )
-        self._extensions = (_deflate(),) if config.ws_per_message_deflate else ()
-        self._max_header_size = config.h11_max_incomplete_event_size or _MAX_HEADER_SIZE
+        self._handshake = ServerHandshake(
+            extensions=(_deflate(),) if config.ws_per_message_deflate else (),
+            max_header_size=config.h11_max_incomplete_event_size or _MAX_HEADER_SIZE,
+        )
 
     def make_handshake(self) -> ServerHandshake:
-        return ServerHandshake(extensions=self._extensions, max_header_size=self._max_header_size)
+        return self._handshake._again()
 
 
 _options: WeakKeyDictionary[Config, _Options] = WeakKeyDictionary()
