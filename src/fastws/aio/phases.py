@@ -33,6 +33,9 @@ class Phase(Enum):
     CLOSED = "closed"
     """The transport is gone, and the application knows (§7.1.4)."""
 
+    # Members are unique. (Enum's own hash is that of the name, and is slow.)
+    __hash__ = object.__hash__
+
 
 NEXT: Final = {
     Phase.OPENING: {
