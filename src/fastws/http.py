@@ -72,15 +72,14 @@ class Headers:
         self._pairs = tuple([_checked(field) for field in pairs])
 
     @classmethod
-    def _of_lines(cls, lines: str, by_name: dict[str, list[str]]) -> Headers:
-        """Return the fields of a head that was parsed, and is valid, without parsing it again.
+    def _of_lines(cls, lines: str) -> Headers:
+        """Return the fields of a head that is known to be valid.
 
         Args:
             lines: the lines of the fields, with CRLF between them.
-            by_name: the values by lower-case name.
         """
         headers = cls.__new__(cls)
-        headers._by_name, headers._lines, headers._pairs = by_name, lines, None
+        headers._by_name, headers._lines, headers._pairs = None, lines, None
         return headers
 
     def _pack(self) -> None:
@@ -93,9 +92,7 @@ class Headers:
     def _fields(self) -> tuple[tuple[str, str], ...]:
         pairs = self._pairs
         if pairs is None:
-            # Neither name nor value can contain a line break, nor a name a colon.
-            lines = self._lines.split("\r\n") if self._lines else ()
-            parts = [line.partition(":") for line in lines]
+            parts = [line.partition(":") for line in self._split_lines()]
             self._pairs = pairs = tuple([(name, value.strip(" \t")) for name, _, value in parts])
         return pairs
 
@@ -104,10 +101,19 @@ class Headers:
         values = self._by_name
         if values is None:
             values = {}
-            for name, value in self._fields:
-                values.setdefault(name.lower(), []).append(value)
+            if self._pairs is None:  # as when a request has just arrived
+                for line in self._split_lines():
+                    name, _, value = line.partition(":")
+                    values.setdefault(name.lower(), []).append(value.strip(" \t"))
+            else:
+                for name, value in self._pairs:
+                    values.setdefault(name.lower(), []).append(value)
             self._by_name = values
         return values
+
+    def _split_lines(self) -> list[str]:
+        # Neither name nor value can contain a line break, nor a name a colon.
+        return self._lines.split("\r\n") if self._lines else []
 
     def __getitem__(self, name: str) -> str:
         """Return the value of the only field with this name.
