@@ -91,7 +91,8 @@ class Connection(_Connection):
         max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
         deflate: Agreement | None = None,
     ) -> None:
-        role = Role(role)
+        if type(role) is not Role:
+            role = Role(role)
         decoder = MessageDecoder(
             masked=role is Role.SERVER,
             max_message_size=max_message_size,

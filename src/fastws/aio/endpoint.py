@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint", "as_endpoint"]
 
+# The members of an enum are slow to get at.
+_OPENING = Phase.OPENING
+_OPEN = Phase.OPEN
+_CLOSING = Phase.CLOSING
+_LOST = Phase.LOST
+
 
 class Endpoint(Flow, asyncio.BufferedProtocol):
     """A connection on a transport, in either style."""
@@ -111,17 +117,16 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         settings = self._settings
         self._keepalive = None
         self._set_timer(None)
-        match phase:
-            case Phase.OPEN:
-                if settings.ping_interval is not None:
-                    self._keepalive = Keepalive(settings.ping_interval, self._loop.time())
-                    self._set_timer(settings.ping_interval, self._keep_alive)
-            case Phase.CLOSING:
-                self._set_timer(settings.close_timeout, self._transport.abort)
-                self._sink.closing(self)
-            case Phase.LOST if self._has_pending():
-                self._set_timer(settings.close_timeout or DEFAULT_CLOSE_TIMEOUT, self._conclude)
-        if previous is Phase.OPENING:
+        if phase is _OPEN:
+            if settings.ping_interval is not None:
+                self._keepalive = Keepalive(settings.ping_interval, self._loop.time())
+                self._set_timer(settings.ping_interval, self._keep_alive)
+        elif phase is _CLOSING:
+            self._set_timer(settings.close_timeout, self._transport.abort)
+            self._sink.closing(self)
+        elif phase is _LOST and self._has_pending():
+            self._set_timer(settings.close_timeout or DEFAULT_CLOSE_TIMEOUT, self._conclude)
+        if previous is _OPENING:
             self._end_opening()
         if phase in RECEIVING:
             self._update_reading()
@@ -239,8 +244,9 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
             if self._phase in RECEIVING:
                 self._enter(Phase.LINGERING)
         # Returning None makes the transport send what it holds, then close; a peer that takes
-        # none of it must not hold it forever.
-        self._lingering().set_limit()
+        # none of it must not hold it forever. (One over TLS has more to send than it says.)
+        if self._transport.get_write_buffer_size() or not self._transport.can_write_eof():
+            self._lingering().set_limit()
 
     # Opening ---------------------------------------------------------------------------
 

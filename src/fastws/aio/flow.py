@@ -36,6 +36,11 @@ _PAUSE = 0.1
 # While its client does not take what it is sent, a server reads at most this many bytes per second.
 _PACE = 64 << 10
 
+# The members of an enum are slow to get at.
+_OPENING = Phase.OPENING
+_FAST = Pace.FAST
+_STOPPED = Pace.STOPPED
+
 
 class Flow(View):
     """Base of `Endpoint`: what it does about a peer, or an application, that is slow."""
@@ -73,10 +78,10 @@ class Flow(View):
     def _update_reading(self) -> None:
         """Read on, or pause, as who gets the data wants it."""
         wanted = True
-        if self._phase is Phase.OPENING:
+        if self._phase is _OPENING:
             wanted = self._opening is None or self._opening.wants_data()
         elif self._phase in RECEIVING:
-            wanted = self._update_pace() is not Pace.STOPPED
+            wanted = self._update_pace() is not _STOPPED
             if wanted and self._has_pending() and self._pause is None:
                 self._pause = self._loop.call_soon(self._go_on)
         if self._transport.is_closing():
@@ -91,7 +96,7 @@ class Flow(View):
 
     def _update_pace(self) -> Pace:
         pace = self._sink.pace(self)
-        if pace is Pace.FAST and self._pace is not pace and self._pause is not None:
+        if pace is _FAST and self._pace is not pace and self._pause is not None:
             self._pause.cancel()
             self._pause = None
         self._pace = pace

@@ -42,7 +42,7 @@ ProcessRequest: TypeAlias = Callable[[Request], Response | Awaitable[Response | 
 # What an opening handshake can come to ------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Opened:
     """The connection is open.
 
@@ -59,7 +59,7 @@ class Opened:
     deflate: Agreement | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Refused:
     """The server answers with plain HTTP, and that is all.
 
@@ -74,14 +74,14 @@ class Refused:
     mistake: Exception | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Failed:
     """There is no connection, and nothing to say to the peer."""
 
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Undecided:
     """The application takes its time; `decide` takes what comes of this."""
 
