@@ -1,23 +1,28 @@
 """Fuzzes the opening handshake of both roles, and permessage-deflate's negotiation in it.
 
+Of each stream there are three readings: in pieces, in one piece, and in one piece by h11 alone.
+
 python fuzz/handshake.py [libFuzzer's options] [corpus]
 """
 
 from __future__ import annotations
 
+import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import h11
 from common import Input, fuzz, instrumented
 
 with instrumented():
+    from fastws import heads
     from fastws.deflate import Agreement, PerMessageDeflate
     from fastws.exceptions import RequestError, ResponseError
     from fastws.handshake import ClientHandshake, ServerHandshake
     from fastws.spec import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 KEY = b"the sample nonce"
 REQUEST = ClientHandshake("ws://h", key=KEY).request()
@@ -36,6 +41,20 @@ def feed(handshake: Any, pieces: list[bytes]) -> tuple[Any, bytes]:
         if result is not None:
             return result, handshake.trailing_data + b"".join(pieces[number:])
     return None, b""
+
+
+@contextmanager
+def h11_alone() -> Iterator[None]:
+    """Take no head for a usual one."""
+    readers = (heads.RequestReader, heads.ResponseReader)
+    usual = [reader._USUAL for reader in readers]
+    try:
+        for reader in readers:
+            reader._USUAL = re.compile(rb"(?!)")
+        yield
+    finally:
+        for reader, pattern in zip(readers, usual, strict=True):
+            reader._USUAL = pattern
 
 
 def same(first: Any, second: Any) -> bool:
@@ -71,10 +90,14 @@ def check_server(stream: bytes, cut: Callable[[bytes], list[bytes]], deflate: An
             max_header_size=1 << 12,
             max_headers=32,
         )
-        for _ in range(2)
+        for _ in range(3)
     ]
     (request, rest), whole = feed(handshakes[0], cut(stream)), feed(handshakes[1], [stream])
+    with h11_alone():
+        by_h11 = feed(handshakes[2], [stream])
     assert same(request, whole[0]), (request, whole[0])
+    assert same(whole[0], by_h11[0]), (whole[0], by_h11[0])
+    assert whole[1] == by_h11[1]
     if request is None:
         return
     handshake = handshakes[0]
@@ -107,10 +130,14 @@ def check_client(stream: bytes, cut: Callable[[bytes], list[bytes]], deflate: An
             max_headers=32,
             max_body_size=1 << 10,
         )
-        for _ in range(2)
+        for _ in range(3)
     ]
     (response, rest), whole = feed(handshakes[0], cut(stream)), feed(handshakes[1], [stream])
+    with h11_alone():
+        by_h11 = feed(handshakes[2], [stream])
     assert same(response, whole[0]), (response, whole[0])
+    assert same(whole[0], by_h11[0]), (whole[0], by_h11[0])
+    assert whole[1] == by_h11[1]
     if response is None:
         try:
             handshakes[0].receive_eof()

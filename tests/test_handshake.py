@@ -7,12 +7,14 @@ import re
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastws import heads
 from fastws.exceptions import (
     FieldError,
     HandshakeError,
@@ -32,6 +34,9 @@ from fastws.handshake import (
 )
 from fastws.http import Headers, Request, Response
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 # RFC 6455 §1.3
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -44,6 +49,16 @@ GOOD = {
     "Sec-WebSocket-Version": "13",
 }
 GOOD_ANSWER = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": ACCEPT}
+
+
+@pytest.fixture(params=["usual", "h11"], scope="module", autouse=True)
+def parser(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Read usual heads as they usually are, and leave all to h11: there is no difference."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "h11":
+            for reader in (heads.RequestReader, heads.ResponseReader):
+                patch.setattr(reader, "_USUAL", re.compile(rb"(?!)"))
+        yield
 
 
 def block(first_line: str, fields) -> bytes:

@@ -92,6 +92,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "senders": set(),
         "settings": set(),
         "signals": set(),
+        "timers": set(),
         "transports": set(),
         "unsent": set(),
         # Parts of an endpoint.
@@ -107,7 +108,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "flow": {"phases", "pings", "senders", "settings", "view"},
         "endpoint": {
             *("creation", "flow", "keepalive", "lingering", "opening", "phases"),
-            *("transports", "twin", "view"),
+            *("timers", "transports", "twin", "view"),
         },
         # The two styles, and what creates endpoints.
         "protocol": {"endpoint", "twin", "view"},

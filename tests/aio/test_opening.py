@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import Future
 
 import pytest
@@ -18,6 +19,7 @@ from fastws import (
     ResponseError,
     Role,
     ServerHandshake,
+    heads,
 )
 from fastws.aio.opening import (
     ClientOpeningHandshake,
@@ -33,6 +35,16 @@ from ..wire import OFFER, upgrade_request
 REQUEST = upgrade_request()
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 NO = Response.text("no", 403)
+
+
+@pytest.fixture(params=["usual", "h11"], scope="module", autouse=True)
+def parser(request):
+    """Read usual heads as they usually are, and leave all to h11: there is no difference."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "h11":
+            for reader in (heads.RequestReader, heads.ResponseReader):
+                patch.setattr(reader, "_USUAL", re.compile(rb"(?!)"))
+        yield
 
 
 def server(process_request=None, **options):
