@@ -49,45 +49,48 @@ class ResponsesByH11(heads.ResponseReader):
     _USUAL = re.compile(rb"(?!)")
 
 
-def requests(reader: heads.RequestReader, pieces: Iterable[bytes]):
+def requests(reader: heads.RequestReader, pieces: list[bytes]):
     """Return a request with its fields as they were sent, or an error; and what follows it."""
-    for piece in pieces:
+    for number, piece in enumerate(pieces, 1):
         reader.receive_data(piece)
         try:
             request = reader.next_request()
         except heads.HeadError as exc:
             return str(exc), exc.status
         if request is not None:
-            return request, request.headers.items(), reader.rest
+            return request, request.headers.items(), reader.rest + b"".join(pieces[number:])
     return None
 
 
-def responses(reader: heads.ResponseReader, pieces: Iterable[bytes]):
+def responses(reader: heads.ResponseReader, pieces: list[bytes]):
     """Return all responses of this kind, up to an error or a response that is no 1xx."""
     found = []
-    for piece in pieces:
+    for number, piece in enumerate(pieces, 1):
         reader.receive_data(piece)
         try:
             while (response := reader.next_response()) is not None:
                 found.append((response, response[0].headers.items()))
                 if response[0].status == 101 or response[0].status >= 200:
-                    return found, reader.rest
+                    return found, reader.rest + b"".join(pieces[number:])
         except heads.HeadError as exc:
             return found, str(exc), exc.status
     return found
 
 
-def check(stream: bytes, pieces: list[bytes] | None = None) -> None:
+NO_LIMITS = ((1 << 14, 128),)
+LIMITS = (*NO_LIMITS, (len(REQUEST), 9), (len(REQUEST) - 1, 8))
+
+
+def check(stream: bytes, pieces: list[bytes], limits: Iterable[tuple[int, int]] = LIMITS) -> None:
     """Read a stream as a request and as a response, in both ways."""
-    pieces = [stream] if pieces is None else pieces
-    for limits in ((1 << 14, 128), (len(REQUEST), 9), (len(REQUEST) - 1, 8)):
-        theirs = requests(RequestsByH11(*limits), [stream])
-        assert requests(heads.RequestReader(*limits), [stream]) == theirs
-        assert requests(heads.RequestReader(*limits), pieces) == theirs
-        theirs = responses(ResponsesByH11(*limits), [stream])
-        assert responses(heads.ResponseReader(*limits), [stream]) == theirs
+    for size, fields in limits:
+        theirs = requests(RequestsByH11(size, fields), [stream])
+        assert requests(heads.RequestReader(size, fields), [stream]) == theirs
+        assert requests(heads.RequestReader(size, fields), pieces) == theirs
+        theirs = responses(ResponsesByH11(size, fields), [stream])
+        assert responses(heads.ResponseReader(size, fields), [stream]) == theirs
         if not (isinstance(theirs, tuple) and len(theirs) == 3):  # (an error comes at its time)
-            assert responses(heads.ResponseReader(*limits), pieces) == theirs
+            assert responses(heads.ResponseReader(size, fields), pieces) == theirs
 
 
 # Which heads are usual ---------------------------------------------------------------------
@@ -237,11 +240,11 @@ def test_the_same_as_h11(head: bytes, old: bytes, new: bytes) -> None:
 @pytest.mark.parametrize("where", [b"GET", b"chat", b"Host", b"server", b"Switching", b"Upgrade"])
 def test_any_byte_anywhere(where: bytes) -> None:
     for head in (REQUEST, RESPONSE):
-        position = head.find(where)
-        for byte in range(256 if position >= 0 else 0):
-            for at in (position, position + 2, position + len(where)):
-                check(head[:at] + bytes([byte]) + head[at:])
-                check(head[:at] + bytes([byte]) + head[at + 1 :])
+        at = head.find(where) + 1
+        for byte in range(256 if at else 0):
+            for after in (at, at + 1):
+                stream = head[:at] + bytes([byte]) + head[after:]
+                check(stream, [stream[:at], stream[at:]], NO_LIMITS)
 
 
 PIECES = [

@@ -208,6 +208,13 @@ class ServerHandshake:
             ValueError: if `headers` contains a field that the handshake itself sets.
         """
         extra = self._headers | _checked_headers(headers) if headers else self._headers
+        head = self._agree(request)
+        if "Date" not in extra:
+            head += f"Date: {date()}\r\n"
+        return f"{head}{write_fields(extra.items())}\r\n".encode("latin-1")
+
+    def _agree(self, request: Request) -> str:
+        """Return the beginning of the accepting response: all that RFC 6455 requires."""
         try:
             key = _check_request(request)
             self._check_origin(request)
@@ -220,14 +227,12 @@ class ServerHandshake:
             raise RequestError("malformed Sec-WebSocket-Extensions") from None
         answers, self.extensions = answer_offers(self._supported, offers)
 
-        fields = f"{_SWITCHING}Sec-WebSocket-Accept: {accept_key(key)}\r\n"
+        head = f"{_SWITCHING}Sec-WebSocket-Accept: {accept_key(key)}\r\n"
         if self.subprotocol is not None:
-            fields += f"Sec-WebSocket-Protocol: {self.subprotocol}\r\n"
+            head += f"Sec-WebSocket-Protocol: {self.subprotocol}\r\n"
         if answers:
-            fields += f"Sec-WebSocket-Extensions: {', '.join(answers)}\r\n"
-        if "Date" not in extra:
-            fields += f"Date: {date()}\r\n"
-        return f"{fields}{write_fields(extra.items())}\r\n".encode("latin-1")
+            head += f"Sec-WebSocket-Extensions: {', '.join(answers)}\r\n"
+        return head
 
     def respond(self, response: Response) -> bytes:
         """Answer with plain HTTP, whatever the request was, and even if there was none.

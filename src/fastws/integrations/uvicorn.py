@@ -562,12 +562,10 @@ class _Upgrade:
             request = handshake.receive_data(data)
             if request is None:
                 return None
-            head = handshake.accept(request)
+            # uvicorn adds its own Date, or none.
+            self.head = handshake._agree(request).encode("latin-1")
         except RequestError as exc:
             return self._protocol._rejecting(handshake.reject(exc))
-        # uvicorn adds its own Date, or none.
-        lines = [line for line in head.splitlines(True) if not line.startswith(b"Date:")]
-        self.head = b"".join(lines[:-1])
         self.early += handshake.trailing_data
         self._protocol._start(request)
         return None
