@@ -35,10 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Endpoint", "as_endpoint"]
 
 # The members of an enum are slow to get at.
-_OPENING = Phase.OPENING
-_OPEN = Phase.OPEN
-_CLOSING = Phase.CLOSING
-_LOST = Phase.LOST
+_OPENING, _OPEN, _CLOSING, _LOST = Phase.OPENING, Phase.OPEN, Phase.CLOSING, Phase.LOST
 
 
 class Endpoint(Flow, asyncio.BufferedProtocol):
