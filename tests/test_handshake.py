@@ -396,6 +396,40 @@ def test_extension_that_cannot_be_written(name: str, params: list[tuple[str, str
         format_extension(name, params)
 
 
+def test_another_handshake_by_the_same_rules() -> None:
+    rules = ServerHandshake(
+        origins=["https://h"],
+        subprotocols=["chat"],
+        extensions=[Dummy()],
+        headers={"X": "y"},
+        max_header_size=400,
+        max_headers=9,
+    )
+    fields = changed(
+        GOOD,
+        Origin="https://h",
+        Sec_WebSocket_Protocol="chat",
+        Sec_WebSocket_Extensions="x-dummy",
+    )
+    for _ in range(2):  # what one receives does not change the next
+        handshake = rules._again()
+        assert handshake.receive_data(request_bytes(fields)[:9]) is None
+        request = handshake.receive_data(request_bytes(fields)[9:] + b"frames")
+        *_, headers, _ = parse_response(handshake.accept(request))
+        assert headers["X"] == "y"
+        assert handshake.trailing_data == b"frames"
+        assert handshake.subprotocol == "chat"
+        assert len(handshake.extensions) == 1
+    for bad in (changed(fields, Origin="https://other"), changed(fields, X="x" * 400)):
+        handshake = rules._again()
+        with pytest.raises(RequestError):
+            handshake.accept(handshake.receive_data(request_bytes(bad)))
+    many = [*fields.items(), ("A", ""), ("B", "")]
+    with pytest.raises(RequestError, match="more than 9 header fields"):
+        rules._again().receive_data(request_bytes(many))
+    assert (rules.subprotocol, rules.extensions, rules.trailing_data) == (None, [], b"")
+
+
 # The server: what it accepts -----------------------------------------------------
 
 

@@ -144,8 +144,8 @@ class ServerHandshake:
         self._reader = RequestReader(max_header_size, max_headers)
 
     def _again(self) -> ServerHandshake:
-        """Return the handshake of another connection, by the same rules, before it has begun. This
-        is faster than creating one, which checks the arguments."""
+        """Return a handshake for another connection, by the same rules. This one must not have
+        received anything. (To create another would be to check the arguments again.)"""
         another = type(self).__new__(type(self))
         another.__dict__.update(self.__dict__)
         another.extensions = []
