@@ -52,7 +52,7 @@ cdef object missing(str name):
 cdef list feed(MessageDecoder decoder, const uint8_t* data, Py_ssize_t size):
     if decoder is None:
         raise missing("decoder")
-    return (<TheMessageDecoder> <object> decoder).feed_octets(data, size)
+    return (<TheMessageDecoder> <object> decoder).feed_octets(data, size, NULL)
 
 
 cdef Py_ssize_t append(MessageEncoder encoder, object message, const uint8_t* key) except -1:
@@ -112,7 +112,7 @@ cdef list receive_data(Connection connection, const uint8_t* data, Py_ssize_t si
         raise missing("connection")
     with cython.critical_section(connection):
         try:
-            events = the_connection._decoder.feed_octets(data, size)
+            events = the_connection._decoder.feed_octets(data, size, NULL)
         except BaseException:
             the_connection._react([])
             raise

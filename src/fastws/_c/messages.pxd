@@ -23,6 +23,7 @@ cdef enum Failure:
 cdef class MessageDecoder:
     cdef readonly object error
     cdef readonly bint _only_messages
+    cdef readonly Py_ssize_t _left
     cdef object max_message_size
     cdef object max_fragments
     cdef object inflater
@@ -64,13 +65,16 @@ cdef class MessageDecoder:
 
     cdef list _feed(self, object data)
     cdef list _feed_from(self, bytearray storage, Py_ssize_t size)
+    cdef list _feed_left(self, bytearray storage, Py_ssize_t size)
     cdef bint _has_rest(self)
-    cdef list feed_octets(self, const uint8_t* data, Py_ssize_t size)
-    cdef list feed_in_turn(self, const uint8_t* data, Py_ssize_t size)
+    cdef list feed_octets(self, const uint8_t* data, Py_ssize_t size, Py_ssize_t* left)
+    cdef list feed_in_turn(self, const uint8_t* data, Py_ssize_t size, Py_ssize_t* left)
     cdef int make_controls(self, list events) except -1
     cdef object make_error(self, Failure failure)
     cdef int decode_rest(self, const uint8_t* data, Py_ssize_t size, list events) except -1
-    cdef int decode(self, const uint8_t* data, Py_ssize_t size, list events) except -1
+    cdef int decode(
+        self, const uint8_t* data, Py_ssize_t size, list events, Py_ssize_t* left
+    ) except -1
     cdef Py_ssize_t begin_frame(self, const uint8_t* p, Py_ssize_t n, list events) except -2
     cdef int take_control(self, const uint8_t* p, Py_ssize_t n, list events) except -1
     cdef Py_ssize_t take_payload(self, const uint8_t* p, Py_ssize_t n, list events) except -1

@@ -175,7 +175,7 @@ cdef class MessageDecoder:
         cdef Octets octets
         acquire(data, &octets)
         try:
-            return self.feed_octets(octets.data, octets.size)
+            return self.feed_octets(octets.data, octets.size, NULL)
         finally:
             release(&octets)
 
@@ -183,7 +183,21 @@ cdef class MessageDecoder:
         if storage is None:
             raise errors.bytes_like_required(storage)
         size = max(0, min(size, PyByteArray_GET_SIZE(storage)))
-        return self.feed_octets(<const uint8_t*> PyByteArray_AS_STRING(storage), size)
+        self._left = 0
+        return self.feed_octets(
+            <const uint8_t*> PyByteArray_AS_STRING(storage), size, &self._left
+        )
+
+    cdef list _feed_left(self, bytearray storage, Py_ssize_t size):
+        cdef Py_ssize_t left
+        if storage is None:
+            raise errors.bytes_like_required(storage)
+        size = max(0, min(size, PyByteArray_GET_SIZE(storage)))
+        left = min(self._left, size)
+        self._left = 0
+        return self.feed_octets(
+            <const uint8_t*> PyByteArray_AS_STRING(storage) + size - left, left, NULL
+        )
 
     cdef bint _has_rest(self):
         return self.rest is not None
@@ -195,15 +209,17 @@ cdef class MessageDecoder:
     # code runs, other threads may run too, with or without a GIL. So no Python code runs until
     # then, except an inflater. If there is an inflater, a lock makes the calls take turns.
 
-    cdef list feed_octets(self, const uint8_t* data, Py_ssize_t size):
+    cdef list feed_octets(self, const uint8_t* data, Py_ssize_t size, Py_ssize_t* left):
+        """Decode data. If `left` is not NULL, the last `left` bytes may be left for another call;
+        they belong to one frame, which is incomplete."""
         if self.turn is None:
-            return self.feed_in_turn(data, size)
+            return self.feed_in_turn(data, size, left)
         with self.turn:
             if self.inflating:
                 raise errors.being_fed()
-            return self.feed_in_turn(data, size)
+            return self.feed_in_turn(data, size, left)
 
-    cdef list feed_in_turn(self, const uint8_t* data, Py_ssize_t size):
+    cdef list feed_in_turn(self, const uint8_t* data, Py_ssize_t size, Py_ssize_t* left):
         cdef list events = []
         cdef Failure failure
         cdef int controls
@@ -215,7 +231,7 @@ cdef class MessageDecoder:
                 if not self.done:
                     self.step_left = self.step
                     if self.rest is None:
-                        self.decode(data, size, events)
+                        self.decode(data, size, events, left)
                         if self.stopped >= 0:
                             self.rest = data[self.stopped:size]
                             self.rest_start = 0
@@ -290,7 +306,7 @@ cdef class MessageDecoder:
             rest = rest[start:] + data[:size]
             start = 0
         self.decode(
-            <const uint8_t*> PyBytes_AS_STRING(rest) + start, len(rest) - start, events
+            <const uint8_t*> PyBytes_AS_STRING(rest) + start, len(rest) - start, events, NULL
         )
         if self.stopped < 0 or self.done:
             self.rest = None
@@ -299,7 +315,9 @@ cdef class MessageDecoder:
             self.rest_start = start + self.stopped
         return 0
 
-    cdef int decode(self, const uint8_t* data, Py_ssize_t size, list events) except -1:
+    cdef int decode(
+        self, const uint8_t* data, Py_ssize_t size, list events, Py_ssize_t* left
+    ) except -1:
         cdef Py_ssize_t position = 0, available, start, used, length
         cdef const uint8_t* p
         cdef uint32_t key
@@ -330,6 +348,14 @@ cdef class MessageDecoder:
                     return 0
             available = size - position
             if not available:
+                if (
+                    left is not NULL and <uint64_t> (size - position) < self.remaining
+                    and not self.buffer.capacity and follows_large(events)
+                ):
+                    # Memory for another large message is allocated when this one may be gone:
+                    # free() returns the memory of two to the system, and page faults are slow.
+                    left[0] = size - position
+                    return 0
                 return 0
             if self.step_left <= 0:
                 self.stopped = position
@@ -594,6 +620,12 @@ cdef class MessageEncoder:
     Encodes messages and control frames into one buffer.
 
     Each method appends a frame and returns the size of the buffer. `take` returns the whole
+cdef bint follows_large(list events) except -1:
+    """Return whether the last event is a large message."""
+    cdef Py_ssize_t count = len(events)
+    return count > 0 and len(events[count - 1]) >= NOT_COPIED
+
+
     buffer, so that many small messages can be sent in one write. A client passes a new,
     unpredictable mask key to each call (RFC 6455 §5.3); a server passes none.
     """

@@ -50,6 +50,7 @@ cdef class Wire:
 
     cdef object _receive_from(self, bytearray storage, Py_ssize_t size)
     cdef object _flush_soon(self, Py_ssize_t queued)
+    cdef object _receive_left(self, bytearray storage, Py_ssize_t size)
     cdef object _send_queued(self)
     cdef object _take_message(self)
     cdef object _write_queued(self, TheConnection connection)

@@ -199,6 +199,14 @@ class Connection:
             raise
         return self._react(events)
 
+    def _receive_left(self, storage: bytearray, size: int) -> list[Event]:
+        try:
+            events = self._decoder._feed_left(storage, size)
+        except BaseException:
+            self._react([])
+            raise
+        return self._react(events)
+
     @property
     @cython.critical_section
     def has_pending(self) -> bool:

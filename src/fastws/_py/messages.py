@@ -130,6 +130,7 @@ class MessageDecoder:
 
     error: ProtocolError | None
     _only_messages: bool  # whether the last `feed` found no control frame and no violation
+    _left = 0  # how many bytes the last `_feed_from` has left to `_feed_left`
 
     def __init__(
         self,
@@ -222,6 +223,10 @@ class MessageDecoder:
     def _feed_from(self, storage: bytearray, size: int) -> list[Event]:
         """Decode the first `size` bytes of a buffer, which must not be resized during the call."""
         return self.feed(memoryview(storage)[: max(size, 0)])
+
+    def _feed_left(self, storage: bytearray, size: int) -> list[Event]:
+        """Decode the bytes at the end of the buffer that the last `_feed_from` has left."""
+        return []
 
     def _has_rest(self) -> bool:
         return self._rest != b""

@@ -251,6 +251,25 @@ class Wire:
                 # Our close frame comes next. A task that a message has just woken has its
                 # turn before, and may answer. (The end of this turn may come before that task.)
                 self._loop.call_soon(self._uncork)
+        if connection._decoder._left:
+            # The beginning of a large message, without the memory for it, so that the message
+            # before can be freed first.
+            del events
+            self._receive_left(storage, size)
+
+    def _receive_left(self, storage: bytearray, size: int) -> None:
+        """Decode what `_receive_from` has left. No event is complete, but there may be a
+        violation."""
+        connection = self._connection
+        assert connection is not None
+        goes_on = connection.close_code is None
+        try:
+            connection._receive_left(storage, size)
+        except Exception as exc:
+            self._log_error("decoding failed", exc)
+        if goes_on and connection.close_code is not None:
+            self._is_corked = True
+            self._loop.call_soon(self._uncork)
 
     @cython.critical_section
     def _next_message(self) -> str | bytes | None:
