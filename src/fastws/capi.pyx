@@ -100,7 +100,7 @@ cdef bytes take(MessageEncoder encoder):
 cdef list take_buffers(MessageEncoder encoder):
     if encoder is None:
         raise missing("encoder")
-    return (<TheMessageEncoder> <object> encoder)._take_all()
+    return (<TheMessageEncoder> <object> encoder).take_buffers()
 
 
 # Connections ------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ cdef list buffers_to_send(Connection connection):
     if connection is None:
         raise missing("connection")
     with cython.critical_section(connection):
-        return (<TheConnection> <object> connection)._take()
+        return (<TheConnection> <object> connection).buffers_to_send()
 
 
 # Frames -----------------------------------------------------------------------------------

@@ -93,15 +93,18 @@ cdef class MessageDecoder:
 cdef class MessageEncoder:
     cdef bint in_message
     cdef Growing buffer  # the next buffer
-    cdef list buffers  # complete ones; None if there are none
+    cdef list buffers  # complete ones, of bytes or Payload; None if there are none
     cdef Py_ssize_t size  # of all complete buffers
 
     cdef list _take_all(self)
     cdef bytes _take_only(self)
+    cdef bytes _join(self, list buffers)
     cdef Py_ssize_t _whole_frame(self, bytes frame) except -1
     cdef Py_ssize_t _whole_text(self, object message, object key) except -1
     cdef Py_ssize_t _whole_binary(self, object message, object key) except -1
-    cdef Py_ssize_t append_large(self, int first, bytes payload) except -1
+    cdef Py_ssize_t append_large(
+        self, int first, object source, const uint8_t* data, Py_ssize_t size, object key
+    ) except -1
     cdef Py_ssize_t append(
         self, int first, const uint8_t* payload, Py_ssize_t size, object key,
         const uint8_t* plain_key,

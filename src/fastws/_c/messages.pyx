@@ -7,7 +7,9 @@ cimport cython
 from cpython.bytearray cimport (
     PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE,
 )
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE, Py_buffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -60,6 +62,9 @@ cdef enum:
     NOT_COPIED = 65536
     # A multiple of a mask key's size.
     SLICE = 16384
+    # A larger payload is masked in pieces of this size, a multiple of a mask key's size, while it
+    # is written. They fit into the CPU's cache, and into what malloc() does not map.
+    MASKED_PIECE = 114688
     # Stands for the opcode of an incomplete close frame.
     CLOSE_BEGUN = 0xFF
     # The first byte of an unfragmented message.
@@ -343,11 +348,6 @@ cdef class MessageDecoder:
 
         while True:
             if self.in_payload:
-                position += self.take_payload(data + position, size - position, events)
-                if self.done:
-                    return 0
-            available = size - position
-            if not available:
                 if (
                     left is not NULL and <uint64_t> (size - position) < self.remaining
                     and not self.buffer.capacity and follows_large(events)
@@ -356,6 +356,11 @@ cdef class MessageDecoder:
                     # free() returns the memory of two to the system, and page faults are slow.
                     left[0] = size - position
                     return 0
+                position += self.take_payload(data + position, size - position, events)
+                if self.done:
+                    return 0
+            available = size - position
+            if not available:
                 return 0
             if self.step_left <= 0:
                 self.stopped = position
@@ -615,17 +620,17 @@ cdef class MessageDecoder:
         self.reset_message()
 
 
-cdef class MessageEncoder:
-    """MessageEncoder()\n--\n
-    Encodes messages and control frames into one buffer.
-
-    Each method appends a frame and returns the size of the buffer. `take` returns the whole
 cdef bint follows_large(list events) except -1:
     """Return whether the last event is a large message."""
     cdef Py_ssize_t count = len(events)
     return count > 0 and len(events[count - 1]) >= NOT_COPIED
 
 
+cdef class MessageEncoder:
+    """MessageEncoder()\n--\n
+    Encodes messages and control frames into one buffer.
+
+    Each method appends a frame and returns the size of the buffer. `take` returns the whole
     buffer, so that many small messages can be sent in one write. A client passes a new,
     unpredictable mask key to each call (RFC 6455 §5.3); a server passes none.
     """
@@ -745,7 +750,7 @@ cdef bint follows_large(list events) except -1:
         with cython.critical_section(self):
             if self.buffers is None:
                 return growing_take(&self.buffer)
-        return b"".join(self._take_all())
+        return self._join(self._take_all())
 
     def take_buffers(self):
         """Like `take`, but without copying large payloads.
@@ -753,7 +758,7 @@ cdef bint follows_large(list events) except -1:
         Returns:
             the buffers to send, in order. How many there are is unspecified.
         """
-        return self._take_all()
+        return [bytes(buffer) for buffer in self._take_all()]
 
     def __reduce__(self):
         raise errors.not_copyable(self)
@@ -787,6 +792,26 @@ cdef bint follows_large(list events) except -1:
                 growing_share(&self.buffer, frame)
             return self.size + self.buffer.size
 
+    cdef bytes _join(self, list buffers):
+        cdef Py_ssize_t size = 0
+        cdef uint8_t* target
+        cdef Payload payload
+        if len(buffers) == 1 and type(buffers[0]) is bytes:
+            return buffers[0]
+        for buffer in buffers:
+            size += len(buffer)
+        joined = PyBytes_FromStringAndSize(NULL, size)
+        target = <uint8_t*> PyBytes_AS_STRING(joined)
+        for buffer in buffers:
+            size = len(buffer)
+            if type(buffer) is bytes:
+                memcpy(target, PyBytes_AS_STRING(buffer), size)
+            else:
+                payload = <Payload> buffer
+                mask_octets(target, payload.data, size, payload.key)
+            target += size
+        return joined
+
     cdef Py_ssize_t _whole_text(self, object message, object key) except -1:
         return self.append_text(OPCODE_TEXT, message, key, True)
 
@@ -794,38 +819,53 @@ cdef bint follows_large(list events) except -1:
         return self.append_bytes(WHOLE_BINARY, message, key)
 
     cdef Py_ssize_t append_text(self, int opcode, object text, object key, bint fin) except -1:
-        # In memory, an ASCII str is the same as its payload.
+        cdef const uint8_t* data
+        cdef Py_ssize_t size
         if fin:
             opcode |= FIN
-        if PyUnicode_IS_COMPACT_ASCII(text):
-            return self.append(
-                opcode, <const uint8_t*> PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text), key,
-                NULL,
-            )
-        return self.append_bytes(opcode, PyUnicode_AsUTF8String(text), key)
+        if not PyUnicode_IS_COMPACT_ASCII(text):
+            return self.append_bytes(opcode, PyUnicode_AsUTF8String(text), key)
+        # In memory, an ASCII str is the same as its payload.
+        data = <const uint8_t*> PyUnicode_DATA(text)
+        size = PyUnicode_GET_LENGTH(text)
+        if size >= NOT_COPIED and (key is None or size > MASKED_PIECE):
+            return self.append_large(opcode, text, data, size, key)
+        return self.append(opcode, data, size, key, NULL)
 
     cdef Py_ssize_t append_bytes(self, int first, object payload, object key) except -1:
         cdef Octets octets
         acquire(payload, &octets)
         try:
             if (
-                octets.borrowed and octets.size >= NOT_COPIED and key is None
-                and not first & CONTROL_BIT
+                octets.borrowed and octets.size >= NOT_COPIED and not first & CONTROL_BIT
+                and (key is None or octets.size > MASKED_PIECE)
             ):
-                return self.append_large(first, payload)
+                return self.append_large(first, payload, octets.data, octets.size, key)
             return self.append(first, octets.data, octets.size, key, NULL)
         finally:
             release(&octets)
 
-    cdef Py_ssize_t append_large(self, int first, bytes payload) except -1:
-        """Append a frame without copying its payload, which is immutable."""
-        cdef Py_ssize_t size = len(payload)
-        cdef int head = header_size(size, False)
+    cdef Py_ssize_t append_large(
+        self, int first, object source, const uint8_t* data, Py_ssize_t size, object key
+    ) except -1:
+        """Append a frame without copying its payload, the `data` of an immutable `source`."""
+        cdef bint masked = key is not None
+        cdef uint32_t word = 0
+        cdef int head = header_size(size, masked)
+        cdef uint8_t* p
+        cdef object payload = source
+        if masked:
+            read_key(key, &word)
+        if word or type(source) is not bytes:
+            payload = new_payload(source, data, size, word)
         with cython.critical_section(self):
             if self.buffers is None:
                 self.buffers = []
             self.check_turn(first)
-            write_header(growing_extend(&self.buffer, head, head), first, size, False)
+            p = growing_extend(&self.buffer, head, head)
+            write_header(p, first, size, masked)
+            if masked:
+                memcpy(p + head - 4, &word, 4)
             self.size += self.buffer.size + size
             self.buffers.append(growing_take(&self.buffer))
             self.buffers.append(payload)
@@ -867,3 +907,71 @@ cdef bint follows_large(list events) except -1:
         if not self.in_message and not first & OPCODE_BITS:
             raise errors.not_in_message()
         return 0
+
+
+@cython.final
+cdef class Payload:
+    """The payload of a large frame.
+
+    It is bytes-like. Iterating over it yields what to write: bytes, or a memoryview.
+    """
+    cdef object source  # immutable; it owns the data
+    cdef const uint8_t* data
+    cdef Py_ssize_t size
+    cdef uint32_t key  # 0: not masked
+    cdef Py_ssize_t position  # of the next piece
+
+    def __len__(self):
+        return self.size
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        cdef object owner = self
+        cdef const uint8_t* data = self.data
+        if flags & PyBUF_WRITABLE:
+            raise BufferError("payload is read-only")
+        if self.key:
+            owner = self.masked(0, self.size)
+            data = <const uint8_t*> PyBytes_AS_STRING(owner)
+        view.obj = owner
+        view.buf = <void*> data
+        view.len = self.size
+        view.itemsize = 1
+        view.readonly = True
+        view.ndim = 1
+        view.format = NULL
+        if flags & PyBUF_FORMAT:
+            view.format = b"B"
+        view.shape = &view.len if flags & PyBUF_ND else NULL
+        view.strides = &view.itemsize if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
+        view.suboffsets = NULL
+        view.internal = NULL
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef Py_ssize_t start = self.position
+        cdef Py_ssize_t size = self.size - start
+        if not size:
+            raise StopIteration
+        if not self.key:
+            self.position = self.size
+            return PyMemoryView_FromObject(self)
+        size = min(size, MASKED_PIECE)
+        self.position += size
+        return self.masked(start, size)
+
+    cdef bytes masked(self, Py_ssize_t start, Py_ssize_t size):
+        # A piece begins where the key does.
+        masked = PyBytes_FromStringAndSize(NULL, size)
+        mask_octets(<uint8_t*> PyBytes_AS_STRING(masked), self.data + start, size, self.key)
+        return masked
+
+
+cdef Payload new_payload(object source, const uint8_t* data, Py_ssize_t size, uint32_t key):
+    cdef Payload payload = Payload.__new__(Payload)
+    payload.source = source
+    payload.data = data
+    payload.size = size
+    payload.key = key
+    return payload

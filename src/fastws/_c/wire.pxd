@@ -14,6 +14,8 @@ cdef Py_ssize_t _NEVER
 cdef Py_ssize_t _ANSWERING
 cdef object _STATE_CLOSED
 cdef Py_ssize_t _CORK_LIMIT
+cdef Py_ssize_t _LARGE
+cdef Py_ssize_t _BEGINNING
 cdef Py_ssize_t _MANY_EVENTS
 
 
@@ -49,10 +51,12 @@ cdef class Wire:
     cdef public bint _received_since_ping
 
     cdef object _receive_from(self, bytearray storage, Py_ssize_t size)
-    cdef object _flush_soon(self, Py_ssize_t queued)
     cdef object _receive_left(self, bytearray storage, Py_ssize_t size)
+    cdef object _flush_soon(self, Py_ssize_t queued)
     cdef object _send_queued(self)
     cdef object _take_message(self)
     cdef object _write_queued(self, TheConnection connection)
     cdef object _write_one(self, bytes octets)
     cdef object _write(self, list buffers)
+    cdef object _write_large(self, list buffers)
+    cdef object _write_piece(self, object piece)

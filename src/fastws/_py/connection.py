@@ -450,7 +450,7 @@ class Connection:
     def data_to_send(self) -> bytes:
         """Return everything queued since the last call. If the peer has closed the connection or
         broken the protocol, our close frame follows at the end."""
-        return b"".join(self._take())
+        return self._encoder._join(self._take())
 
     @cython.binding(False)
     @cython.embedsignature(True)
@@ -461,7 +461,7 @@ class Connection:
         Returns:
             the buffers to send, in order. How many there are is unspecified.
         """
-        return self._take()
+        return [bytes(buffer) for buffer in self._take()]
 
     def _take(self) -> list[bytes]:
         if self.close_code is not None and self.state is _OPEN:

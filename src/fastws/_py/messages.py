@@ -555,6 +555,7 @@ class MessageEncoder:
 
     # For `Connection`. If it is compiled, it calls these in C.
 
+    # The other twin's buffers are bytes, or iterators over what to write: bytes and memoryviews.
     _take_all = take_buffers
 
     def _take_only(self) -> bytes | None:
@@ -573,6 +574,10 @@ class MessageEncoder:
         if self._in_message:
             raise errors.in_message()
         return self._append(frame)
+
+    def _join(self, buffers: list[bytes]) -> bytes:
+        """Return everything that `_take_all` has returned, in one piece."""
+        return b"".join(buffers)
 
     def _whole_text(self, message: str, key: bytes | None) -> int:
         """Append a text message; its type must be exactly str."""

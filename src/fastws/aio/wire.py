@@ -27,6 +27,7 @@ if cython.compiled:  # pragma: no cover
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterable, Sequence
 
     from typing_extensions import Buffer
 
@@ -55,6 +56,11 @@ _ANSWERING = -2
 
 # How many bytes may wait for the end of a turn of the event loop, to leave in one write.
 _CORK_LIMIT = 64 << 10
+
+# From this size on, in bytes, a buffer is not copied; it leaves after the buffer before it, with
+# which as many bytes go.
+_LARGE = 64 << 10
+_BEGINNING = 16 << 10
 
 # After a read of more messages and control frames than these, other connections have their turn.
 _MANY_EVENTS = 256
@@ -427,11 +433,44 @@ class Wire:
             return
         if self._write_paused and self._drop_slow_peer():
             return
-        # Not writelines: asyncio's joins what it gets, before Python 3.12, and later ones, up to
-        # 3.13.1, forget to say that the peer takes too little.
-        for buffer in buffers:
-            self._written += len(buffer)
-            self._transport.write(buffer)
+        if len(buffers) > 1:
+            self._write_large(buffers)
+            return
+        buffer = buffers[0]
+        self._written += len(buffer)
+        self._transport.write(buffer)
+
+    def _write_large(self, buffers: Sequence[bytes | Iterable[bytes | memoryview]]) -> None:
+        """Write frames whose payloads follow their headers as buffers of their own.
+
+        Not with writelines: asyncio's joins what it gets, before Python 3.12, and later ones, up
+        to 3.13.1, forget to say that the peer takes too little. Instead, a header leaves with the
+        beginning of its payload: alone, it would be a packet that wakes the peer for nothing.
+        """
+        head = b""
+        try:
+            for buffer in buffers:
+                if isinstance(buffer, bytes) and len(buffer) < _LARGE and not head:
+                    head = buffer
+                    continue
+                for piece in (buffer,) if isinstance(buffer, bytes) else buffer:
+                    if head:
+                        view = memoryview(piece)
+                        self._write_piece(head + view[:_BEGINNING])
+                        self._write_piece(view[_BEGINNING:])
+                        head = b""
+                    else:
+                        self._write_piece(piece)
+            if head:
+                self._write_piece(head)
+        except BaseException:
+            # What follows would be taken for the rest of a frame.
+            self._transport.abort()
+            raise
+
+    def _write_piece(self, piece: bytes | memoryview) -> None:
+        self._written += len(piece)
+        self._transport.write(piece)
 
     # For `Endpoint` to fill in ------------------------------------------------------------
 
