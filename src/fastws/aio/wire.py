@@ -429,16 +429,14 @@ class Wire:
         self._transport.write(octets)
 
     def _write(self, buffers: list[bytes]) -> None:
+        if len(buffers) == 1:
+            self._write_one(buffers[0])
+            return
         if self._phase is _LOST or self._phase is _CLOSED:
             return
         if self._write_paused and self._drop_slow_peer():
             return
-        if len(buffers) > 1:
-            self._write_large(buffers)
-            return
-        buffer = buffers[0]
-        self._written += len(buffer)
-        self._transport.write(buffer)
+        self._write_large(buffers)
 
     def _write_large(self, buffers: Sequence[bytes | Iterable[bytes | memoryview]]) -> None:
         """Write frames whose payloads follow their headers as buffers of their own.
