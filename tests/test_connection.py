@@ -62,6 +62,24 @@ def deliver(sender: Connection, receiver: Connection) -> list[object]:
     return list(receiver.receive_data(sender.data_to_send()))
 
 
+@roles
+def test_repr_says_role_and_state(role):
+    connection, peer = pair(role)
+    name = role.name.lower()
+    assert repr(connection) == f"<Connection {name} open>"
+    connection.close(4000)
+    assert repr(connection) == f"<Connection {name} closing>"
+    deliver(connection, peer)
+    assert repr(peer) == f"<Connection {other(role).name.lower()} open 4000>"
+    deliver(peer, connection)
+    assert repr(connection) == f"<Connection {name} closed 4000>"
+
+    class Subclass(Connection):
+        pass
+
+    assert repr(Subclass(role)) == f"<Subclass {name} open>"
+
+
 # Talking ------------------------------------------------------------------------------
 
 

@@ -161,6 +161,10 @@ class Connection:
     def __reduce__(self) -> NoReturn:
         raise errors.not_copyable(self)
 
+    def __repr__(self) -> str:
+        code = "" if self.close_code is None else f" {self.close_code}"
+        return f"<{type(self).__name__} {self.role.name.lower()} {self.state.name.lower()}{code}>"
+
     # Receiving -------------------------------------------------------------------
 
     @cython.binding(False)
