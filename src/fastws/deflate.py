@@ -191,6 +191,13 @@ class PerMessageDeflate:
         )
 
 
+def deflate_extensions(deflate: PerMessageDeflate | bool) -> tuple[PerMessageDeflate, ...]:
+    """Return the extensions for the argument `deflate` of `serve`, `connect` and `Session`."""
+    if isinstance(deflate, PerMessageDeflate):
+        return (deflate,)
+    return (PerMessageDeflate(),) if deflate else ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
     """What both ends agreed on. The peer is the other end, whether server or client.

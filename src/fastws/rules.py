@@ -213,6 +213,12 @@ def check_limit(name: str, value: int | None, least: int) -> int | None:
     return value
 
 
+def check_timeout(name: str, value: float | None) -> None:
+    """Raise ValueError unless the timeout is positive, or None."""
+    if value is not None and not value > 0:
+        raise ValueError(f"{name} must be positive, or None for never")
+
+
 def frame_repr(
     opcode: Opcode, payload: bytes, fin: bool, rsv1: bool, rsv2: bool, rsv3: bool
 ) -> str:

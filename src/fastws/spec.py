@@ -121,6 +121,17 @@ DEFAULT_CLOSE_TIMEOUT: Final = 10.0
 DEFAULT_PING_INTERVAL: Final = 20.0
 DEFAULT_PING_TIMEOUT: Final = 20.0
 
+# Silent and slow peers ------------------------------------------------------------
+
+# The data of a keepalive ping. A pong to it must not look like a pong to an application's ping.
+KEEPALIVE: Final = b"keepalive"
+KEEPALIVE_REASON: Final = "keepalive ping timeout"
+# If our side of a TCP connection cannot be shut down alone, the peer is considered done after this
+# many seconds of silence.
+LINGER_SILENCE: Final = 1.0
+# How long a peer whose request was refused may take at least to end its side, in seconds.
+LINGER_REFUSED: Final = 1.0
+
 # Close codes -----------------------------------------------------------------
 
 NORMAL_CLOSE_CODES: Final = frozenset(

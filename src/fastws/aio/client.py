@@ -12,6 +12,7 @@ import ssl as ssl_module
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic
 
+from fastws.deflate import deflate_extensions
 from fastws.exceptions import ResponseError
 from fastws.handshake import ClientHandshake
 from fastws.http import Headers
@@ -33,7 +34,7 @@ from fastws.uri import parse_uri
 
 from .endpoint import Endpoint, as_endpoint
 from .opening import ClientOpeningHandshake
-from .settings import Settings, deflate_extensions
+from .settings import Settings
 from .view import logger
 from .websocket import WebSocket
 

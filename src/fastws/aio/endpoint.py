@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fastws.connection import Connection
 from fastws.exceptions import HandshakeError
-from fastws.spec import DEFAULT_CLOSE_TIMEOUT, DEFAULT_WRITE_LIMIT, CloseCode, Role, State
+from fastws.spec import (
+    DEFAULT_CLOSE_TIMEOUT,
+    DEFAULT_WRITE_LIMIT,
+    KEEPALIVE_REASON,
+    CloseCode,
+    Role,
+    State,
+)
 
 from .creation import ending_on_error, guard
 from .flow import Flow
@@ -368,7 +375,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
 
     def _give_up(self, unread: int) -> None:
         """The connection did not get on for too long."""
-        reason = "keepalive ping timeout"
+        reason = KEEPALIVE_REASON
         if unread:
             reason = "messages are not received"
             logger.warning("%d messages wait, none is received (%s)", unread, self.remote_address)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from fastws.spec import KEEPALIVE
+
 from .unsent import acknowledged, unacknowledged
 
 if TYPE_CHECKING:
@@ -17,9 +19,6 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 __all__ = ["KEEPALIVE", "Keepalive", "Verdict"]
-
-# What our own pings carry: a pong must not seem to answer one of the application's.
-KEEPALIVE = b"keepalive"
 
 # So many bytes are more than the pings between two looks at a connection.
 _SMALL = 256

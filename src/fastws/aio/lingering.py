@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fastws.spec import LINGER_REFUSED, LINGER_SILENCE
+
 from .transports import close_transport
 
 if TYPE_CHECKING:
@@ -20,13 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Lingering"]
 
-# A TLS transport cannot shut down its writing side alone. There, and under uvicorn, the peer is
-# considered done after so many seconds of silence.
-_TLS_LINGER = 1.0
-
-# How long a peer may take to close its side when its opening handshake has no time left, in
-# seconds.
-_MOMENT = 1.0
+# A TLS transport cannot shut down its writing side alone; uvicorn's class does not either.
+_TLS_LINGER = LINGER_SILENCE
 
 
 class Lingering:
@@ -107,7 +104,7 @@ class Lingering:
         """
         if self._open_by is None or self._wire._transport.get_write_buffer_size():
             return self._timeout
-        left: float = max(self._open_by - self._wire._loop.time(), _MOMENT)
+        left: float = max(self._open_by - self._wire._loop.time(), LINGER_REFUSED)
         return left if self._timeout is None else min(self._timeout, left)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastws import rules
+from fastws.deflate import deflate_extensions
 from fastws.handshake import ServerHandshake
 from fastws.http import Headers
 from fastws.spec import (
@@ -34,7 +35,7 @@ from fastws.spec import (
 from .endpoint import Endpoint, as_endpoint
 from .opening import ServerOpeningHandshake
 from .protocol import WebSocketProtocol
-from .settings import Settings, deflate_extensions
+from .settings import Settings
 from .signals import heed
 from .transports import Dropper
 from .view import logger

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from fastws import rules
 from fastws.connection import Connection
-from fastws.deflate import PerMessageDeflate
 from fastws.spec import (
     DEFAULT_CLOSE_TIMEOUT,
     DEFAULT_MAX_FRAGMENTS,
@@ -24,7 +23,7 @@ from fastws.spec import (
     Role,
 )
 
-__all__ = ["DEFAULT_SETTINGS", "Settings", "deflate_extensions"]
+__all__ = ["DEFAULT_SETTINGS", "Settings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +49,7 @@ class Settings:
         least = min(self.write_limit, DEFAULT_MAX_UNSENT_SIZE)
         rules.check_limit("max_unsent_size", self.max_unsent_size, least)
         for name in ("open_timeout", "close_timeout", "ping_interval", "ping_timeout"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be positive, or None for never")
+            rules.check_timeout(name, getattr(self, name))
         # Connection checks these limits. Create one here, so that serve() raises.
         Connection(
             Role.SERVER, max_message_size=self.max_message_size, max_fragments=self.max_fragments
@@ -65,10 +62,3 @@ class Settings:
 
 
 DEFAULT_SETTINGS = Settings()
-
-
-def deflate_extensions(deflate: PerMessageDeflate | bool) -> tuple[PerMessageDeflate, ...]:
-    """Return the extensions for the argument `deflate` of `serve` and `connect`."""
-    if isinstance(deflate, PerMessageDeflate):
-        return (deflate,)
-    return (PerMessageDeflate(),) if deflate else ()
