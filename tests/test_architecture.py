@@ -11,9 +11,11 @@ import ast
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fastws import session
 from fastws._py import connection
 from fastws.aio import phases
 
@@ -116,9 +118,10 @@ def test_every_module_is_on_the_map() -> None:
     assert sources - trivial - named == set()
 
 
-def test_the_phases_are_those_of_the_code() -> None:
-    shown = [(phase, then) for phase, then, _ in rows("phases")]
-    real = {(phase.name, then.name) for phase, all_ in phases.NEXT.items() for then in all_}
+@pytest.mark.parametrize(("name", "table"), [("phases", phases.NEXT), ("session", session._NEXT)])
+def test_the_phases_are_those_of_the_code(name: str, table: dict[Any, set[Any]]) -> None:
+    shown = [(phase, then) for phase, then, _ in rows(name)]
+    real = {(phase.name, then.name) for phase, all_ in table.items() for then in all_}
     assert len(shown) == len(set(shown))
     assert set(shown) == real
 

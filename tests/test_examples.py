@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import json
 import logging
+import queue
 import signal
 import socket
+import socketserver
+import ssl
 import sys
+import threading
+import time
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 import trio
 import trio.testing
+import trustme
+from anyio.abc import SocketAttribute
+from anyio.from_thread import BlockingPortal
+from anyio.streams.tls import TLSListener
 
-from fastws import Close, Connection, ConnectionClosed, Ping, Role, encode_frame
-from fastws.cli._probing import CHECKS, MANNERS
+from fastws import Close, Connection, ConnectionClosed, Ping, Role, encode_frame, serve
+from fastws.cli._probing import CHECKS, MANNERS, probe
 from fastws.handshake import ClientHandshake, parse_uri
 
-from .tools import TIMEOUT, Program, run_fastws
+from .tools import TIMEOUT, Program, free_port, run_fastws
+from .wire import upgrade_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-    from types import ModuleType, SimpleNamespace
+    from types import ModuleType
 
-TRIO_SERVER = Path(__file__).parents[1] / "examples" / "trio_server.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TRIO_SERVER = EXAMPLES / "trio_by_hand.py"
 KEY = b"\x01\x02\x03\x04"
 JUNK = bytes(1 << 20)
 
@@ -70,6 +85,235 @@ def test_trio_server_says_goodbye_when_it_is_stopped(twin: SimpleNamespace, numb
         trio.run(talk, program, int(url.rpartition(":")[2]))
         assert program.wait() == 0
         assert program.errors == ""
+
+
+# Twenty lines on a session -----------------------------------------------------------------------
+
+SERVERS = ("anyio_server", "threaded_server", "trio_server")
+CLIENTS = ("threaded_client",)
+
+
+def lines_of_code(source: str) -> list[str]:
+    """The lines that are neither blank nor comments, nor belong to the docstring or imports."""
+    tree = ast.parse(source)
+    left_out = {
+        number
+        for node in tree.body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    return [
+        line
+        for number, line in enumerate(source.splitlines(), 1)
+        if number not in left_out and line.strip() and not line.strip().startswith("#")
+    ]
+
+
+@pytest.mark.parametrize("name", [*SERVERS, *CLIENTS])
+def test_an_example_has_at_most_twenty_lines(name: str) -> None:
+    assert len(lines_of_code((EXAMPLES / f"{name}.py").read_text("utf-8"))) <= 20
+
+
+def load(name: str) -> dict[str, Any]:
+    """What an example defines, without its last paragraph, which runs it."""
+    names: dict[str, Any] = {}
+    source = (EXAMPLES / f"{name}.py").read_text("utf-8").rpartition("\n\n\n")[0]
+    exec(compile(source, name, "exec"), names)
+    return names
+
+
+@contextmanager
+def running_session(name: str, twin: SimpleNamespace) -> Iterator[tuple[Program, str]]:
+    """Run a server as a program, on a port that is free; return it and its URL."""
+    port = free_port()
+    source = (EXAMPLES / f"{name}.py").read_text("utf-8").replace("8080", str(port))
+    argv = (sys.executable, "-X", "dev", "-W", "error", "-c", source)
+    with Program(*argv, env={"FASTWS_IMPL": twin.name}) as program:
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                socket.create_connection(("localhost", port), TIMEOUT).close()
+                break
+            except ConnectionRefusedError:
+                assert not program.has_ended, program.errors
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        yield program, f"ws://localhost:{port}"
+        assert not program.has_ended
+        assert program.errors == ""
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_session_server_passes_the_probe_whole(twin: SimpleNamespace, name: str) -> None:
+    with running_session(name, twin) as (_, url):
+        check_with_probe(url)
+
+
+def check_with_probe(url: str, context: ssl.SSLContext | None = None) -> None:
+    results = asyncio.run(probe(url, ssl=context, timeout=TIMEOUT))
+    assert [result for result in results if result.verdict != "ok"] == []
+    assert len(results) == len(CHECKS) * len(MANNERS)
+
+
+@pytest.fixture(scope="module")
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Contexts for a server at localhost, and for clients that trust it."""
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+@contextmanager
+def trio_over_tls(context: ssl.SSLContext) -> Iterator[int]:
+    serve_client = load("trio_server")["serve_client"]
+    ports: queue.SimpleQueue[int] = queue.SimpleQueue()
+    scopes: list[tuple[Any, Any]] = []
+
+    async def main() -> None:
+        listeners = await trio.open_ssl_over_tcp_listeners(0, context, host="localhost")
+        with trio.CancelScope() as scope:
+            scopes.append((trio.lowlevel.current_trio_token(), scope))
+            ports.put(listeners[0].transport_listener.socket.getsockname()[1])
+            await trio.serve_listeners(serve_client, listeners[:1])
+
+    with in_thread(lambda: trio.run(main)):
+        port = ports.get(timeout=TIMEOUT)
+        try:
+            yield port
+        finally:
+            token, scope = scopes.pop()
+            token.run_sync_soon(scope.cancel)
+
+
+@contextmanager
+def anyio_over_tls(context: ssl.SSLContext) -> Iterator[int]:
+    serve_client = load("anyio_server")["serve_client"]
+    ports: queue.SimpleQueue[int] = queue.SimpleQueue()
+    stops: list[Callable[[], object]] = []
+
+    async def main() -> None:
+        tcp = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+        listener = TLSListener(tcp, context, standard_compatible=False)
+        async with listener, BlockingPortal() as portal, anyio.create_task_group() as group:
+            group.start_soon(listener.serve, serve_client)
+            stops.append(lambda: portal.call(group.cancel_scope.cancel))
+            ports.put(tcp.extra(SocketAttribute.local_port))
+
+    with in_thread(lambda: anyio.run(main)):
+        port = ports.get(timeout=TIMEOUT)
+        try:
+            yield port
+        finally:
+            stops.pop()()
+
+
+@contextmanager
+def threads_over_tls(context: ssl.SSLContext) -> Iterator[int]:
+    example = load("threaded_server")
+    # As the docstring says.
+    make = example["Session"].server
+    session = SimpleNamespace(server=lambda **options: make(**options, half_close=False))
+    example["serve_client"].__globals__["Session"] = session
+
+    class Server(socketserver.ThreadingTCPServer):
+        def get_request(self) -> Any:
+            sock, address = super().get_request()
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return context.wrap_socket(sock, server_side=True), address
+
+    with (
+        Server(("127.0.0.1", 0), example["serve_client"]) as server,
+        in_thread(partial(server.serve_forever, 0.05)),
+    ):
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+
+
+@contextmanager
+def in_thread(function: Callable[[], object]) -> Iterator[None]:
+    thread = threading.Thread(target=function)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("serving", [anyio_over_tls, threads_over_tls, trio_over_tls])
+def test_a_session_server_passes_the_probe_over_tls(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], serving: Any
+) -> None:
+    with serving(tls[0]) as port:
+        check_with_probe(f"wss://localhost:{port}", tls[1])
+
+
+@pytest.mark.parametrize("name", ["trio_by_hand", *SERVERS])
+def test_the_session_client_talks_to_each_server(twin: SimpleNamespace, name: str) -> None:
+    with running(twin) if name == "trio_by_hand" else running_session(name, twin) as (_, url):
+        argv = (sys.executable, "-X", "dev", "-W", "error", str(EXAMPLES / "threaded_client.py"))
+        with Program(*argv, url, "Hello!", env={"FASTWS_IMPL": twin.name}) as program:
+            assert program.line() == "Server: Hello!"
+            assert program.wait() == 0
+            assert program.errors == ""
+
+
+def test_the_session_client_talks_to_our_asyncio_server(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """… over TLS as well, if the socket is wrapped."""
+
+    async def echo(ws: Any) -> None:
+        async for message in ws:
+            await ws.send(message)
+        codes.append(ws.close_code)
+
+    async def main(context: ssl.SSLContext | None) -> None:
+        async with serve(echo, "localhost", 0, ssl=context) as server:
+            port = server.sockets[0].getsockname()[1]
+            uri = f"ws{'s' if context else ''}://localhost:{port}/"
+            await asyncio.to_thread(talk, uri, "Hello!")
+
+    def connect(address: Any) -> socket.socket:
+        return tls[1].wrap_socket(create_connection(address), server_hostname="localhost")
+
+    codes: list[int] = []
+    talk = load("threaded_client")["talk"]
+    asyncio.run(main(None))
+    create_connection = socket.create_connection
+    monkeypatch.setattr(socket, "create_connection", connect)
+    asyncio.run(main(tls[0]))
+    assert capsys.readouterr().out == "Server: Hello!\n" * 2
+    assert codes == [1000, 1000]
+
+
+@pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\n", b"\xff\r\n\r\n", None])
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_session_server_survives_clients_that_leave(
+    twin: SimpleNamespace, name: str, data: bytes | None
+) -> None:
+    with running_session(name, twin) as (_, url):
+        port = int(url.rpartition(":")[2])
+        for resets in (False, True):
+            with socket.create_connection(("localhost", port), TIMEOUT) as sock:
+                if data is None:
+                    sock.sendall(upgrade_request() + frame(1, JUNK))
+                else:
+                    sock.sendall(data)
+                if resets:
+                    linger = b"\1\0\0\0\0\0\0\0"
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        with socket.create_connection(("localhost", port), TIMEOUT) as sock:
+            sock.sendall(upgrade_request())
+            assert sock.recv(65536).startswith(b"HTTP/1.1 101 ")
 
 
 # In this process ------------------------------------------------------------------------------

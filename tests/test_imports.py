@@ -3,6 +3,7 @@
     spec <- exceptions <- errors <- rules <- _py | _c <- codec <- deflate <- connection
     http <- extensions, heads <----------------------------- handshake <- aio <- cli
     uri <----------------------------------------------------'
+    connection, handshake <- session
 
 The sources of what is above the codec and compiled are in _py and _c, too, but not of the codec.
 
@@ -36,7 +37,7 @@ TWIN = {"errors", "exceptions", "events", "rules", "spec"}
 PARTS = TWIN | {"_cython", "deflate", "prepared"}  # of a connection, beside the codec
 CODEC = TWIN | {"codec"}
 OPENING = {"extensions", "handshake", "heads", "http", "uri"}
-SANS_IO = CODEC | OPENING | {"connection", "deflate", "prepared"}
+SANS_IO = CODEC | OPENING | {"connection", "deflate", "prepared", "session"}
 ALL = SANS_IO | {"aio", "cli", "demo", "integrations"}
 
 # What each part may import of fastws when it runs ...
@@ -61,7 +62,8 @@ ALLOWED: dict[str, set[str]] = {
     "handshake": {"extensions", "heads", "http", "uri", "exceptions", "spec", "deflate"},
     "prepared": CODEC | {"deflate"},
     "connection": CODEC | {"_c", "_py", "deflate"},
-    "aio": SANS_IO,
+    "session": TWIN | OPENING | {"connection", "deflate"},
+    "aio": SANS_IO - {"session"},
     "aio.sinks": TWIN | {"_cython", "aio"},
     "aio.wire": TWIN | {"_cython", "aio", "prepared"},
     "aio.twin": {"codec", "_c", "aio"},
@@ -76,6 +78,7 @@ ALLOWED: dict[str, set[str]] = {
 FOR_TYPES: dict[str, set[str]] = {
     "exceptions": {"http"},
     "deflate": {"extensions"},
+    "session": {"prepared"},
     "aio.sinks": {"connection"},
     "aio.wire": {"connection"},
 }
@@ -466,7 +469,7 @@ for name in BLOCKED:
 sys.modules["threading"] = types.SimpleNamespace(RLock=threading.RLock)
 
 import fastws
-from fastws import codec, connection, deflate, handshake, http, prepared, spec, uri
+from fastws import codec, connection, deflate, handshake, http, prepared, session, spec, uri
 from fastws.spec import Role, State
 
 assert fastws.implementation == sys.argv[1]
@@ -505,6 +508,25 @@ assert client.receive_data(server.data_to_send()) == [
 ]
 assert server.receive_data(client.data_to_send()) == [fastws.Close(1000, "bye")]
 assert client.state is server.state is State.CLOSED
+
+# A whole life
+client, server = session.Session.client("ws://localhost/"), session.Session.server()
+found = []
+for _ in range(10):
+    for one, other in ((client, server), (server, client)):
+        for event in one:
+            if isinstance(event, session.Read):
+                break
+            elif isinstance(event, session.Write):
+                other.receive_data(one.data_to_send())
+            elif isinstance(event, session.Opened) and one is client:
+                one.send("Hello")
+                one.close()
+            else:
+                found.append(type(event).__name__)
+        else:
+            other.receive_eof()
+assert found == ["Request", "Opened", "str", "Close", "HalfClose", "Close"], found
 
 assert not [name for name in BLOCKED if sys.modules[name] is not None]
 assert not [name for name in sys.modules if name.startswith("fastws.aio")]

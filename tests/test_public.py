@@ -35,6 +35,7 @@ DOCUMENTED = (
     "fastws.handshake",
     "fastws.http",
     "fastws.prepared",
+    "fastws.session",
     "fastws.spec",
     "fastws.uri",
 )

@@ -17,6 +17,8 @@ import pytest
 
 import fastws
 
+from .tools import optional
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -37,8 +39,9 @@ def port() -> int:
 
 
 @contextmanager
-def running(code: str, port: int) -> Iterator[subprocess.Popen[str]]:
-    """Run a server, stop it with a signal, and check that it exits cleanly."""
+def running(code: str, port: int, *, kills: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """Run a server, stop it with a signal, and check that it exits cleanly; or kill it, and
+    check that it said nothing."""
     process = subprocess.Popen(
         [sys.executable, "-c", code.replace("8080", str(port))],
         stdout=subprocess.PIPE,
@@ -52,9 +55,9 @@ def running(code: str, port: int) -> Iterator[subprocess.Popen[str]]:
         print(*process.communicate(), sep="\n")
         raise
     if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGKILL if kills else signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
-    assert (process.returncode, errors) == (0, "")
+    assert (process.returncode, errors) == (-signal.SIGKILL if kills else 0, "")
 
 
 async def converse(port: int, message: str, **options: object) -> str | bytes:
@@ -68,7 +71,7 @@ async def converse(port: int, message: str, **options: object) -> str | bytes:
 def test_every_python_block_is_run() -> None:
     text = README.read_text("utf-8")
     assert text.count("```python") == len(BLOCKS)
-    assert {kind for kind, _ in BLOCKS} == {"server", "client", "hello", "script", "health"}
+    assert {kind for kind, _ in BLOCKS} == {"server", "client", "hello", "script", "health", "trio"}
 
 
 def test_the_echo_server_has_ten_lines() -> None:
@@ -90,6 +93,15 @@ def test_the_echo_server_and_the_client_talk(port: int) -> None:
             "Server: Hello Server!\n",
             "",
         )
+
+
+def test_the_trio_server_is_the_example_and_talks(port: int) -> None:
+    optional("trio")
+    example = README.parent / "examples" / "trio_server.py"
+    assert example.read_text("utf-8").endswith(f'"""\n\n{block("trio")}')
+    # (trio prints a traceback if it is interrupted, so it is killed.)
+    with running(block("trio"), port, kills=True):
+        assert asyncio.run(converse(port, "is it up?")) == "is it up?"
 
 
 def test_the_hello_server_logs_and_answers(port: int) -> None:

@@ -68,6 +68,7 @@ from .extensions import ClientExtension, ServerExtension
 from .handshake import ClientHandshake, ServerHandshake
 from .http import Headers, HeadersLike, Request, Response
 from .prepared import PreparedMessage, prepare
+from .session import HalfClose, Opened, Read, Session, Write
 from .spec import CloseCode, Opcode, Role
 from .uri import URI
 
@@ -93,16 +94,21 @@ __all__ = [
     "ClientExtension",
     "ClientHandshake",
     "Connection",
+    "HalfClose",
     "Headers",
     "HeadersLike",
+    "Opened",
     "PerMessageDeflate",
     "PreparedMessage",
+    "Read",
     "Request",
     "Response",
     "ServerExtension",
     "ServerHandshake",
+    "Session",
     "State",
     "URI",
+    "Write",
     "prepare",
     # the codec
     "Close",

@@ -50,7 +50,8 @@ class Connection(_Connection):
     Timeouts are also up to you. Close the socket if the peer does not answer `close` within
     10 seconds or so. Limit how long a write may take, because a peer may never read. Send a
     `ping` to a silent peer, because it may be gone without the operating system noticing.
-    `examples/trio_server.py` in fastws's sources is a server that does all this.
+    `Session` does all this, and `examples/trio_by_hand.py` in fastws's sources shows how to do it
+    yourself.
 
     Args:
         role: the end that we are. A client masks what it sends (RFC 6455 §5.1).

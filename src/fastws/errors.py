@@ -169,3 +169,26 @@ def never_open() -> ConnectionClosed:
 
 def in_message() -> StateError:
     return StateError("a fragmented message is not finished; send continuation() first")
+
+
+# Calls of a session at the wrong time -----------------------------------------------
+
+
+def not_open_yet() -> StateError:
+    return StateError("the connection is not open yet")
+
+
+def nothing_to_answer() -> StateError:
+    return StateError("there is no request to answer")
+
+
+def not_written() -> StateError:
+    return StateError("after a Write, call data_to_send() and write the data before you go on")
+
+
+def not_iterated() -> StateError:
+    return StateError("earlier data is not decoded yet; iterate over the session first")
+
+
+def stream_ended() -> StateError:
+    return StateError("data after the end of the stream")
