@@ -1,4 +1,4 @@
-"""Addresses: ws and wss URIs (RFC 6455 §3), and origins (RFC 6454).
+"""Addresses: ws and wss URIs (RFC 6455 §3), proxies, and origins (RFC 6454).
 
 This module knows how an address is written, and what its parts are. It does not know
 HTTP, DNS or sockets: it looks up no name and opens no connection.
@@ -65,6 +65,16 @@ _URI = re.compile(
     re.VERBOSE,
 )
 _NAME = re.compile(r"[a-z0-9._-]+")
+_PROXY = re.compile(
+    r"""
+    (?P<scheme> [A-Za-z][A-Za-z0-9]* ) ://
+    (?: (?P<userinfo> [^/?@\\]* ) @ )?
+    (?: \[ (?P<ipv6> [0-9A-Fa-f:.]+ ) \] | (?P<name> [^/?@:\[\]\\]+ ) )
+    (?: : (?P<port> [0-9]{0,5} ) )?
+    /?
+    """,
+    re.VERBOSE,
+)
 _BLANK_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # Characters that RFC 3986 §3.3 and §3.4 allow in a path or query, and the % of those that are
@@ -93,9 +103,7 @@ def parse_uri(text: str) -> URI:
     secure = bool(match["secure"])
     try:
         host = _parse_host(match["name"], match["ipv6"])
-        port = int(match["port"] or _DEFAULT_PORTS[secure])
-        if not 1 <= port <= 65535:
-            raise ValueError("port out of range")
+        port = _parse_port(match["port"], _DEFAULT_PORTS[secure])
         target = quote(match["path"] or "/", _SAFE)
         if match["query"]:
             target += "?" + quote(match["query"], _SAFE)
@@ -115,6 +123,13 @@ def _parse_host(name: str | None, ipv6: str | None) -> str:
     return ascii_name
 
 
+def _parse_port(text: str | None, default: int) -> int:
+    port = int(text or default)
+    if not 1 <= port <= 65535:
+        raise ValueError("port out of range")
+    return port
+
+
 def _parse_userinfo(userinfo: str | None) -> tuple[str | None, str | None]:
     if not userinfo:
         return None, None
@@ -124,6 +139,73 @@ def _parse_userinfo(userinfo: str | None) -> tuple[str | None, str | None]:
     if ":" in username or _CONTROL.search(username + password):
         raise ValueError("colon or control character in a user name or password")
     return username, password if colon else None
+
+
+# Proxies ------------------------------------------------------------------------------------
+
+# By scheme. The names are curl's: those that end in a or h leave the name lookup to the proxy.
+_PROXY_PORTS: Final = {"http": 80, "https": 443} | dict.fromkeys(
+    ("socks4", "socks4a", "socks5", "socks5h"), 1080
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """The address of a proxy.
+
+    Attributes:
+        scheme: "http", "https", "socks4", "socks4a", "socks5" or "socks5h".
+        host: a host name in its ASCII form, or an IP address.
+        port: the TCP port.
+        username: the decoded user name; None if there is none.
+        password: the decoded password; None if there is none.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def is_http(self) -> bool:
+        return self.scheme in ("http", "https")
+
+    @property
+    def address(self) -> str:
+        """The host and the port, for messages."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_proxy(text: str, default_scheme: str = "http") -> Proxy:
+    """Parse the URL of a proxy.
+
+    Args:
+        text: the URL. It may contain a percent-encoded user name and password.
+        default_scheme: the scheme if the URL has none, as in "proxy.example:3128".
+
+    Raises:
+        InvalidURIError: if this is not such a URL. The message never quotes it.
+    """
+    if "://" not in text:
+        text = f"{default_scheme}://{text}"
+    match = _PROXY.fullmatch(text)
+    if match is None or _BLANK_OR_CONTROL.search(text):
+        raise InvalidURIError("proxy not of the form scheme://[user:password@]host[:port]")
+    scheme = match["scheme"].lower()
+    if scheme == "socks":  # desktops write this
+        scheme = "socks5h"
+    if scheme not in _PROXY_PORTS:
+        raise InvalidURIError(f"proxy scheme must be one of {', '.join(_PROXY_PORTS)}")
+    try:
+        host = _parse_host(match["name"], match["ipv6"])
+        port = _parse_port(match["port"], _PROXY_PORTS[scheme])
+        username, password = _parse_userinfo(match["userinfo"])
+        if scheme.startswith("socks4") and password:
+            raise ValueError("SOCKS4 has no passwords")
+        return Proxy(scheme, host, port, username, password)
+    except ValueError as error:
+        raise InvalidURIError(f"proxy: {error}") from None
 
 
 # Origins ------------------------------------------------------------------------------------
