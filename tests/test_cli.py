@@ -826,6 +826,7 @@ def test_bad_ca_file(capsys, tmp_path):
         ["ws://localhost", "--header", "Upgrade: h2c"],
         ["ws://localhost", "--subprotocol", "a b"],
         ["ws://localhost", "--origin", "a\nb"],
+        ["ws://localhost", "--proxy", "http://user:secret@"],
     ],
     ids=" ".join,
 )
@@ -841,6 +842,14 @@ def test_refused_connection(capsys, port):
         1,
         f"fastws connect: cannot connect: {os.strerror(errno.ECONNREFUSED)}\n",
     )
+
+
+def test_refused_connection_to_a_proxy(capsys, port):
+    proxy = f"127.0.0.1:{port}"
+    status, line = failure(capsys, "connect", "ws://localhost", "--proxy", f"socks5h://{proxy}")
+    assert status == 1
+    assert line.startswith(f"fastws connect: cannot connect: the proxy {proxy} cannot be reached: ")
+    assert os.strerror(errno.ECONNREFUSED) in line or "Connect call failed" in line
 
 
 def test_refused_handshake():

@@ -36,7 +36,7 @@ ROOT = Path(fastws.spec.__file__).parent
 TWIN = {"errors", "exceptions", "events", "rules", "spec"}
 PARTS = TWIN | {"_cython", "deflate", "prepared"}  # of a connection, beside the codec
 CODEC = TWIN | {"codec"}
-OPENING = {"extensions", "handshake", "heads", "http", "uri"}
+OPENING = {"extensions", "handshake", "heads", "http", "tunnels", "uri"}
 SANS_IO = CODEC | OPENING | {"connection", "deflate", "prepared", "session"}
 ALL = SANS_IO | {"aio", "cli", "demo", "integrations"}
 
@@ -59,6 +59,7 @@ ALLOWED: dict[str, set[str]] = {
     "capi": TWIN | {"_c"},
     "codec": {"_c", "_py"},
     "deflate": CODEC,
+    "tunnels": {"exceptions", "heads", "http", "uri"},
     "handshake": {"extensions", "heads", "http", "uri", "exceptions", "spec", "deflate"},
     "prepared": CODEC | {"deflate"},
     "connection": CODEC | {"_c", "_py", "deflate"},
@@ -92,6 +93,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "blame": set(),
         "phases": set(),
         "pings": set(),
+        "racing": set(),
         "senders": set(),
         "settings": set(),
         "signals": set(),
@@ -106,6 +108,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "sinks": {"phases"},
         "wire": {"phases"},
         "twin": {"sinks", "wire"},
+        "proxies": {"racing"},
         # An endpoint, in three steps.
         "view": {"blame", "twin"},
         "flow": {"phases", "pings", "senders", "settings", "view"},
@@ -116,7 +119,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         # The two styles, and what creates endpoints.
         "protocol": {"endpoint", "twin", "view"},
         "websocket": {"endpoint", "phases", "twin", "view"},
-        "client": {"endpoint", "opening", "settings", "view", "websocket"},
+        "client": {"endpoint", "opening", "proxies", "settings", "view", "websocket"},
         "server": {
             *("endpoint", "opening", "protocol", "settings", "signals", "transports"),
             *("view", "websocket"),
@@ -163,8 +166,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
 }
 # The modules of aio that import asyncio when they run. The others are about rules and numbers.
 WITH_ASYNCIO = {
-    *("client", "endpoint", "flow", "pings", "protocol", "senders", "server", "signals"),
-    *("transports", "websocket"),
+    *("client", "endpoint", "flow", "pings", "protocol", "proxies", "racing", "senders"),
+    *("server", "signals", "transports", "websocket"),
 }
 
 # Twins have no clock, no randomness, no logging and no I/O.

@@ -10,6 +10,7 @@ know the messages, which are in `errors`, nor how a violation is detected.
     │   └── InternalError         decoding failed on our side      closes with 1011
     ├── HandshakeError          the opening handshake failed
     │   ├── InvalidURIError       not a ws:// or wss:// URI
+    │   ├── ProxyError            the proxy cannot be reached, or refuses
     │   ├── RequestError          the client's request; knows the HTTP status to answer
     │   └── ResponseError         the server's answer; knows the response
     ├── FieldError              a header field appears more than once
@@ -39,6 +40,7 @@ __all__ = [
     "MessageTooBigError",
     "MissingFieldError",
     "ProtocolError",
+    "ProxyError",
     "RequestError",
     "ResponseError",
     "StateError",
@@ -81,6 +83,29 @@ class HandshakeError(WebSocketError):
 
 class InvalidURIError(HandshakeError, ValueError):
     """This is not a WebSocket URI (RFC 6455 §3)."""
+
+
+class ProxyError(HandshakeError):
+    """The proxy cannot be reached, or does not connect us to the server.
+
+    If the proxy cannot be reached, `__cause__` is the `OSError` that says why.
+
+    Attributes:
+        status: the HTTP status, or the reply code of a SOCKS proxy; None if there was no
+            valid answer.
+        response: the response of an HTTP proxy, with the part of its body that was read; None
+            if there was none.
+    """
+
+    def __init__(
+        self, message: str, status: int | None = None, response: Response | None = None
+    ) -> None:
+        super().__init__(message, status, response)
+        self.status = status
+        self.response = response
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class RequestError(HandshakeError):

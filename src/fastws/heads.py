@@ -31,6 +31,8 @@ __all__ = [
     "RequestReader",
     "ResponseReader",
     "date",
+    "headers_of",
+    "reason_of",
     "write_fields",
     "write_request_head",
     "write_response_head",
@@ -250,7 +252,7 @@ def _parse_request(head: bytes) -> Request:
     return Request(
         event.method.decode("ascii"),
         event.target.decode("ascii"),
-        _headers_of(event),
+        headers_of(event),
         event.http_version.decode("ascii"),
     )
 
@@ -258,7 +260,7 @@ def _parse_request(head: bytes) -> Request:
 def _parse_response(connection: h11.Connection, head: bytes) -> tuple[Response, str]:
     event = cast("h11.InformationalResponse | h11.Response", _next_event(connection, head))
     reason = event.reason.decode("latin-1")
-    response = Response(event.status_code, _headers_of(event), reason=reason)
+    response = Response(event.status_code, headers_of(event), reason=reason)
     return response, event.http_version.decode("ascii")
 
 
@@ -267,15 +269,21 @@ def _next_event(connection: h11.Connection, head: bytes) -> object:
         connection.receive_data(head)
         return connection.next_event()
     except h11.RemoteProtocolError as error:
-        # h11 quotes the line that it refuses. That line may be long and comes from an untrusted
-        # peer, so it must not appear in a response or a log.
-        message = str(error).partition(": bytearray(")[0]
         # h11 asks for 501 if it does not know a transfer coding. That does not matter here: a
         # request with a body is refused anyway.
-        raise HeadError(message, 431 if error.error_status_hint == 431 else 400) from None
+        status = 431 if error.error_status_hint == 431 else 400
+        raise HeadError(reason_of(error), status) from None
 
 
-def _headers_of(event: h11.Request | h11.InformationalResponse | h11.Response) -> Headers:
+def reason_of(error: h11.RemoteProtocolError) -> str:
+    """Return why h11 refused what a peer sent."""
+    # h11 quotes the line that it refuses. That line may be long and comes from an untrusted peer,
+    # so it must not appear in a response or a log.
+    return str(error).partition(": bytearray(")[0]
+
+
+def headers_of(event: h11.Request | h11.InformationalResponse | h11.Response) -> Headers:
+    """Return the fields that h11 has read."""
     return Headers(
         (name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers.raw_items()
     )

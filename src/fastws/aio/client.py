@@ -30,10 +30,12 @@ from fastws.spec import (
     DEFAULT_WRITE_LIMIT,
     CloseCode,
 )
-from fastws.uri import parse_uri
+from fastws.tunnels import proxy_from_environment
+from fastws.uri import Proxy, parse_proxy, parse_uri
 
 from .endpoint import Endpoint, as_endpoint
 from .opening import ClientOpeningHandshake
+from .proxies import check_proxy, connect_through
 from .settings import Settings
 from .view import logger
 from .websocket import WebSocket
@@ -91,6 +93,14 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         ssl: the TLS context for wss://; by default `ssl.create_default_context()`.
         server_hostname: the name that the server's certificate must contain, if it is not the
             URI's host.
+        proxy: the URL of a proxy, with a user name and a password if it needs them. The schemes
+            are http, https, socks4, socks4a, socks5 and socks5h; with socks4a and socks5h, the
+            proxy looks up the host name. SOCKS needs the extra `fastws-codec[proxy]`.
+            True: the proxy that the environment names (WSS_PROXY, WS_PROXY, SOCKS_PROXY,
+            HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, or the system's settings), but none for
+            loopback addresses. None: no proxy.
+        proxy_ssl: the TLS context for an https:// proxy; by default
+            `ssl.create_default_context()`.
 
     The opening handshake:
 
@@ -135,13 +145,15 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
     Everything else:
 
     Args:
-        **options: passed to `loop.create_connection` or `loop.create_unix_connection`.
+        **options: passed to `loop.create_connection` or `loop.create_unix_connection`. If there is
+            a proxy, those about TLS are for the server, and the others for the proxy.
 
     Raises:
         InvalidURIError: if `uri` is not a WebSocket URI.
         TypeError, ValueError: if another argument is invalid.
         OSError: when awaited, if connecting fails.
         TimeoutError: when awaited, if connecting takes too long.
+        ProxyError: when awaited, if the proxy cannot be reached, or refuses.
         ResponseError: when awaited, if the server's response does not open a connection.
     """
 
@@ -156,6 +168,8 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         sock: socket.socket | None = None,
         ssl: ssl_module.SSLContext | None = None,
         server_hostname: str | None = None,
+        proxy: str | bool | None = True,
+        proxy_ssl: ssl_module.SSLContext | None = None,
         origin: str | None = None,
         subprotocols: Sequence[str] = (),
         deflate: PerMessageDeflate | bool = False,
@@ -176,17 +190,29 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         address = parse_uri(uri)
         if not address.secure and ssl is not None:
             raise ValueError("a ws:// URI has no use for ssl; wss:// has")
+        self._tls: dict[str, Any] = {}
         if address.secure:
-            options["ssl"] = ssl or ssl_module.create_default_context()
+            self._tls["ssl"] = ssl or ssl_module.create_default_context()
             # The final dot of "host." is only for DNS. The server name in TLS is without it
             # (RFC 6066 §3), and so are certificates. Host keeps the dot, as in browsers.
-            options["server_hostname"] = (server_hostname or address.host).removesuffix(".")
+            self._tls["server_hostname"] = (server_hostname or address.host).removesuffix(".")
+            for name in list(options):
+                if name.startswith("ssl_"):
+                    self._tls[name] = options.pop(name)
+        self._proxy: Proxy | bool = bool(proxy)
+        if isinstance(proxy, str):
+            self._proxy = parse_proxy(proxy)
+            if path is not None or sock is not None:
+                raise ValueError("path and sock have no use for proxy")
+            check_proxy(self._proxy)
+        if proxy_ssl is not None and proxy is not True and not _is_https(self._proxy):
+            raise ValueError("only an https:// proxy has a use for proxy_ssl")
+        self._proxy_ssl = proxy_ssl
+        self._host, self._port = host or address.host, port or address.port
         if path is not None:
             options["path"] = path
         elif sock is not None:
             options["sock"] = sock
-        else:
-            options |= {"host": host or address.host, "port": port or address.port}
         headers = Headers(headers)
 
         def make_opening() -> ClientOpeningHandshake:
@@ -204,7 +230,6 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         make_opening()  # so that invalid arguments raise now
         self._make_opening = make_opening
         self._make_protocol = protocol
-        self._is_unix = path is not None
         self._options = options
         self._open_timeout = open_timeout
         self._settings = Settings(
@@ -268,10 +293,9 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         attempt = _Attempt(loop)
         endpoint = self._make_protocol()
         as_endpoint(endpoint)._configure(self._settings, self._make_opening(), attempt)
-        create = loop.create_unix_connection if self._is_unix else loop.create_connection
         try:
             async with asyncio.timeout(self._open_timeout):
-                await create(lambda: endpoint, **self._options)
+                await self._create_connection(endpoint)
                 await attempt.opened
         except BaseException as exc:
             if isinstance(exc, TimeoutError) and not exc.args:
@@ -281,10 +305,38 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
             endpoint._discard()
             if isinstance(exc, Exception) and not attempt.reported:
                 endpoint._failed(exc)
-            raise exc from None
+            raise exc from exc.__cause__
         finally:
             attempt.forget()
         return endpoint
+
+    async def _create_connection(self, endpoint: P) -> None:
+        """Connect the endpoint's transport, by the way that the arguments and the environment
+        say."""
+        loop = asyncio.get_running_loop()
+        options = self._tls | self._options
+        if "path" in options:
+            await loop.create_unix_connection(lambda: endpoint, **options)
+            return
+        if "sock" in options:
+            await loop.create_connection(lambda: endpoint, **options)
+            return
+        host, port = self._host, self._port
+        proxy = self._proxy
+        if proxy is True:
+            proxy = proxy_from_environment(host, port, secure=bool(self._tls)) or False
+        if isinstance(proxy, Proxy):
+            await connect_through(
+                proxy,
+                host,
+                port,
+                endpoint,
+                tls=self._tls,
+                proxy_ssl=self._proxy_ssl,
+                options=self._options,
+            )
+            return
+        await loop.create_connection(lambda: endpoint, host, port, **options)
 
 
 class _Attempt:
@@ -313,6 +365,10 @@ class _Attempt:
 
     def endpoint_lost(self, endpoint: Endpoint) -> None:
         pass
+
+
+def _is_https(proxy: Proxy | bool) -> bool:
+    return isinstance(proxy, Proxy) and proxy.scheme == "https"
 
 
 def _may_pass(exc: OSError | ResponseError) -> bool:

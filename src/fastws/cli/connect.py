@@ -61,6 +61,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add("--origin", help="the value of the Origin header field")
     add_trust_arguments(parser)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--proxy",
+        default=True,
+        metavar="URL",
+        help="a proxy: http://..., https://..., socks4://..., socks4a://..., socks5://... or "
+        "socks5h://... (default: the one that the environment names)",
+    )
+    group.add_argument(
+        "--no-proxy", dest="proxy", action="store_const", const=None, help="use no proxy"
+    )
 
 
 def run(args: Namespace) -> int:
@@ -75,6 +86,7 @@ def run(args: Namespace) -> int:
         connecting = connect(
             args.uri,
             ssl=trust(args),
+            proxy=args.proxy,
             origin=args.origin,
             subprotocols=args.subprotocol,
             headers=args.header,

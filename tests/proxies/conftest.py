@@ -1,0 +1,153 @@
+"""Real proxies: a fixture starts each of them on a free port of 127.0.0.1.
+
+All of them are packages of Debian, which `.ci/run` installs. Without them, these tests fail.
+"""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+# What the tests of the asyncio layer have: each coroutine runs on asyncio's loop and on uvloop's.
+from ..aio.conftest import (  # noqa: F401
+    pytest_configure,
+    pytest_generate_tests,
+    pytest_pyfunc_call,
+    runner,
+    url,
+)
+from ..tools import Program, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HOST = "127.0.0.1"
+PACKAGES = {
+    "tinyproxy": "tinyproxy-bin",
+    "microsocks": "microsocks",
+    "danted": "dante-server",
+    "stunnel4": "stunnel4",
+}
+USER, PASSWORD = "us er", "p@ss:word"
+CREDENTIALS = "us%20er:p%40ss%3Aword@"
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port on which nobody listens."""
+    return free_port()
+
+
+@contextmanager
+def proxy(name: str, port: int, *args: str) -> Iterator[None]:
+    """Run a proxy until the end of the `with` block."""
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/bin")
+    if path is None:
+        pytest.fail(f"no {name} here: apt-get install --no-install-recommends {PACKAGES[name]}")
+    with Program(path, *args) as program:
+        program.wait_for_port(port)
+        yield
+
+
+@pytest.fixture(scope="module")
+def blocked() -> int:
+    """A port to which the proxies with rules do not connect anybody."""
+    return free_port()
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def tinyproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HTTP CONNECT, without authentication: host:port."""
+    port = free_port()
+    text = f"Port {port}\nListen {HOST}\nTimeout 60\nMaxClients 50\n"
+    path = write(tmp_path_factory.mktemp("tinyproxy") / "conf", text)
+    with proxy("tinyproxy", port, "-d", "-c", path):
+        yield f"{HOST}:{port}"
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HTTP CONNECT, with authentication."""
+    port = free_port()
+    # (tinyproxy's configuration has no blanks in names and passwords.)
+    text = f"Port {port}\nListen {HOST}\nTimeout 60\nMaxClients 50\nBasicAuth user pass\n"
+    path = write(tmp_path_factory.mktemp("guarded") / "conf", text)
+    with proxy("tinyproxy", port, "-d", "-c", path):
+        yield f"{HOST}:{port}"
+
+
+@pytest.fixture(scope="module")
+def stunnel(
+    guarded: str, tls: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """HTTP CONNECT with authentication, over TLS."""
+    port = free_port()
+    folder = tmp_path_factory.mktemp("stunnel")
+    cert = write(folder / "cert.pem", tls.pem)
+    text = (
+        f"foreground = yes\npid =\n[proxy]\naccept = {HOST}:{port}\nconnect = {guarded}\n"
+        f"cert = {cert}\n"
+    )
+    with proxy("stunnel4", port, write(folder / "conf", text)):
+        yield f"{HOST}:{port}"
+
+
+@pytest.fixture(scope="module")
+def microsocks() -> Iterator[str]:
+    """SOCKS5, without authentication."""
+    port = free_port()
+    with proxy("microsocks", port, "-i", HOST, "-p", str(port)):
+        yield f"{HOST}:{port}"
+
+
+@pytest.fixture(scope="module")
+def guarded_socks() -> Iterator[str]:
+    """SOCKS5, with authentication."""
+    port = free_port()
+    with proxy("microsocks", port, "-i", HOST, "-p", str(port), "-u", USER, "-P", PASSWORD):
+        yield f"{HOST}:{port}"
+
+
+@pytest.fixture(scope="module")
+def dante(blocked: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """SOCKS4 and 5, without authentication, and with a rule. (No package here speaks 4a.)"""
+    port = free_port()
+    text = (
+        f"logoutput: stderr\ninternal: {HOST} port = {port}\nexternal: {HOST}\n"
+        "clientmethod: none\nsocksmethod: none\n"
+        "client pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }\n"
+        f"socks block {{ from: 0.0.0.0/0 to: {HOST}/32 port = {blocked} }}\n"
+        "socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }\n"
+    )
+    folder = tmp_path_factory.mktemp("dante")
+    path = write(folder / "conf", text)
+    with proxy("danted", port, "-f", path, "-p", str(folder / "pid")):
+        yield f"{HOST}:{port}"
+
+
+@pytest.fixture(scope="session")
+def tls() -> SimpleNamespace:
+    """Contexts for a server at localhost, and for clients that trust it or do not; and what
+    another program needs to be such a server."""
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    cert = authority.issue_cert("localhost", HOST)
+    cert.configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    pem = cert.private_key_and_cert_chain_pem.bytes().decode("ascii")
+    return SimpleNamespace(
+        server=server, client=client, stranger=ssl.create_default_context(), pem=pem
+    )
