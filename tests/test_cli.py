@@ -819,7 +819,7 @@ def test_bad_ca_file(capsys, tmp_path):
 @pytest.mark.parametrize(
     "args",
     [
-        ["http://localhost"],
+        ["ftp://localhost"],
         ["ws://user:secret@"],
         ["ws://localhost", "--insecure"],
         ["ws://localhost", "--header", "a b: c"],

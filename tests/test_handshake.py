@@ -174,6 +174,10 @@ def refusal(fields=GOOD, line: str = "GET / HTTP/1.1", **options) -> RequestErro
         ("ws://u:p:q@h:81", URI(False, "h", 81, "/", "u", "p:q")),
         ("ws://%C3%BC:%40%20%2F@h", URI(False, "h", 80, "/", "ü", "@ /")),
         ("ws://@h", URI(False, "h", 80)),
+        # https://websockets.spec.whatwg.org/#dom-websocket-websocket
+        ("http://h", URI(False, "h", 80)),
+        ("https://u:p@h:8443/a?b", URI(True, "h", 8443, "/a?b", "u", "p")),
+        ("HTTPS://h", URI(True, "h", 443)),
     ],
 )
 def test_uri(text: str, uri: URI) -> None:
@@ -195,8 +199,11 @@ def test_uri(text: str, uri: URI) -> None:
         "ws:///path",
         "ws://:80",
         "ws://u@",
-        "http://h",
-        "https://h",
+        "http://h#fragment",
+        "https://",
+        "httpss://h",
+        "htt\u1e97p://h",
+        "ftp://h",
         "wsss://h",
         "w\u017f://h",  # its upper case is WS
         "ws://h#",
@@ -1558,7 +1565,7 @@ def test_client_headers_that_are_refused(fields) -> None:
         ("ws://h", {"headers": [("Host", "a"), ("Host", "b")]}),
         ("ws://h", {"extensions": [Dummy("a\r\nX: y")]}),
         ("ws://h", {"extensions": [Dummy(offers=[[("a", "b\r\nX: y")]])]}),
-        ("http://h", {}),
+        ("ftp://h", {}),
         (URI(False, "h\r\nX: y", 80), {}),
         (URI(False, "h", 80, "/ HTTP/1.1\r\nX: y"), {}),
         (URI(False, "h", 80, ""), {}),

@@ -55,7 +55,7 @@ class URI:
 # treat it as a slash and would see another host.
 _URI = re.compile(
     r"""
-    [Ww] [Ss] (?P<secure>[Ss]?) ://
+    (?: [Ww] [Ss] | [Hh] [Tt] [Tt] [Pp] ) (?P<secure>[Ss]?) ://
     (?: (?P<userinfo> [^/?@\\]* ) @ )?
     (?: \[ (?P<ipv6> [0-9A-Fa-f:.]+ ) \] | (?P<name> [^/?@:\[\]\\]+ ) )
     (?: : (?P<port> [0-9]{0,5} ) )?
@@ -84,6 +84,9 @@ _SAFE = "%/?:@!$&'()*+,;="
 
 def parse_uri(text: str) -> URI:
     """Parse a ws:// or wss:// URI (RFC 6455 §3), or an IRI, encoding non-ASCII characters.
+
+    As in browsers (https://websockets.spec.whatwg.org/#dom-websocket-websocket), http:// means
+    ws://, https:// means wss://, and a fragment is an error.
 
     Args:
         text: the URI. It may contain a percent-encoded user name and password.
