@@ -94,6 +94,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "phases": set(),
         "pings": set(),
         "racing": set(),
+        "redirects": set(),
         "senders": set(),
         "settings": set(),
         "signals": set(),
@@ -104,7 +105,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "creation": {"phases"},
         "keepalive": {"unsent"},
         "lingering": {"transports"},
-        "opening": {"blame"},
+        "opening": {"blame", "redirects"},
         "sinks": {"phases"},
         "wire": {"phases"},
         "twin": {"sinks", "wire"},
@@ -119,7 +120,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         # The two styles, and what creates endpoints.
         "protocol": {"endpoint", "twin", "view"},
         "websocket": {"endpoint", "phases", "twin", "view"},
-        "client": {"endpoint", "opening", "proxies", "settings", "view", "websocket"},
+        "client": {
+            *("endpoint", "opening", "proxies", "redirects", "settings", "view", "websocket"),
+        },
         "server": {
             *("endpoint", "opening", "protocol", "settings", "signals", "transports"),
             *("view", "websocket"),

@@ -215,7 +215,15 @@ async def test_refused(handler, url):
 
 @pytest.mark.parametrize(
     "uri",
-    ["", "localhost:80", "http://localhost", "ws://", "ws://localhost:99999", "ws://localhost/#a"],
+    [
+        "",
+        "localhost:80",
+        "ftp://localhost",
+        "http://localhost/#a",
+        "ws://",
+        "ws://localhost:99999",
+        "ws://localhost/#a",
+    ],
 )
 def test_a_bad_uri_is_told_at_once(uri):
     with pytest.raises(fastws.InvalidURIError):

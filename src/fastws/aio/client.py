@@ -12,6 +12,7 @@ import ssl as ssl_module
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic
 
+from fastws import rules
 from fastws.deflate import deflate_extensions
 from fastws.exceptions import ResponseError
 from fastws.handshake import ClientHandshake
@@ -22,6 +23,7 @@ from fastws.spec import (
     DEFAULT_MAX_HEADER_SIZE,
     DEFAULT_MAX_MESSAGE_SIZE,
     DEFAULT_MAX_QUEUE,
+    DEFAULT_MAX_REDIRECTS,
     DEFAULT_MAX_UNSENT_SIZE,
     DEFAULT_OPEN_TIMEOUT,
     DEFAULT_PING_INTERVAL,
@@ -36,6 +38,7 @@ from fastws.uri import Proxy, parse_proxy, parse_uri
 from .endpoint import Endpoint, as_endpoint
 from .opening import ClientOpeningHandshake
 from .proxies import check_proxy, connect_through
+from .redirects import Redirection, Route
 from .settings import Settings
 from .view import logger
 from .websocket import WebSocket
@@ -77,11 +80,12 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
     time.
 
     Args:
-        uri: a ws:// or wss:// URI (RFC 6455 §3). If it contains a user name and a password, they
-            are sent with Basic authentication.
+        uri: a ws:// or wss:// URI (RFC 6455 §3); http:// and https:// mean the same. If it
+            contains a user name and a password, they are sent with Basic authentication.
         protocol: a `WebSocketProtocol` subclass, or another function without arguments that
-            returns an instance of one, if the connection should call your methods. By default,
-            the connection is a `WebSocket`, whose methods you await.
+            returns an instance of one, if the connection should call your methods. It is called
+            for each attempt, and for each redirect. By default, the connection is a
+            `WebSocket`, whose methods you await.
 
     Where to connect:
 
@@ -106,6 +110,10 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
 
     Args:
         origin: the value of the Origin header field; None to leave it out.
+        max_redirects: how many redirects to follow; None for no limit. They never lead from
+            wss:// to ws://. Of `headers`, another origin gets only User-Agent, Accept and the
+            like, and neither the user name nor the password of the URI. If `host`, `port` or
+            `path` are given, redirects to another origin are errors, and with `sock`, all are.
         subprotocols: the subprotocols to ask for, in order of preference.
         deflate: whether to compress messages (RFC 7692) if the server supports it, or a
             `PerMessageDeflate` that says how.
@@ -154,7 +162,8 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         OSError: when awaited, if connecting fails.
         TimeoutError: when awaited, if connecting takes too long.
         ProxyError: when awaited, if the proxy cannot be reached, or refuses.
-        ResponseError: when awaited, if the server's response does not open a connection.
+        ResponseError: when awaited, if the server's response does not open a connection, and is
+            no redirect that can be followed.
     """
 
     def __init__(
@@ -170,6 +179,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         server_hostname: str | None = None,
         proxy: str | bool | None = True,
         proxy_ssl: ssl_module.SSLContext | None = None,
+        max_redirects: int | None = DEFAULT_MAX_REDIRECTS,
         origin: str | None = None,
         subprotocols: Sequence[str] = (),
         deflate: PerMessageDeflate | bool = False,
@@ -190,15 +200,11 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         address = parse_uri(uri)
         if not address.secure and ssl is not None:
             raise ValueError("a ws:// URI has no use for ssl; wss:// has")
-        self._tls: dict[str, Any] = {}
-        if address.secure:
-            self._tls["ssl"] = ssl or ssl_module.create_default_context()
-            # The final dot of "host." is only for DNS. The server name in TLS is without it
-            # (RFC 6066 §3), and so are certificates. Host keeps the dot, as in browsers.
-            self._tls["server_hostname"] = (server_hostname or address.host).removesuffix(".")
-            for name in list(options):
-                if name.startswith("ssl_"):
-                    self._tls[name] = options.pop(name)
+        self._tls = {name: options.pop(name) for name in list(options) if name.startswith("ssl_")}
+        if self._tls and not address.secure:
+            raise ValueError(f"a ws:// URI has no use for {next(iter(self._tls))}; wss:// has")
+        self._ssl = ssl_module.create_default_context() if ssl is None and address.secure else ssl
+        self._server_hostname = server_hostname
         self._proxy: Proxy | bool = bool(proxy)
         if isinstance(proxy, str):
             self._proxy = parse_proxy(proxy)
@@ -208,26 +214,30 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         if proxy_ssl is not None and proxy is not True and not _is_https(self._proxy):
             raise ValueError("only an https:// proxy has a use for proxy_ssl")
         self._proxy_ssl = proxy_ssl
-        self._host, self._port = host or address.host, port or address.port
+        rules.check_limit("max_redirects", max_redirects, 0)
+        self._host, self._port = host, port
         if path is not None:
             options["path"] = path
         elif sock is not None:
             options["sock"] = sock
-        headers = Headers(headers)
+            max_redirects = 0  # there is no second socket
+        is_fixed = any(value is not None for value in (host, port, path))
+        self._route = Route(address, Headers(headers), max_redirects, is_fixed=is_fixed)
 
-        def make_opening() -> ClientOpeningHandshake:
+        def make_opening(route: Route) -> ClientOpeningHandshake:
             return ClientOpeningHandshake(
                 ClientHandshake(
-                    address,
+                    route.uri,
                     origin=origin,
                     subprotocols=subprotocols,
                     extensions=deflate_extensions(deflate),
-                    headers=headers,
+                    headers=route.headers,
                     max_header_size=max_header_size,
-                )
+                ),
+                route,
             )
 
-        make_opening()  # so that invalid arguments raise now
+        make_opening(self._route)  # so that invalid arguments raise now
         self._make_opening = make_opening
         self._make_protocol = protocol
         self._options = options
@@ -289,60 +299,88 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
                 delays = _delays()
 
     async def _connect(self) -> P:
-        loop = asyncio.get_running_loop()
-        attempt = _Attempt(loop)
-        endpoint = self._make_protocol()
-        as_endpoint(endpoint)._configure(self._settings, self._make_opening(), attempt)
+        attempt: _Attempt[P] | None = None
         try:
             async with asyncio.timeout(self._open_timeout):
-                await self._create_connection(endpoint)
-                await attempt.opened
+                route = self._route
+                while True:
+                    previous, attempt = attempt, self._begin(route)
+                    if previous is not None and previous.endpoint is attempt.endpoint:
+                        raise RuntimeError("protocol must return a new object for each redirect")
+                    try:
+                        await self._create_connection(attempt.endpoint, route)
+                        await attempt.opened
+                    except Redirection as redirection:
+                        attempt.endpoint._discard()
+                        route = redirection.route
+                    else:
+                        return attempt.endpoint
+                    finally:
+                        attempt.forget()
         except BaseException as exc:
             if isinstance(exc, TimeoutError) and not exc.args:
                 exc = TimeoutError("the opening handshake took too long")
             elif isinstance(exc, ConnectionError) and not exc.args:
                 exc = type(exc)("connection lost during the TLS handshake")
-            endpoint._discard()
-            if isinstance(exc, Exception) and not attempt.reported:
-                endpoint._failed(exc)
+            if attempt is not None:
+                attempt.endpoint._discard()
+                if isinstance(exc, Exception) and not attempt.reported:
+                    attempt.endpoint._failed(exc)
             raise exc from exc.__cause__
-        finally:
-            attempt.forget()
-        return endpoint
 
-    async def _create_connection(self, endpoint: P) -> None:
+    def _begin(self, route: Route) -> _Attempt[P]:
+        endpoint = self._make_protocol()
+        attempt = _Attempt(asyncio.get_running_loop(), endpoint)
+        as_endpoint(endpoint)._configure(self._settings, self._make_opening(route), attempt)
+        return attempt
+
+    async def _create_connection(self, endpoint: P, route: Route) -> None:
         """Connect the endpoint's transport, by the way that the arguments and the environment
         say."""
         loop = asyncio.get_running_loop()
-        options = self._tls | self._options
-        if "path" in options:
-            await loop.create_unix_connection(lambda: endpoint, **options)
+        uri = route.uri
+        tls = self._tls_with(route) if uri.secure else {}
+        if "path" in self._options:
+            await loop.create_unix_connection(lambda: endpoint, **self._options, **tls)
             return
-        if "sock" in options:
-            await loop.create_connection(lambda: endpoint, **options)
+        if "sock" in self._options:
+            await loop.create_connection(lambda: endpoint, **self._options, **tls)
             return
-        host, port = self._host, self._port
+        host, port = uri.host, uri.port
+        if not route.is_elsewhere:
+            host, port = self._host or host, self._port or port
         proxy = self._proxy
         if proxy is True:
-            proxy = proxy_from_environment(host, port, secure=bool(self._tls)) or False
+            proxy = proxy_from_environment(host, port, secure=uri.secure) or False
         if isinstance(proxy, Proxy):
             await connect_through(
                 proxy,
                 host,
                 port,
                 endpoint,
-                tls=self._tls,
+                tls=tls,
                 proxy_ssl=self._proxy_ssl,
                 options=self._options,
             )
             return
-        await loop.create_connection(lambda: endpoint, host, port, **options)
+        await loop.create_connection(lambda: endpoint, host, port, **self._options, **tls)
+
+    def _tls_with(self, route: Route) -> dict[str, Any]:
+        if self._ssl is None:  # the first URI was ws://
+            self._ssl = ssl_module.create_default_context()
+        name = route.uri.host
+        if self._server_hostname is not None and not route.is_elsewhere:
+            name = self._server_hostname
+        # The final dot of "host." is only for DNS. The server name in TLS is without it (RFC 6066
+        # §3), and so are certificates. Host keeps the dot, as in browsers.
+        return self._tls | {"ssl": self._ssl, "server_hostname": name.removesuffix(".")}
 
 
-class _Attempt:
+class _Attempt(Generic[P]):
     """One attempt to connect: the owner of an endpoint until it is open."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, endpoint: P) -> None:
+        self.endpoint = endpoint
         self.opened: asyncio.Future[None] = loop.create_future()
         self.reported = False
 

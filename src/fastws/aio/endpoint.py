@@ -24,7 +24,7 @@ from .creation import ending_on_error, guard
 from .flow import Flow
 from .keepalive import KEEPALIVE, Keepalive, Verdict
 from .lingering import Lingering
-from .opening import Failed, Opened, Refused, ServerOpeningHandshake, Undecided
+from .opening import Failed, Opened, Redirected, Refused, ServerOpeningHandshake, Undecided
 from .phases import NEXT, RECEIVING, Phase
 from .timers import timers_of
 from .transports import LostTransport, close_transport, read_buffer
@@ -223,6 +223,9 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         # uvloop does not call eof_received if TLS was not shut down before TCP.
         decision = opening.receive_eof() if exc is None else None
         self._enter(Phase.CLOSED)
+        if isinstance(decision, Redirected):
+            self._redirect(decision)
+            return
         if isinstance(decision, Failed):
             exc = decision.error
         self._report(exc or HandshakeError("connection closed during the opening handshake"))
@@ -275,6 +278,9 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         elif isinstance(decision, Failed):
             self._discard()
             self._report(decision.error)
+        elif isinstance(decision, Redirected):
+            self._discard()
+            self._redirect(decision)
         elif isinstance(decision, Undecided):
             answer = asyncio.ensure_future(decision.answer)
             opening.wait_for(answer)
@@ -339,6 +345,11 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         if self._phase is Phase.OPENING:
             self._enter(Phase.LINGERING)
         self._transport.abort()
+
+    def _redirect(self, decision: Redirected) -> None:
+        """The connector goes on with another endpoint; the application hears nothing of this."""
+        if self._creator is not None:
+            self._creator.endpoint_failed(self, decision.error)
 
     def _report(self, exc: Exception) -> None:
         self._failed(exc)

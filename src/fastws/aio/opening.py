@@ -11,17 +11,20 @@ from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from fastws.exceptions import FieldError, HandshakeError, RequestError
+from fastws.exceptions import FieldError, HandshakeError, RequestError, ResponseError
 from fastws.handshake import ClientHandshake, ServerHandshake
 from fastws.http import Request, Response
 from fastws.spec import Role
 
 from .blame import blames_peer
+from .redirects import Redirection
 
 if TYPE_CHECKING:
     import asyncio
 
     from fastws.deflate import Agreement
+
+    from .redirects import Route
 
 __all__ = [
     "ClientOpeningHandshake",
@@ -30,6 +33,7 @@ __all__ = [
     "Opened",
     "OpeningHandshake",
     "ProcessRequest",
+    "Redirected",
     "Refused",
     "ServerOpeningHandshake",
     "Undecided",
@@ -82,13 +86,20 @@ class Failed:
 
 
 @dataclass(slots=True)
+class Redirected:
+    """The server names another place. The application need not know."""
+
+    error: Redirection
+
+
+@dataclass(slots=True)
 class Undecided:
     """The application takes its time; `decide` takes what comes of this."""
 
     answer: Awaitable[Response | None]
 
 
-Decision: TypeAlias = Opened | Refused | Failed | Undecided
+Decision: TypeAlias = Opened | Refused | Failed | Redirected | Undecided
 
 
 class OpeningHandshake(Protocol):
@@ -230,9 +241,15 @@ class ServerOpeningHandshake:
 
 @dataclass(slots=True)
 class ClientOpeningHandshake:
-    """The client's side: send a request, judge the answer (RFC 6455 §4.1)."""
+    """The client's side: send a request, judge the answer (RFC 6455 §4.1).
+
+    Args:
+        handshake: the request, and the rules to judge the response by.
+        route: where the request goes; None to follow no redirects.
+    """
 
     handshake: ClientHandshake
+    route: Route | None = None
     role: Role = Role.CLIENT
     request: None = None
     response: Response | None = None
@@ -249,7 +266,7 @@ class ClientOpeningHandshake:
         try:
             self.response = handshake.receive_data(data)
         except HandshakeError as exc:
-            return Failed(exc)
+            return self._give_up(exc)
         if self.response is None:
             return None
         return Opened(b"", handshake.trailing_data, handshake.subprotocol, handshake.deflate)
@@ -258,7 +275,7 @@ class ClientOpeningHandshake:
         try:
             self.handshake.receive_eof()
         except HandshakeError as exc:
-            return Failed(exc)
+            return self._give_up(exc)
         return None
 
     def wait_for(self, answer: asyncio.Future[Response | None]) -> None:
@@ -269,3 +286,13 @@ class ClientOpeningHandshake:
 
     def time_out(self) -> Decision:
         return Failed(TimeoutError("the opening handshake took too long"))
+
+    def _give_up(self, error: HandshakeError) -> Decision:
+        if self.route is not None and isinstance(error, ResponseError):
+            try:
+                route = self.route.follow(error)
+            except ResponseError as exc:
+                return Failed(exc)
+            if route is not None:
+                return Redirected(Redirection(route))
+        return Failed(error)
