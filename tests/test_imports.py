@@ -95,6 +95,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "pings": set(),
         "racing": set(),
         "redirects": set(),
+        "retries": set(),
         "senders": set(),
         "settings": set(),
         "signals": set(),
@@ -121,7 +122,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "protocol": {"endpoint", "twin", "view"},
         "websocket": {"endpoint", "phases", "twin", "view"},
         "client": {
-            *("endpoint", "opening", "proxies", "redirects", "settings", "view", "websocket"),
+            *("endpoint", "opening", "proxies", "redirects", "retries", "settings", "view"),
+            *("websocket",),
         },
         "server": {
             *("endpoint", "opening", "protocol", "settings", "signals", "transports"),

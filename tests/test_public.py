@@ -24,6 +24,7 @@ DOCUMENTED = (
     "fastws",
     "fastws.aio.client",
     "fastws.aio.protocol",
+    "fastws.aio.retries",
     "fastws.aio.server",
     "fastws.aio.websocket",
     "fastws.codec",

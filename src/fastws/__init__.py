@@ -53,6 +53,7 @@ from .exceptions import (
     ConnectionClosed,
     FieldError,
     HandshakeError,
+    IncompleteResponseError,
     InternalError,
     InvalidPayloadError,
     InvalidURIError,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from .aio.client import connect
     from .aio.opening import ProcessRequest
     from .aio.protocol import WebSocketProtocol
+    from .aio.retries import RetryPolicy
     from .aio.server import Server, serve
     from .aio.websocket import WebSocket
 
@@ -85,6 +87,7 @@ __version__ = "0.1.0"
 __all__ = [
     # asyncio
     "ProcessRequest",
+    "RetryPolicy",
     "Server",
     "WebSocket",
     "WebSocketProtocol",
@@ -136,6 +139,7 @@ __all__ = [
     "ConnectionClosed",
     "FieldError",
     "HandshakeError",
+    "IncompleteResponseError",
     "InvalidPayloadError",
     "InvalidURIError",
     "InternalError",
@@ -159,6 +163,10 @@ def __getattr__(name: str) -> object:
             from .aio import opening
 
             value = opening.ProcessRequest
+        case "RetryPolicy":
+            from .aio import retries
+
+            value = retries.RetryPolicy
         case "Server" | "serve":
             from .aio import server
 

@@ -13,6 +13,7 @@ know the messages, which are in `errors`, nor how a violation is detected.
     │   ├── ProxyError            the proxy cannot be reached, or refuses
     │   ├── RequestError          the client's request; knows the HTTP status to answer
     │   └── ResponseError         the server's answer; knows the response
+    │       └── IncompleteResponseError   the connection ended before it was whole
     ├── FieldError              a header field appears more than once
     │   └── MissingFieldError     a header field is missing
     ├── StateError              the application called a method at the wrong time
@@ -34,6 +35,7 @@ __all__ = [
     "ConnectionClosed",
     "FieldError",
     "HandshakeError",
+    "IncompleteResponseError",
     "InternalError",
     "InvalidPayloadError",
     "InvalidURIError",
@@ -139,8 +141,17 @@ class ResponseError(HandshakeError):
         super().__init__(message, response)
         self.response = response
 
+    @property
+    def status(self) -> int | None:
+        """The status of the response; None if it was not HTTP."""
+        return None if self.response is None else self.response.status
+
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class IncompleteResponseError(ResponseError):
+    """The connection ended before the server's response was whole."""
 
 
 class FieldError(WebSocketError, LookupError):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, cast
 import h11
 
 from .deflate import Agreement
-from .exceptions import RequestError, ResponseError, StateError
+from .exceptions import IncompleteResponseError, RequestError, ResponseError, StateError
 from .extensions import (
     ClientExtension,
     Params,
@@ -539,7 +539,7 @@ class ClientHandshake:
         self._done = True
         if self._refusal is not None:
             raise self._refused(self._refusal)
-        raise ResponseError("connection closed before the response was whole")
+        raise IncompleteResponseError("connection closed before the response was whole")
 
     def _write_request(self, origin: str | None, extra: Headers) -> bytes:
         uri = self.uri

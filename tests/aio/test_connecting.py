@@ -16,8 +16,7 @@ from itertools import repeat
 import pytest
 
 import fastws
-from fastws import Response, ResponseError, connect, serve
-from fastws.aio import client
+from fastws import Response, ResponseError, RetryPolicy, connect, serve
 
 from .conftest import GUID
 
@@ -29,7 +28,7 @@ ALERT = b"\x15\x03\x03\x00\x02\x02\x28"  # handshake failure
 @pytest.fixture
 def swift(monkeypatch):
     """Try again without delay."""
-    monkeypatch.setattr(client, "_delays", lambda: repeat(0.01))
+    monkeypatch.setattr(RetryPolicy, "delays", lambda _: repeat(0.01))
 
 
 # A server by hand, as the event loops' own would end connections in their own ways -------------

@@ -7,14 +7,14 @@ that is the job of `Endpoint`.
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl as ssl_module
+from dataclasses import replace
+from inspect import isawaitable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic
 
 from fastws import rules
 from fastws.deflate import deflate_extensions
-from fastws.exceptions import ResponseError
 from fastws.handshake import ClientHandshake
 from fastws.http import Headers
 from fastws.spec import (
@@ -39,13 +39,14 @@ from .endpoint import Endpoint, as_endpoint
 from .opening import ClientOpeningHandshake
 from .proxies import check_proxy, connect_through
 from .redirects import Redirection, Route
+from .retries import RetryPolicy
 from .settings import Settings
 from .view import logger
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 
     from typing_extensions import TypeVar
 
@@ -60,11 +61,11 @@ else:
 
 __all__ = ["connect"]
 
-# The statuses of temporary failures (RFC 9110 §15.6).
-_PASSING_STATUSES = frozenset({500, 502, 503, 504})
-
 # If the server ends a connection within this time, in seconds, the attempt counts as failed.
 _SHORT = 1.0
+
+
+_RETRY_POLICY = RetryPolicy()
 
 
 class connect(Generic[P]):  # noqa: N801 - it is called like a function
@@ -77,7 +78,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
     `await connect(…)` also returns the connection; call its `close` when you are done.
     `async for ws in connect(…)` connects again after each iteration of the loop. If the server
     cannot be reached, or ends the connection at once, the next attempt is delayed, longer each
-    time.
+    time. If an attempt fails and waiting would not help, the loop raises the exception.
 
     Args:
         uri: a ws:// or wss:// URI (RFC 6455 §3); http:// and https:// mean the same. If it
@@ -117,9 +118,11 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         subprotocols: the subprotocols to ask for, in order of preference.
         deflate: whether to compress messages (RFC 7692) if the server supports it, or a
             `PerMessageDeflate` that says how.
-        headers: header fields to add to the request.
-        open_timeout: how long connecting may take, in seconds, including the name lookup, TLS and
-            the opening handshake; None for no timeout.
+        headers: header fields to add to the request; or a function, or coroutine function,
+            without arguments that returns them. It is called for each attempt.
+        retry: which failures `async for` retries, and when.
+        open_timeout: how long connecting may take, in seconds, including the name lookup, TLS,
+            the opening handshake and redirects; None for no timeout.
 
     Limits for received data:
 
@@ -183,7 +186,8 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         origin: str | None = None,
         subprotocols: Sequence[str] = (),
         deflate: PerMessageDeflate | bool = False,
-        headers: HeadersLike = (),
+        headers: HeadersLike | Callable[[], HeadersLike | Awaitable[HeadersLike]] = (),
+        retry: RetryPolicy = _RETRY_POLICY,
         max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
         max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
         max_header_size: int = DEFAULT_MAX_HEADER_SIZE,
@@ -222,7 +226,10 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
             options["sock"] = sock
             max_redirects = 0  # there is no second socket
         is_fixed = any(value is not None for value in (host, port, path))
-        self._route = Route(address, Headers(headers), max_redirects, is_fixed=is_fixed)
+        self._make_headers = headers if callable(headers) else None
+        fields = Headers(() if callable(headers) else headers)
+        self._route = Route(address, fields, max_redirects, is_fixed=is_fixed)
+        self._retry = retry
 
         def make_opening(route: Route) -> ClientOpeningHandshake:
             return ClientOpeningHandshake(
@@ -273,14 +280,15 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         await self._endpoint._wait_closed()
 
     async def __aiter__(self) -> AsyncIterator[P]:
-        delays = _delays()
+        retry = self._retry
+        delays = retry.delays()
         while True:
             try:
                 endpoint = await self._connect()
-            except (OSError, ResponseError) as exc:
-                if not _may_pass(exc):
+            except Exception as exc:
+                if not retry.may_pass(exc):
                     raise
-                delay = next(delays)
+                delay = next(delays) + retry.retry_after(exc)
                 logger.info("could not connect, next try in %.1f s: %s", delay, exc)
                 await asyncio.sleep(delay)
                 continue
@@ -296,13 +304,18 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
                 logger.info("the server hung up at once, next try in %.1f s", delay)
                 await asyncio.sleep(delay)
             else:
-                delays = _delays()
+                delays = retry.delays()
 
     async def _connect(self) -> P:
         attempt: _Attempt[P] | None = None
         try:
             async with asyncio.timeout(self._open_timeout):
                 route = self._route
+                if self._make_headers is not None:
+                    headers = self._make_headers()
+                    if isawaitable(headers):
+                        headers = await headers
+                    route = replace(route, headers=Headers(headers))
                 while True:
                     previous, attempt = attempt, self._begin(route)
                     if previous is not None and previous.endpoint is attempt.endpoint:
@@ -407,21 +420,3 @@ class _Attempt(Generic[P]):
 
 def _is_https(proxy: Proxy | bool) -> bool:
     return isinstance(proxy, Proxy) and proxy.scheme == "https"
-
-
-def _may_pass(exc: OSError | ResponseError) -> bool:
-    """Return whether a later attempt may succeed."""
-    if isinstance(exc, ResponseError):
-        return exc.response is None or exc.response.status in _PASSING_STATUSES
-    # Waiting does not make a certificate valid.
-    return not isinstance(exc, ssl_module.SSLCertVerificationError)
-
-
-def _delays() -> Iterator[float]:
-    """Yield how long to wait before each further attempt, in seconds: from 0.5 to 60, growing.
-    The delays are random, so that the clients of a server that was down do not all return at
-    once."""
-    delay = 1.0
-    while True:
-        yield delay * random.uniform(0.5, 1.0)
-        delay = min(delay * 1.6, 60.0)
