@@ -123,7 +123,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "websocket": {"endpoint", "phases", "twin", "view"},
         "client": {
             *("endpoint", "opening", "proxies", "redirects", "retries", "settings", "view"),
-            *("websocket",),
+            *("racing", "websocket"),
         },
         "server": {
             *("endpoint", "opening", "protocol", "settings", "signals", "transports"),

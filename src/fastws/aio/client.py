@@ -38,6 +38,7 @@ from fastws.uri import Proxy, parse_proxy, parse_uri
 from .endpoint import Endpoint, as_endpoint
 from .opening import ClientOpeningHandshake
 from .proxies import check_proxy, connect_through
+from .racing import CHOICES, connect_socket, is_address
 from .redirects import Redirection, Route
 from .retries import RetryPolicy
 from .settings import Settings
@@ -156,8 +157,11 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
     Everything else:
 
     Args:
-        **options: passed to `loop.create_connection` or `loop.create_unix_connection`. If there is
+        **options: those of `loop.create_connection` or `loop.create_unix_connection`. If there is
             a proxy, those about TLS are for the server, and the others for the proxy.
+            `happy_eyeballs_delay` is 0.25 by default, on every event loop: if a host has several
+            addresses, an attempt to connect begins when the one before it has failed, or has not
+            succeeded for so long (RFC 8305). None: only when it has failed.
 
     Raises:
         InvalidURIError: if `uri` is not a WebSocket URI.
@@ -376,7 +380,14 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
                 options=self._options,
             )
             return
-        await loop.create_connection(lambda: endpoint, host, port, **self._options, **tls)
+        if is_address(host):
+            # There is nothing to look up, nor to choose from.
+            options = {key: self._options[key] for key in self._options.keys() - CHOICES}
+            await loop.create_connection(lambda: endpoint, host, port, **options, **tls)
+            return
+        # uvloop tries the addresses one after the other, however long each takes.
+        sock = await connect_socket(host, port, **self._options)
+        await loop.create_connection(lambda: endpoint, sock=sock, **tls)
 
     def _tls_with(self, route: Route) -> dict[str, Any]:
         if self._ssl is None:  # the first URI was ws://

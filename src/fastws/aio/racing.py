@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["connect_socket", "is_address"]
+__all__ = ["CHOICES", "connect_socket", "is_address"]
 
 # RFC 8305 §5 recommends this.
 DEFAULT_DELAY = 0.25
+
+# The arguments that are about several addresses. Not every event loop has them.
+CHOICES = frozenset({"all_errors", "happy_eyeballs_delay", "interleave"})
 
 # What getaddrinfo returns: family, type, protocol, canonical name and address.
 _Info: TypeAlias = tuple[int, int, int, str, Any]
@@ -143,7 +146,7 @@ def _bind(sock: socket.socket, local: Sequence[_Info]) -> None:
             try:
                 sock.bind(address)
             except OSError as exc:
-                error = exc
+                error = OSError(f"cannot use the local address {address}: {exc}")
             else:
                 return
     raise error

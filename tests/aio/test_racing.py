@@ -1,0 +1,212 @@
+"""Tests of `connect` to hosts with several addresses (RFC 8305). Nothing here asserts a time: an
+attempt that should not be waited for never ends, and neither would the test."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from contextlib import suppress
+
+import pytest
+
+from fastws import connect, serve
+from fastws.aio import racing
+from fastws.aio.racing import connect_socket, is_address
+
+HOST = "127.0.0.1"
+STREAM, TCP = socket.SOCK_STREAM, socket.IPPROTO_TCP
+V4, V6 = socket.AF_INET, socket.AF_INET6
+
+
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+
+
+def info(port):
+    return V4, STREAM, TCP, "", (HOST, port)
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """Names and what they are looked up as, on the running loop."""
+
+    def know(table):
+        loop = asyncio.get_running_loop()
+        lookup = loop.getaddrinfo
+
+        async def getaddrinfo(host, port, **hints):
+            return table[host] if host in table else await lookup(host, port, **hints)
+
+        monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+
+    return know
+
+
+@pytest.fixture
+def hole():
+    """The port of a listener that lets nobody in any more: connecting to it does not end."""
+    socks = [socket.socket()]
+    socks[0].bind((HOST, 0))
+    socks[0].listen(0)
+    port = socks[0].getsockname()[1]
+    for _ in range(8):  # more than its queue takes
+        sock = socket.socket()
+        sock.setblocking(False)
+        with suppress(BlockingIOError):
+            sock.connect((HOST, port))
+        socks.append(sock)
+    yield port
+    for sock in socks:
+        sock.close()
+
+
+@pytest.fixture
+def refusing():
+    """Ports on which nobody listens."""
+    socks = [socket.socket() for _ in range(2)]
+    for sock in socks:
+        sock.bind((HOST, 0))
+    yield [sock.getsockname()[1] for sock in socks]
+    for sock in socks:
+        sock.close()
+
+
+async def test_an_address_that_does_not_answer(names, hole):
+    async with serve(echo, HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        names({"h.example": [info(hole), info(hole), info(port), info(hole)]})
+        async with connect("ws://h.example", proxy=None) as ws:
+            await ws.send("hi")
+            assert await ws.recv() == "hi"
+            assert ws.remote_address == (HOST, port)
+            # Small messages leave at once.
+            sock = ws.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_an_address_that_refuses(names, refusing):
+    async with serve(echo, HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        names({"h.example": [*map(info, refusing), info(port)]})
+        # The next one is tried at once.
+        async with connect("ws://h.example", proxy=None, happy_eyeballs_delay=3600) as ws:
+            assert ws.remote_address == (HOST, port)
+
+
+async def test_over_tls(names, hole, tls):
+    async with serve(echo, HOST, 0, ssl=tls.server) as server:
+        port = server.sockets[0].getsockname()[1]
+        names({"localhost": [info(hole), info(port)]})
+        options = {"ssl": tls.client, "happy_eyeballs_delay": 0.01}
+        async with connect("wss://localhost", **options) as ws:
+            await ws.send("hi")
+            assert await ws.recv() == "hi"
+
+
+async def test_none_answers(names, refusing):
+    first, second = refusing
+    names({"h.example": [info(first), info(second)], "one.example": [info(first)]})
+    with pytest.raises(ConnectionRefusedError) as caught:
+        await connect("ws://h.example", proxy=None)
+    assert caught.value.errno == errno.ECONNREFUSED
+    for port in refusing:
+        assert str(port) in str(caught.value)
+    with pytest.raises(ConnectionRefusedError, match=str(first)):
+        await connect("ws://one.example", proxy=None)
+    with pytest.raises(ExceptionGroup) as group:
+        await connect_socket("h.example", 80, all_errors=True)
+    assert [type(exc) for exc in group.value.exceptions] == [ConnectionRefusedError] * 2
+    # If they fail for different reasons, all are told.
+    names({"h.example": [info(first), (V4, STREAM, TCP, "", ("255.255.255.255", 80))]})
+    with pytest.raises(OSError, match=str(first)) as caught:
+        await connect("ws://h.example", proxy=None)
+    assert "255.255.255.255" in str(caught.value)
+    with pytest.raises(socket.gaierror):
+        await connect("ws://nowhere.invalid", proxy=None)
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout"])
+async def test_giving_up_leaves_nothing(how, names, hole):
+    """Neither a socket nor a task: see conftest.py."""
+    names({"h.example": [info(hole)] * 3})
+    timeout = 0.2 if how == "timeout" else None
+    connecting = connect(
+        "ws://h.example", proxy=None, open_timeout=timeout, happy_eyeballs_delay=0.01
+    )
+    task = asyncio.create_task(connecting._connect())
+    await asyncio.sleep(0.05)
+    if how == "cancel":
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError if how == "cancel" else TimeoutError):
+        await task
+
+
+async def test_the_losers_are_closed(names, monkeypatch):
+    """All connect in the same turn of the event loop; one is kept."""
+    made = []
+
+    class Socket(socket.socket):
+        def __init__(self, *args):
+            super().__init__(*args)
+            made.append(self)
+
+    with socket.create_server((HOST, 0)) as listener:
+        names({"h.example": [info(listener.getsockname()[1])] * 5})
+        monkeypatch.setattr(racing.socket, "socket", Socket)
+        kept = await connect_socket("h.example", 80, happy_eyeballs_delay=0)
+        assert [sock for sock in made if sock.fileno() != -1] == [kept]
+        kept.close()
+
+
+async def test_the_local_address(names):
+    with socket.create_server((HOST, 0)) as listener:
+        port = listener.getsockname()[1]
+        names({"h.example": [info(port)]})
+        sock = await connect_socket("h.example", port, local_addr=("127.0.0.1", 0))
+        assert sock.getsockname()[0] == "127.0.0.1"
+        sock.close()
+        names({"h.example": [info(port)], "there": [(V6, STREAM, TCP, "", ("::1", 0, 0, 0))]})
+        with pytest.raises(OSError, match="no local address"):
+            await connect_socket("h.example", port, local_addr=("there", 0))
+        # 192.0.2.0/24 is for documentation; no machine has such an address.
+        with pytest.raises(OSError, match=r"192\.0\.2\.1"):
+            await connect_socket("h.example", port, local_addr=("192.0.2.1", 0))
+
+
+@pytest.mark.parametrize("uri", ["ws://127.0.0.1:{}", "ws://localhost:{}"])
+async def test_options_of_event_loops(uri):
+    """Those about addresses work on every event loop; others are refused as before."""
+    async with serve(echo, HOST, 0) as server:
+        uri = uri.format(server.sockets[0].getsockname()[1])
+        for options in (
+            {"happy_eyeballs_delay": 0.1, "interleave": 1},
+            {"happy_eyeballs_delay": None},
+            {"local_addr": (HOST, 0), "family": V4},
+            {"all_errors": True},
+        ):
+            async with connect(uri, **options) as ws:
+                assert ws.remote_address[0] == HOST
+        with pytest.raises(TypeError, match="colour"):
+            await connect(uri, colour="blue")
+
+
+def test_the_order_of_addresses():
+    def order(families, first):
+        infos = [(family, number) for number, family in enumerate(families)]
+        return [number for _, number in racing._interleaved(infos, first)]
+
+    assert order([V6, V6, V6, V4, V4], 1) == [0, 3, 1, 4, 2]
+    assert order([V6, V6, V6, V4, V4], 2) == [0, 1, 3, 2, 4]
+    assert order([V4, V4, V6], 1) == [0, 2, 1]
+    assert order([V4, V4], 1) == [0, 1]
+    assert order([V6], 5) == [0]
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", False), ("x.example", False), ("", False)],
+)
+def test_what_is_an_address(host, expected):
+    assert is_address(host) is expected
