@@ -837,6 +837,30 @@ def test_arguments_that_make_no_sense(args, capsys):
     assert "secret" not in line
 
 
+class UnixEcho(Background):
+    async def _serve(self):
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        async with fastws.serve(self._handler, **self._options):
+            self._started.put(0)
+            await self._stop.wait()
+
+
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+
+
+@posix
+@pytest.mark.parametrize("by", ["uri", "option"])
+def test_connecting_to_a_unix_socket(by, tmp_path):
+    path = str(tmp_path / "s")
+    with UnixEcho(echo, path=path):
+        args = [f"ws+unix://{path}:/"] if by == "uri" else ["ws://localhost", "--unix", path]
+        result = run_fastws("connect", *args, input="hi\n")
+    assert (result.returncode, result.stdout) == (0, "hi\n")
+
+
 def test_refused_connection(capsys, port):
     assert failure(capsys, "connect", f"ws://127.0.0.1:{port}") == (
         1,

@@ -178,6 +178,14 @@ def refusal(fields=GOOD, line: str = "GET / HTTP/1.1", **options) -> RequestErro
         ("http://h", URI(False, "h", 80)),
         ("https://u:p@h:8443/a?b", URI(True, "h", 8443, "/a?b", "u", "p")),
         ("HTTPS://h", URI(True, "h", 443)),
+        # As Node's ws has them.
+        ("ws+unix:///run/%ff", URI(False, "localhost", 80, unix_path="/run/\udcff")),
+        ("ws+unix:///run/s", URI(False, "localhost", 80, unix_path="/run/s")),
+        ("ws+unix:/run/s:/a?b=:", URI(False, "localhost", 80, "/a?b=:", unix_path="/run/s")),
+        (
+            "WS+UNIX:///r%3Au n:/%41".replace(" ", "%20"),
+            URI(False, "localhost", 80, "/%41", unix_path="/r:u n"),
+        ),
     ],
 )
 def test_uri(text: str, uri: URI) -> None:
@@ -204,6 +212,16 @@ def test_uri(text: str, uri: URI) -> None:
         "httpss://h",
         "htt\u1e97p://h",
         "ftp://h",
+        "ws+unix://",
+        "ws+unix:///",
+        "ws+unix:run/s",
+        "ws+unix://host/run/s",
+        "ws+unix:///run/s:",
+        "ws+unix:///run/s:a",
+        "ws+unix:///run/s?a",
+        "ws+unix:///run/s#a",
+        "ws+unix:///run/s%00",
+        "wss+unix:///run/s",
         "wsss://h",
         "w\u017f://h",  # its upper case is WS
         "ws://h#",

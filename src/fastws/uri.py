@@ -35,6 +35,7 @@ class URI:
             resource name).
         username: the decoded user name; None if there is none.
         password: the decoded password; None if there is none.
+        unix_path: the path of the Unix socket of a ws+unix URI; None for TCP.
     """
 
     secure: bool
@@ -43,6 +44,7 @@ class URI:
     target: str = "/"
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    unix_path: str | None = None
 
     @property
     def host_header(self) -> str:
@@ -61,6 +63,15 @@ _URI = re.compile(
     (?: : (?P<port> [0-9]{0,5} ) )?
     (?P<path> / [^?]* )?
     (?: \? (?P<query> .* ) )?
+    """,
+    re.VERBOSE,
+)
+# As Node's ws has it: the first colon ends the path of the socket.
+_UNIX_URI = re.compile(
+    r"""
+    [Ww] [Ss] \+ [Uu] [Nn] [Ii] [Xx] : (?: // )?
+    (?P<socket> / [^/:?] [^:?]* )
+    (?: : (?P<path> / [^?]* ) (?: \? (?P<query> .* ) )? )?
     """,
     re.VERBOSE,
 )
@@ -86,7 +97,8 @@ def parse_uri(text: str) -> URI:
     """Parse a ws:// or wss:// URI (RFC 6455 §3), or an IRI, encoding non-ASCII characters.
 
     As in browsers (https://websockets.spec.whatwg.org/#dom-websocket-websocket), http:// means
-    ws://, https:// means wss://, and a fragment is an error.
+    ws://, https:// means wss://, and a fragment is an error. ws+unix:///path/of/socket:/target
+    is for a Unix socket; a colon in its path is %3A.
 
     Args:
         text: the URI. It may contain a percent-encoded user name and password.
@@ -100,6 +112,12 @@ def parse_uri(text: str) -> URI:
     if "#" in text:
         # §3: "Fragment identifiers are meaningless [...] and MUST NOT be used".
         raise InvalidURIError("fragment in a WebSocket URI; a # of another meaning is %23")
+    if match := _UNIX_URI.fullmatch(text):
+        target = _join_target(match["path"], match["query"])
+        path = unquote(match["socket"], errors="surrogateescape")  # as os.fsdecode
+        if "\0" in path:
+            raise InvalidURIError("NUL in the path of a Unix socket")
+        return URI(False, "localhost", 80, target, unix_path=path)
     match = _URI.fullmatch(text)
     if match is None:
         raise InvalidURIError("not of the form ws[s]://host[:port][/path][?query]")
@@ -107,12 +125,15 @@ def parse_uri(text: str) -> URI:
     try:
         host = _parse_host(match["name"], match["ipv6"])
         port = _parse_port(match["port"], _DEFAULT_PORTS[secure])
-        target = quote(match["path"] or "/", _SAFE)
-        if match["query"]:
-            target += "?" + quote(match["query"], _SAFE)
+        target = _join_target(match["path"], match["query"])
         return URI(secure, host, port, target, *_parse_userinfo(match["userinfo"]))
     except ValueError as error:
         raise InvalidURIError(str(error)) from None
+
+
+def _join_target(path: str | None, query: str | None) -> str:
+    target = quote(path or "/", _SAFE)
+    return f"{target}?{quote(query, _SAFE)}" if query else target
 
 
 def _parse_host(name: str | None, ipv6: str | None) -> str:

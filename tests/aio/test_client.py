@@ -364,6 +364,22 @@ async def test_elsewhere_than_the_uri_says(by, handler, tmp_path):
     assert handler.seen[0].request.headers["Host"] == "example.invalid:1"
 
 
+async def test_a_unix_socket_in_the_uri(handler, tmp_path):
+    if not hasattr(socket, "AF_UNIX"):
+        pytest.skip("no Unix sockets")
+    path = tmp_path / "a:b c"
+    async with serve(handler, path=str(path)):
+        uri = f"ws+unix://{path}".replace("a:b c", "a%3Ab%20c:/target?x=1")
+        async with connect(uri) as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+        for name, value in (("host", HOST), ("port", 1), ("path", "/x"), ("proxy", "http://x")):
+            with pytest.raises(ValueError, match="no use for"):
+                connect(uri, **{name: value})
+    request = handler.seen[0].request
+    assert (request.target, request.headers["Host"]) == ("/target?x=1", "localhost")
+
+
 async def test_a_limit_on_what_a_client_receives(pair):
     async with pair(client={"max_message_size": 1000}) as (ws, peer):
         await peer.send(b"x" * 1000)

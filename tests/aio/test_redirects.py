@@ -258,7 +258,9 @@ async def test_from_ws_to_wss_but_not_back(listen, tls):
             await connect(f"{plain.uri}/up")
 
 
-@pytest.mark.parametrize("location", ["http://[", "ftp://x/", "ws://x:99999/", "ws://a b/"])
+@pytest.mark.parametrize(
+    "location", ["ws+unix:///run/s:/", "http://[", "ftp://x/", "ws://x:99999/", "ws://a b/"]
+)
 async def test_a_location_that_is_no_uri(location, listen):
     async with AsyncExitStack() as stack:
         server = await listen(stack, {"/": location})

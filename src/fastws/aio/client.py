@@ -84,6 +84,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
     Args:
         uri: a ws:// or wss:// URI (RFC 6455 §3); http:// and https:// mean the same. If it
             contains a user name and a password, they are sent with Basic authentication.
+            ws+unix:///path/of/socket:/target connects to a Unix socket.
         protocol: a `WebSocketProtocol` subclass, or another function without arguments that
             returns an instance of one, if the connection should call your methods. It is called
             for each attempt, and for each redirect. By default, the connection is a
@@ -206,6 +207,10 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         **options: Any,
     ) -> None:
         address = parse_uri(uri)
+        if address.unix_path is not None:
+            if any(value is not None for value in (host, port, path, sock)):
+                raise ValueError("a ws+unix:// URI has no use for host, port, path and sock")
+            path = address.unix_path
         if not address.secure and ssl is not None:
             raise ValueError("a ws:// URI has no use for ssl; wss:// has")
         self._tls = {name: options.pop(name) for name in list(options) if name.startswith("ssl_")}

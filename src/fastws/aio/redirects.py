@@ -82,6 +82,8 @@ class Route:
             there = parse_uri(urldefrag(urljoin(here, locations[0])).url)
         except (InvalidURIError, ValueError) as exc:
             raise refuse(str(exc)) from None
+        if there.unix_path is not None:
+            raise refuse("it leads to a Unix socket")
         if uri.secure and not there.secure:
             raise refuse("it leads from wss:// to ws://")
         if self.followed == self.max_redirects:

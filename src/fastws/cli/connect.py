@@ -43,7 +43,11 @@ example:
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     add = parser.add_argument
-    add("uri", metavar="URI", help="the address to connect to: ws://... or wss://...")
+    add(
+        "uri",
+        metavar="URI",
+        help="the address to connect to: ws://..., wss://... or ws+unix:///socket:/...",
+    )
     add(
         "--header",
         type=_header,
@@ -62,6 +66,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--origin", help="the value of the Origin header field")
     add_trust_arguments(parser)
     group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--unix", metavar="PATH", help="connect to this Unix socket, whatever the address says"
+    )
     group.add_argument(
         "--proxy",
         default=True,
@@ -86,6 +93,7 @@ def run(args: Namespace) -> int:
         connecting = connect(
             args.uri,
             ssl=trust(args),
+            path=args.unix,
             proxy=args.proxy,
             origin=args.origin,
             subprotocols=args.subprotocol,
