@@ -9,10 +9,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
+from unicodedata import bidirectional
 from urllib.parse import quote, unquote
 
 from .exceptions import InvalidURIError
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 __all__ = ["URI", "parse_uri"]
 
@@ -140,11 +144,50 @@ def _parse_host(name: str | None, ipv6: str | None) -> str:
     if ipv6 is not None:
         IPv6Address(ipv6)
         return ipv6.lower()
-    ascii_name = cast("str", name).encode("idna").decode("ascii").lower()
+    # The codec turns other names into those of IDNA 2003, and checks the lengths of all.
+    ascii_name = _to_idna_2008(cast("str", name)).encode("idna").decode("ascii").lower()
     # Check this last: normalisation turns some characters into a slash or a question mark.
     if not _NAME.fullmatch(ascii_name):
         raise ValueError("not a host name")
     return ascii_name
+
+
+def _to_idna_2008(name: str) -> str:
+    """Return the name that browsers look up: UTS #46, not transitional, in ASCII.
+
+    This needs the library idna; without it, and for names in ASCII, return the name unchanged.
+    """
+    if name.isascii():
+        return name
+    try:
+        import idna
+    except ImportError:
+        return name
+    # https://url.spec.whatwg.org/#concept-domain-to-ascii. It allows more than IDNA 2008, such as
+    # symbols, which idna.encode refuses.
+    try:
+        labels = idna.uts46_remap(name, std3_rules=False, transitional=False).split(".")
+        _encode_labels(labels, idna)
+    except UnicodeError:  # which quotes the name
+        raise ValueError("not a host name") from None
+    return ".".join(labels)
+
+
+def _encode_labels(labels: list[str], idna: ModuleType) -> None:
+    is_bidi = any(bidirectional(char) in ("R", "AL", "AN") for label in labels for char in label)
+    for index, label in enumerate(labels):
+        if label.startswith("xn--"):
+            unicode_label = label[4:].encode("ascii").decode("punycode")
+            if idna.uts46_remap(unicode_label, std3_rules=False) != unicode_label:
+                raise ValueError("not a host name")
+        elif not label.isascii():
+            idna.check_initial_combiner(label)
+            if is_bidi:
+                idna.check_bidi(label, check_ltr=True)
+            for position, char in enumerate(label):
+                if char in "\u200c\u200d" and not idna.valid_contextj(label, position):
+                    raise ValueError("not a host name")
+            labels[index] = "xn--" + label.encode("punycode").decode("ascii")
 
 
 def _parse_port(text: str | None, default: int) -> int:
