@@ -103,10 +103,12 @@ async def _race(
                     return sock
         return None
     finally:
-        # A second one may connect in the same turn of the event loop.
         for task in running:
-            task.add_done_callback(_close)
-            task.cancel()
+            if task.done():  # it has connected in the same turn of the event loop
+                _close(task)
+            else:
+                task.add_done_callback(_close)
+                task.cancel()
         if running:
             await asyncio.wait(running)
 
