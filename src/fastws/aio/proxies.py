@@ -89,8 +89,11 @@ async def _connect_http(
     try:
         sock = await connect_socket(proxy.host, proxy.port, **options)
         await loop.create_connection(lambda: tunnel, sock=sock, **outer)
-    except OSError as exc:
-        raise _unreachable(proxy, exc) from exc
+    except BaseException as exc:
+        tunnel.opened.cancel()
+        if isinstance(exc, OSError):
+            raise _unreachable(proxy, exc) from exc
+        raise
     transport = tunnel.transport
     assert transport is not None
     try:
