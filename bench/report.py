@@ -281,7 +281,7 @@ def _client_table(results: Results) -> str:
         "Client, one message in flight, messages/s", ("256 B", "8 KiB", "100 kB"), rows
     )
     absent = [
-        f"`{name}` ({clients[name]['missing']})"
+        f"`{name}` ({clients[name]['missing'].removeprefix(f'{name} is missing: ')})"
         for name in names
         if "missing" in clients.get(name, {})
     ]
