@@ -74,7 +74,7 @@ _URI = re.compile(
 _UNIX_URI = re.compile(
     r"""
     [Ww] [Ss] \+ [Uu] [Nn] [Ii] [Xx] : (?: // )?
-    (?P<socket> / [^/:?] [^:?]* )
+    (?P<file> / [^/:?] [^:?]* )
     (?: : (?P<path> / [^?]* ) (?: \? (?P<query> .* ) )? )?
     """,
     re.VERBOSE,
@@ -118,7 +118,7 @@ def parse_uri(text: str) -> URI:
         raise InvalidURIError("fragment in a WebSocket URI; a # of another meaning is %23")
     if match := _UNIX_URI.fullmatch(text):
         target = _join_target(match["path"], match["query"])
-        path = unquote(match["socket"], errors="surrogateescape")  # as os.fsdecode
+        path = unquote(match["file"], errors="surrogateescape")  # as os.fsdecode
         if "\0" in path:
             raise InvalidURIError("NUL in the path of a Unix socket")
         return URI(False, "localhost", 80, target, unix_path=path)
