@@ -359,13 +359,15 @@ _MAX_CACHED = 256
 
 def _parse_offers(values: Sequence[str]) -> Iterable[tuple[str, Params]]:
     if len(values) == 1 and len(values[0]) <= _MAX_CACHED:
-        return [(name, list(params)) for name, params in _parse_one(values[0])]
+        return [(name, list(params)) for name, params in _parse_again(values[0])]
     return parse_extensions(values)
 
 
-@lru_cache(64)
 def _parse_one(value: str) -> list[tuple[str, list[tuple[str, str | None]]]]:
     return parse_extensions([value])
+
+
+_parse_again = lru_cache(64)(_parse_one)
 
 
 def _is_origin(allowed: str | re.Pattern[str] | None, origin: str | None) -> bool:
