@@ -6,6 +6,7 @@ import asyncio
 import gc
 import random
 from contextvars import ContextVar
+from types import SimpleNamespace
 from weakref import ref
 
 import pytest
@@ -29,8 +30,13 @@ class Clock:
     def time(self):
         return self.now
 
-    def call_at(self, when, callback, *args):
-        self.scheduled.append((when, callback, args))
+    def call_at(self, when, callback):
+        item = (when, callback)
+        self.scheduled.append(item)
+        return SimpleNamespace(cancel=lambda: self.unschedule(item))
+
+    def unschedule(self, item):
+        self.scheduled = [other for other in self.scheduled if other is not item]
 
     def call_soon(self, callback, *args, context=None):
         handle = asyncio.Handle(callback, args, SilentLoop(), context)
@@ -44,7 +50,7 @@ class Clock:
             item = min(due, key=lambda each: each[0])
             self.scheduled.remove(item)
             self.now = max(self.now, item[0])
-            item[1](*item[2])
+            item[1]()
             self.run_soon()
         self.now = end
 
@@ -111,7 +117,7 @@ def test_one_that_fails_does_not_stop_the_others(clock):
     timers.call_later(1, lambda: 1 / 0)
     timers.call_later(1, fired.append, 1)
     clock.now = 101
-    timers._run(101)
+    timers._run()
     [_, good] = clock.soon
     good._run()
     assert fired == [1]
@@ -123,10 +129,20 @@ def test_one_timer_of_the_loop_is_enough(clock):
         timers.call_later(10 + number, print)
     assert len(clock.scheduled) == 1
     early = timers.call_later(1, print)
-    assert len(clock.scheduled) == 2
+    assert [when for when, _ in clock.scheduled] == [101]
     early.cancel()
-    clock.pass_time(10.5)
-    assert len(clock.scheduled) == 1  # the first is not replaced by two
+    clock.pass_time(5)
+    assert [when for when, _ in clock.scheduled] == [110]
+
+
+def test_without_timers_there_is_none_of_the_loop(clock):
+    timers = Timers(clock)
+    for _ in range(3):
+        several = [timers.call_later(delay, print) for delay in (3, 1, 2)]
+        for timer in several:
+            assert len(clock.scheduled) == 1
+            timer.cancel()
+        assert clock.scheduled == timers._queue == []
 
 
 def test_cancelled_ones_do_not_pile_up(clock):

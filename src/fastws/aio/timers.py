@@ -68,31 +68,32 @@ class Timer:
 class Timers:
     """The timers of one event loop, and of the thread that runs it."""
 
-    __slots__ = ("__weakref__", "_armed", "_cancelled", "_loop", "_queue")
+    __slots__ = ("__weakref__", "_cancelled", "_handle", "_loop", "_next", "_queue")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._queue: list[tuple[float, Timer]] = []  # a heap
         self._cancelled = 0  # how many of them are
-        self._armed = inf  # when the loop calls us
+        self._next = inf  # when the loop calls us
+        self._handle: asyncio.TimerHandle | None = None  # of that call
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
         """Call a function after so many seconds."""
         when = self._loop.time() + delay
         timer = Timer(self, when, callback, args)
         heappush(self._queue, (when, timer))
-        if when < self._armed:
-            self._arm(when)
+        if when < self._next:
+            self._schedule(when)
         return timer
 
-    def _arm(self, when: float) -> None:
-        self._armed = when
-        self._loop.call_at(when, self._run, when)
+    def _schedule(self, when: float) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._next = when
+        self._handle = self._loop.call_at(when, self._run)
 
-    def _run(self, armed: float) -> None:
-        if armed != self._armed:  # an earlier call took the place of this one
-            return
-        self._armed = inf
+    def _run(self) -> None:
+        self._unschedule()
         now = self._loop.time() + _TOLERANCE
         queue = self._queue
         while queue and (queue[0][0] <= now or queue[0][1]._callback is None):
@@ -101,13 +102,24 @@ class Timers:
                 self._cancelled -= 1
             timer._fire(self._loop)
         if queue:
-            self._arm(queue[0][0])
+            self._schedule(queue[0][0])
+
+    def _unschedule(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._next, self._handle = inf, None
 
     def _forget_one(self) -> None:
         self._cancelled += 1
-        if self._cancelled > _FEW and 2 * self._cancelled > len(self._queue):
-            self._queue[:] = [item for item in self._queue if item[1]._callback is not None]
-            heapify(self._queue)
+        queue = self._queue
+        left = len(queue) - self._cancelled
+        if not left:
+            self._unschedule()
+            queue.clear()
+            self._cancelled = 0
+        elif self._cancelled > max(_FEW, left):
+            queue[:] = [item for item in queue if item[1]._callback is not None]
+            heapify(queue)
             self._cancelled = 0
 
 
