@@ -772,6 +772,26 @@ def test_a_bomb_is_inflated_in_steps_and_each_is_answered_before_the_next() -> N
     assert largest < MIB
 
 
+def test_a_bomb_that_is_not_answered_lets_other_tasks_have_their_turn() -> None:
+    driver = server(nothing, deflate=True)
+    driver.run([OFFER])
+    driver.take()
+    session = driver.session
+    session.receive_data(frame(BINARY, compressed(bytes(200_000)), rsv1=True) * 100)
+    between, most = 0, 0
+    for event in session:
+        match event:
+            case bytes():
+                between += len(event)
+                most = max(most, between)
+            case Write():
+                assert session.data_to_send() == b""
+                between = 0
+            case Read():
+                break
+    assert 0 < most < MIB
+
+
 def test_a_flood_of_pings_is_answered_read_by_read() -> None:
     driver = opened()
     session = driver.session

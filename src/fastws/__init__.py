@@ -20,7 +20,8 @@ For a server of your own, a `Connection` turns bytes into messages and back, and
                 connection.send(event)
     transport.write(connection.data_to_send())
 
-While `connection.has_pending` is true, call `connection.receive_data(b"")` for more events.
+While `connection.has_pending` is true, call `connection.receive_data(b"")` for more events. A
+`Session` is such a connection with its opening handshake, its timeouts and the end of TCP.
 
 The codec can also be used alone: `MessageDecoder`, `MessageEncoder`, `FrameDecoder`,
 `encode_frame`, `apply_mask`, `Utf8Validator`, … `fastws.implementation` says which of its twins

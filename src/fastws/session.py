@@ -93,6 +93,9 @@ class Read:
 class Write:
     """Call `Session.data_to_send` and write what it returns.
 
+    That may be nothing: if what was read inflates to much, there is a Write after each step of
+    decoding, so that other tasks have their turn.
+
     Attributes:
         timeout: how long that may take, in seconds. If it takes longer, close the socket: the
             peer does not read.
@@ -288,6 +291,7 @@ class Session:
         self._ended = False  # the stream
         self._events: deque[SessionEvent] = deque()
         self._must_write = False
+        self._paused = True  # there was a Write after the last decoding
 
     @classmethod
     def server(
@@ -618,7 +622,7 @@ class Session:
                 return self._linger()
 
     def _write(self) -> Write:
-        self._must_write = True
+        self._must_write = self._paused = True
         if self._ping_timeout is None:
             return Write(_NO_LIMIT)
         return Write(self._ping_timeout * (1 + self.bytes_queued // _WRITE_LIMIT))
@@ -706,12 +710,15 @@ class Session:
 
     # Messages (§5, §6) and the close handshake (§7)
 
-    def _talk(self, connection: Connection) -> Read | None:
+    def _talk(self, connection: Connection) -> Read | Write | None:
         if connection.state is State.CLOSED:
             self._enter(_Phase.ENDING)
             return None
         if self._received or connection.has_pending:
+            if connection.has_pending and not self._paused:
+                return self._write()  # even of nothing, so that other tasks have their turn
             data = b"" if connection.has_pending else self._take_received()
+            self._paused = False
             try:
                 self._events.extend(connection.receive_data(data))
             except Exception as exc:

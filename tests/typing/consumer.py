@@ -78,6 +78,25 @@ def without_io(data: bytes) -> bytes:
     return assert_type(connection.data_to_send(), bytes)
 
 
+def session(data: bytes) -> None:
+    server = fastws.Session.server(deflate=True, ping_interval=None)
+    fastws.Session.server(ping_intervall=None)  # type: ignore[call-arg]
+    for event in fastws.Session.client("ws://localhost", half_close=False):
+        match event:
+            case fastws.Write(timeout) | fastws.Read(timeout):
+                assert_type(timeout, float)
+                server.receive_data(data)
+            case str() | bytes():
+                server.send(event)
+            case fastws.Request():
+                server.accept(headers={"Set-Cookie": event.path})
+            case fastws.Opened() | fastws.HalfClose() | Ping() | Pong() | Close():
+                assert_type(server.data_to_send(), bytes)
+            case _:
+                assert_never(event)
+    assert_type(server.error, Exception | None)
+
+
 def codec(data: bytearray) -> None:
     decoder = fastws.MessageDecoder(masked=True)
     assert_type(decoder.feed(data), list[Event])
