@@ -13,6 +13,7 @@ import pytest
 from fastws import PerMessageDeflate, WebSocket, WebSocketProtocol, connect, prepare, serve
 
 from ..wire import upgrade_request
+from .conftest import LOOPS
 
 KIB = 1 << 10
 
@@ -272,6 +273,31 @@ async def test_a_turn_keeps_no_connection_alive():
         assert gone() is None
     finally:
         gc.enable()
+
+
+# (Something of aiofastnet's keeps its event loops, with or without a connection.)
+@pytest.mark.parametrize("loop", [name for name in LOOPS if name != "aiofastnet"])
+def test_a_closed_event_loop_is_not_kept_alive_by_what_waits(loop):
+    gone = []
+
+    def send(loop):
+        ws, writes = opened()
+        for word in "abc":
+            ws.send(word)
+        assert writes == [plain("a")]
+        gone.append(weakref.ref(ws))
+        loop.stop()
+
+    def run(loop):
+        loop.call_soon(send, loop)
+        loop.run_forever()
+        loop.close()
+        gone.append(weakref.ref(loop))
+
+    run(LOOPS[loop]())
+    for _ in range(3):
+        gc.collect()
+    assert [held() for held in gone] == [None, None]
 
 
 # Tasks ----------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ cdef class Turn:
     cdef bint _is_watched
     cdef list _waiting
 
-    cdef int watch(self, object loop) except -1
-    cdef int wait_for_end(self, Wire wire) except -1
+    cdef int _watch(self, object loop) except -1
+    cdef int _wait_for_end(self, Wire wire) except -1
 
 
 cdef class Wire:

@@ -336,12 +336,7 @@ class Connection:
         payload = prepared.payload if compressed is None else compressed
         rsv1 = compressed is not None
         try:
-            if (
-                prepared is message
-                and fin
-                and key is None
-                and len(payload) < _TOO_LARGE_TO_SHARE
-            ):
+            if prepared is message and fin and key is None and len(payload) < _TOO_LARGE_TO_SHARE:
                 frame = self._shared_frame(prepared, payload, rsv1)
                 queued = self._encoder._whole_frame(frame)
             else:

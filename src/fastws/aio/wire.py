@@ -14,7 +14,7 @@ It is written once. Where it can be, it is compiled, as `fastws._c.wire`.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from fastws import _cython as cython
 from fastws import errors
@@ -88,16 +88,16 @@ class Turn:
         self._is_watched = False  # `_end` will be called
         self._waiting = []  # connections with something to write at the end, in order
 
-    def watch(self, loop: Any) -> int:
+    def _watch(self, loop: Any) -> int:
         """See that this turn ends."""
         if not self._is_watched:
             loop.call_soon(self._end)
             self._is_watched = True
         return 0
 
-    def wait_for_end(self, wire: Wire) -> int:
+    def _wait_for_end(self, wire: Wire) -> int:
         """At the end of this turn, write what a connection has queued."""
-        self.watch(wire._loop)
+        self._watch(wire._loop)
         self._waiting.append(wire)
         return 0
 
@@ -113,18 +113,21 @@ class Turn:
         finally:
             # The event loop reports what one of them raised. The others come next.
             while waiting:
-                self.wait_for_end(waiting.pop())
+                self._wait_for_end(waiting.pop())
 
 
-# Each event loop runs in one thread. (The values must not refer to the keys.)
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = WeakKeyDictionary()
+# Each event loop runs in one thread, so that nothing has to lock its turn. Its connections keep it
+# alive: if the loop is closed while they wait, it refers to them, and they refer to the loop.
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, ref[Turn]] = WeakKeyDictionary()
 
 
 def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:
     """Return what tells the turns of an event loop apart."""
-    turn = _turns.get(loop)
+    held = _turns.get(loop)
+    turn = None if held is None else held()
     if turn is None:
-        turn = _turns[loop] = Turn()
+        turn = Turn()
+        _turns[loop] = ref(turn)
     return turn
 
 
@@ -370,14 +373,14 @@ class Wire:
         if not self._is_corked:
             turn = self._turn
             if self._wrote_in == turn.number or self._sink.messages is not None:
-                turn.wait_for_end(self)
+                turn._wait_for_end(self)
                 self._is_corked = True
                 return
             # Most answers of a task are one message. The task waits then, and watching the turn
             # would cost more than it can save. (If the task sends more, all of that is taken to
             # be of this turn.)
             if self._wrote_in != _ANSWERING:
-                turn.watch(self._loop)
+                turn._watch(self._loop)
             self._wrote_in = turn.number
             self._send_queued()
             return
