@@ -8,6 +8,7 @@ out.
 from __future__ import annotations
 
 from base64 import b64encode
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final, cast
 
@@ -18,7 +19,7 @@ from .heads import headers_of, reason_of
 from .http import Response
 from .uri import Proxy, parse_proxy
 
-__all__ = ["TunnelHandshake", "proxy_from_environment"]
+__all__ = ["TunnelHandshake", "is_loopback", "proxy_from_environment"]
 
 _USER_AGENT: Final = "fastws"
 _MAX_HEADER_SIZE: Final = 32 << 10
@@ -138,7 +139,7 @@ def proxy_from_environment(host: str, port: int, *, secure: bool) -> Proxy | Non
     Raises:
         InvalidURIError: if what the environment says is no proxy.
     """
-    if _is_loopback(host):
+    if is_loopback(host):
         return None
     # Importing this takes as long as importing fastws.
     from urllib.request import getproxies, proxy_bypass
@@ -159,7 +160,9 @@ def proxy_from_environment(host: str, port: int, *, secure: bool) -> Proxy | Non
     return None
 
 
-def _is_loopback(host: str) -> bool:
+@lru_cache(256)
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, by its name or address."""
     # RFC 6761 §6.3
     if f".{host.removesuffix('.')}".endswith(".localhost"):
         return True

@@ -98,9 +98,9 @@ async def test_an_address_that_refuses(names, refusing):
 async def test_over_tls(names, hole, tls):
     async with serve(echo, HOST, 0, ssl=tls.server) as server:
         port = server.sockets[0].getsockname()[1]
-        names({"localhost": [info(hole), info(port)]})
-        options = {"ssl": tls.client, "happy_eyeballs_delay": 0.01}
-        async with connect("wss://localhost", **options) as ws:
+        names({"h.example": [info(hole), info(port)]})
+        options = {"ssl": tls.client, "server_hostname": "localhost", "proxy": None}
+        async with connect("wss://h.example", happy_eyeballs_delay=0.01, **options) as ws:
             await ws.send("hi")
             assert await ws.recv() == "hi"
 

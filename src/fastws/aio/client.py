@@ -32,7 +32,7 @@ from fastws.spec import (
     DEFAULT_WRITE_LIMIT,
     CloseCode,
 )
-from fastws.tunnels import proxy_from_environment
+from fastws.tunnels import is_loopback, proxy_from_environment
 from fastws.uri import Proxy, parse_proxy, parse_uri
 
 from .endpoint import Endpoint, as_endpoint
@@ -385,13 +385,15 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
                 options=self._options,
             )
             return
-        if is_address(host):
-            # There is nothing to look up, nor to choose from.
-            options = {key: self._options[key] for key in self._options.keys() - CHOICES}
+        options = self._options
+        if is_address(host) or is_loopback(host):
+            # There is nothing to choose from, or the wrong address refuses at once.
+            if options:
+                options = {key: options[key] for key in options.keys() - CHOICES}
             await loop.create_connection(lambda: endpoint, host, port, **options, **tls)
             return
         # uvloop tries the addresses one after the other, however long each takes.
-        sock = await connect_socket(host, port, **self._options)
+        sock = await connect_socket(host, port, **options)
         await loop.create_connection(lambda: endpoint, sock=sock, **tls)
 
     def _tls_with(self, route: Route) -> dict[str, Any]:
