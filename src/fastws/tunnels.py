@@ -139,7 +139,7 @@ def proxy_from_environment(host: str, port: int, *, secure: bool) -> Proxy | Non
     Raises:
         InvalidURIError: if what the environment says is no proxy.
     """
-    if is_loopback(host):
+    if _is_loopback(host):
         return None
     # Importing this takes as long as importing fastws.
     from urllib.request import getproxies, proxy_bypass
@@ -160,7 +160,6 @@ def proxy_from_environment(host: str, port: int, *, secure: bool) -> Proxy | Non
     return None
 
 
-@lru_cache(256)
 def is_loopback(host: str) -> bool:
     """Return whether a host is this machine, by its name or address."""
     # RFC 6761 §6.3
@@ -171,3 +170,7 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return False
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+# A client connects to the same few hosts again and again.
+_is_loopback = lru_cache(256)(is_loopback)

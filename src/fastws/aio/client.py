@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl as ssl_module
 from dataclasses import replace
+from functools import lru_cache
 from inspect import isawaitable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic
@@ -67,6 +68,10 @@ _SHORT = 1.0
 
 
 _RETRY_POLICY = RetryPolicy()
+
+# A client connects to the same few hosts again and again.
+_is_address = lru_cache(256)(is_address)
+_is_loopback = lru_cache(256)(is_loopback)
 
 
 class connect(Generic[P]):  # noqa: N801 - it is called like a function
@@ -386,7 +391,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
             )
             return
         options = self._options
-        if is_address(host) or is_loopback(host):
+        if _is_address(host) or _is_loopback(host):
             # There is nothing to choose from, or the wrong address refuses at once.
             if options:
                 options = {key: options[key] for key in options.keys() - CHOICES}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from functools import lru_cache
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,7 +26,6 @@ CHOICES = frozenset({"all_errors", "happy_eyeballs_delay", "interleave"})
 _Info: TypeAlias = tuple[int, int, int, str, Any]
 
 
-@lru_cache(256)
 def is_address(host: str) -> bool:
     """Return whether this is an IP address, for which there is nothing to look up."""
     try:
