@@ -835,7 +835,7 @@ def test_what_a_session_cannot_be_made_of() -> None:
     with pytest.raises(TypeError, match="handshake must be a ServerHandshake or ClientHandshake"):
         Session("server")  # type: ignore[arg-type]
     with pytest.raises(InvalidURIError):
-        Session.client("http://localhost")
+        Session.client("ftp://localhost")
     with pytest.raises(TypeError, match="unexpected keyword"):
         Session.server(timeout=1)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="not an origin"):

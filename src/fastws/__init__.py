@@ -71,7 +71,6 @@ from .extensions import ClientExtension, ServerExtension
 from .handshake import ClientHandshake, ServerHandshake
 from .http import Headers, HeadersLike, Request, Response
 from .prepared import PreparedMessage, prepare
-from .session import HalfClose, Opened, Read, Session, Write
 from .spec import CloseCode, Opcode, Role
 from .uri import URI
 
@@ -82,6 +81,7 @@ if TYPE_CHECKING:
     from .aio.retries import RetryPolicy
     from .aio.server import Server, serve
     from .aio.websocket import WebSocket
+    from .session import HalfClose, Opened, Read, Session, Write
 
 __version__ = "0.1.0"
 
@@ -157,6 +157,8 @@ __all__ = [
 
 # asyncio and ssl take longer to import than everything else, and a program that uses only the
 # codec does not need them. (import_module would hide them from PyInstaller and similar tools.)
+# Session needs threading; a subinterpreter that has imported it in another thread than the first
+# may hang when it ends.
 def __getattr__(name: str) -> object:
     value: object
     match name:
@@ -180,6 +182,10 @@ def __getattr__(name: str) -> object:
             from .aio import protocol
 
             value = protocol.WebSocketProtocol
+        case "HalfClose" | "Opened" | "Read" | "Session" | "Write":
+            from . import session
+
+            value = getattr(session, name)
         case "connect":
             from .aio import client
 
