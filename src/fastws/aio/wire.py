@@ -6,7 +6,7 @@
 This module knows how what was read is decoded and handed over, and how what is queued leaves in
 few writes. It knows in which phases data is received and written, but not what leads from one to
 the next, and no timer: of the event loop it uses only `call_soon` and `create_future`, and of the
-transport only `write`.
+transport only `write` and `abort`.
 
 It is written once. Where it can be, it is compiled, as `fastws._c.wire`.
 """
