@@ -11,21 +11,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fastws.connection import Connection
 from fastws.exceptions import HandshakeError
-from fastws.spec import (
-    DEFAULT_CLOSE_TIMEOUT,
-    DEFAULT_WRITE_LIMIT,
-    KEEPALIVE_REASON,
-    CloseCode,
-    Role,
-    State,
-)
+from fastws.spec import DEFAULT_CLOSE_TIMEOUT, DEFAULT_WRITE_LIMIT, CloseCode, Role, State
 
 from .creation import ending_on_error, guard
 from .flow import Flow
-from .keepalive import KEEPALIVE, Keepalive, Verdict
+from .keepalive import KEEPALIVE, KEEPALIVE_REASON, Keepalive, Verdict
 from .lingering import Lingering
-from .opening import Failed, Opened, Redirected, Refused, ServerOpeningHandshake, Undecided
+from .opening import Failed, Opened, Refused, ServerOpeningHandshake, Undecided
 from .phases import NEXT, RECEIVING, Phase
+from .redirects import Redirection
 from .timers import timers_of
 from .transports import LostTransport, close_transport, read_buffer
 from .twin import Sink, turn_of
@@ -143,16 +137,10 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
             opening.answer.cancel()
 
     def _end_receiving(self) -> None:
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
         assert self._connection is not None
         if self._connection.error is not None:
             self._failed(self._connection.error)
-        if self._pings is not None:
-            self._pings.end(self._closed_error)
-        if self._senders is not None:
-            self._senders.end(self._closed_error)
+        self._end_waiting()
         self._sink.ended(self)
         self._ended()
 
@@ -223,9 +211,6 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         # uvloop does not call eof_received if TLS was not shut down before TCP.
         decision = opening.receive_eof() if exc is None else None
         self._enter(Phase.CLOSED)
-        if isinstance(decision, Redirected):
-            self._redirect(decision)
-            return
         if isinstance(decision, Failed):
             exc = decision.error
         self._report(exc or HandshakeError("connection closed during the opening handshake"))
@@ -278,9 +263,6 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         elif isinstance(decision, Failed):
             self._discard()
             self._report(decision.error)
-        elif isinstance(decision, Redirected):
-            self._discard()
-            self._redirect(decision)
         elif isinstance(decision, Undecided):
             answer = asyncio.ensure_future(decision.answer)
             opening.wait_for(answer)
@@ -346,13 +328,9 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
             self._enter(Phase.LINGERING)
         self._transport.abort()
 
-    def _redirect(self, decision: Redirected) -> None:
-        """The connector goes on with another endpoint; the application hears nothing of this."""
-        if self._creator is not None:
-            self._creator.endpoint_failed(self, decision.error)
-
     def _report(self, exc: Exception) -> None:
-        self._failed(exc)
+        if not isinstance(exc, Redirection):  # that is between the connector and us
+            self._failed(exc)
         if self._creator is not None:
             self._creator.endpoint_failed(self, exc)
 

@@ -123,6 +123,16 @@ class Flow(View):
             self._end_connection()
         self._update_reading()
 
+    def _end_waiting(self) -> None:
+        """Nothing more is received: wake who waits for what will not come."""
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        if self._pings is not None:
+            self._pings.end(self._closed_error)
+        if self._senders is not None:
+            self._senders.end(self._closed_error)
+
     def pause_writing(self) -> None:
         self._write_paused = True
         self._hold_pongs()

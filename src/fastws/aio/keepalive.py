@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from fastws.spec import KEEPALIVE
+from fastws.spec import KEEPALIVE, KEEPALIVE_REASON
 
 from .unsent import acknowledged, unacknowledged
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .settings import Settings
 
-__all__ = ["KEEPALIVE", "Keepalive", "Verdict"]
+__all__ = ["KEEPALIVE", "KEEPALIVE_REASON", "Keepalive", "Verdict"]
 
 # So many bytes are more than the pings between two looks at a connection.
 _SMALL = 256

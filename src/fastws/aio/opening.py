@@ -33,7 +33,6 @@ __all__ = [
     "Opened",
     "OpeningHandshake",
     "ProcessRequest",
-    "Redirected",
     "Refused",
     "ServerOpeningHandshake",
     "Undecided",
@@ -80,16 +79,14 @@ class Refused:
 
 @dataclass(slots=True)
 class Failed:
-    """There is no connection, and nothing to say to the peer."""
+    """There is no connection, and nothing to say to the peer.
+
+    Args:
+        error: why; a Redirection if the server names another place, which the application need
+            not know.
+    """
 
     error: Exception
-
-
-@dataclass(slots=True)
-class Redirected:
-    """The server names another place. The application need not know."""
-
-    error: Redirection
 
 
 @dataclass(slots=True)
@@ -99,7 +96,7 @@ class Undecided:
     answer: Awaitable[Response | None]
 
 
-Decision: TypeAlias = Opened | Refused | Failed | Redirected | Undecided
+Decision: TypeAlias = Opened | Refused | Failed | Undecided
 
 
 class OpeningHandshake(Protocol):
@@ -294,5 +291,5 @@ class ClientOpeningHandshake:
             except ResponseError as exc:
                 return Failed(exc)
             if route is not None:
-                return Redirected(Redirection(route))
+                return Failed(Redirection(route))
         return Failed(error)
