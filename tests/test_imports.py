@@ -99,7 +99,6 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "senders": set(),
         "settings": set(),
         "signals": set(),
-        "timers": set(),
         "transports": set(),
         "unsent": set(),
         # Parts of an endpoint.
@@ -116,7 +115,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "flow": {"phases", "pings", "senders", "settings", "view"},
         "endpoint": {
             *("creation", "flow", "keepalive", "lingering", "opening", "phases"),
-            *("timers", "transports", "twin", "view"),
+            *("transports", "twin", "view"),
         },
         # The two styles, and what creates endpoints.
         "protocol": {"endpoint", "twin", "view"},

@@ -20,7 +20,6 @@ from .lingering import Lingering
 from .opening import Failed, Opened, Refused, ServerOpeningHandshake, Undecided
 from .phases import NEXT, RECEIVING, Phase
 from .redirects import Redirection
-from .timers import timers_of
 from .transports import LostTransport, close_transport, read_buffer
 from .twin import Sink, turn_of
 from .view import logger
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from .creation import ServerOrConnector
     from .opening import Decision, OpeningHandshake
     from .settings import Settings
-    from .timers import Timer
 
 __all__ = ["Endpoint", "as_endpoint"]
 
@@ -59,7 +57,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         super().__init__(sink)
         self._creator: ServerOrConnector | None = None
         self._open_by: float | None = None  # when the opening handshake has to be done
-        self._timer: Timer | None = None  # of the phase
+        self._timer: asyncio.TimerHandle | None = None  # of the phase
         self._keepalive: Keepalive | None = None  # while open
         self._lost_by: Exception | None = None  # why the transport went
         self._close_waiter: asyncio.Future[None] | None = None
@@ -435,7 +433,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
             self._timer.cancel()
             self._timer = None
         if delay is not None and callback is not None and self._phase is not Phase.CLOSED:
-            self._timer = timers_of(self._loop).call_later(delay, callback, *args)
+            self._timer = self._loop.call_later(delay, callback, *args)
 
 
 def as_endpoint(value: object) -> Endpoint:
