@@ -342,3 +342,25 @@ def test_packed_headers_are_the_same(fields):
         assert Headers(packed) == headers
         packed._pack()
         assert packed | {"B": "c"} == headers | {"B": "c"}
+
+
+class PackedMeanwhile(Headers):
+    """Headers that another thread packs as soon as anybody has looked at the fields."""
+
+    @property
+    def _pairs(self):
+        pairs = Headers._pairs.__get__(self)
+        if pairs is not None:
+            self._lines = "\r\n".join([f"{name}:{value}" for name, value in pairs])
+            self._by_name = self._pairs = None
+        return pairs
+
+    @_pairs.setter
+    def _pairs(self, pairs):
+        Headers._pairs.__set__(self, pairs)
+
+
+@pytest.mark.parametrize("look", [lambda headers: headers["a"], lambda headers: headers.items()])
+def test_headers_are_read_while_another_thread_packs_them(look):
+    fields = [("A", "b"), ("C", "d")]
+    assert look(PackedMeanwhile(fields)) == look(Headers(fields))

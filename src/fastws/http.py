@@ -101,12 +101,13 @@ class Headers:
         values = self._by_name
         if values is None:
             values = {}
-            if self._pairs is None:  # as when a request has just arrived
+            pairs = self._pairs  # once: another thread may call _pack meanwhile
+            if pairs is None:  # as when a request has just arrived
                 for line in self._split_lines():
                     name, _, value = line.partition(":")
                     values.setdefault(name.lower(), []).append(value.strip(" \t"))
             else:
-                for name, value in self._pairs:
+                for name, value in pairs:
                     values.setdefault(name.lower(), []).append(value)
             self._by_name = values
         return values
