@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import tracemalloc
+from zlib import Z_HUFFMAN_ONLY
 
 import pytest
 
 from fastws import ConnectionClosed, WebSocketProtocol, connect, encode_frame, prepare, serve
+from fastws.aio.opening import ServerOpeningHandshake
+from fastws.aio.settings import DEFAULT_SETTINGS
 from fastws.codec import implementation
+from fastws.deflate import deflate_extensions
+from fastws.handshake import ServerHandshake
 
-from ..wire import upgrade_request
+from ..wire import OFFER, compressed, upgrade_request
 
 HOST = "127.0.0.1"
 KIB, MIB = 1 << 10, 1 << 20
@@ -91,11 +96,13 @@ def opened():
     """An open endpoint of a server on a Kept transport."""
     made = []
 
-    def make(cls, **options):
+    def make(cls, *, deflate=False, **options):
         transport = Kept(**options)
         endpoint = cls()
+        opening = ServerOpeningHandshake(ServerHandshake(extensions=deflate_extensions(deflate)))
+        endpoint._configure(DEFAULT_SETTINGS, opening, None)
         endpoint.connection_made(transport)
-        feed(endpoint, upgrade_request())
+        feed(endpoint, OFFER if deflate else upgrade_request())
         assert b"".join(transport.take()).startswith(b"HTTP/1.1 101")
         made.append(endpoint)
         return endpoint, transport
@@ -300,18 +307,45 @@ async def test_a_violation_at_the_beginning_of_the_next_comes_after_the_answer(o
     assert b"\x03\xef" in written[len(answer) :]  # 1007
 
 
+async def test_what_the_next_inflates_to_is_decoded_in_steps(opened):
+    """Even if nothing more arrives."""
+    got = []
+
+    class Recorder(WebSocketProtocol):
+        def on_message(self, message):
+            got.append(message)
+
+    endpoint, transport = opened(Recorder, deflate=True)
+    first = encode_frame(2, bytes(100_000), key=KEY)
+    letters = random.Random(3).randbytes(100 * KIB).hex().encode()
+    text = letters[:-KIB] + b"\xff" * 3 * KIB + letters[:KIB]
+    payload = compressed(text, strategy=Z_HUFFMAN_ONLY)
+    second = encode_frame(1, payload, rsv1=True, key=KEY)
+    feed(endpoint, first[:90_000])
+    feed(endpoint, first[90_000:] + second[:-10])
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert got == [bytes(100_000)]
+    written = b"".join(transport.take())
+    assert (written[0], written[2:4]) == (0x88, b"\x03\xef")  # 1007
+
+
 @pytest.mark.parametrize("how", ["close", "abort", "raise"])
 async def test_the_connection_may_end_before_the_next_begins(opened, how, caplog):
     class Ending(WebSocketProtocol):
         def on_message(self, message):
             if how == "raise":
                 raise RuntimeError
-            getattr(self, how)()
+            if how == "abort":
+                self._discard()
+            else:
+                self.close()
 
     endpoint, transport = opened(Ending)
     stream = encode_frame(2, bytes(100_000), key=KEY) + encode_frame(2, bytes(100_000), key=KEY)
     feed(endpoint, stream[:90_000])
     feed(endpoint, stream[90_000:150_000])
-    if how != "abort":
-        feed(endpoint, stream[150_000:])
-        assert b"".join(transport.take()).startswith(b"\x88")
+    feed(endpoint, stream[150_000:])
+    assert transport.aborted is (how == "abort")
+    assert b"".join(transport.take())[:1] == (b"" if how == "abort" else b"\x88")
+    assert ("RuntimeError" in caplog.text) is (how == "raise")

@@ -276,7 +276,10 @@ class Wire:
             connection._receive_left(storage, size)
         except Exception as exc:
             self._log_error("decoding failed", exc)
-        if goes_on and connection.close_code is not None:
+        if connection.close_code is None:
+            if connection._decoder._has_rest():
+                self._after_read(size)
+        elif goes_on:
             self._is_corked = True
             self._loop.call_soon(self._uncork)
 
