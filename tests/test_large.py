@@ -111,6 +111,22 @@ def test_a_large_message_is_not_copied(twin: SimpleNamespace, make: Any, key: by
     assert sys.getrefcount(message) == references
 
 
+@pytest.mark.parametrize("make", [lambda n: "a" * n, bytes], ids=["ascii", "bytes"])
+def test_buffers_are_masked_into_place(twin: SimpleNamespace, make: Any) -> None:
+    message = make(MIB)
+    encoder, connection = twin.MessageEncoder(), Connection(Role.CLIENT)
+    (encoder.text if isinstance(message, str) else encoder.binary)(message, KEY)
+    connection.send(message)
+    for take in (encoder.take_buffers, connection.buffers_to_send):
+        tracemalloc.start()
+        try:
+            buffers = take()
+            assert tracemalloc.get_traced_memory()[1] < MIB + 64 * KIB
+        finally:
+            tracemalloc.stop()
+        assert sum(map(len, buffers)) == MIB + 14
+
+
 def test_no_utf8_stays_with_the_text(twin: SimpleNamespace) -> None:
     text = "é" * MIB
     size = sys.getsizeof(text)

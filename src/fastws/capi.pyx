@@ -129,8 +129,7 @@ cdef Py_ssize_t send(Connection connection, object message) except -1:
 cdef list buffers_to_send(Connection connection):
     if connection is None:
         raise missing("connection")
-    with cython.critical_section(connection):
-        return (<TheConnection> <object> connection).buffers_to_send()
+    return (<TheConnection> <object> connection).buffers_to_send()
 
 
 # Frames -----------------------------------------------------------------------------------

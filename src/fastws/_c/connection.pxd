@@ -25,7 +25,8 @@ cdef class Connection:
     cdef bint _pongs_held
 
     # `receive_data` for the first `size` bytes of a buffer, which must not be resized during the
-    # call, `send` and `buffers_to_send`, for C code that is in a critical section.
+    # call, `send`, and `buffers_to_send` without making bytes of payloads, for C code that is in a
+    # critical section.
     cdef list _receive_from(self, bytearray storage, Py_ssize_t size)
     cdef list _receive_left(self, bytearray storage, Py_ssize_t size)
     cdef Py_ssize_t _queue(self, object message, bint fin, object compress) except -1

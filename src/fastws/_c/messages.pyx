@@ -758,7 +758,7 @@ cdef class MessageEncoder:
         Returns:
             the buffers to send, in order. How many there are is unspecified.
         """
-        return [bytes(buffer) for buffer in self._take_all()]
+        return [self._join([buffer]) for buffer in self._take_all()]
 
     def __reduce__(self):
         raise errors.not_copyable(self)
@@ -913,7 +913,8 @@ cdef class MessageEncoder:
 cdef class Payload:
     """The payload of a large frame.
 
-    It is bytes-like. Iterating over it yields what to write: bytes, or a memoryview.
+    Iterating over it, once, yields what to write: bytes, or a memoryview. It is bytes-like only for
+    that memoryview.
     """
     cdef object source  # immutable; it owns the data
     cdef const uint8_t* data
@@ -925,15 +926,10 @@ cdef class Payload:
         return self.size
 
     def __getbuffer__(self, Py_buffer* view, int flags):
-        cdef object owner = self
-        cdef const uint8_t* data = self.data
-        if flags & PyBUF_WRITABLE:
-            raise BufferError("payload is read-only")
-        if self.key:
-            owner = self.masked(0, self.size)
-            data = <const uint8_t*> PyBytes_AS_STRING(owner)
-        view.obj = owner
-        view.buf = <void*> data
+        if flags & PyBUF_WRITABLE or self.key:
+            raise BufferError("payload is read-only, or masked")
+        view.obj = self
+        view.buf = <void*> self.data
         view.len = self.size
         view.itemsize = 1
         view.readonly = True
@@ -959,9 +955,6 @@ cdef class Payload:
             return PyMemoryView_FromObject(self)
         size = min(size, MASKED_PIECE)
         self.position += size
-        return self.masked(start, size)
-
-    cdef bytes masked(self, Py_ssize_t start, Py_ssize_t size):
         # A piece begins where the key does.
         masked = PyBytes_FromStringAndSize(NULL, size)
         mask_octets(<uint8_t*> PyBytes_AS_STRING(masked), self.data + start, size, self.key)

@@ -460,7 +460,7 @@ class Connection:
         Returns:
             the buffers to send, in order. How many there are is unspecified.
         """
-        return [bytes(buffer) for buffer in self._take()]
+        return [self._encoder._join([buffer]) for buffer in self._take()]
 
     def _take(self) -> list[bytes]:
         if self.close_code is not None and self.state is _OPEN:

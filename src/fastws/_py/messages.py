@@ -576,7 +576,7 @@ class MessageEncoder:
         return self._append(frame)
 
     def _join(self, buffers: list[bytes]) -> bytes:
-        """Return everything that `_take_all` has returned, in one piece."""
+        """Return buffers that `_take_all` has returned, in one piece."""
         return b"".join(buffers)
 
     def _whole_text(self, message: str, key: bytes | None) -> int:
