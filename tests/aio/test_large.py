@@ -330,6 +330,46 @@ async def test_what_the_next_inflates_to_is_decoded_in_steps(opened):
     assert (written[0], written[2:4]) == (0x88, b"\x03\xef")  # 1007
 
 
+@pytest.mark.parametrize("other", [True, False])
+@pytest.mark.parametrize("buffered", [True, False])
+async def test_more_is_read_while_a_message_is_handed_over(opened, other, buffered):
+    """A callback may run the event loop, as a modal dialog does. All connections read into the
+    same buffer."""
+    got = []
+    messages = [bytes([number]) * 100_000 for number in range(3)]
+    stream = b"".join(encode_frame(2, message, key=KEY) for message in messages)
+    more = iter([stream[150_000:250_000]])
+
+    class Nesting(WebSocketProtocol):
+        def on_message(self, message):
+            got.append(message)
+            for data in more:
+                if other:
+                    read(elsewhere, stream[:200_000])
+                    read(elsewhere, stream[200_000:])
+                read(endpoint, data)
+
+    class Recorder(WebSocketProtocol):
+        def on_message(self, message):
+            there.append(message)
+
+    def read(endpoint, data):
+        if buffered:
+            feed(endpoint, data)
+        else:
+            endpoint.data_received(data)
+
+    there = []
+    endpoint, _ = opened(Nesting)
+    elsewhere, _ = opened(Recorder)
+    read(endpoint, stream[:90_000])
+    read(endpoint, stream[90_000:150_000])
+    read(endpoint, stream[250_000:])
+    assert [bytes(set(message)) for message in got] == [b"\0", b"\1", b"\2"]
+    assert got == messages
+    assert there == (messages if other else [])
+
+
 @pytest.mark.parametrize("how", ["close", "abort", "raise"])
 async def test_the_connection_may_end_before_the_next_begins(opened, how, caplog):
     class Ending(WebSocketProtocol):

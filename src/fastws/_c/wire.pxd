@@ -24,9 +24,13 @@ cdef class Turn:
     cdef readonly Py_ssize_t number
     cdef bint _is_watched
     cdef list _waiting
+    cdef Wire _left_by
+    cdef bytearray _left_in
+    cdef Py_ssize_t _left_size
 
     cdef int _watch(self, object loop) except -1
     cdef int _wait_for_end(self, Wire wire) except -1
+    cdef int _decode_left(self) except -1
 
 
 cdef class Wire:

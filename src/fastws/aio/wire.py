@@ -77,16 +77,30 @@ class Turn:
         number: the number of the turn.
     """
 
-    __slots__ = ("__weakref__", "_is_watched", "_waiting", "number")
+    __slots__ = (
+        "__weakref__",
+        "_is_watched",
+        "_left_by",
+        "_left_in",
+        "_left_size",
+        "_waiting",
+        "number",
+    )
 
     number: int
     _is_watched: bool
+    _left_by: Wire | None
+    _left_in: bytearray
+    _left_size: int
     _waiting: list[Wire]
 
     def __init__(self) -> None:
         self.number = 0
         self._is_watched = False  # `_end` will be called
         self._waiting = []  # connections with something to write at the end, in order
+        # The connection that has read into `_left_in`, which all of them use, and has not decoded
+        # all of it yet: it hands over messages.
+        self._left_by = None
 
     def _watch(self, loop: Any) -> int:
         """See that this turn ends."""
@@ -99,6 +113,15 @@ class Turn:
         """At the end of this turn, write what a connection has queued."""
         self._watch(wire._loop)
         self._waiting.append(wire)
+        return 0
+
+    def _decode_left(self) -> int:
+        """Decode what a connection has left. A message may bring about another read, if who gets
+        it runs the event loop, as a modal dialog does."""
+        wire = self._left_by
+        if wire is not None:
+            self._left_by = None
+            wire._receive_left(self._left_in, self._left_size)
         return 0
 
     def _end(self) -> None:
@@ -205,6 +228,8 @@ class Wire:
 
     @cython.critical_section
     def get_buffer(self, sizehint: int) -> memoryview:
+        if self._turn._left_by is not None:
+            self._turn._decode_left()
         return self._buffer
 
     @cython.critical_section
@@ -236,6 +261,9 @@ class Wire:
         """Decode what was read into the beginning of `storage`."""
         connection = self._connection
         assert connection is not None
+        turn = self._turn
+        if turn._left_by is not None:
+            turn._decode_left()
         # What is sent in answer leaves in one write.
         self._is_corked = True
         many = False
@@ -245,6 +273,8 @@ class Wire:
             except Exception as exc:
                 self._log_error("decoding failed", exc)
                 events = []
+            if connection._decoder._left:
+                turn._left_by, turn._left_in, turn._left_size = self, storage, size
             many = len(events) > _MANY_EVENTS
             if self._pings is not None:
                 self._pings.resolve(events)
@@ -260,11 +290,11 @@ class Wire:
                 # Our close frame comes next. A task that a message has just woken has its
                 # turn before, and may answer. (The end of this turn may come before that task.)
                 self._loop.call_soon(self._uncork)
-        if connection._decoder._left:
+        if turn._left_by is self:
             # The beginning of a large message, without the memory for it, so that the message
             # before can be freed first.
             del events
-            self._receive_left(storage, size)
+            turn._decode_left()
 
     def _receive_left(self, storage: bytearray, size: int) -> None:
         """Decode what `_receive_from` has left. No event is complete, but there may be a
