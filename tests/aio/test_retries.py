@@ -112,6 +112,8 @@ def test_delays_grow_up_to_a_bound_and_differ():
         ("Fri, 31 Dec 2999 23:59:59 GMT", 600),
         ("Fri, 31 Dec 9999 23:59:59 -2359", 600),
         ("Fri, 99 Dec 1999 23:59:59 GMT", 0),
+        ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", 0),
+        ("Fri, 31 Dec 1999 23:59:59 +99999999999999999999", 0),
     ],
 )
 def test_retry_after(value, seconds):

@@ -117,7 +117,7 @@ class RetryPolicy:
             return min(float(value), self.max_retry_after)
         try:
             date = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0.0
         if date.tzinfo is None:
             date = date.replace(tzinfo=UTC)
