@@ -143,8 +143,9 @@ async def test_giving_up_leaves_nothing(how, names, hole):
         await task
 
 
-async def test_the_losers_are_closed(names, monkeypatch):
-    """All connect in the same turn of the event loop; one is kept."""
+@pytest.fixture
+def made(monkeypatch):
+    """All sockets that `connect_socket` makes."""
     made = []
 
     class Socket(socket.socket):
@@ -152,9 +153,34 @@ async def test_the_losers_are_closed(names, monkeypatch):
             super().__init__(*args)
             made.append(self)
 
+    monkeypatch.setattr(racing.socket, "socket", Socket)
+    return made
+
+
+async def test_giving_up_at_any_moment_leaves_nothing(names, hole, made):
+    """Not even when one is connected, and the others are being given up."""
+    with socket.create_server((HOST, 0)) as listener:
+        port = listener.getsockname()[1]
+        names({"h.example": [info(hole), info(port), info(hole)]})
+        for turns in range(25):
+            made.clear()
+            connecting = connect_socket("h.example", 80, happy_eyeballs_delay=0)
+            task = asyncio.create_task(connecting)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            kept = [] if task.cancelled() else [task.result()]
+            assert [sock for sock in made if sock.fileno() != -1] == kept
+            for sock in kept:
+                sock.close()
+
+
+async def test_the_losers_are_closed(names, made):
+    """All connect in the same turn of the event loop; one is kept."""
     with socket.create_server((HOST, 0)) as listener:
         names({"h.example": [info(listener.getsockname()[1])] * 5})
-        monkeypatch.setattr(racing.socket, "socket", Socket)
+        made.clear()
         kept = await connect_socket("h.example", 80, happy_eyeballs_delay=0)
         assert [sock for sock in made if sock.fileno() != -1] == [kept]
         kept.close()
@@ -182,6 +208,7 @@ async def test_options_of_event_loops(uri):
         uri = uri.format(server.sockets[0].getsockname()[1])
         for options in (
             {"happy_eyeballs_delay": 0.1, "interleave": 1},
+            {"interleave": 0},
             {"happy_eyeballs_delay": None},
             {"local_addr": (HOST, 0), "family": V4},
             {"all_errors": True},
@@ -190,6 +217,21 @@ async def test_options_of_event_loops(uri):
                 assert ws.remote_address[0] == HOST
         with pytest.raises(TypeError, match="colour"):
             await connect(uri, colour="blue")
+
+
+async def test_no_interleaving(names, refusing):
+    """0 means the same as to asyncio, and so does no address at all."""
+    first, second = refusing
+    names({"h.example": [info(first), info(second)], "none.example": []})
+    for interleave in (None, 0):
+        with pytest.raises(ConnectionRefusedError) as caught:
+            await connect_socket("h.example", 80, interleave=interleave)
+        text = str(caught.value)
+        assert text.index(str(first)) < text.index(str(second))
+        with pytest.raises(OSError, match="no address"):
+            await connect_socket("none.example", 80, interleave=interleave)
+    with pytest.raises(OSError, match="no address"):
+        await connect_socket("none.example", 80)
 
 
 def test_the_order_of_addresses():

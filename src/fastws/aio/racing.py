@@ -64,8 +64,10 @@ async def connect_socket(
     local: Sequence[_Info] = ()
     if local_addr is not None:
         local = await loop.getaddrinfo(*local_addr, **hints)
+    if not infos:
+        raise OSError(f"no address of {host}")
     errors: list[OSError] = []
-    if interleave is not None:
+    if interleave:
         infos = _interleaved(infos, interleave)
     sock = await _race(loop, infos, local, happy_eyeballs_delay, errors)
     if sock is not None:
@@ -88,8 +90,9 @@ async def _race(
         return await _attempt(loop, infos[0], local, errors)
     waiting = list(reversed(infos))
     running: set[asyncio.Task[socket.socket | None]] = set()
+    winner: socket.socket | None = None
     try:
-        while waiting or running:
+        while winner is None and (waiting or running):
             if waiting:
                 attempt = _attempt(loop, waiting.pop(), local, errors)
                 running.add(loop.create_task(attempt))
@@ -99,9 +102,9 @@ async def _race(
             )
             for task in done:
                 running.discard(task)
-                if (sock := task.result()) is not None:
-                    return sock
-        return None
+                winner = task.result()
+                if winner is not None:
+                    break
     finally:
         for task in running:
             if task.done():  # it has connected in the same turn of the event loop
@@ -109,8 +112,14 @@ async def _race(
             else:
                 task.add_done_callback(_close)
                 task.cancel()
-        if running:
-            await asyncio.wait(running)
+        try:
+            if running:
+                await asyncio.wait(running)
+        except BaseException:
+            if winner is not None:
+                winner.close()
+            raise
+    return winner
 
 
 async def _attempt(
