@@ -11,6 +11,8 @@ import pytest
 
 import fastws
 from fastws import Response, ResponseError, connect, serve
+from fastws.aio.redirects import Redirection, Route
+from fastws.uri import parse_uri
 
 HOST = "127.0.0.1"
 
@@ -113,6 +115,13 @@ async def test_locations(location, target, listen):
         async with connect(f"{server.uri}/a/b?x=1") as ws:
             assert server.targets == ["/a/b?x=1", target]
             assert ws.response.status == 101
+
+
+def test_no_log_shows_what_is_sent():
+    """asyncio's debug log shows the exceptions of futures."""
+    headers = fastws.Headers({"Authorization": "Bearer abracadabra"})
+    uri = parse_uri("ws://user:abracadabra@server.example")
+    assert "abracadabra" not in repr(Redirection(Route(uri, headers, 10)))
 
 
 @pytest.mark.parametrize("status", [300, 304, 305, 306, 399, 200, 401])

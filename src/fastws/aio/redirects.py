@@ -6,7 +6,7 @@ not get. It does not know how to connect there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urldefrag, urljoin
 
@@ -54,7 +54,7 @@ class Route:
     """
 
     uri: URI
-    headers: Headers
+    headers: Headers = field(repr=False)  # which may be secret
     max_redirects: int | None
     followed: int = 0
     is_elsewhere: bool = False
