@@ -268,11 +268,22 @@ def parse_proxy(text: str, default_scheme: str = "http") -> Proxy:
         host = _parse_host(match["name"], match["ipv6"])
         port = _parse_port(match["port"], _PROXY_PORTS[scheme])
         username, password = _parse_userinfo(match["userinfo"])
-        if scheme.startswith("socks4") and password:
-            raise ValueError("SOCKS4 has no passwords")
+        if scheme.startswith("socks"):
+            _check_socks(scheme, username or "", password or "")
         return Proxy(scheme, host, port, username, password)
     except ValueError as error:
         raise InvalidURIError(f"proxy: {error}") from None
+
+
+def _check_socks(scheme: str, username: str, password: str) -> None:
+    """Raise ValueError for what SOCKS cannot send (RFC 1929 §2), or python-socks does not."""
+    if scheme.startswith("socks4"):
+        if password:
+            raise ValueError("SOCKS4 has no passwords")
+    elif bool(username) != bool(password):
+        raise ValueError("SOCKS5 has no user name without a password, nor the reverse")
+    if not (username + password).isascii() or max(len(username), len(password)) > 255:
+        raise ValueError("SOCKS needs a user name or password of at most 255 ASCII characters")
 
 
 # Origins ------------------------------------------------------------------------------------

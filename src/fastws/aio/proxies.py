@@ -207,16 +207,13 @@ async def _connect_socks(
         sock = await connect_socket(proxy.host, proxy.port, **options)
     except OSError as exc:
         raise _unreachable(proxy, exc) from exc
-    password = proxy.password
-    if proxy.username is not None and password is None and version == "socks5":
-        password = ""
     try:
         socks = Socks(
             ProxyType[version.upper()],
             proxy.host,
             proxy.port,
             proxy.username,
-            password,
+            proxy.password,
             rdns=True,
             forward=_Connector(sock),  # type: ignore[arg-type]
         )
