@@ -90,7 +90,8 @@ class InvalidURIError(HandshakeError, ValueError):
 class ProxyError(HandshakeError):
     """The proxy cannot be reached, or does not connect us to the server.
 
-    If the proxy cannot be reached, `__cause__` is the `OSError` that says why.
+    If the proxy cannot be reached, or closes the connection without an answer, `__cause__` is the
+    `OSError` that says why.
 
     Attributes:
         status: the HTTP status, or the reply code of a SOCKS proxy; None if there was no

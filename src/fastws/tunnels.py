@@ -88,7 +88,8 @@ class TunnelHandshake:
         """
         if self._refusal is not None:
             raise self._refused(self._refusal)
-        raise ProxyError("the proxy closed the connection before its response was whole")
+        message = "the proxy closed the connection before its response was whole"
+        raise ProxyError(message) from ConnectionResetError("connection closed")
 
     def _next_events(self) -> bool:
         while True:
@@ -113,11 +114,10 @@ class TunnelHandshake:
     def _refused(self, refusal: Response) -> ProxyError:
         status, reason = refusal.status, refusal.reason
         body = bytes(self._body[:_MAX_BODY_SIZE])
-        return ProxyError(
-            f"the proxy {self._proxy.address} refused: HTTP {status} {reason}".rstrip(),
-            status,
-            Response(status, refusal.headers, body, reason),
-        )
+        message = f"the proxy {self._proxy.address} refused: HTTP {status}"
+        if reason.isprintable():  # this is logged, and printed on terminals
+            message = f"{message} {reason}".rstrip()
+        return ProxyError(message, status, Response(status, refusal.headers, body, reason))
 
 
 # The environment ------------------------------------------------------------------------

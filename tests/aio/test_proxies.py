@@ -14,6 +14,7 @@ import pytest
 
 import fastws
 from fastws import ProxyError, connect, serve
+from fastws.aio.retries import may_pass
 
 from ..tools import optional
 
@@ -195,6 +196,36 @@ async def test_the_proxy_leaves_during_tls(raw_server, tls):
         error = await failed(at(proxy), "wss://localhost", ssl=tls.client)
         assert isinstance(error, ConnectionError)
         assert str(error)
+
+
+@pytest.mark.parametrize("said", [b"", b"some"])
+@pytest.mark.parametrize("scheme", ["http", "socks4a", "socks5h"])
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_the_proxy_leaves_without_an_answer(scheme, how, said, raw_server):
+    """As a server that does so: it may be about to start again."""
+    if said:
+        said = {"http": b"HTTP/1.1 2", "socks4a": b"\0", "socks5h": b"\x05"}[scheme]
+
+    async def play(peer):
+        await peer.reader.read(100)
+        await peer.send(said)
+        if how == "reset":
+            peer.reset()
+
+    async with raw_server(play, handshake=False) as proxy:
+        assert may_pass(await failed(at(proxy, scheme)))
+
+
+async def test_a_reason_that_a_terminal_might_obey(raw_server):
+    async def play(peer):
+        await peer.reader.readuntil(b"\r\n\r\n")
+        await peer.send(b"HTTP/1.1 502 \x9b31mBad\x1b[0m\r\nContent-Length: 0\r\n\r\n")
+        await peer.rest()
+
+    async with raw_server(play, handshake=False) as proxy:
+        error = await failed(at(proxy))
+        assert str(error).endswith("refused: HTTP 502")
+        assert error.response.reason == "\x9b31mBad\x1b[0m"
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "socks4", "socks5h"])

@@ -225,6 +225,10 @@ async def _connect_socks(
     except Exception as exc:
         # (It also asserts what a proxy may or may not answer.)
         sock.close()
+        if type(exc.__cause__).__name__ == "IncompleteReadError":
+            # (This name of python-socks is private.)
+            lost = ConnectionResetError("connection closed")
+            raise ProxyError(f"connection to the proxy {proxy.address} lost: {lost}") from lost
         status = getattr(exc, "error_code", None)
         raise ProxyError(f"the proxy {proxy.address} refused: {exc}", status) from None
     except BaseException:
