@@ -232,7 +232,7 @@ async def test_a_reason_that_a_terminal_might_obey(raw_server):
 async def test_nobody_listens(scheme, raw_server):
     async with raw_server(print) as proxy:
         address = at(proxy, scheme)
-    error = await failed(address, f"ws://{HOST}")
+    error = await failed(address, f"ws://{HOST}", all_errors=True)
     assert isinstance(error.__cause__, ConnectionRefusedError)
     assert address.partition("//")[2] in str(error)
     assert (error.status, error.response) == (None, None)

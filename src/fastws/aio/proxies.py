@@ -60,6 +60,7 @@ async def connect_through(
         OSError: if TLS with the host fails.
     """
     check_proxy(proxy)
+    options = options | {"all_errors": False}  # one ProxyError says it all
     if proxy.is_http:
         await _connect_http(proxy, host, port, endpoint, tls, proxy_ssl, options)
         return
