@@ -27,7 +27,7 @@ ROOT = Path(fastws.aio.__file__).parent
 @pytest.mark.parametrize("path", sorted(ROOT.glob("*.py")), ids=lambda path: path.stem)
 def test_no_module_is_long(path):
     # Turn and Wire use each other's C types, so they are in one module.
-    limit = 550 if path.stem == "wire" else 450
+    limit = 600 if path.stem == "wire" else 450
     assert len(path.read_text("utf-8").splitlines()) <= limit
 
 
