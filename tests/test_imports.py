@@ -115,7 +115,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "flow": {"phases", "pings", "senders", "settings", "view"},
         "endpoint": {
             *("creation", "flow", "keepalive", "lingering", "opening", "phases"),
-            *("transports", "twin", "view"),
+            *("redirects", "transports", "twin", "view"),
         },
         # The two styles, and what creates endpoints.
         "protocol": {"endpoint", "twin", "view"},
