@@ -455,6 +455,14 @@ def test_another_handshake_by_the_same_rules() -> None:
     assert (rules.subprotocol, rules.extensions, rules.trailing_data) == (None, [], b"")
 
 
+@pytest.mark.parametrize("headers", [None, 0, False])
+def test_what_is_no_header_fields_is_refused_although_it_is_empty(headers):
+    handshake = ServerHandshake()
+    request = handshake.receive_data(request_bytes(GOOD))
+    with pytest.raises(TypeError, match="header fields must be"):
+        handshake.accept(request, headers=headers)
+
+
 # The server: what it accepts -----------------------------------------------------
 
 

@@ -207,7 +207,7 @@ class ServerHandshake:
                 the error to `reject` to get a response.
             ValueError: if `headers` contains a field that the handshake itself sets.
         """
-        extra = self._headers | _checked_headers(headers) if headers else self._headers
+        extra = self._headers if headers == () else self._headers | _checked_headers(headers)
         head = self._agree(request)
         if "Date" not in extra:
             head += f"Date: {date()}\r\n"
