@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from fastws import connect, serve
+from fastws import WebSocketProtocol, connect, serve
 from fastws.aio import racing
 from fastws.aio.racing import connect_socket, is_address
 
@@ -149,9 +149,10 @@ def made(monkeypatch):
     made = []
 
     class Socket(socket.socket):
-        def __init__(self, *args):
-            super().__init__(*args)
-            made.append(self)
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            if "fileno" not in options:  # of an accepted connection
+                made.append(self)
 
     monkeypatch.setattr(racing.socket, "socket", Socket)
     return made
@@ -174,6 +175,41 @@ async def test_giving_up_at_any_moment_leaves_nothing(names, hole, made):
             assert [sock for sock in made if sock.fileno() != -1] == kept
             for sock in kept:
                 sock.close()
+
+
+class Failing(WebSocketProtocol):
+    def connection_made(self, transport):
+        raise LookupError("made")
+
+
+@pytest.mark.parametrize("how", ["ok", "connection_made", "certificate", "cancel", "option"])
+async def test_no_socket_is_left_to_the_garbage_collector(how, names, made, tls, until):
+    """uvloop closes the descriptor itself. If a socket object did it again, later, it would close
+    what somebody else has opened meanwhile."""
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    options = {
+        "ok": {"ssl": tls.client},
+        "connection_made": {"protocol": Failing},
+        "certificate": {},
+        "cancel": {"ssl": tls.client, "open_timeout": 0.1},
+        "option": {"ssl": tls.client, "ssl_colour": "blue"},
+    }[how]
+    is_plain = how == "connection_made"
+    uri = "ws://localhost" if is_plain else "wss://localhost"
+    server = await serve(echo, HOST, 0, ssl=None if is_plain else tls.server)
+    silent = socket.create_server((HOST, 0))
+    address = silent.getsockname() if how == "cancel" else server.sockets[0].getsockname()
+    names({"localhost": [info(address[1])]})
+    made.clear()
+    if how == "ok":
+        await (await connect(uri, **options)).close()
+    else:
+        with pytest.raises((LookupError, OSError, TypeError)):
+            await connect(uri, **options)
+    silent.close()
+    await server.close()
+    (sock,) = made
+    await until(lambda: sock.fileno() == -1)
 
 
 async def test_the_losers_are_closed(names, made):

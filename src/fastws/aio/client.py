@@ -39,7 +39,7 @@ from fastws.uri import Proxy, parse_proxy, parse_uri
 from .endpoint import Endpoint, as_endpoint
 from .opening import ClientOpeningHandshake
 from .proxies import check_proxy, connect_through
-from .racing import CHOICES, connect_socket, is_address
+from .racing import CHOICES, connect_socket, hand_over, is_address
 from .redirects import Redirection, Route
 from .retries import RetryPolicy
 from .settings import Settings
@@ -399,7 +399,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
             return
         # uvloop tries the addresses one after the other, however long each takes.
         sock = await connect_socket(host, port, **options)
-        await loop.create_connection(lambda: endpoint, sock=sock, **tls)
+        await hand_over(sock, endpoint, tls)
 
     def _tls_with(self, route: Route) -> dict[str, Any]:
         if self._ssl is None:  # the first URI was ws://

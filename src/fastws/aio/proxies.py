@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fastws.exceptions import ProxyError
 from fastws.tunnels import TunnelHandshake
 
-from .racing import connect_socket
+from .racing import connect_socket, hand_over
 
 if TYPE_CHECKING:
     from fastws.uri import Proxy
@@ -65,8 +65,7 @@ async def connect_through(
         await _connect_http(proxy, host, port, endpoint, tls, proxy_ssl, options)
         return
     sock = await _connect_socks(proxy, host, port, options)
-    loop = asyncio.get_running_loop()
-    await loop.create_connection(lambda: endpoint, sock=sock, **tls)
+    await hand_over(sock, endpoint, tls)
 
 
 # HTTP ---------------------------------------------------------------------------------------
@@ -81,7 +80,6 @@ async def _connect_http(
     proxy_ssl: ssl_module.SSLContext | None,
     options: dict[str, Any],
 ) -> None:
-    loop = asyncio.get_running_loop()
     tunnel = _Tunnel(TunnelHandshake(proxy, host, port))
     outer: dict[str, Any] = {}
     if proxy.scheme == "https":
@@ -89,7 +87,7 @@ async def _connect_http(
         outer["server_hostname"] = proxy.host.removesuffix(".")
     try:
         sock = await connect_socket(proxy.host, proxy.port, **options)
-        await loop.create_connection(lambda: tunnel, sock=sock, **outer)
+        await hand_over(sock, tunnel, outer)
     except BaseException as exc:
         tunnel.opened.cancel()
         if isinstance(exc, OSError):

@@ -1,7 +1,7 @@
 """TCP connections to hosts with several addresses: Happy Eyeballs (RFC 8305).
 
-This module knows how to look up a host, in which order to try its addresses, and when to begin
-with the next one. It does not know what a connection is for.
+This module knows how to look up a host, in which order to try its addresses, when to begin with
+the next one, and how a transport gets the socket. It does not know what a connection is for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["CHOICES", "connect_socket", "is_address"]
+__all__ = ["CHOICES", "connect_socket", "hand_over", "is_address"]
 
 # RFC 8305 §5 recommends this.
 DEFAULT_DELAY = 0.25
@@ -75,6 +75,31 @@ async def connect_socket(
     if all_errors:
         raise ExceptionGroup("connecting failed", errors)
     raise _summary(errors)
+
+
+async def hand_over(
+    sock: socket.socket, protocol: asyncio.BaseProtocol, tls: dict[str, Any]
+) -> None:
+    """Put a protocol on a connected socket, which its transport closes from now on.
+
+    Args:
+        sock: the socket.
+        protocol: gets the transport.
+        tls: the arguments of `loop.create_connection` for TLS; empty for no TLS.
+    """
+    create = asyncio.get_running_loop().create_connection
+    try:
+        await create(lambda: protocol, sock=sock, **tls)
+    except (TypeError, ValueError) as exc:
+        if not isinstance(exc, OSError):  # (An untrusted certificate is both.)
+            sock.close()  # these are about arguments, and there is no transport yet
+        raise
+    finally:
+        # uvloop closes the descriptor without this object. If it is not told of that (before
+        # 0.23: if anything fails; later: if connection_made aborts the transport), it closes the
+        # number again as garbage: then that may be somebody else's connection.
+        if type(getattr(create, "__self__", None)).__module__.startswith("uvloop"):
+            sock.detach()
 
 
 async def _race(
