@@ -78,23 +78,6 @@ def test_what_does_not_pass(exc):
     assert not RetryPolicy().may_pass(exc)
 
 
-async def test_a_server_without_tls(raw_server):
-    """Waiting does not change that."""
-
-    async def play(peer):
-        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        await peer.rest()
-
-    async with raw_server(play, handshake=False) as server:
-        address = "{}:{}".format(*server.sockets[0].getsockname())
-        with pytest.raises(ssl.SSLError) as caught:
-            await connect(f"wss://{address}")
-        assert not may_pass(caught.value)
-        with pytest.raises(ProxyError) as caught:
-            await connect("ws://server.example", proxy=f"https://{address}")
-        assert not may_pass(caught.value)
-
-
 def test_delays_grow_up_to_a_bound_and_differ():
     seen = []
     for _ in range(200):

@@ -37,7 +37,7 @@ def may_pass(exc: Exception) -> bool:
     response is whole, the statuses 408, 425, 429 and 5xx (but not 501, 505, 506, 508, 510 and
     511), and a proxy that cannot be reached or cannot reach the server. These do not: other
     statuses, such as 401, 403 and 404, certificates that are not trusted, and servers that do not
-    speak TLS, HTTP or WebSocket.
+    speak HTTP or WebSocket.
 
     Args:
         exc: the exception that `connect` raised.
@@ -52,8 +52,6 @@ def may_pass(exc: Exception) -> bool:
         return True
     if isinstance(exc, ResponseError):
         return exc.status is not None and _may_status_pass(exc.status)
-    if isinstance(exc, ssl.SSLError) and getattr(exc, "reason", None) == "WRONG_VERSION_NUMBER":
-        return False  # what answers does not speak TLS
     return isinstance(exc, OSError) and not isinstance(exc, ssl.SSLCertVerificationError)
 
 
