@@ -120,7 +120,8 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         origin: the value of the Origin header field; None to leave it out.
         max_redirects: how many redirects to follow; None for no limit. They never lead from
             wss:// to ws://. Of `headers`, another origin gets only User-Agent, Accept and the
-            like, and neither the user name nor the password of the URI. If `host`, `port` or
+            like, and neither the user name nor the password of the URI; but `origin`,
+            `subprotocols` and a client certificate of `ssl` are for all. If `host`, `port` or
             `path` are given, redirects to another origin are errors, and with `sock`, all are.
         subprotocols: the subprotocols to ask for, in order of preference.
         deflate: whether to compress messages (RFC 7692) if the server supports it, or a
