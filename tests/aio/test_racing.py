@@ -195,11 +195,13 @@ async def test_no_socket_is_left_to_the_garbage_collector(how, names, made, tls,
         "option": {"ssl": tls.client, "ssl_colour": "blue"},
     }[how]
     is_plain = how == "connection_made"
-    uri = "ws://localhost" if is_plain else "wss://localhost"
+    uri = "ws://h.example" if is_plain else "wss://h.example"
+    if not is_plain:
+        options["server_hostname"] = "localhost"
     server = await serve(echo, HOST, 0, ssl=None if is_plain else tls.server)
     silent = socket.create_server((HOST, 0))
     address = silent.getsockname() if how == "cancel" else server.sockets[0].getsockname()
-    names({"localhost": [info(address[1])]})
+    names({"h.example": [info(address[1])]})
     made.clear()
     if how == "ok":
         await (await connect(uri, **options)).close()
