@@ -179,7 +179,9 @@ def extra_server(name: str, template: str) -> Server:
             raise MissingError("--extra is without TLS")
         size = str(getattr(workload, "size", 0))
         parts = shlex.split(template)
-        return [part.replace("{port}", str(port)).replace("{size}", size) for part in parts]
+        command = [part.replace("{port}", str(port)).replace("{size}", size) for part in parts]
+        # An older checkout must import itself, not the sources that our own servers get.
+        return ["env", "-u", "PYTHONPATH", *command]
 
     return Server(name, command, collects=False)
 
