@@ -147,6 +147,9 @@ cdef object transcode(const uint8_t* p, Py_ssize_t size):
 cdef object widen(const uint8_t* p, Py_ssize_t size, size_t count, uint8_t largest):
     """Return a str decoded from valid UTF-8 with this number of characters and largest byte."""
     cdef const fastws_kernels* chosen = kernels
+    if count == 1:
+        # The interpreter keeps one str for each character of Latin-1.
+        return PyUnicode_DecodeUTF8(<const char*> p, size, NULL)
     # A str must be as narrow as its largest character allows.
     if largest < 0xC4:
         text = PyUnicode_New(count, 0xFF)
