@@ -41,7 +41,17 @@ from .heads import (
     write_request_head,
     write_response_head,
 )
-from .http import Headers, HeadersLike, Request, Response, is_target, is_token, list_members
+from .http import (
+    USER_AGENT,
+    Headers,
+    HeadersLike,
+    Request,
+    Response,
+    basic_credentials,
+    is_target,
+    is_token,
+    list_members,
+)
 from .spec import DEFAULT_MAX_HEADER_SIZE
 from .uri import URI, is_origin, parse_uri
 
@@ -61,7 +71,6 @@ __all__ = [
     "parse_uri",
 ]
 
-USER_AGENT: Final = "fastws"
 DEFAULT_MAX_HEADERS: Final = 128
 DEFAULT_MAX_BODY_SIZE: Final = 64 << 10
 
@@ -558,8 +567,7 @@ class ClientHandshake:
         if origin is not None:
             fields.append(("Origin", origin))
         if uri.username is not None:
-            credentials = f"{uri.username}:{uri.password or ''}".encode()
-            fields.append(("Authorization", f"Basic {b64encode(credentials).decode('ascii')}"))
+            fields.append(("Authorization", basic_credentials(uri.username, uri.password)))
         fields.append(("User-Agent", USER_AGENT))
         return write_request_head(uri.target, Headers(fields) | extra)
 
@@ -567,7 +575,7 @@ class ClientHandshake:
         headers = response.headers
         if [protocol.lower() for protocol in list_members(headers, "Upgrade")] != ["websocket"]:
             raise ResponseError("Upgrade does not say websocket", response)
-        if "upgrade" not in [option.lower() for option in list_members(headers, "Connection")]:
+        if not _has_member(headers, "connection", "upgrade"):
             raise ResponseError("Connection does not say Upgrade", response)
         if headers.get_all("Sec-WebSocket-Accept") != [accept_key(self._key)]:
             raise ResponseError("Sec-WebSocket-Accept does not answer the key", response)

@@ -8,6 +8,7 @@ WebSocket.
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
@@ -15,7 +16,19 @@ from typing import Final, TypeAlias, overload
 
 from .exceptions import FieldError, MissingFieldError
 
-__all__ = ["TCHAR", "Headers", "HeadersLike", "Request", "Response", "is_token"]
+__all__ = [
+    "TCHAR",
+    "USER_AGENT",
+    "Headers",
+    "HeadersLike",
+    "Request",
+    "Response",
+    "basic_credentials",
+    "is_token",
+]
+
+# What our requests say.
+USER_AGENT: Final = "fastws"
 
 # The characters of a token (RFC 9110 §5.6.2), as part of a regular expression.
 TCHAR: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
@@ -30,6 +43,12 @@ _TEXT = re.compile(r"[\x01-\x09\x0e-\xff]*")
 def is_token(text: str) -> bool:
     """Return whether this is a token (RFC 9110 §5.6.2)."""
     return _TOKEN.fullmatch(text) is not None
+
+
+def basic_credentials(username: str, password: str | None) -> str:
+    """Return the value of Authorization or Proxy-Authorization (RFC 7617)."""
+    credentials = b64encode(f"{username}:{password or ''}".encode())
+    return f"Basic {credentials.decode('ascii')}"
 
 
 class Headers:

@@ -7,7 +7,6 @@ out.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final, cast
@@ -16,12 +15,11 @@ import h11
 
 from .exceptions import ProxyError
 from .heads import headers_of, reason_of
-from .http import Response
-from .uri import Proxy, parse_proxy
+from .http import USER_AGENT, Response, basic_credentials
+from .uri import Proxy, join_host, parse_proxy
 
 __all__ = ["TunnelHandshake", "is_loopback", "proxy_from_environment"]
 
-_USER_AGENT: Final = "fastws"
 _MAX_HEADER_SIZE: Final = 32 << 10
 _MAX_BODY_SIZE: Final = 64 << 10
 
@@ -40,12 +38,11 @@ class TunnelHandshake:
 
     def __init__(self, proxy: Proxy, host: str, port: int) -> None:
         # RFC 9112 §3.2.3: the target always has a port.
-        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        fields = [("Host", target), ("User-Agent", _USER_AGENT)]
+        target = join_host(host, port)
+        fields = [("Host", target), ("User-Agent", USER_AGENT)]
         if proxy.username is not None:
-            # RFC 7617
-            credentials = b64encode(f"{proxy.username}:{proxy.password or ''}".encode())
-            fields.append(("Proxy-Authorization", f"Basic {credentials.decode('ascii')}"))
+            credentials = basic_credentials(proxy.username, proxy.password)
+            fields.append(("Proxy-Authorization", credentials))
         self._proxy = proxy
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADER_SIZE)
         request = h11.Request(method=b"CONNECT", target=target, headers=fields)

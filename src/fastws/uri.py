@@ -53,18 +53,27 @@ class URI:
     @property
     def host_header(self) -> str:
         """The value of the Host header field, without a default port (RFC 6455 §4.1)."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _DEFAULT_PORTS[self.secure] else f"{host}:{self.port}"
+        is_default = self.port == _DEFAULT_PORTS[self.secure]
+        return join_host(self.host, None if is_default else self.port)
+
+
+def join_host(host: str, port: int | None = None) -> str:
+    """Return the host, and the port if there is one, as URIs and Host have them."""
+    host = f"[{host}]" if ":" in host else host
+    return host if port is None else f"{host}:{port}"
 
 
 # The grammar has no backslash. The user information excludes it explicitly, because browsers
 # treat it as a slash and would see another host.
-_URI = re.compile(
-    r"""
-    (?: [Ww] [Ss] | [Hh] [Tt] [Tt] [Pp] ) (?P<secure>[Ss]?) ://
+_AUTHORITY = r"""
     (?: (?P<userinfo> [^/?@\\]* ) @ )?
     (?: \[ (?P<ipv6> [0-9A-Fa-f:.]+ ) \] | (?P<name> [^/?@:\[\]\\]+ ) )
     (?: : (?P<port> [0-9]{0,5} ) )?
+"""
+_URI = re.compile(
+    rf"""
+    (?: [Ww] [Ss] | [Hh] [Tt] [Tt] [Pp] ) (?P<secure>[Ss]?) ://
+    {_AUTHORITY}
     (?P<path> / [^?]* )?
     (?: \? (?P<query> .* ) )?
     """,
@@ -81,11 +90,9 @@ _UNIX_URI = re.compile(
 )
 _NAME = re.compile(r"[a-z0-9._-]+")
 _PROXY = re.compile(
-    r"""
+    rf"""
     (?P<scheme> [A-Za-z][A-Za-z0-9]* ) ://
-    (?: (?P<userinfo> [^/?@\\]* ) @ )?
-    (?: \[ (?P<ipv6> [0-9A-Fa-f:.]+ ) \] | (?P<name> [^/?@:\[\]\\]+ ) )
-    (?: : (?P<port> [0-9]{0,5} ) )?
+    {_AUTHORITY}
     /?
     """,
     re.VERBOSE,
@@ -241,7 +248,7 @@ class Proxy:
     @property
     def address(self) -> str:
         """The host and the port, for messages."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_host(self.host, self.port)
 
 
 def parse_proxy(text: str, default_scheme: str = "http") -> Proxy:
