@@ -112,7 +112,7 @@ async def test_the_close_frame_is_read_by_a_peer_that_keeps_sending(echo, raw, f
 @pytest.fixture
 def impatient(monkeypatch):
     """Make the server wait less for a TLS peer that sends after the end."""
-    monkeypatch.setattr("fastws.aio.lingering._TLS_LINGER", 0.1)
+    monkeypatch.setattr("fastws.aio.lingering.LINGER_SILENCE", 0.1)
 
 
 @pytest.mark.usefixtures("impatient")

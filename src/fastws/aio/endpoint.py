@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fastws.connection import Connection
 from fastws.exceptions import HandshakeError
-from fastws.spec import DEFAULT_CLOSE_TIMEOUT, DEFAULT_WRITE_LIMIT, CloseCode, Role, State
+from fastws.spec import (
+    DEFAULT_CLOSE_TIMEOUT,
+    DEFAULT_WRITE_LIMIT,
+    KEEPALIVE,
+    KEEPALIVE_REASON,
+    CloseCode,
+    Role,
+    State,
+)
 
 from .creation import ending_on_error, guard
 from .flow import Flow
-from .keepalive import KEEPALIVE, KEEPALIVE_REASON, Keepalive, Verdict
+from .keepalive import Keepalive, Verdict
 from .lingering import Lingering
 from .opening import Failed, Opened, Refused, ServerOpeningHandshake, Undecided
 from .phases import NEXT, RECEIVING, Phase
@@ -215,8 +223,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
 
     def _conclude_connection(self, exc: Exception | None) -> None:
         assert self._connection is not None
-        # An answer to the peer's close frame counts as sent.
-        self._connection.buffers_to_send()
+        self._drop_queued()
         is_over = self._connection.state is State.CLOSED
         self._connection.receive_eof()
         if exc is not None and not is_over:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from fastws.spec import KEEPALIVE, KEEPALIVE_REASON
-
 from .unsent import acknowledged, unacknowledged
 
 if TYPE_CHECKING:
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
     from .settings import Settings
 
-__all__ = ["KEEPALIVE", "KEEPALIVE_REASON", "Keepalive", "Verdict"]
+__all__ = ["Keepalive", "Verdict"]
 
 # So many bytes are more than the pings between two looks at a connection.
 _SMALL = 256

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Lingering"]
 
-# A TLS transport cannot shut down its writing side alone; uvicorn's class does not either.
-_TLS_LINGER = LINGER_SILENCE
-
 
 class Lingering:
     """The end of one connection's transport.
@@ -75,7 +72,8 @@ class Lingering:
             self.await_silence()
 
     def await_silence(self) -> None:
-        """Close when nothing has arrived for a while."""
+        """Close when nothing has arrived for a while: a TLS transport cannot shut down its writing
+        side alone, and uvicorn's class does not."""
         timeout = self._patience()
         deadline = None if timeout is None else self._wire._loop.time() + timeout
         self._look(deadline)
@@ -87,7 +85,7 @@ class Lingering:
             wire._transport.abort()
         elif wire._received_since_ping or wire._transport.get_write_buffer_size():
             wire._received_since_ping = False
-            left = _TLS_LINGER if deadline is None else min(_TLS_LINGER, deadline - now)
+            left = LINGER_SILENCE if deadline is None else min(LINGER_SILENCE, deadline - now)
             self._set_timer(left, self._look, deadline)
         else:
             self.close()

@@ -448,6 +448,14 @@ class Wire:
         ):
             self._end_connection()
 
+    @cython.critical_section
+    def _drop_queued(self) -> None:
+        """Nothing can be written any more: what is queued counts as sent, as does our answer to
+        the peer's close frame."""
+        connection = self._connection
+        assert connection is not None
+        connection._take()
+
     def _write_queued(self, connection: Connection) -> None:
         """Write what is queued on a connection that goes on."""
         octets = connection._encoder._take_only()
