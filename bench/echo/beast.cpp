@@ -18,8 +18,9 @@
 #include <boost/beast/websocket/ssl.hpp>
 #endif
 
+#include "arguments.h"
+
 #include <csignal>
-#include <cstdlib>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -113,32 +114,12 @@ void listen(tcp::acceptor& acceptor, Start start)
     });
 }
 
-int usage()
-{
-    std::cerr << "usage: beast PORT [--deflate] [--tls CERT KEY]\n";
-    return 2;
-}
-
 } // namespace
 
 int main(int argc, char** argv)
 {
-    int port = argc > 1 ? std::atoi(argv[1]) : 0;
-    std::string certificate, key;
-    for (int i = 2; i < argc; i++) {
-        std::string option = argv[i];
-        if (option == "--deflate") {
-            deflate = true;
-        } else if (option == "--tls" && i + 2 < argc) {
-            certificate = argv[++i];
-            key = argv[++i];
-        } else {
-            return usage();
-        }
-    }
-    if (port < 1 || port > 65535)
-        return usage();
-
+    auto [port, deflates, certificate, key] = parse_arguments(argc, argv, "beast");
+    deflate = deflates;
     std::signal(SIGUSR2, SIG_IGN); // the benchmark's "collect your garbage"
     asio::io_context context{1};
     tcp::endpoint endpoint{asio::ip::address_v4::loopback(), static_cast<unsigned short>(port)};

@@ -12,6 +12,7 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
+from bench.load import libraries
 from bench.load.programs import HOST
 from bench.load.serving import BACKLOG, MAX_SIZE, Options, forever, main, names_of
 
@@ -22,25 +23,6 @@ if TYPE_CHECKING:
 # fastws ---------------------------------------------------------------------------------
 
 
-def _fastws(handler: Any, options: Options) -> Serve:
-    import fastws
-
-    async def run() -> None:
-        async with fastws.serve(
-            handler,
-            HOST,
-            options.port,
-            ssl=options.context,
-            deflate=options.deflate,
-            max_message_size=MAX_SIZE,
-            ping_interval=None,
-            backlog=BACKLOG,
-        ):
-            await forever()
-
-    return run
-
-
 def fastws_callback(options: Options) -> Serve:
     from fastws import WebSocketProtocol
 
@@ -48,7 +30,7 @@ def fastws_callback(options: Options) -> Serve:
         def on_message(self, message: str | bytes) -> None:
             self.send(message)
 
-    return _fastws(Echo, options)
+    return libraries.fastws(Echo, options)
 
 
 def fastws_coroutine(options: Options) -> Serve:
@@ -56,37 +38,23 @@ def fastws_coroutine(options: Options) -> Serve:
         async for message in ws:
             await ws.send(message)
 
-    return _fastws(echo, options)
+    return libraries.fastws(echo, options)
 
 
 # Peers ----------------------------------------------------------------------------------
 
 
 def websockets(options: Options) -> Serve:
-    from websockets.asyncio.server import ServerConnection, serve
     from websockets.exceptions import ConnectionClosed
 
-    async def echo(ws: ServerConnection) -> None:
+    async def echo(ws: Any) -> None:
         try:
             async for message in ws:
                 await ws.send(message)
         except ConnectionClosed:
             pass
 
-    async def run() -> None:
-        async with serve(
-            echo,
-            HOST,
-            options.port,
-            ssl=options.context,
-            compression="deflate" if options.deflate else None,
-            max_size=MAX_SIZE,
-            ping_interval=None,
-            backlog=BACKLOG,
-        ):
-            await forever()
-
-    return run
+    return libraries.websockets(echo, options)
 
 
 def aiohttp(options: Options) -> Serve:
@@ -102,20 +70,11 @@ def aiohttp(options: Options) -> Serve:
                 await ws.send_bytes(message.data)
         return ws
 
-    async def run() -> None:
-        app = web.Application()
-        app.router.add_get("/", echo)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        site = web.TCPSite(runner, HOST, options.port, ssl_context=options.context, backlog=BACKLOG)
-        await site.start()
-        await forever()
-
-    return run
+    return libraries.aiohttp(echo, options)
 
 
 def picows(options: Options) -> Serve:
-    from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
+    from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
     # It returns frames unprocessed: unlike in all others, text is neither decoded nor checked.
     # (The load client sends no fragments.)
@@ -128,19 +87,7 @@ def picows(options: Options) -> Serve:
             else:
                 transport.send(kind, frame.get_payload_as_memoryview())
 
-    async def run() -> None:
-        server = await ws_create_server(
-            lambda request: Echo(),
-            HOST,
-            options.port,
-            ssl=options.context,
-            max_frame_size=MAX_SIZE,
-            backlog=BACKLOG,
-        )
-        async with server:
-            await forever()
-
-    return run
+    return libraries.picows(Echo, options)
 
 
 def _uvicorn(protocol: Any, needs: str, options: Options) -> Serve:

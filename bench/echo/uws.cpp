@@ -5,9 +5,9 @@
 // bench/load/programs.py builds it.
 
 #include "App.h"
+#include "arguments.h"
 
 #include <csignal>
-#include <cstdlib>
 #include <iostream>
 #include <string>
 
@@ -41,33 +41,11 @@ int serve(App&& app, int port, bool deflate)
     return 1; // it does not end while it listens
 }
 
-int usage()
-{
-    std::cerr << "usage: uws PORT [--deflate] [--tls CERT KEY]\n";
-    return 2;
-}
-
 } // namespace
 
 int main(int argc, char** argv)
 {
-    int port = argc > 1 ? std::atoi(argv[1]) : 0;
-    std::string certificate, key;
-    bool deflate = false;
-    for (int i = 2; i < argc; i++) {
-        std::string option = argv[i];
-        if (option == "--deflate") {
-            deflate = true;
-        } else if (option == "--tls" && i + 2 < argc) {
-            certificate = argv[++i];
-            key = argv[++i];
-        } else {
-            return usage();
-        }
-    }
-    if (port < 1 || port > 65535)
-        return usage();
-
+    auto [port, deflate, certificate, key] = parse_arguments(argc, argv, "uws");
     std::signal(SIGUSR2, SIG_IGN); // the benchmark's "collect your garbage"
     if (certificate.empty())
         return serve(uWS::App(), port, deflate);

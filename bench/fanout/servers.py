@@ -13,8 +13,8 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
-from bench.load.programs import HOST
-from bench.load.serving import BACKLOG, MAX_SIZE, Options, forever, main, names_of
+from bench.load import libraries
+from bench.load.serving import MAX_SIZE, Options, main, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -84,7 +84,7 @@ def _fastws_callback(options: Options, prepared: bool) -> Serve:
         def on_close(self, code: int, reason: str) -> None:
             station.members.discard(self)
 
-    return _fastws(Member, options)
+    return libraries.fastws(Member, options)
 
 
 def fastws_send(options: Options) -> Serve:
@@ -115,38 +115,19 @@ def fastws_coroutine(options: Options) -> Serve:
         finally:
             station.members.discard(ws)
 
-    return _fastws(handler, options)
-
-
-def _fastws(handler: Any, options: Options) -> Serve:
-    import fastws
-
-    async def run() -> None:
-        async with fastws.serve(
-            handler,
-            HOST,
-            options.port,
-            ssl=options.context,
-            deflate=False,
-            max_message_size=MAX_SIZE,
-            ping_interval=None,
-            backlog=BACKLOG,
-        ):
-            await forever()
-
-    return run
+    return libraries.fastws(handler, options)
 
 
 # Peers ----------------------------------------------------------------------------------
 
 
 def websockets(options: Options) -> Serve:
-    from websockets.asyncio.server import ServerConnection, broadcast, serve
+    from websockets.asyncio.server import broadcast
     from websockets.exceptions import ConnectionClosed
 
     station = Station(options.size, lambda text: broadcast(station.members, text))
 
-    async def handler(ws: ServerConnection) -> None:
+    async def handler(ws: Any) -> None:
         station.members.add(ws)
         try:
             async for message in ws:
@@ -156,20 +137,7 @@ def websockets(options: Options) -> Serve:
         finally:
             station.members.discard(ws)
 
-    async def run() -> None:
-        async with serve(
-            handler,
-            HOST,
-            options.port,
-            ssl=options.context,
-            compression=None,
-            max_size=MAX_SIZE,
-            ping_interval=None,
-            backlog=BACKLOG,
-        ):
-            await forever()
-
-    return run
+    return libraries.websockets(handler, options)
 
 
 def aiohttp(options: Options) -> Serve:
@@ -194,20 +162,11 @@ def aiohttp(options: Options) -> Serve:
             station.members.discard(ws)
         return ws
 
-    async def run() -> None:
-        app = web.Application()
-        app.router.add_get("/", handler)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        site = web.TCPSite(runner, HOST, options.port, ssl_context=options.context, backlog=BACKLOG)
-        await site.start()
-        await forever()
-
-    return run
+    return libraries.aiohttp(handler, options)
 
 
 def picows(options: Options) -> Serve:
-    from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
+    from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
     def send(text: str) -> None:
         message = text.encode()
@@ -230,19 +189,7 @@ def picows(options: Options) -> Serve:
         def on_ws_disconnected(self, transport: WSTransport) -> None:
             station.members.discard(transport)
 
-    async def run() -> None:
-        server = await ws_create_server(
-            lambda request: Member(),
-            HOST,
-            options.port,
-            ssl=options.context,
-            max_frame_size=MAX_SIZE,
-            backlog=BACKLOG,
-        )
-        async with server:
-            await forever()
-
-    return run
+    return libraries.picows(Member, options)
 
 
 FACTORIES: dict[str, Factory] = {

@@ -218,6 +218,12 @@ static struct cpu cpu_so_far(void)
     return (struct cpu){own, options.pid ? cpu_of(options.pid) : 0};
 }
 
+static struct cpu cpu_since(struct cpu before)
+{
+    struct cpu after = cpu_so_far();
+    return (struct cpu){after.own - before.own, after.server - before.server};
+}
+
 /* The result -------------------------------------------------------------------------- */
 
 /* One line of JSON: what this client adds, between begin_result and end_result, and what all

@@ -186,6 +186,20 @@ static void on_event(struct stream *s)
         on_closing(c);
 }
 
+static inline void turn_until(uint64_t time)
+{
+    while (!error_count && now() < time)
+        turn(10, on_event);
+}
+
+static inline void expect_some(uint64_t count, const char *what)
+{
+    if (!count && !error_count) {
+        fprintf(stderr, "load: there was not one %s in time\n", what);
+        error_count = 1;
+    }
+}
+
 /* All of them ----------------------------------------------------------------------------- */
 
 static void open_all(void)

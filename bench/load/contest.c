@@ -171,11 +171,11 @@ static void measure(void)
         spent += compete(messages);
         contests++;
     }
-    struct cpu after = cpu_so_far();
+    struct cpu used = cpu_since(before);
     double seconds = (double)spent / 1e9;
     uint64_t sent = contests * messages * options.connections;
     uint64_t deliveries = sent * options.connections;
-    begin_result(seconds, (struct cpu){after.own - before.own, after.server - before.server});
+    begin_result(seconds, used);
     printf(", \"contests\": %llu, \"deliveries\": %llu, \"deliveries_per_second\": %.1f, "
            "\"combined_per_second\": %.1f",
            (unsigned long long)contests, (unsigned long long)deliveries,

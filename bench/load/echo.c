@@ -104,18 +104,15 @@ static void measure(void)
         send_next(&all[i], in_flight, now());
         flush(&all[i].exchange);
     }
-    uint64_t warm = begin + (uint64_t)(options.warmup * 1e9);
-    while (!error_count && now() < warm)
-        turn(10, on_event);
+    turn_until(begin + (uint64_t)(options.warmup * 1e9));
 
     struct cpu before = cpu_so_far();
-    uint64_t from = now(), until = from + (uint64_t)(options.seconds * 1e9);
+    uint64_t from = now();
     measuring = true;
-    while (!error_count && now() < until)
-        turn(10, on_event);
+    turn_until(from + (uint64_t)(options.seconds * 1e9));
     measuring = false;
     double seconds = (double)(now() - from) / 1e9;
-    struct cpu after = cpu_so_far();
+    struct cpu used = cpu_since(before);
 
     /* Messages in flight must come back, too. */
     sending = false;
@@ -127,12 +124,9 @@ static void measure(void)
                 (unsigned long long)flying_total);
         error_count = flying_total;
     }
-    if (!measured && !error_count) {
-        fprintf(stderr, "load: there was not one reply in time\n");
-        error_count = 1;
-    }
+    expect_some(measured, "reply");
     double rate = seconds > 0 ? (double)measured / seconds : 0;
-    begin_result(seconds, (struct cpu){after.own - before.own, after.server - before.server});
+    begin_result(seconds, used);
     printf(", \"messages\": %llu, \"messages_per_second\": %.1f, "
            "\"megabytes_per_second\": %.3f",
            (unsigned long long)measured, rate, rate * (double)options.size / 1e6);

@@ -109,9 +109,9 @@ static void measure(void)
     for (; !error_count && spent < (uint64_t)(options.seconds * 1e9); storms++) {
         struct cpu before = cpu_so_far();
         spent += rage();
-        struct cpu after = cpu_so_far();
-        used.own += after.own - before.own;
-        used.server += after.server - before.server;
+        struct cpu storm = cpu_since(before);
+        used.own += storm.own;
+        used.server += storm.server;
         calm();
     }
     double seconds = (double)spent / 1e9;

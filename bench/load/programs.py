@@ -60,14 +60,14 @@ def _has_header(compiler: str, language: str, header: str) -> bool:
     ).returncode
 
 
-def _compile(
-    source: Path, command: Sequence[str], libraries: Sequence[str], headers: Sequence[Path] = ()
-) -> Path:
-    """The program built from `source`; rebuilt if that, a header or the command has changed."""
+def _compile(source: Path, command: Sequence[str], libraries: Sequence[str]) -> Path:
+    """The program built from `source`; rebuilt if that, a header beside it or the command has
+    changed."""
     CACHE.mkdir(parents=True, exist_ok=True)
     program = CACHE / f"{source.parent.name}-{source.stem}"
     stamp = program.with_suffix(".json")
-    wanted = json.dumps([*command, *libraries, *(p.read_text() for p in (source, *headers))])
+    texts = [path.read_text() for path in (source, *sorted(source.parent.glob("*.h")))]
+    wanted = json.dumps([*command, *libraries, *texts])
     if program.exists() and stamp.exists() and stamp.read_text() == wanted:
         return program
     print(f"building {source.name} …", file=sys.stderr, flush=True)
@@ -95,8 +95,7 @@ def build_load(name: str) -> tuple[Path, bool]:
     if tls:
         command.append("-DLOAD_TLS")
         libraries += ["-lssl", "-lcrypto"]
-    headers = sorted(HERE.glob("*.h"))
-    return _compile(HERE / f"{name}.c", command, libraries, headers), tls
+    return _compile(HERE / f"{name}.c", command, libraries), tls
 
 
 def build_beast(source: Path) -> tuple[Path, bool]:
