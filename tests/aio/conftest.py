@@ -192,13 +192,18 @@ def pair(url):
 
 @pytest.fixture(scope="session")
 def tls():
-    """Contexts for a server at localhost, and for clients that trust it or do not."""
+    """Contexts for a server at localhost, and for clients that trust it or do not; and what
+    another program needs to be such a server."""
     authority = optional("trustme").CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1", "::1").configure_cert(server)
+    cert = authority.issue_cert("localhost", "127.0.0.1", "::1")
+    cert.configure_cert(server)
     client = ssl.create_default_context()
     authority.configure_trust(client)
-    return SimpleNamespace(server=server, client=client, stranger=ssl.create_default_context())
+    pem = cert.private_key_and_cert_chain_pem.bytes().decode("ascii")
+    return SimpleNamespace(
+        server=server, client=client, stranger=ssl.create_default_context(), pem=pem
+    )
 
 
 # Peers that nobody checks --------------------------------------------------------------------

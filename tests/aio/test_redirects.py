@@ -14,6 +14,8 @@ from fastws import Response, ResponseError, connect, serve
 from fastws.aio.redirects import Redirection, Route
 from fastws.uri import parse_uri
 
+from .test_client import Recorder
+
 HOST = "127.0.0.1"
 
 
@@ -57,21 +59,6 @@ def listen(url):
         return Server(server, requests, uri)
 
     return start
-
-
-class Recorder(fastws.WebSocketProtocol):
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def on_open(self):
-        self.calls.append("open")
-
-    def on_error(self, exc):
-        self.calls.append(exc)
-
-    def on_close(self, code, reason):
-        self.calls.append(code)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

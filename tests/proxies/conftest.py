@@ -6,13 +6,10 @@ All of them are packages of Debian, which `.ci/run` installs. Without them, thes
 from __future__ import annotations
 
 import shutil
-import ssl
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
-import trustme
 
 # What the tests of the asyncio layer have: each coroutine runs on asyncio's loop and on uvloop's.
 from ..aio.conftest import (  # noqa: F401
@@ -20,6 +17,7 @@ from ..aio.conftest import (  # noqa: F401
     pytest_generate_tests,
     pytest_pyfunc_call,
     runner,
+    tls,
     url,
 )
 from ..tools import Program, free_port
@@ -27,6 +25,7 @@ from ..tools import Program, free_port
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from types import SimpleNamespace
 
 HOST = "127.0.0.1"
 PACKAGES = {
@@ -67,30 +66,36 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
+@contextmanager
+def configured_tinyproxy(folder: Path, more: str = "") -> Iterator[str]:
+    """HTTP CONNECT: host:port."""
+    port = free_port()
+    text = f"Port {port}\nListen {HOST}\nTimeout 60\nMaxClients 50\n{more}"
+    with proxy("tinyproxy", port, "-d", "-c", write(folder / "conf", text)):
+        yield f"{HOST}:{port}"
+
+
 @pytest.fixture(scope="module")
 def tinyproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """HTTP CONNECT, without authentication: host:port."""
-    port = free_port()
-    text = f"Port {port}\nListen {HOST}\nTimeout 60\nMaxClients 50\n"
-    path = write(tmp_path_factory.mktemp("tinyproxy") / "conf", text)
-    with proxy("tinyproxy", port, "-d", "-c", path):
-        yield f"{HOST}:{port}"
+    with configured_tinyproxy(tmp_path_factory.mktemp("tinyproxy")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """HTTP CONNECT, with authentication."""
-    port = free_port()
     # (tinyproxy's configuration has no blanks in names and passwords.)
-    text = f"Port {port}\nListen {HOST}\nTimeout 60\nMaxClients 50\nBasicAuth user pass\n"
-    path = write(tmp_path_factory.mktemp("guarded") / "conf", text)
-    with proxy("tinyproxy", port, "-d", "-c", path):
-        yield f"{HOST}:{port}"
+    folder = tmp_path_factory.mktemp("guarded")
+    with configured_tinyproxy(folder, "BasicAuth user pass\n") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def stunnel(
-    guarded: str, tls: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
+    guarded: str,
+    tls: SimpleNamespace,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     """HTTP CONNECT with authentication, over TLS."""
     port = free_port()
@@ -135,19 +140,3 @@ def dante(blocked: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     path = write(folder / "conf", text)
     with proxy("danted", port, "-f", path, "-p", str(folder / "pid")):
         yield f"{HOST}:{port}"
-
-
-@pytest.fixture(scope="session")
-def tls() -> SimpleNamespace:
-    """Contexts for a server at localhost, and for clients that trust it or do not; and what
-    another program needs to be such a server."""
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    cert = authority.issue_cert("localhost", HOST)
-    cert.configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    pem = cert.private_key_and_cert_chain_pem.bytes().decode("ascii")
-    return SimpleNamespace(
-        server=server, client=client, stranger=ssl.create_default_context(), pem=pem
-    )
