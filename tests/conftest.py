@@ -67,6 +67,7 @@ AROUND |= {"test_cli_run.py", "test_examples.py", "test_fuzz_targets.py", "test_
 AROUND |= {
     "test_architecture.py",
     "test_english.py",
+    "test_inspect.py",
     "test_instructions.py",
     "test_phases.py",
     "test_sources.py",

@@ -117,11 +117,12 @@ def test_help_names_the_commands(capsys):
         "echo",
         "connect",
         "probe",
+        "inspect",
         "info",
     ]
 
 
-@pytest.mark.parametrize("command", ["echo", "connect", "info"])
+@pytest.mark.parametrize("command", ["echo", "connect", "inspect", "info"])
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as exit_info:
         main([command, "--help"])

@@ -130,20 +130,23 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         },
     },
     "cli": {
-        "__init__": {"_shared", "connect", "echo", "info", "probe", "run"},
+        "__init__": {"_shared", "connect", "echo", "info", "inspect", "probe", "run"},
         # What commands share.
         "_terminal": set(),
         "_shared": {"_terminal"},
         # Parts of a command.
+        "_captures": set(),
         "_checks": set(),
         "_conversation": {"_shared", "_terminal"},
         "_echo_server": {"_shared"},
+        "_inspecting": set(),
         "_probing": {"_checks"},
         "_workers": {"_echo_server", "_shared"},
         # Commands.
         "connect": {"_conversation", "_shared", "_terminal"},
         "echo": {"_echo_server", "_shared", "_workers"},
         "info": {"_shared"},
+        "inspect": {"_captures", "_inspecting", "_shared", "_terminal"},
         "probe": {"_probing", "_shared", "_terminal"},
         "run": {"_shared"},
     },
