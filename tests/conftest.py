@@ -16,15 +16,17 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from fastws import codec
 
+from .terminals import Terminal
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # For emulated CPUs: --hypothesis-profile=emulated
 settings.register_profile(
@@ -119,3 +121,17 @@ def closed_pipe() -> Iterator[int]:
 def twin(request: pytest.FixtureRequest) -> SimpleNamespace:
     """All public names of one implementation of the codec."""
     return request.param
+
+
+@pytest.fixture
+def terminal() -> Iterator[Callable[..., Terminal]]:
+    """Run a `fastws` command on a terminal of its own."""
+    terminals: list[Terminal] = []
+
+    def start(*args: str, **options: Any) -> Terminal:
+        terminals.append(Terminal(*args, **options))
+        return terminals[-1]
+
+    yield start
+    for terminal in terminals:
+        terminal.close()

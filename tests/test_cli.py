@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 import errno
 import os
 import re
-import select
 import signal
 import socket
 import ssl
@@ -21,7 +19,7 @@ from hashlib import sha256
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import pytest
 import websockets
@@ -31,7 +29,6 @@ import fastws
 from fastws.cli import _workers, main
 
 from .tools import (
-    FASTWS,
     TIMEOUT,
     Background,
     Echo,
@@ -42,9 +39,6 @@ from .tools import (
     run,
     run_fastws,
 )
-
-with suppress(ImportError):  # on Windows
-    import termios
 
 if TYPE_CHECKING:
     import trustme
@@ -117,12 +111,13 @@ def test_help_names_the_commands(capsys):
         "echo",
         "connect",
         "probe",
+        "bench",
         "inspect",
         "info",
     ]
 
 
-@pytest.mark.parametrize("command", ["echo", "connect", "inspect", "info"])
+@pytest.mark.parametrize("command", ["echo", "connect", "bench", "inspect", "info"])
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as exit_info:
         main([command, "--help"])
@@ -937,20 +932,6 @@ def test_terminal(terminal, server, ending):
     assert client.wait() == 0
 
 
-@pytest.fixture
-def terminal():
-    """Run a `fastws` command on a terminal of its own."""
-    terminals = []
-
-    def start(*args: str, **options: Any) -> Terminal:
-        terminals.append(Terminal(*args, **options))
-        return terminals[-1]
-
-    yield start
-    for terminal in terminals:
-        terminal.close()
-
-
 @posix
 def test_a_terminal_obeys_nothing_that_is_received(terminal):
     async def send(ws):
@@ -1170,117 +1151,3 @@ def test_a_terminal_that_does_not_echo(terminal, server):
     assert client.before == ""
     client.type("\x04")
     assert client.wait() == 0
-
-
-# A shell with one job, which it resumes when a line is typed.
-SHELL = """
-import os, signal, subprocess, sys, termios
-signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-settings = termios.tcgetattr(0)
-def start():
-    os.setpgid(0, 0)
-    os.tcsetpgrp(0, os.getpid())
-    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
-job = subprocess.Popen(sys.argv[1:], preexec_fn=start)
-_, status = os.waitpid(job.pid, os.WUNTRACED)
-os.tcsetpgrp(0, os.getpid())
-print("STOPPED" if os.WIFSTOPPED(status) else status, flush=True)
-sys.stdin.readline()
-print("RESUMED", flush=True)
-os.tcsetpgrp(0, job.pid)
-os.kill(job.pid, signal.SIGCONT)
-_, status = os.waitpid(job.pid, 0)
-os.tcsetpgrp(0, os.getpid())
-print("ENDED", status, flush=True)
-"""
-
-
-class Terminal:
-    """A `fastws` command on a terminal of its own.
-
-    Args:
-        setup: what to do with the terminal before, in Python.
-        shell: whether it is the job of a shell.
-    """
-
-    def __init__(self, *args: str, setup: str = "", shell: bool = False) -> None:
-        self._seen = ""
-        self.before = ""  # the output before the text that was expected last
-        # Input and output may be interleaved in the middle of a character.
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._fd, terminal = os.openpty()
-        # Keep it open, so that its settings can be read after the end.
-        self._terminal = terminal
-        # os.login_tty(), which PyPy does not have.
-        code = (
-            "import fcntl, os, sys, termios, tty; os.setsid();"
-            "fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
-            f"{setup or 'pass'};"
-            "os.dup2(0, 1); os.dup2(0, 2); os.execv(sys.executable, sys.argv[1:])"
-        )
-        command = [*FASTWS, *args]
-        if shell:
-            command = [sys.executable, "-c", SHELL, *command]
-        environ = os.environ | {"PYTHONIOENCODING": "utf-8"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code, *command], stdin=terminal, env=environ
-        )
-
-    @property
-    def settings(self) -> list[Any]:
-        settings: list[Any] = termios.tcgetattr(self._terminal)
-        return settings
-
-    @property
-    def is_canonical(self) -> bool:
-        return bool(self.settings[3] & termios.ICANON)
-
-    def expect_settings(self, *, canonical: bool) -> None:
-        deadline = time.monotonic() + TIMEOUT
-        while self.is_canonical is not canonical:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-    def type(self, text: str) -> None:
-        """Type, and read the output meanwhile, as terminals do."""
-        data = text.encode()
-        while data:
-            self._read_what_is_there()
-            _, ready, _ = select.select([], [self._fd], [], 0.01)
-            if ready:
-                data = data[os.write(self._fd, data[:1024]) :]
-
-    def type_blindly(self, text: str) -> None:
-        """Type, and do not read the output."""
-        data = text.encode()
-        while data:
-            data = data[os.write(self._fd, data) :]
-
-    def _read_what_is_there(self) -> None:
-        while select.select([self._fd], [], [], 0)[0]:
-            self._seen += self._decoder.decode(os.read(self._fd, 4096))
-
-    def expect(self, text: str) -> None:
-        deadline = time.monotonic() + TIMEOUT
-        while text not in self._seen:
-            ready, _, _ = select.select([self._fd], [], [], max(0, deadline - time.monotonic()))
-            assert ready, self._seen
-            self._seen += self._decoder.decode(os.read(self._fd, 4096))
-        self.before, _, self._seen = self._seen.partition(text)
-
-    def expect_end(self) -> None:
-        """Read the rest of the output into `before`."""
-        self._read_what_is_there()
-        self.before, self._seen = self._seen, ""
-
-    def signal(self, number: int) -> None:
-        self._process.send_signal(number)
-
-    def wait(self) -> int:
-        return self._process.wait(TIMEOUT)
-
-    def close(self) -> None:
-        self._process.kill()
-        self.wait()
-        os.close(self._fd)
-        os.close(self._terminal)

@@ -130,7 +130,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         },
     },
     "cli": {
-        "__init__": {"_shared", "connect", "echo", "info", "inspect", "probe", "run"},
+        "__init__": {"_shared", "bench", "connect", "echo", "info", "inspect", "probe", "run"},
         # What commands share.
         "_terminal": set(),
         "_shared": {"_terminal"},
@@ -140,9 +140,11 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "_conversation": {"_shared", "_terminal"},
         "_echo_server": {"_shared"},
         "_inspecting": set(),
+        "_loading": set(),
         "_probing": {"_checks"},
         "_workers": {"_echo_server", "_shared"},
         # Commands.
+        "bench": {"_loading", "_shared", "_terminal"},
         "connect": {"_conversation", "_shared", "_terminal"},
         "echo": {"_echo_server", "_shared", "_workers"},
         "info": {"_shared"},

@@ -22,7 +22,7 @@ from fastws import __version__
 
 # These modules import asyncio, and what builds on it, only when the command runs: listing the
 # commands must be fast. (They are imported by a statement so that PyInstaller finds them.)
-from . import connect, echo, info, inspect, probe, run
+from . import bench, connect, echo, info, inspect, probe, run
 from ._shared import CommandError, OutputError, escape_logs, say
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "echo": echo,
     "connect": connect,
     "probe": probe,
+    "bench": bench,
     "inspect": inspect,
     "info": info,
 }
