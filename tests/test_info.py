@@ -120,12 +120,12 @@ def test_what_is_not_installed() -> None:
 def test_the_dependencies_are_those_of_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    # An extra with the name of what it installs is for users, and so is `proxy`; the others are
-    # for us.
+    # An extra with the name of what it installs is for users, and so are these two; the
+    # others are for us.
     optional = [
         re.split(r"[>=]", wanted[0])[0]
         for name, wanted in extras.items()
-        if name == "proxy" or wanted[0].startswith(f"{name}>=")
+        if name in ("proxy", "cli") or wanted[0].startswith(f"{name}>=")
     ]
     required = [re.split(r"[>=]", text)[0] for text in project["dependencies"]]
     assert list(command.DEPENDENCIES) == [*required, *optional]

@@ -210,7 +210,8 @@ class _Load:
     async def finish(self) -> None:
         """Wait for the last answers, and close the connections."""
         deadline = perf_counter() + _PATIENCE
-        while perf_counter() < deadline and any(client.times for client in self.clients):
+        # (An event would cost time for each answer.)
+        while perf_counter() < deadline and any(client.times for client in self.clients):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         self._is_over = True
         for client in self.clients:

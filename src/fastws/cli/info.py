@@ -42,7 +42,7 @@ example:
   fastws info --json"""
 
 # The distributions that fastws uses if they are installed.
-DEPENDENCIES = ("h11", "uvloop", "aiofastnet", "zlib-ng", "isal", "python-socks", "idna")
+DEPENDENCIES = ("h11", "uvloop", "aiofastnet", "zlib-ng", "isal", "python-socks", "idna", "rich")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
