@@ -33,6 +33,7 @@ from fastws.handshake import (
     parse_uri,
 )
 from fastws.http import Headers, Request, Response
+from fastws.uri import parse_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,7 +165,10 @@ def refusal(fields=GOOD, line: str = "GET / HTTP/1.1", **options) -> RequestErro
         ("ws://127.0.0.1:9001", URI(False, "127.0.0.1", 9001)),
         ("ws://[::1]", URI(False, "::1", 80)),
         ("wss://[2001:DB8::1]:8443/x", URI(True, "2001:db8::1", 8443, "/x")),
-        ("ws://[::ffff:192.0.2.1]", URI(False, "::ffff:192.0.2.1", 80)),
+        ("ws://[::ffff:192.0.2.1]", URI(False, "::ffff:c000:201", 80)),
+        ("ws://[2001:0DB8:0:0::0:1]", URI(False, "2001:db8::1", 80)),
+        ("ws://0x7F.1", URI(False, "127.0.0.1", 80)),
+        ("ws://h/a/../b/.?..", URI(False, "h", 80, "/a/../b/.?..")),
         ("ws://exa_mple.com.", URI(False, "exa_mple.com.", 80)),
         ("ws://bücher.example", URI(False, "xn--bcher-kva.example", 80)),
         ("ws://例え。テスト", URI(False, "xn--r8jz45g.xn--zckzah", 80)),
@@ -178,6 +182,20 @@ def refusal(fields=GOOD, line: str = "GET / HTTP/1.1", **options) -> RequestErro
         ("http://h", URI(False, "h", 80)),
         ("https://u:p@h:8443/a?b", URI(True, "h", 8443, "/a?b", "u", "p")),
         ("HTTPS://h", URI(True, "h", 443)),
+        # https://url.spec.whatwg.org/#concept-basic-url-parser
+        (" \x1fht\ntps:\\\\h\t:\r00443/ ", URI(True, "h", 443)),
+        ("http:h", URI(False, "h", 80)),
+        ("http:///\\h", URI(False, "h", 80)),
+        ("http://%68%2E%c3%BC", URI(False, "h.xn--tda", 80)),
+        ("http://u ser@a@x:p:\u00fc@h", URI(False, "h", 80, "/", "u ser@a@x", "p:\u00fc")),
+        ("http://good.example\\@evil.example", URI(False, "good.example", 80, "/@evil.example")),
+        ("http://h\\a\\b?c\\d", URI(False, "h", 80, "/a/b?c\\d")),
+        ("http://h/a/./b/%2e%2E/.c/..d/", URI(False, "h", 80, "/a/.c/..d/")),
+        ("http://h/../../a/..", URI(False, "h", 80)),
+        ("http://h/a/.", URI(False, "h", 80, "/a/")),
+        ("http://h/a//.././b?/../c", URI(False, "h", 80, "/a/b?/../c")),
+        ("http://h/ \"<>^`{}|[]'%zz%", URI(False, "h", 80, "/%20%22%3C%3E%5E%60%7B%7D|[]'%zz%")),
+        ("http://h?\x01 \"<>^`{}|[]'\x7f", URI(False, "h", 80, "/?%01%20%22%3C%3E^`{}|[]%27%7F")),
         # As Node's ws has them.
         ("ws+unix:///run/%ff", URI(False, "localhost", 80, unix_path="/run/\udcff")),
         ("ws+unix:///run/s", URI(False, "localhost", 80, unix_path="/run/s")),
@@ -208,6 +226,26 @@ def test_uri(text: str, uri: URI) -> None:
         "ws://:80",
         "ws://u@",
         "http://h#fragment",
+        "http://h/?#",
+        "http:",
+        "http:/:80",
+        "http://u@",
+        "http://u@/h",
+        "http://h:0",
+        "http://h:65536",
+        "http://h:" + "9" * 5000,
+        "http://h:8o",
+        "http://%2f",
+        "http://%40",
+        "http://%ff",
+        "http://h%00",
+        "http://a b",
+        "http://[::1",
+        "http://h/\udc80",
+        "http://u%3Av@h",
+        "http://u\x01@h",
+        "http//h",
+        "h\u017fttp://h",
         "https://",
         "httpss://h",
         "htt\u1e97p://h",
@@ -221,6 +259,7 @@ def test_uri(text: str, uri: URI) -> None:
         "ws+unix:///run/s?a",
         "ws+unix:///run/s#a",
         "ws+unix:///run/s%00",
+        "ws+unix:///run/s:/\udc80",
         "wss+unix:///run/s",
         "wsss://h",
         "w\u017f://h",  # its upper case is WS
@@ -253,6 +292,13 @@ def test_uri(text: str, uri: URI) -> None:
         "ws://.h",
         "ws://" + "a" * 64,
         "ws://%68",
+        "ws://0x100.1",
+        "ws://1.2.3.4.5",
+        "ws://256.1",
+        "ws://4294967296",
+        "ws://1.2.08",
+        "ws://h.0x",
+        "ws://h.1.",
         "ws://a,b",
         "ws://a*b",
         "ws://\u2100",  # normalises to a/c
@@ -308,14 +354,38 @@ def test_host_header(text: str, host: str) -> None:
 
 @given(st.text())
 def test_any_uri_is_parsed_or_refused(text: str) -> None:
-    for uri in (text, "ws://" + text, "ws://h/" + text):
+    for uri in (text, "ws://" + text, "ws://h/" + text, "http:" + text, "https://h/" + text):
         try:
             parsed = parse_uri(uri)
         except InvalidURIError:
             continue
         assert re.fullmatch(r"[!-~]+", parsed.target)
         assert re.fullmatch(r"[!-~]+", parsed.host)
+        # A host is written in one way.
+        assert parse_uri(f"ws://{parsed.host_header}").host == parsed.host
         ClientHandshake(parsed)
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("0", "0.0.0.0"),
+        ("0x", "0.0.0.0"),
+        ("017700000001.", "127.0.0.1"),
+        ("3232235777", "192.168.1.1"),
+        ("192.0x00A80101", "192.168.1.1"),
+        ("192.168.257", "192.168.1.1"),
+        ("0xC0.0250.01.1", "192.168.1.1"),
+        ("\uff11\u3002\uff12", "1.0.0.2"),
+        ("1.h", "1.h"),
+        ("1e2", "1e2"),
+        ("h.0xg", "h.0xg"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["ws", "https"])
+def test_names_that_are_ipv4_addresses(scheme: str, name: str, host: str) -> None:
+    assert parse_uri(f"{scheme}://{name}/").host == host
+    assert parse_proxy(f"{scheme.replace('ws', 'http')}://{name}").host == host
 
 
 # Keys and extension lists --------------------------------------------------------

@@ -36,7 +36,7 @@ ROOT = Path(fastws.spec.__file__).parent
 TWIN = {"errors", "exceptions", "events", "rules", "spec"}
 PARTS = TWIN | {"_cython", "deflate", "prepared"}  # of a connection, beside the codec
 CODEC = TWIN | {"codec"}
-OPENING = {"extensions", "handshake", "heads", "http", "tunnels", "uri"}
+OPENING = {"extensions", "handshake", "heads", "hosts", "http", "tunnels", "uri"}
 SANS_IO = CODEC | OPENING | {"connection", "deflate", "prepared", "session"}
 ALL = SANS_IO | {"aio", "cli", "demo", "integrations"}
 
@@ -44,7 +44,8 @@ ALL = SANS_IO | {"aio", "cli", "demo", "integrations"}
 ALLOWED: dict[str, set[str]] = {
     "spec": set(),
     "http": {"exceptions"},
-    "uri": {"exceptions"},
+    "hosts": set(),
+    "uri": {"exceptions", "hosts"},
     "heads": {"http"},
     "extensions": {"http"},
     "exceptions": {"spec"},

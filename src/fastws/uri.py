@@ -1,7 +1,8 @@
-"""Addresses: ws and wss URIs (RFC 6455 §3), proxies, and origins (RFC 6454).
+"""Addresses: ws and wss URIs (RFC 6455 §3), http and https URLs, proxies, origins (RFC 6454).
 
-This module knows how an address is written, and what its parts are. It does not know
-HTTP, DNS or sockets: it looks up no name and opens no connection.
+This module knows how an address is written, and what its parts are. It does not know HTTP, DNS
+or sockets: it looks up no name and opens no connection. What a host may be, `fastws.hosts`
+knows.
 """
 
 from __future__ import annotations
@@ -9,14 +10,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Final, cast
-from unicodedata import bidirectional
+from typing import Final
 from urllib.parse import quote, unquote
 
 from .exceptions import InvalidURIError
-
-if TYPE_CHECKING:
-    from types import ModuleType
+from .hosts import parse_ipv6, parse_name
 
 __all__ = ["URI", "parse_uri"]
 
@@ -65,19 +63,33 @@ def join_host(host: str, port: int | None = None) -> str:
 
 # The grammar has no backslash. The user information excludes it explicitly, because browsers
 # treat it as a slash and would see another host.
-_AUTHORITY = r"""
+_HOST = r"(?: \[ (?P<ipv6> [0-9A-Fa-f:.]+ ) \] | (?P<name> [^/?@:\[\]\\]+ ) )"
+_AUTHORITY = rf"""
     (?: (?P<userinfo> [^/?@\\]* ) @ )?
-    (?: \[ (?P<ipv6> [0-9A-Fa-f:.]+ ) \] | (?P<name> [^/?@:\[\]\\]+ ) )
-    (?: : (?P<port> [0-9]{0,5} ) )?
+    {_HOST}
+    (?: : (?P<port> [0-9]{{0,5}} ) )?
 """
 _URI = re.compile(
     rf"""
-    (?: [Ww] [Ss] | [Hh] [Tt] [Tt] [Pp] ) (?P<secure>[Ss]?) ://
+    [Ww] [Ss] (?P<secure>[Ss]?) ://
     {_AUTHORITY}
     (?P<path> / [^?]* )?
     (?: \? (?P<query> .* ) )?
     """,
     re.VERBOSE,
+)
+# https://url.spec.whatwg.org/#url-parsing, for "special" schemes and without a base: slashes may
+# be missing or backslashes, the last @ ends the user information, and ports may begin with zeros.
+_URL = re.compile(
+    rf"""
+    [Hh] [Tt] [Tt] [Pp] (?P<secure>[Ss]?) : [/\\]*
+    (?: (?P<userinfo> [^/?\\]* ) @ )?
+    {_HOST}
+    (?: : (?P<port> [0-9]* ) )?
+    (?P<path> [/\\] [^?]* )?
+    (?: \? (?P<query> .* ) )?
+    """,
+    re.VERBOSE | re.DOTALL,
 )
 # As Node's ws has it: the first colon ends the path of the socket.
 _UNIX_URI = re.compile(
@@ -88,7 +100,6 @@ _UNIX_URI = re.compile(
     """,
     re.VERBOSE,
 )
-_NAME = re.compile(r"[a-z0-9._-]+")
 _PROXY = re.compile(
     rf"""
     (?P<scheme> [A-Za-z][A-Za-z0-9]* ) ://
@@ -102,14 +113,29 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # Characters that RFC 3986 §3.3 and §3.4 allow in a path or query, and the % of those that are
 # already encoded.
 _SAFE = "%/?:@!$&'()*+,;="
+# What is read as a URL: no other scheme begins with h.
+_BEGINS_AS_URL = re.compile(r"[\x00-\x20]*[Hh]")
+_AROUND_URLS = "".join(map(chr, range(0x21)))
+_NOT_IN_URLS = dict.fromkeys(map(ord, "\t\n\r"))
+# What a URL may contain besides letters, digits and -._~: all but the standard's "path
+# percent-encode set" and "special-query percent-encode set".
+_SAFE_IN_PATHS = "%/!$&'()*+,:;=@[]|"
+_SAFE_IN_QUERIES = "%/!$&()*+,:;=@[]|?\\^`{}"
 
 
 def parse_uri(text: str) -> URI:
     """Parse a ws:// or wss:// URI (RFC 6455 §3), or an IRI, encoding non-ASCII characters.
 
     As in browsers (https://websockets.spec.whatwg.org/#dom-websocket-websocket), http:// means
-    ws://, https:// means wss://, and a fragment is an error. ws+unix:///path/of/socket:/target
-    is for a Unix socket; a colon in its path is %3A.
+    ws://, https:// means wss://, and a fragment is an error.
+
+    A ws:// or wss:// URI must be written as RFC 3986 has it, and its path and query are sent
+    as they are. An http:// or https:// URL is read as in browsers (https://url.spec.whatwg.org):
+    blanks around it, tabs and line breaks are dropped, backslashes are slashes, a host may be
+    percent-encoded, and "." and ".." in the path are resolved. Hosts are those of browsers in
+    either case: 127.1 is 127.0.0.1.
+
+    ws+unix:///path/of/socket:/target is for a Unix socket; a colon in its path is %3A.
 
     Args:
         text: the URI. It may contain a percent-encoded user name and password.
@@ -118,83 +144,69 @@ def parse_uri(text: str) -> URI:
         InvalidURIError: if this is not such a URI. The message never quotes the URI, which
             may contain a password.
     """
-    if _BLANK_OR_CONTROL.search(text):
+    is_url = _BEGINS_AS_URL.match(text) is not None
+    if not is_url and _BLANK_OR_CONTROL.search(text):
         raise InvalidURIError("white space or a control character in a URI")
     if "#" in text:
         # §3: "Fragment identifiers are meaningless [...] and MUST NOT be used".
         raise InvalidURIError("fragment in a WebSocket URI; a # of another meaning is %23")
-    if match := _UNIX_URI.fullmatch(text):
-        target = _join_target(match["path"], match["query"])
-        path = unquote(match["file"], errors="surrogateescape")  # as os.fsdecode
-        if "\0" in path:
-            raise InvalidURIError("NUL in the path of a Unix socket")
-        return URI(False, "localhost", 80, target, unix_path=path)
-    match = _URI.fullmatch(text)
-    if match is None:
-        raise InvalidURIError("not of the form ws[s]://host[:port][/path][?query]")
-    secure = bool(match["secure"])
     try:
-        host = _parse_host(match["name"], match["ipv6"])
-        port = _parse_port(match["port"], _DEFAULT_PORTS[secure])
-        target = _join_target(match["path"], match["query"])
-        return URI(secure, host, port, target, *_parse_userinfo(match["userinfo"]))
+        if is_url:
+            return _parse_url(text)
+        if match := _UNIX_URI.fullmatch(text):
+            return _unix_uri(match)
+        if match := _URI.fullmatch(text):
+            target = _join_target(quote(match["path"] or "/", _SAFE), match["query"], _SAFE)
+            return _tcp_uri(match, match["name"], target)
     except ValueError as error:
         raise InvalidURIError(str(error)) from None
+    raise InvalidURIError("not of the form ws[s]://host[:port][/path][?query]")
 
 
-def _join_target(path: str | None, query: str | None) -> str:
-    target = quote(path or "/", _SAFE)
-    return f"{target}?{quote(query, _SAFE)}" if query else target
+def _unix_uri(match: re.Match[str]) -> URI:
+    target = _join_target(quote(match["path"] or "/", _SAFE), match["query"], _SAFE)
+    path = unquote(match["file"], errors="surrogateescape")  # as os.fsdecode
+    if "\0" in path:
+        raise ValueError("NUL in the path of a Unix socket")
+    return URI(False, "localhost", 80, target, unix_path=path)
 
 
-def _parse_host(name: str | None, ipv6: str | None) -> str:
-    if ipv6 is not None:
-        IPv6Address(ipv6)
-        return ipv6.lower()
-    # The codec turns other names into those of IDNA 2003, and checks the lengths of all.
-    ascii_name = _to_idna_2008(cast("str", name)).encode("idna").decode("ascii").lower()
-    # Check this last: normalisation turns some characters into a slash or a question mark.
-    if not _NAME.fullmatch(ascii_name):
-        raise ValueError("not a host name")
-    return ascii_name
+def _parse_url(text: str) -> URI:
+    match = _URL.fullmatch(text.strip(_AROUND_URLS).translate(_NOT_IN_URLS))
+    if match is None:
+        raise ValueError("not of the form http[s]://host[:port][/path][?query]")
+    path = quote(_without_dots(match["path"] or "/"), _SAFE_IN_PATHS)
+    target = _join_target(path, match["query"], _SAFE_IN_QUERIES)
+    return _tcp_uri(match, unquote(match["name"] or "", errors="strict"), target)
 
 
-def _to_idna_2008(name: str) -> str:
-    """Return the name that browsers look up: UTS #46, not transitional, in ASCII.
-
-    This needs the library idna; without it, and for names in ASCII, return the name unchanged.
-    """
-    if name.isascii():
-        return name
-    try:
-        import idna
-    except ImportError:
-        return name
-    # https://url.spec.whatwg.org/#concept-domain-to-ascii. It allows more than IDNA 2008, such as
-    # symbols, which idna.encode refuses.
-    try:
-        labels = idna.uts46_remap(name, std3_rules=False, transitional=False).split(".")
-        _encode_labels(labels, idna)
-    except UnicodeError:  # which quotes the name
-        raise ValueError("not a host name") from None
-    return ".".join(labels)
+def _without_dots(path: str) -> str:
+    """Return the path of a URL without segments that are "." or "..", encoded or not."""
+    segments: list[str] = []
+    for segment in path.replace("\\", "/").split("/")[1:]:
+        dots = segment.replace("%2e", ".").replace("%2E", ".")
+        if dots == "..":
+            del segments[-1:]
+        if not (is_dots := dots in (".", "..")):
+            segments.append(segment)
+    if is_dots:  # the last one stands for a directory
+        segments.append("")
+    return "/" + "/".join(segments)
 
 
-def _encode_labels(labels: list[str], idna: ModuleType) -> None:
-    is_bidi = any(bidirectional(char) in ("R", "AL", "AN") for label in labels for char in label)
-    for index, label in enumerate(labels):
-        if label.startswith("xn--"):
-            unicode_label = label[4:].encode("ascii").decode("punycode")
-            if idna.uts46_remap(unicode_label, std3_rules=False) != unicode_label:
-                raise ValueError("not a host name")
-        elif not label.isascii():
-            idna.check_initial_combiner(label)
-            if is_bidi:
-                idna.check_bidi(label, check_ltr=True)
-            for position, char in enumerate(label):
-                if char in "\u200c\u200d" and not idna.valid_contextj(label, position):
-                    raise ValueError("not a host name")
-            labels[index] = "xn--" + label.encode("punycode").decode("ascii")
+def _tcp_uri(match: re.Match[str], name: str, target: str) -> URI:
+    secure = bool(match["secure"])
+    host = _parse_host(name, match["ipv6"])
+    port = _parse_port(match["port"], _DEFAULT_PORTS[secure])
+    return URI(secure, host, port, target, *_parse_userinfo(match["userinfo"]))
+
+
+def _join_target(path: str, query: str | None, safe: str) -> str:
+    return f"{path}?{quote(query, safe)}" if query else path
+
+
+def _parse_host(name: str, ipv6: str | None) -> str:
+    return parse_name(name) if ipv6 is None else parse_ipv6(ipv6)
 
 
 def _parse_port(text: str | None, default: int) -> int:
