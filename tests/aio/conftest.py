@@ -137,6 +137,23 @@ def settled():
 # Servers and where they are ---------------------------------------------------------------
 
 
+@pytest.fixture
+def names(monkeypatch):
+    """Names and what they are looked up as, on the running loop."""
+
+    def know(table):
+        loop = asyncio.get_running_loop()
+        lookup = loop.getaddrinfo
+
+        async def getaddrinfo(host, port, *, family=0, **hints):
+            if host not in table:
+                return await lookup(host, port, family=family, **hints)
+            return [info for info in table[host] if family in (0, info[0])]
+
+        monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+
+    return know
+
 async def echo_handler(ws):
     async for message in ws:
         await ws.send(message)

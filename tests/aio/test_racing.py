@@ -29,22 +29,6 @@ def info(port):
 
 
 @pytest.fixture
-def names(monkeypatch):
-    """Names and what they are looked up as, on the running loop."""
-
-    def know(table):
-        loop = asyncio.get_running_loop()
-        lookup = loop.getaddrinfo
-
-        async def getaddrinfo(host, port, **hints):
-            return table[host] if host in table else await lookup(host, port, **hints)
-
-        monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
-
-    return know
-
-
-@pytest.fixture
 def hole():
     """The port of a listener that lets nobody in any more: connecting to it does not end."""
     socks = [socket.socket()]
@@ -125,6 +109,148 @@ async def test_none_answers(names, refusing):
     assert "255.255.255.255" in str(caught.value)
     with pytest.raises(socket.gaierror):
         await connect("ws://nowhere.invalid", proxy=None)
+
+
+# Two questions about a name: one for its IPv6 addresses, one for IPv4 -----------------------
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Play the resolver: `answers(v6, v4)` takes what each question gets, which is a list, an
+    exception, or a future of either. Return the families that were asked for."""
+    asked = []
+
+    def play(v6, v4):
+        loop = asyncio.get_running_loop()
+        lookup = loop.getaddrinfo
+
+        async def getaddrinfo(host, port, *, family=0, **hints):
+            if port != 80:  # uvloop looks up addresses, too
+                return await lookup(host, port, family=family, **hints)
+            asked.append(family)
+            answer = v6 if family == V6 else v4
+            if isinstance(answer, asyncio.Future):
+                answer = await answer
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+        return asked
+
+    return play
+
+
+def later(*answer):
+    future = asyncio.get_running_loop().create_future()
+    if answer:
+        asyncio.get_running_loop().call_later(0.02, future.set_result, *answer)
+    return future
+
+
+UNKNOWN = socket.gaierror(socket.EAI_NONAME, "unknown")
+AGAIN = socket.gaierror(socket.EAI_AGAIN, "again")
+
+
+@pytest.mark.parametrize(
+    ("v6", "v4", "patience"),
+    [
+        # One question gets no answer, ever.
+        *[("never", "good", 0.05), ("good", "never", 3600)],
+        # Addresses of IPv6 come first if they come soon, ...
+        *[("good", "bad", 0), ("good later", "bad", 3600), ("good", "bad later", 3600)],
+        # ... and also if they come late, but no other has connected.
+        *[("good later", "hole", 0), ("good later", "refusing", 0)],
+        # Nothing is waited for that will not come.
+        *[("unknown", "good", 3600), ("none", "good", 3600), ("unknown later", "good", 3600)],
+        *[("good", "unknown", 3600), ("hole", "good later", 0), ("refusing", "good later", 3600)],
+    ],
+)
+async def test_the_answers_may_come_in_any_order(
+    v6, v4, patience, answers, hole, refusing, monkeypatch
+):
+    monkeypatch.setattr(racing, "RESOLUTION_DELAY", patience)
+    with (
+        socket.create_server((HOST, 0)) as good,
+        socket.create_server((HOST, 0)) as bad,
+    ):
+        known = {
+            "good": [info(good.getsockname()[1])],
+            "bad": [info(bad.getsockname()[1])],
+            "hole": [info(hole)],
+            "refusing": [info(refusing[0])],
+            "none": [],
+            "unknown": UNKNOWN,
+        }
+
+        def answer(how):
+            what, _, late = how.partition(" ")
+            if what == "never":
+                return later()
+            return later(known[what]) if late else known[what]
+
+        asked = answers(answer(v6), answer(v4))
+        sock = await connect_socket("h.example", 80)
+        with sock:
+            assert sock.getpeername() == good.getsockname()
+    assert sorted(asked) == sorted([V4, V6])
+
+
+@pytest.mark.parametrize(
+    ("v6", "v4", "error"),
+    [
+        (UNKNOWN, UNKNOWN, "unknown"),
+        (AGAIN, UNKNOWN, "again"),
+        (UNKNOWN, AGAIN, "again"),
+        ([], UNKNOWN, "unknown"),
+        ([], [], "no address"),
+        (UnicodeError("no name"), UnicodeError("no name"), "no name"),
+    ],
+)
+async def test_neither_question_has_an_answer(v6, v4, error, answers):
+    answers(v6, v4)
+    with pytest.raises((OSError, UnicodeError), match=error):
+        await connect_socket("h.example", 80)
+
+
+async def test_an_address_is_known_but_cannot_be_reached(answers, refusing):
+    answers(UNKNOWN, [info(refusing[0])])
+    with pytest.raises(ConnectionRefusedError):
+        await connect_socket("h.example", 80)
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_giving_up_during_the_lookups(turns, answers):
+    v6, v4 = later(), later()
+    answers(v6, v4)
+    task = asyncio.create_task(connect_socket("h.example", 80))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert v6.cancelled() == v4.cancelled() == (turns > 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "options"),
+    [
+        ("127.0.0.1", {}),
+        ("::1", {}),
+        ("localhost", {}),
+        ("h.example", {"family": V4}),
+        ("h.example", {"happy_eyeballs_delay": None}),
+        ("h.example", {"interleave": 0}),
+    ],
+)
+async def test_when_there_is_one_question(host, options, answers):
+    with socket.create_server((HOST, 0)) as listener:
+        asked = answers([], [info(listener.getsockname()[1])])
+        (await connect_socket(host, 80, **options)).close()
+    assert asked == [options.get("family", 0)]
+
+
+# Giving up ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["cancel", "timeout"])

@@ -1,7 +1,8 @@
 """TCP connections to hosts with several addresses: Happy Eyeballs (RFC 8305).
 
 This module knows how to look up a host, in which order to try its addresses, when to begin with
-the next one, and how a transport gets the socket. It does not know what a connection is for.
+the next one, and how a transport gets the socket. It does not know what a connection is for, nor
+how names are looked up, which the event loop does.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from itertools import chain, zip_longest
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from fastws.tunnels import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,6 +22,10 @@ __all__ = ["CHOICES", "connect_socket", "hand_over", "is_address"]
 
 # RFC 8305 §5 recommends this.
 DEFAULT_DELAY = 0.25
+
+# RFC 8305 §3 recommends this, in seconds: if a host has IPv4 addresses, how long to wait for its
+# IPv6 addresses.
+RESOLUTION_DELAY = 0.05
 
 # The arguments that are about several addresses. Not every event loop has them.
 CHOICES = frozenset({"all_errors", "happy_eyeballs_delay", "interleave"})
@@ -54,27 +62,29 @@ async def connect_socket(
         ExceptionGroup: instead, if `all_errors` is true.
     """
     loop = asyncio.get_running_loop()
-    hints: dict[str, Any] = {
-        "type": socket.SOCK_STREAM,
-        "family": family,
-        "proto": proto,
-        "flags": flags,
-    }
-    infos: Sequence[_Info] = await loop.getaddrinfo(host, port, **hints)
+    hints: dict[str, Any] = {"type": socket.SOCK_STREAM, "proto": proto, "flags": flags}
     local: Sequence[_Info] = ()
     if local_addr is not None:
-        local = await loop.getaddrinfo(*local_addr, **hints)
-    if not infos:
-        raise OSError(f"no address of {host}")
-    errors: list[OSError] = []
-    if interleave:
-        infos = _interleaved(infos, interleave)
-    sock = await _race(loop, infos, local, happy_eyeballs_delay, errors)
+        local = await loop.getaddrinfo(*local_addr, family=family, **hints)
+    families = [family]
+    if not (family or happy_eyeballs_delay is None or not interleave):
+        # Neither question must wait for the answer to the other. There is none to ask about
+        # addresses and this machine, and without these delays, the resolver decides on the order.
+        if not (is_address(host) or is_loopback(host)):
+            families = [socket.AF_INET6, socket.AF_INET]
+    race = _Race(loop, local, happy_eyeballs_delay, interleave or 0)
+    lookups = [
+        asyncio.ensure_future(loop.getaddrinfo(host, port, family=one, **hints))
+        for one in families
+    ]
+    sock = await race.run(lookups)
     if sock is not None:
         return sock
+    if not race.errors:
+        raise _lookup_error(race.lookup_errors) or OSError(f"no address of {host}")
     if all_errors:
-        raise ExceptionGroup("connecting failed", errors)
-    raise _summary(errors)
+        raise ExceptionGroup("connecting failed", race.errors)
+    raise _summary(race.errors)
 
 
 async def hand_over(
@@ -102,49 +112,121 @@ async def hand_over(
             sock.detach()
 
 
-async def _race(
-    loop: asyncio.AbstractEventLoop,
-    infos: Sequence[_Info],
-    local: Sequence[_Info],
-    delay: float | None,
-    errors: list[OSError],
-) -> socket.socket | None:
-    """Try the addresses until one is connected. Each attempt begins when the one before it has
-    failed or taken longer than the delay; those that are under way go on (RFC 8305 §5)."""
-    if len(infos) == 1:
-        return await _attempt(loop, infos[0], local, errors)
-    waiting = list(reversed(infos))
-    running: set[asyncio.Task[socket.socket | None]] = set()
-    winner: socket.socket | None = None
-    try:
-        while winner is None and (waiting or running):
-            if waiting:
-                attempt = _attempt(loop, waiting.pop(), local, errors)
-                running.add(loop.create_task(attempt))
-            timeout = delay if waiting else None
-            done, _ = await asyncio.wait(
-                running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in done:
-                running.discard(task)
-                winner = task.result()
-                if winner is not None:
-                    break
-    finally:
-        for task in running:
+class _Race:
+    """Attempts to connect to the addresses of a host, which need not arrive at the same time.
+
+    Args:
+        loop: the running loop.
+        local: the local addresses to choose from; empty for any.
+        delay: begin with the next address after so many seconds, if the one before it has not
+            failed until then; None: only when it has failed.
+        first: how many addresses of the preferred family come before others; 0 to keep their
+            order.
+
+    Attributes:
+        errors: why attempts failed.
+        lookup_errors: why addresses are not known.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        local: Sequence[_Info],
+        delay: float | None,
+        first: int,
+    ) -> None:
+        self.errors: list[OSError] = []
+        self.lookup_errors: list[OSError] = []
+        self._loop = loop
+        self._local = local
+        self._delay = inf if delay is None else delay
+        self._first = first
+        self._begun: list[_Info] = []
+        self._waiting: list[_Info] = []
+        self._running: set[asyncio.Task[socket.socket | None]] = set()
+
+    async def run(
+        self, lookups: Sequence[asyncio.Future[Sequence[_Info]]]
+    ) -> socket.socket | None:
+        """Try the addresses until one is connected; return None if none is.
+
+        Each attempt begins when the one before it has failed or taken longer than the delay;
+        those that are under way go on (RFC 8305 §5).
+
+        Args:
+            lookups: what finds the addresses. Those of the first one are preferred.
+        """
+        asking = set(lookups)
+        winner: socket.socket | None = None
+        due = 0.0  # when to begin with the next address
+        try:
+            while winner is None and (asking or self._waiting or self._running):
+                now = self._loop.time()
+                if self._waiting and now >= due:
+                    self._begin(self._waiting.pop(0))
+                    due = now + self._delay
+                timeout = due - now if self._waiting and due < inf else None
+                tasks: set[asyncio.Future[Any]] = {*asking, *self._running}
+                done, _ = await asyncio.wait(
+                    tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                )
+                if asking & done:
+                    asking -= done
+                    self._sort([lookup for lookup in lookups if lookup not in asking])
+                    if not self._begun:
+                        late = lookups[0] in asking
+                        due = self._loop.time() + RESOLUTION_DELAY if late else 0.0
+                for task in self._running & done:
+                    self._running.discard(task)
+                    winner = task.result()
+                    if winner is not None:
+                        break
+                    due = 0.0
+        finally:
+            await self._give_up(asking, winner)
+        return winner
+
+    def _begin(self, info: _Info) -> None:
+        attempt = _attempt(self._loop, info, self._local, self.errors)
+        self._running.add(self._loop.create_task(attempt))
+        self._begun.append(info)
+
+    def _sort(self, answered: Sequence[asyncio.Future[Sequence[_Info]]]) -> None:
+        """Put all addresses that are known in order, except for those that were begun with."""
+        self.lookup_errors = []
+        infos: list[_Info] = []
+        for lookup in answered:
+            error = lookup.exception()
+            if error is None:
+                infos += lookup.result()
+            elif isinstance(error, OSError):
+                self.lookup_errors.append(error)
+            else:
+                raise error
+        self._waiting = _interleaved(infos, self._first) if self._first else infos
+        for info in self._begun:
+            self._waiting.remove(info)
+
+    async def _give_up(
+        self, asking: set[asyncio.Future[Sequence[_Info]]], winner: socket.socket | None
+    ) -> None:
+        """Cancel what is under way, and wait until it has ended."""
+        for lookup in asking:
+            lookup.add_done_callback(_forget)
+            lookup.cancel()
+        for task in self._running:
             if task.done():  # it has connected in the same turn of the event loop
                 _close(task)
             else:
                 task.add_done_callback(_close)
                 task.cancel()
         try:
-            if running:
-                await asyncio.wait(running)
+            if asking or self._running:
+                await asyncio.wait({*asking, *self._running})
         except BaseException:
             if winner is not None:
                 winner.close()
             raise
-    return winner
 
 
 async def _attempt(
@@ -193,15 +275,29 @@ def _close(task: asyncio.Task[socket.socket | None]) -> None:
         sock.close()
 
 
+def _forget(lookup: asyncio.Future[Sequence[_Info]]) -> None:
+    """Drop the result, so that asyncio does not log an exception that nobody retrieved."""
+    if not lookup.cancelled():
+        lookup.exception()
+
+
 def _interleaved(infos: Iterable[_Info], first: int) -> list[_Info]:
     """Alternate between the address families, after some of the first one (RFC 8305 §4)."""
     families: dict[int, list[_Info]] = {}
     for info in infos:
         families.setdefault(info[0], []).append(info)
-    preferred, *others = families.values()
+    preferred, *others = families.values() or [[]]
     begin, rest = preferred[: first - 1], preferred[first - 1 :]
     mixed = chain.from_iterable(zip_longest(rest, *others))
     return [*begin, *(info for info in mixed if info is not None)]
+
+
+def _lookup_error(errors: Sequence[OSError]) -> OSError | None:
+    """The error that says most: a name may be known and have no address of one family."""
+    for error in errors:
+        if error.errno == socket.EAI_AGAIN:
+            return error
+    return errors[-1] if errors else None
 
 
 def _summary(errors: Sequence[OSError]) -> OSError:
