@@ -6,6 +6,7 @@ Real proxies are tested in tests/proxies.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import sys
 from contextlib import suppress
@@ -15,6 +16,7 @@ import pytest
 import fastws
 from fastws import ProxyError, connect, serve
 from fastws.aio.retries import may_pass
+from fastws.handshake import accept_key
 
 from ..tools import optional
 
@@ -174,8 +176,10 @@ async def test_giving_up_leaves_nothing(scheme, how, raw_server):
             left.set()
 
     async with raw_server(play, handshake=False) as proxy:
-        timeout = 0.2 if how == "timeout" else None
-        connecting = connect(f"ws://{HOST}:9", proxy=at(proxy, scheme), open_timeout=timeout)
+        options = {"open_timeout": 0.2 if how == "timeout" else None}
+        if scheme == "https":  # making the default context may take that long
+            options["proxy_ssl"] = ssl.create_default_context()
+        connecting = connect(f"ws://{HOST}:9", proxy=at(proxy, scheme), **options)
         task = asyncio.create_task(connecting._connect())
         await asyncio.wait_for(asked.wait(), 5)
         if how == "cancel":
@@ -245,7 +249,8 @@ async def test_https_without_tls(raw_server):
 
     async with raw_server(play, handshake=False) as proxy:
         error = await failed(at(proxy, "https"))
-        assert isinstance(error.__cause__, OSError)
+        assert isinstance(error.__cause__, ssl.SSLError)
+        assert not may_pass(error)
 
 
 # SOCKS --------------------------------------------------------------------------------------
@@ -292,6 +297,78 @@ async def test_a_wrong_answer_of_socks(answer, status, raw_server):
     async with raw_server(play, handshake=False) as proxy:
         error = await failed(at(proxy, "socks5h"))
         assert (error.status, error.response) == (status, None)
+
+
+def socks_proxy(*answers):
+    """Play a proxy that gives these answers, one to each connection, and notes the addresses."""
+    left, asked = list(answers), []
+
+    async def play(peer):
+        version = (await peer.reader.readexactly(2))[:1]
+        if version == b"\x04":
+            request = await peer.reader.readexactly(7)
+            asked.append(socket.inet_ntop(socket.AF_INET, request[2:6]))
+            answer = bytes([0, left.pop(0)])
+        else:
+            await peer.reader.readexactly(1)
+            await peer.send(b"\x05\x00")
+            *_, kind = await peer.reader.readexactly(4)
+            family, size = (socket.AF_INET, 4) if kind == 1 else (socket.AF_INET6, 16)
+            asked.append(socket.inet_ntop(family, await peer.reader.readexactly(size)))
+            await peer.reader.readexactly(2)
+            answer = bytes([5, left.pop(0), 0, 1])
+        await peer.send(answer + bytes(6))
+        await upgraded(peer)
+
+    async def upgraded(peer):
+        with suppress(EOFError):
+            head = await peer.reader.readuntil(b"\r\n\r\n")
+            key = head.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0].decode()
+            lines = ("Upgrade: websocket", "Connection: Upgrade")
+            accept = f"Sec-WebSocket-Accept: {accept_key(key)}"
+            response = "\r\n".join(("HTTP/1.1 101 Yes", *lines, accept, "", ""))
+            await peer.send(response.encode() + b"\x88\0")
+            await peer.rest()
+
+    return play, asked
+
+
+V4 = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"192.0.2.{n}", 80)) for n in (1, 2, 3)]
+V6 = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", 80, 0, 0))]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "answers", "tried", "status"),
+    [
+        ("socks4", [91, 91, 90], ["192.0.2.1", "192.0.2.2", "192.0.2.3"], 0),
+        ("socks4", [91, 92, 91], ["192.0.2.1", "192.0.2.2", "192.0.2.3"], 91),
+        ("socks5", [8, 4, 0], ["2001:db8::1", "192.0.2.1", "192.0.2.2"], 0),
+        ("socks5", [0], ["2001:db8::1"], 0),
+        ("socks5", [8, 8, 5, 4], ["2001:db8::1", "192.0.2.1", "192.0.2.2", "192.0.2.3"], 5),
+        ("socks5", [8] * 4, ["2001:db8::1", "192.0.2.1", "192.0.2.2", "192.0.2.3"], 8),
+        # What is no answer about an address ends it.
+        ("socks5", [4, 99], ["2001:db8::1", "192.0.2.1"], 4),
+    ],
+)
+async def test_all_addresses_are_tried(scheme, answers, tried, status, raw_server, names):
+    play, asked = socks_proxy(*answers)
+    names({"h.example": V6 + V4})
+    async with raw_server(play, handshake=False) as proxy:
+        if status:
+            error = await failed(at(proxy, scheme), "ws://h.example")
+            assert error.status == status
+            assert all(f"{address}: " in str(error) for address in tried)
+        else:
+            async with connect("ws://h.example", proxy=at(proxy, scheme)):
+                pass
+    assert asked == tried
+
+
+async def test_a_name_without_addresses(raw_server, names):
+    names({"h.example": V6})
+    async with raw_server(print, handshake=False) as proxy:
+        error = await failed(at(proxy, "socks4"), "ws://h.example")
+    assert "no address" in str(error)
 
 
 async def test_python_socks_is_missing(monkeypatch, raw_server):

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_proxy", "connect_through"]
 
+# "Address type not supported" (RFC 1928 §6).
+_NOT_THIS_FAMILY = 8
+
 
 def check_proxy(proxy: Proxy) -> None:
     """Raise ProxyError if this proxy needs a library that is missing."""
@@ -190,18 +193,53 @@ class _Connector:
         return self._sock
 
 
+class _Refusal(Exception):
+    """A proxy does not connect us to an address.
+
+    Attributes:
+        status: its answer (RFC 1928 §6), if this is about the address.
+    """
+
+    def __init__(self, reason: str, status: int | None) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
 async def _connect_socks(
     proxy: Proxy, host: str, port: int, options: dict[str, Any]
 ) -> socket.socket:
+    version = proxy.scheme[: len("socks5")]
+    addresses = [host]
+    if version == proxy.scheme:  # the name is looked up here
+        family = socket.AF_INET if version == "socks4" else socket.AF_UNSPEC
+        lookup = asyncio.get_running_loop().getaddrinfo
+        infos = await lookup(host, port, type=socket.SOCK_STREAM, family=family)
+        addresses = [str(info[4][0]) for info in infos]
+        if not addresses:
+            raise OSError(f"no address of {host}")
+    refusals: dict[str, _Refusal] = {}
+    for address in addresses:
+        try:
+            return await _ask_socks(proxy, version, address, port, options)
+        except _Refusal as exc:
+            refusals[address] = exc
+            if exc.status is None:  # it would refuse every address
+                break
+    reasons = [f"{address}: {refusal}" for address, refusal in refusals.items()]
+    reason = "; ".join(reasons if len(reasons) > 1 else map(str, refusals.values()))
+    statuses = [refusal.status for refusal in refusals.values()]
+    # That the proxy knows no IPv6 says less than its answer about an IPv4 address.
+    status = next((one for one in statuses if one != _NOT_THIS_FAMILY), statuses[0])
+    raise ProxyError(f"the proxy {proxy.address} refused: {reason}", status)
+
+
+async def _ask_socks(
+    proxy: Proxy, version: str, host: str, port: int, options: dict[str, Any]
+) -> socket.socket:
+    """Return a new connection to the proxy that is one to the host now."""
     from python_socks import ProxyType
     from python_socks.async_.asyncio import Proxy as Socks
 
-    loop = asyncio.get_running_loop()
-    version = proxy.scheme[: len("socks5")]
-    if version == proxy.scheme:  # the name is looked up here
-        family = socket.AF_INET if version == "socks4" else socket.AF_UNSPEC
-        infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
-        host = str(infos[0][4][0])
     try:
         sock = await connect_socket(proxy.host, proxy.port, **options)
     except OSError as exc:
@@ -228,8 +266,7 @@ async def _connect_socks(
             # (This name of python-socks is private.)
             lost = ConnectionResetError("connection closed")
             raise ProxyError(f"connection to the proxy {proxy.address} lost: {lost}") from lost
-        status = getattr(exc, "error_code", None)
-        raise ProxyError(f"the proxy {proxy.address} refused: {exc}", status) from None
+        raise _Refusal(str(exc), getattr(exc, "error_code", None)) from None
     except BaseException:
         sock.close()
         raise
