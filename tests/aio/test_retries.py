@@ -43,11 +43,19 @@ def untrusted():
     return ssl.SSLCertVerificationError(1, "no")
 
 
+def tls_failure(reason):
+    error = ssl.SSLError(1, "x")
+    error.reason = reason
+    return error
+
+
 @pytest.mark.parametrize(
     "exc",
     [
         *(ConnectionRefusedError(), ConnectionResetError(), TimeoutError(), OSError("x")),
         *(ssl.SSLError(1, "x"), IncompleteResponseError("x")),
+        *map(tls_failure, ("TLSV1_ALERT_INTERNAL_ERROR", "UNEXPECTED_EOF_WHILE_READING")),
+        ExceptionGroup("x", [ConnectionRefusedError(), ExceptionGroup("x", [OSError("x")])]),
         *map(refused, (408, 425, 429, 500, 502, 503, 504, 509, 520, 522, 524, 530, 599)),
         through(ProxyError("x"), ConnectionRefusedError()),
         *(ProxyError("x", status, Response(status)) for status in (429, 502, 503, 504)),
@@ -66,6 +74,9 @@ def test_what_may_pass(exc):
         *map(refused, (101, 200, 302, 400, 401, 403, 404, 407, 410, 426, 431)),
         *map(refused, (501, 505, 506, 508, 510, 511, 600)),
         *(ResponseError("not HTTP"), untrusted(), fastws.InvalidURIError("x")),
+        *map(tls_failure, ("WRONG_VERSION_NUMBER", "SSLV3_ALERT_HANDSHAKE_FAILURE")),
+        through(ProxyError("x"), tls_failure("WRONG_VERSION_NUMBER")),
+        *(ExceptionGroup("x", [OSError(), exc]) for exc in (untrusted(), ValueError())),
         *(ValueError("x"), RuntimeError("x")),
         *(ProxyError("x"), through(ProxyError("x"), untrusted())),
         *(ProxyError("x", status, Response(status)) for status in (401, 403, 407)),
@@ -213,6 +224,29 @@ async def test_what_does_not_speak_websocket_ends_the_loop(answer, slept, raw_se
     async with raw_server(play, handshake=False) as server:
         with pytest.raises(ResponseError):
             await never(connect(url(server)))
+    assert slept == []
+
+
+async def test_what_does_not_speak_tls_ends_the_loop(slept, tls, url):
+    async with serve(echo, HOST, 0) as server:
+        with pytest.raises(ssl.SSLError, match="(?i)wrong.version|record layer|packet length"):
+            await never(connect(url(server, secure=True), ssl=tls.client))
+    assert slept == []
+
+
+async def test_what_has_an_own_idea_of_tls_ends_the_loop(slept, raw_server, tls, url):
+    alert = bytes([21, 3, 3, 0, 2, 2])  # and its number (RFC 8446 §6)
+
+    async def play(peer):
+        await peer.reader.read(1000)
+        await peer.send(alert + bytes([number]))
+        await peer.rest()
+
+    async with raw_server(play, handshake=False) as server:
+        # handshake_failure, protocol_version, unknown_ca, certificate_required, unrecognized_name
+        for number in (40, 70, 48, 116, 112):
+            with pytest.raises(ssl.SSLError):
+                await never(connect(url(server, secure=True), ssl=tls.client))
     assert slept == []
 
 

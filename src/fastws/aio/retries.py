@@ -28,6 +28,23 @@ _PASSING_CLIENT_ERRORS: Final = frozenset({408, 425, 429})
 _LASTING_SERVER_ERRORS: Final = frozenset({501, 505, 506, 508, 510, 511})
 # General failure; network or host unreachable; refused; expired (RFC 1928 §6). And SOCKS4's.
 _PASSING_REPLIES: Final = frozenset({1, 3, 4, 5, 6, 91})
+# What OpenSSL calls the failures of TLS that are the same next time: the peer does not speak TLS;
+# the two ends have no version, cipher or key size in common; one of them does not accept the
+# other's certificate or name. All others may pass, such as a connection that ends too soon.
+_LASTING_TLS_ERRORS: Final = frozenset(
+    {
+        *("HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"),
+        *("TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW"),
+        *("WRONG_SSL_VERSION", "WRONG_VERSION_NUMBER", "NO_PROTOCOLS_AVAILABLE"),
+        *("NO_CIPHERS_AVAILABLE", "NO_SHARED_CIPHER", "SSLV3_ALERT_HANDSHAKE_FAILURE"),
+        *("TLSV1_ALERT_INSUFFICIENT_SECURITY", "DH_KEY_TOO_SMALL", "EE_KEY_TOO_SMALL"),
+        *("UNSAFE_LEGACY_RENEGOTIATION_DISABLED", "TLSV1_UNRECOGNIZED_NAME"),
+        *("SSLV3_ALERT_BAD_CERTIFICATE", "TLSV1_ALERT_UNKNOWN_CA"),
+        *("SSLV3_ALERT_CERTIFICATE_EXPIRED", "SSLV3_ALERT_CERTIFICATE_REVOKED"),
+        *("SSLV3_ALERT_CERTIFICATE_UNKNOWN", "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE"),
+        *("TLSV13_ALERT_CERTIFICATE_REQUIRED", "TLSV1_ALERT_ACCESS_DENIED"),
+    }
+)
 
 
 def may_pass(exc: Exception) -> bool:
@@ -37,11 +54,13 @@ def may_pass(exc: Exception) -> bool:
     response is whole, the statuses 408, 425, 429 and 5xx (but not 501, 505, 506, 508, 510 and
     511), and a proxy that cannot be reached or cannot reach the server. These do not: other
     statuses, such as 401, 403 and 404, certificates that are not trusted, and servers that do not
-    speak HTTP or WebSocket.
+    speak TLS, HTTP or WebSocket. An `ExceptionGroup` may pass if all its members may.
 
     Args:
         exc: the exception that `connect` raised.
     """
+    if isinstance(exc, ExceptionGroup):
+        return all(map(may_pass, exc.exceptions))
     if isinstance(exc, ProxyError):
         if isinstance(exc.__cause__, OSError):
             return may_pass(exc.__cause__)
@@ -52,7 +71,10 @@ def may_pass(exc: Exception) -> bool:
         return True
     if isinstance(exc, ResponseError):
         return exc.status is not None and _may_status_pass(exc.status)
-    return isinstance(exc, OSError) and not isinstance(exc, ssl.SSLCertVerificationError)
+    if isinstance(exc, ssl.SSLError):
+        is_trusted = not isinstance(exc, ssl.SSLCertVerificationError)
+        return is_trusted and getattr(exc, "reason", None) not in _LASTING_TLS_ERRORS
+    return isinstance(exc, OSError)
 
 
 def _may_status_pass(status: int) -> bool:
