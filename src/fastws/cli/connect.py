@@ -11,11 +11,14 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from fastws.exceptions import HandshakeError
+from fastws.tunnels import proxy_from_environment
+from fastws.uri import parse_proxy, parse_uri
 
 from ._shared import CommandError, add_trust_arguments, is_tty, trust
 from ._terminal import Keyboard
 
 if TYPE_CHECKING:
+    import ssl
     from argparse import ArgumentParser, Namespace
 
 __all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
@@ -92,7 +95,7 @@ def run(args: Namespace) -> int:
     try:
         connecting = connect(
             args.uri,
-            ssl=trust(args),
+            **_tls(args),
             path=args.unix,
             proxy=args.proxy,
             origin=args.origin,
@@ -109,6 +112,22 @@ def run(args: Namespace) -> int:
     keyboard = Keyboard(sys.stdin.fileno(), sys.stdin.encoding) if is_tty(sys.stdin) else None
     with keyboard or nullcontext():
         return asyncio.run(Conversation(keyboard).hold(connecting))
+
+
+def _tls(args: Namespace) -> dict[str, ssl.SSLContext]:
+    """Return the arguments of `connect` about TLS, with the server and with an https:// proxy."""
+    context = trust(args)
+    if context is None:
+        return {}
+    uri = parse_uri(args.uri)
+    proxy = None
+    if isinstance(args.proxy, str):
+        proxy = parse_proxy(args.proxy)
+    elif args.proxy:
+        proxy = proxy_from_environment(uri.host, uri.port, secure=uri.secure)
+    if proxy is None or proxy.scheme != "https":
+        return {"ssl": context}
+    return {"ssl": context, "proxy_ssl": context} if uri.secure else {"proxy_ssl": context}
 
 
 def _header(text: str) -> tuple[str, str]:
