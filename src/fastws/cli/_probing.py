@@ -75,7 +75,7 @@ async def probe(
     """Run all checks against a server, one after the other.
 
     Args:
-        uri: a ws:// or wss:// URI.
+        uri: a ws://, wss:// or ws+unix:// URI.
         ssl: the context for wss://; by default `ssl.create_default_context()`.
         timeout: how long a check may take, connecting included, in seconds.
         total_timeout: how long all checks together may take, in seconds; by default 60 times
@@ -237,11 +237,14 @@ async def _session(uri: URI, ssl: ssl_module.SSLContext | None) -> AsyncIterator
     loop = asyncio.get_running_loop()
     wire = _Wire()
     try:
-        # A final dot makes a name absolute for DNS; certificates are without it (RFC 6066 §3).
-        name = None if ssl is None else uri.host.removesuffix(".")
-        await loop.create_connection(
-            lambda: wire, uri.host, uri.port, ssl=ssl, server_hostname=name
-        )
+        if uri.unix_path is not None:
+            await loop.create_unix_connection(lambda: wire, uri.unix_path)
+        else:
+            # A final dot makes a name absolute for DNS; certificates are without it (RFC 6066 §3).
+            name = None if ssl is None else uri.host.removesuffix(".")
+            await loop.create_connection(
+                lambda: wire, uri.host, uri.port, ssl=ssl, server_hostname=name
+            )
         yield _Session(uri, wire)
     finally:
         wire.abort()

@@ -37,7 +37,7 @@ example:
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     add = parser.add_argument
-    add("uri", metavar="URI", help="your server's address: ws://... or wss://...")
+    add("uri", metavar="URI", help="your server's address: ws://..., wss://... or ws+unix://...")
     add("--json", action="store_true", help="print all results as JSON")
     add("--all", action="store_true", help="list correct answers, too")
     add(
