@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import select
+import struct
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 from .tools import FASTWS, TIMEOUT
 
 with suppress(ImportError):  # on Windows
+    import fcntl
     import termios
 
 # A shell with one job, which it resumes when a line is typed.
@@ -45,14 +47,18 @@ class Terminal:
     Args:
         setup: what to do with the terminal before, in Python.
         shell: whether it is the job of a shell.
+        kind: what the terminal can do, as TERM names it.
     """
 
-    def __init__(self, *args: str, setup: str = "", shell: bool = False) -> None:
+    def __init__(
+        self, *args: str, setup: str = "", shell: bool = False, kind: str = "dumb"
+    ) -> None:
         self._seen = ""
         self.before = ""  # the output before the text that was expected last
         # Input and output may be interleaved in the middle of a character.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._fd, terminal = os.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         # Keep it open, so that its settings can be read after the end.
         self._terminal = terminal
         # os.login_tty(), which PyPy does not have.
@@ -65,7 +71,9 @@ class Terminal:
         command = [*FASTWS, *args]
         if shell:
             command = [sys.executable, "-c", SHELL, *command]
-        environ = os.environ | {"PYTHONIOENCODING": "utf-8"}
+        environ = os.environ | {"PYTHONIOENCODING": "utf-8", "TERM": kind}
+        # Nobody answers what it asks the terminal.
+        environ["PROMPT_TOOLKIT_NO_CPR"] = "1"
         self._process = subprocess.Popen(
             [sys.executable, "-c", code, *command], stdin=terminal, env=environ
         )

@@ -358,11 +358,12 @@ def test_tls_with_all_in_one_file(certificate, tmp_path):
 
 
 def failure(capsys, *args: str) -> tuple[int, str]:
-    """Run a command that fails; return its status and the only line of its output."""
+    """Run a command that fails; return its status and what it says: a line, and perhaps hints."""
     status = main(list(args))
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.count("\n") == 1
+    _, *hints = captured.err.splitlines()
+    assert all(hint.startswith("  ") for hint in hints)
     return status, captured.err
 
 
@@ -594,6 +595,93 @@ def test_workers_need_reuse_port(capsys, monkeypatch):
 # fastws connect ---------------------------------------------------------------------------------
 
 
+def test_binary(server):
+    result = run_fastws("connect", server.url, "--binary", input="hä\n")
+    assert (result.returncode, result.stdout) == (0, "binary, 3 bytes: 68 c3 a4\n")
+
+
+def test_json(server):
+    lines = ['{"a": [1, "ä"]}', "no JSON", "[" * 100_000]
+    result = run_fastws("connect", server.url, "--json", input="\n".join(lines))
+    assert result.stdout == '{\n  "a": [\n    1,\n    "ä"\n  ]\n}\n' + "\n".join(lines[1:]) + "\n"
+
+
+def test_one():
+    async def count(ws):
+        for number in range(10):
+            await ws.send(str(number))
+        await ws.wait_closed()
+
+    # The input goes on: it does not matter.
+    with Background(count) as server, Fastws("connect", server.url, "--one") as client:
+        assert client.line() == "0"
+        assert client.wait() == 0
+        assert client.output == "0\n"
+
+
+def test_pings(server):
+    with Fastws("connect", server.url, "--ping", "1") as client:
+        client.wait_for_errors("pong after ")
+        client.end_input()
+        assert client.wait() == 0
+
+
+def test_compression_is_offered_and_agreed_on(terminal):
+    with Background(echo, deflate=True) as server:
+        client = terminal("connect", server.url, "--deflate")
+        client.expect("connected (permessage-deflate")
+        client.type("hi\n\x04")
+        assert client.wait() == 0
+
+
+# The terminal is told to move to the right of it.
+PROMPT = "\x1b[2C"
+
+
+@posix
+def test_lines_are_edited_and_called_up_again(server, terminal):
+    optional("prompt_toolkit")
+    client = terminal("connect", server.url, kind="xterm")
+    client.expect("connected; ")
+    client.expect(PROMPT)
+    client.type("hello\r")
+    client.expect("< hello")
+    client.expect(PROMPT)
+    client.type("\x1b[A world\r")  # up
+    client.expect("< hello world")
+    # What arrives is above the line that is typed.
+    client.type("unfinished")
+    client.expect("unfinished")
+    client.type("\x15/ping\r")
+    client.expect("pong after ")
+    client.type("\x04")
+    client.expect("closed: 1000 normal_closure")
+    assert client.wait() == 0
+    assert client.is_canonical
+
+
+@posix
+@pytest.mark.parametrize("ends", ["client", "server"])
+def test_the_end_of_an_edited_line(ends, terminal):
+    optional("prompt_toolkit")
+
+    async def wait(ws):
+        async for _ in ws:
+            await ws.close(4000, "enough")
+
+    with Background(wait) as server:
+        client = terminal("connect", server.url, kind="xterm")
+        client.expect(PROMPT)
+        if ends == "client":
+            client.type("half a li\x03")
+            assert client.wait() == 0
+        else:
+            client.type("x\r")
+            client.expect("closed: 4000: enough")
+            assert client.wait() == 1
+    assert client.is_canonical
+
+
 def test_piped_line(server):
     result = run_fastws("connect", server.url, input="hi\n")
     assert (result.returncode, result.stdout) == (0, "hi\n")
@@ -794,9 +882,11 @@ def test_tls_trust(certificate, ca_file):
             assert (result.returncode, result.stdout) == (0, "hi\n")
         result = run_fastws("connect", server.url, input="hi")
         assert (result.returncode, result.stdout) == (1, "")
-        assert result.stderr.count("\n") == 1
         assert result.stderr.startswith(
             "fastws connect: cannot connect: the server's certificate is not trusted: "
+        )
+        assert result.stderr.endswith(
+            "\n  --ca FILE trusts the certificates in a file, --insecure trusts any\n"
         )
 
 
@@ -858,9 +948,10 @@ def test_connecting_to_a_unix_socket(by, tmp_path):
 
 
 def test_refused_connection(capsys, port):
+    hint = "  nothing listens at this address; is the server running?\n"
     assert failure(capsys, "connect", f"ws://127.0.0.1:{port}") == (
         1,
-        f"fastws connect: cannot connect: {os.strerror(errno.ECONNREFUSED)}\n",
+        f"fastws connect: cannot connect: {os.strerror(errno.ECONNREFUSED)}\n{hint}",
     )
 
 
@@ -873,12 +964,43 @@ def test_refused_connection_to_a_proxy(capsys, port):
 
 
 def test_refused_handshake():
-    with Background(say_hello, process_request=lambda _: fastws.Response.text("no", 403)) as server:
+    body = "no \x1b[2J\n" + "line\n" * 20
+    refusal = fastws.Response.text(body, 403, headers={"Location": "https://example.com/login"})
+    with Background(say_hello, process_request=lambda _: refusal) as server:
         result = run_fastws("connect", server.url, input="")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
         "fastws connect: cannot connect: server rejected the connection: HTTP 403\n"
+        "  403 Forbidden\n"
+        "  Location: https://example.com/login\n"
+        "  no \\x1b[2J\n" + 9 * "  line\n" + "  ... and 11 lines more\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("uri", "hint"),
+    [
+        ("localhost:8080/chat?a=b", "try ws://localhost:8080/chat?a=b"),
+        ("localhost", "try ws://localhost"),
+        ("ftp://localhost", None),
+    ],
+)
+def test_an_address_without_a_scheme(uri, hint, capsys):
+    status, output = failure(capsys, "connect", uri)
+    assert status == 2
+    assert output.splitlines()[1:] == ([] if hint is None else [f"  {hint}"])
+
+
+def test_the_wrong_scheme(server, certificate, ca_file):
+    rest = server.url.removeprefix("ws://")
+    result = run_fastws("connect", f"wss://{rest}", input="")
+    hint = f"  perhaps the server does not speak TLS: try ws://{rest}\n"
+    assert result.stderr.endswith(hint)
+    cert, key = certificate
+    with Echo("--tls-cert", cert, "--tls-key", key) as server:
+        rest = server.url.removeprefix("wss://")
+        result = run_fastws("connect", f"ws://{rest}", input="")
+    assert result.stderr.endswith(f"  perhaps the server speaks TLS: try wss://{rest}\n")
 
 
 @posix

@@ -142,11 +142,12 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "_echo_server": {"_shared"},
         "_inspecting": set(),
         "_loading": set(),
+        "_prompt": set(),
         "_probing": {"_checks"},
         "_workers": {"_echo_server", "_shared"},
         # Commands.
         "bench": {"_loading", "_shared", "_terminal"},
-        "connect": {"_conversation", "_shared", "_terminal"},
+        "connect": {"_conversation", "_prompt", "_shared", "_terminal"},
         "echo": {"_echo_server", "_shared", "_workers"},
         "info": {"_shared"},
         "inspect": {"_captures", "_inspecting", "_shared", "_terminal"},

@@ -123,9 +123,10 @@ def test_the_dependencies_are_those_of_pyproject() -> None:
     # An extra with the name of what it installs is for users, and so are these two; the
     # others are for us.
     optional = [
-        re.split(r"[>=]", wanted[0])[0]
+        re.split(r"[>=]", text)[0]
         for name, wanted in extras.items()
-        if name in ("proxy", "cli") or wanted[0].startswith(f"{name}>=")
+        for text in wanted
+        if name in ("proxy", "cli") or text.startswith(f"{name}>=")
     ]
     required = [re.split(r"[>=]", text)[0] for text in project["dependencies"]]
     assert list(command.DEPENDENCIES) == [*required, *optional]

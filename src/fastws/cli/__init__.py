@@ -82,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = COMMANDS[args.command].run(args)
     except CommandError as exc:
         say(f"fastws {args.command}: {exc}")
+        for line in exc.details:
+            say(f"  {line}")
         status = exc.status
     except OutputError as exc:
         if str(exc):

@@ -7,6 +7,7 @@ of the command come from.
 from __future__ import annotations
 
 import asyncio
+import json
 import select
 import sys
 import threading
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from fastws.exceptions import ConnectionClosed, HandshakeError
 
-from ._shared import CommandError, OutputError, describe, is_tty, print_line, say
+from ._shared import OutputError, cannot_connect, describe, is_tty, print_line, say
 from ._terminal import printable
 
 if TYPE_CHECKING:
+    from argparse import Namespace
     from collections.abc import AsyncIterator, Iterator
     from io import FileIO
 
@@ -27,37 +29,48 @@ if TYPE_CHECKING:
 
     from ._terminal import Keyboard
 
-__all__ = ["Conversation"]
+__all__ = ["Conversation", "lines_of_stdin"]
 
 
 class Conversation:
     """One run of `fastws connect`.
 
     Args:
-        keyboard: the terminal where lines are typed; None if standard input is no terminal.
+        args: the options of the command: `binary`, `json`, `one` and `ping`.
+        lines: the lines of the input.
+        is_interactive: whether a person types them.
     """
 
-    def __init__(self, keyboard: Keyboard | None) -> None:
-        self._keyboard = keyboard
+    def __init__(self, args: Namespace, lines: AsyncIterator[str], *, is_interactive: bool) -> None:
+        self._args = args
+        self._lines = lines
+        self._is_interactive = is_interactive
         self._shows = is_tty(sys.stdout)
         self._failed = False
         self._closed_by_user: int | None = None
 
-    async def hold(self, connecting: connect[WebSocket]) -> int:
+    async def hold(self, uri: str, connecting: connect[WebSocket]) -> int:
         """Connect, talk until the connection is closed, and return the exit status."""
         try:
             ws = await connecting
         except (OSError, HandshakeError) as exc:
-            raise CommandError(f"cannot connect: {describe(exc)}") from exc
-        if self._keyboard is not None:
-            agreed = f" ({ws.subprotocol})" if ws.subprotocol else ""
-            say(f"connected{agreed}; a line is a message, Ctrl-D ends, /ping, /close, // for /")
+            raise cannot_connect(uri, exc) from exc
+        if self._is_interactive:
+            agreed = ", ".join(_agreed(ws))
+            say(
+                f"connected{f' ({agreed})' if agreed else ''}; a line is a message, Ctrl-D ends, "
+                "/ping, /close, // for /"
+            )
         sender = asyncio.create_task(self._send_lines(ws))
+        pinger = asyncio.create_task(self._send_pings(ws))
         lost: OutputError | None = None
         try:
             with suppress(ConnectionClosed):
                 while True:
                     self._show(await ws.recv())
+                    if self._args.one:
+                        await ws.close()
+                        break
         except asyncio.CancelledError:  # Ctrl-C
             await ws.close()
         except OutputError as exc:
@@ -65,7 +78,8 @@ class Conversation:
             await ws.close()
         finally:
             sender.cancel()
-            await asyncio.wait([sender])
+            pinger.cancel()
+            await asyncio.wait([sender, pinger])
         await ws.wait_closed()
         if not sender.cancelled():
             sender.result()
@@ -79,6 +93,8 @@ class Conversation:
             rest = " ..." if self._shows and len(message) > 32 else ""
             shown = message[:32] if rest else message
             message = f"binary, {len(message)} bytes: {shown.hex(' ')}{rest}"
+        elif self._args.json:
+            message = _pretty(message)
         if self._shows:
             # No line of a message can look like one of our own.
             message = "< " + printable(message, keep="\n\t").replace("\n", "\n  ")
@@ -94,17 +110,24 @@ class Conversation:
     async def _send_lines(self, ws: WebSocket) -> None:
         with suppress(ConnectionClosed):
             try:
-                async for line in _lines_of_stdin(self._keyboard):
+                async for line in self._lines:
                     if line.startswith("/") and not line.startswith("//"):
                         await self._obey(ws, line)
-                    else:
-                        await ws.send(line[1:] if line.startswith("//") else line)
+                        continue
+                    message = line[1:] if line.startswith("//") else line
+                    await ws.send(message.encode() if self._args.binary else message)
             except (OSError, UnicodeError) as exc:
                 self._complain(f"standard input: {describe(exc)}")
             # A server may stop answering when it reads our close frame, even messages that it
             # has not read yet. Its pong says that it has read everything.
             await ws.ping()
             await ws.close()
+
+    async def _send_pings(self, ws: WebSocket) -> None:
+        with suppress(ConnectionClosed):
+            while self._args.ping is not None:
+                await asyncio.sleep(self._args.ping)
+                say(f"pong after {await ws.ping() * 1000:.1f} ms")
 
     async def _obey(self, ws: WebSocket, line: str) -> None:
         command, *words = line.split(maxsplit=2)
@@ -127,10 +150,27 @@ class Conversation:
     def _complain(self, message: str) -> None:
         say(f"fastws connect: {message}")
         # A person can try again; a pipe cannot.
-        self._failed = self._failed or self._keyboard is None
+        self._failed = self._failed or not self._is_interactive
 
 
-async def _lines_of_stdin(keyboard: Keyboard | None) -> AsyncIterator[str]:
+def _agreed(ws: WebSocket) -> Iterator[str]:
+    """Yield what was agreed on in the handshake."""
+    if ws.subprotocol:
+        yield ws.subprotocol
+    if ws.response is not None:
+        yield from ws.response.headers.get_all("Sec-WebSocket-Extensions")
+
+
+def _pretty(message: str) -> str:
+    """Return a message on several lines if it is JSON."""
+    try:
+        value = json.loads(message)
+    except (ValueError, RecursionError):
+        return message
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+async def lines_of_stdin(keyboard: Keyboard | None) -> AsyncIterator[str]:
     """Yield the lines of standard input, reading no faster than they are consumed.
 
     Raises:

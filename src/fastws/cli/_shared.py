@@ -13,16 +13,21 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from fastws.exceptions import InvalidURIError, ResponseError
+from fastws.http import Response
+
 from ._terminal import printable
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
 
 __all__ = [
     "DISTRIBUTION",
     "CommandError",
     "OutputError",
     "add_trust_arguments",
+    "cannot_connect",
     "describe",
     "escape_logs",
     "integer",
@@ -42,11 +47,13 @@ class CommandError(Exception):
     Args:
         message: one line for the user.
         status: the exit status.
+        details: more lines: what is known, or what to try.
     """
 
-    def __init__(self, message: str, status: int = 1) -> None:
+    def __init__(self, message: str, status: int = 1, details: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.status = status
+        self.details = details
 
 
 class OutputError(Exception):
@@ -109,6 +116,55 @@ def describe(exc: Exception) -> str:
         # asyncio's own message repeats the address.
         return os.strerror(exc.errno)
     return str(exc) or type(exc).__name__
+
+
+def cannot_connect(uri: str, exc: Exception) -> CommandError:
+    """Return the error for a connection that cannot be opened, with what to try."""
+    if isinstance(exc, InvalidURIError):
+        return CommandError(str(exc), 2, _hints(uri, exc))
+    return CommandError(f"cannot connect: {describe(exc)}", 1, _hints(uri, exc))
+
+
+def _hints(uri: str, exc: Exception) -> list[str]:
+    import ssl
+
+    rest = uri.partition("://")[2]
+    match exc:
+        case InvalidURIError():
+            # Someone typed what browsers accept.
+            return [f"try ws://{uri}"] if re.fullmatch(r"[\w.-]+(:\d+)?([/?]\S*)?", uri) else []
+        case ssl.SSLCertVerificationError():
+            return ["--ca FILE trusts the certificates in a file, --insecure trusts any"]
+        case ssl.SSLError() if exc.reason in _NO_TLS:
+            return [f"perhaps the server does not speak TLS: try ws://{rest}"]
+        case ResponseError(response=None) if uri.startswith("ws://"):
+            return [f"perhaps the server speaks TLS: try wss://{rest}"]
+        case ResponseError(response=Response() as response):
+            return _what_was_said(response)
+        case ConnectionRefusedError():
+            return ["nothing listens at this address; is the server running?"]
+        case _:
+            return []
+
+
+# What OpenSSL says about an answer that is not TLS.
+_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "WRONG_SSL_VERSION", "UNEXPECTED_EOF_WHILE_READING")
+
+
+def _what_was_said(response: Response) -> list[str]:
+    """Return what the server answered, in a few lines."""
+    lines = [f"{response.status} {response.reason}".rstrip()]
+    lines += [f"Location: {value}" for value in response.headers.get_all("Location")]
+    body = response.body.decode("utf-8", "replace").strip()
+    more = body.splitlines()
+    lines += more[:_MAX_BODY_LINES]
+    if len(more) > _MAX_BODY_LINES:
+        lines.append(f"... and {len(more) - _MAX_BODY_LINES} lines more")
+    return [line[:_MAX_LINE] for line in lines]
+
+
+_MAX_BODY_LINES: Final = 10
+_MAX_LINE: Final = 500
 
 
 # Arguments ------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastws.exceptions import HandshakeError, InvalidURIError
+from fastws.exceptions import HandshakeError
 
-from ._shared import CommandError, add_trust_arguments, describe, integer, is_tty, print_line, trust
+from ._shared import add_trust_arguments, cannot_connect, integer, is_tty, print_line, trust
 from ._terminal import printable
 
 if TYPE_CHECKING:
@@ -127,10 +127,8 @@ def run(args: Namespace) -> int:
             result = asyncio.run(load(plan, ssl=trust(args), on_progress=on_progress))
     except ExceptionGroup as group:
         error = _first(group)
-        if isinstance(error, InvalidURIError):
-            raise CommandError(str(error), 2) from error
         if isinstance(error, (OSError, HandshakeError)):
-            raise CommandError(f"cannot connect: {describe(error)}") from error
+            raise cannot_connect(args.uri, error) from error
         raise
     if args.json:
         print_line(json.dumps(_row(plan, result), indent=2))

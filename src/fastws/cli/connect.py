@@ -5,21 +5,23 @@ This module knows the options of the command. The conversation itself is in `_co
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import ArgumentTypeError
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from fastws.exceptions import HandshakeError
+from fastws.exceptions import InvalidURIError
 from fastws.tunnels import proxy_from_environment
 from fastws.uri import parse_proxy, parse_uri
 
-from ._shared import CommandError, add_trust_arguments, is_tty, trust
+from ._shared import CommandError, add_trust_arguments, cannot_connect, integer, is_tty, trust
 from ._terminal import Keyboard
 
 if TYPE_CHECKING:
-    import ssl
     from argparse import ArgumentParser, Namespace
+    from collections.abc import AsyncIterator, Iterator
 
 __all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
 
@@ -30,6 +32,8 @@ Each line of input is sent as a text message. Each message that arrives is print
 text as it is, binary messages as their size and their bytes in hexadecimal. On a terminal, only
 the first bytes are printed, and characters that a terminal might obey or would not show are
 printed as escapes such as \\x1b. A pipe or a file gets all bytes, and text unchanged.
+
+On a terminal, lines can be edited and called up again if the extra fastws-codec[cli] is installed.
 
   /ping                   measure how long the server takes to answer
   /close [CODE [REASON]]  close the connection
@@ -67,6 +71,16 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="a subprotocol to offer, the preferred one first; may be repeated",
     )
     add("--origin", help="the value of the Origin header field")
+    add("--deflate", action="store_true", help="offer to compress messages")
+    add("--binary", action="store_true", help="send lines as binary messages, in UTF-8")
+    add("--json", action="store_true", help="print messages that are JSON on several lines")
+    add("--one", action="store_true", help="close the connection after the first message")
+    add(
+        "--ping",
+        type=partial(integer, 1, 1_000_000),
+        metavar="SECONDS",
+        help="send a ping every so many seconds, and print how long the pong takes",
+    )
     add_trust_arguments(parser)
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
@@ -101,20 +115,45 @@ def run(args: Namespace) -> int:
             origin=args.origin,
             subprotocols=args.subprotocol,
             headers=args.header,
+            deflate=args.deflate,
         )
-    except (HandshakeError, ValueError) as exc:
+    except InvalidURIError as exc:
+        raise cannot_connect(args.uri, exc) from exc
+    except ValueError as exc:
         raise CommandError(str(exc), 2) from exc
     # Characters that the terminal cannot show must not end the conversation, and line endings in
     # text must stay as they are.
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace", newline="\n")
-    keyboard = Keyboard(sys.stdin.fileno(), sys.stdin.encoding) if is_tty(sys.stdin) else None
-    with keyboard or nullcontext():
-        return asyncio.run(Conversation(keyboard).hold(connecting))
+    with _input() as typed:
+        conversation = Conversation(args, typed, is_interactive=is_tty(sys.stdin))
+        return asyncio.run(conversation.hold(args.uri, connecting))
 
 
-def _tls(args: Namespace) -> dict[str, ssl.SSLContext]:
+@contextmanager
+def _input() -> Iterator[AsyncIterator[str]]:
+    """Provide the lines of the input: typed with history if prompt-toolkit is installed and there
+    is a terminal, with the terminal's own keys if there is one, or read from a pipe or a file."""
+    from ._conversation import lines_of_stdin
+
+    if not is_tty(sys.stdin):
+        yield lines_of_stdin(None)
+        return
+    if is_tty(sys.stdout) and os.environ.get("TERM", "dumb") != "dumb":
+        try:
+            from ._prompt import typed_lines
+        except ImportError:
+            pass
+        else:
+            with typed_lines() as lines:
+                yield lines
+            return
+    with Keyboard(sys.stdin.fileno(), sys.stdin.encoding) as keyboard:
+        yield lines_of_stdin(keyboard)
+
+
+def _tls(args: Namespace) -> dict[str, Any]:
     """Return the arguments of `connect` about TLS, with the server and with an https:// proxy."""
     context = trust(args)
     if context is None:

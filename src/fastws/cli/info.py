@@ -42,7 +42,17 @@ example:
   fastws info --json"""
 
 # The distributions that fastws uses if they are installed.
-DEPENDENCIES = ("h11", "uvloop", "aiofastnet", "zlib-ng", "isal", "python-socks", "idna", "rich")
+DEPENDENCIES = (
+    "h11",
+    "uvloop",
+    "aiofastnet",
+    "zlib-ng",
+    "isal",
+    "python-socks",
+    "idna",
+    "prompt-toolkit",
+    "rich",
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

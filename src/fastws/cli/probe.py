@@ -10,9 +10,9 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fastws.exceptions import HandshakeError, InvalidURIError
+from fastws.exceptions import HandshakeError
 
-from ._shared import CommandError, add_trust_arguments, describe, integer, print_line, say, trust
+from ._shared import add_trust_arguments, cannot_connect, integer, print_line, say, trust
 from ._terminal import printable
 
 if TYPE_CHECKING:
@@ -84,10 +84,8 @@ def run(args: Namespace) -> int:
     )
     try:
         results = asyncio.run(probing)
-    except InvalidURIError as exc:
-        raise CommandError(str(exc), 2) from exc
     except (OSError, HandshakeError) as exc:
-        raise CommandError(f"cannot connect: {describe(exc)}") from exc
+        raise cannot_connect(args.uri, exc) from exc
     if args.json:
         rows = [
             {
