@@ -947,6 +947,15 @@ def test_connecting_to_a_unix_socket(by, tmp_path):
     assert (result.returncode, result.stdout) == (0, "hi\n")
 
 
+@posix
+def test_probing_a_server_at_a_unix_socket(tmp_path):
+    path = str(tmp_path / "s")
+    with UnixEcho(echo, path=path):
+        result = run_fastws("probe", f"ws+unix://{path}:/")
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.endswith(" 0 wrong, 0 skipped\n")
+
+
 def test_refused_connection(capsys, port):
     hint = "  nothing listens at this address; is the server running?\n"
     assert failure(capsys, "connect", f"ws://127.0.0.1:{port}") == (

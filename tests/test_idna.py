@@ -22,6 +22,8 @@ from fastws.uri import parse_uri
         ("\u65e5\u672c\u8a9e\u3002\uff2a\uff30", "xn--wgv71a119e.jp"),
         ("\u05d0\u05d1.example", "xn--4dbc.example"),
         ("a\u00adb.example", "ab.example"),
+        ("a.\u05d0\u05d1.XN--4DBC", "a.xn--4dbc.xn--4dbc"),
+        ("XN--zca.example", "xn--zca.example"),
         ("\ufb01.example", "fi.example"),
         ("u\u0308.xn--bcher-kva.", "xn--tda.xn--bcher-kva."),
         ("\u0646\u0627\u0645\u0647\u200c\u0627\u06cc.example", "xn--mgba3gch31f060k.example"),
@@ -42,7 +44,12 @@ def test_international_hosts(name: str, host: str) -> None:
         "\u00fc..example",
         "\ud800.example",
         "\ue000.example",  # for private use
-        "xn--a.\u00fc",  # not Punycode
+        "0.\u05d0",  # a digit first, beside right to left
+        "_.xn--4dbc",
+        "xn--a",  # not Punycode
+        "xn--a.\u00fc",
+        "xn--abc-",  # it need not be encoded
+        "xn--bcher-2pa",  # an upper-case letter
         "xn--bcher-KvA\u00fc.example" + "\u00fc" * 64,
     ],
 )

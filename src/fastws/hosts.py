@@ -118,11 +118,11 @@ def _encode_labels(labels: list[str], idna: ModuleType) -> None:
     decoded = [_decode_label(label, idna) for label in labels]
     is_bidi = any(bidirectional(char) in ("R", "AL", "AN") for label in decoded for char in label)
     for index, label in enumerate(decoded):
+        if is_bidi and label:
+            idna.check_bidi(label, check_ltr=True)
         if label.isascii():
             continue
         idna.check_initial_combiner(label)
-        if is_bidi:
-            idna.check_bidi(label, check_ltr=True)
         for position, char in enumerate(label):
             if char in "\u200c\u200d" and not idna.valid_contextj(label, position):
                 raise ValueError("not a host name")

@@ -154,6 +154,7 @@ def names(monkeypatch):
 
     return know
 
+
 async def echo_handler(ws):
     async for message in ws:
         await ws.send(message)
@@ -218,8 +219,9 @@ def tls():
     client = ssl.create_default_context()
     authority.configure_trust(client)
     pem = cert.private_key_and_cert_chain_pem.bytes().decode("ascii")
+    root = authority.cert_pem.bytes().decode("ascii")
     return SimpleNamespace(
-        server=server, client=client, stranger=ssl.create_default_context(), pem=pem
+        server=server, client=client, stranger=ssl.create_default_context(), pem=pem, root=root
     )
 
 

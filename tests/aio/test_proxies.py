@@ -257,6 +257,7 @@ async def test_https_without_tls(raw_server):
 
 
 async def test_socks4a(raw_server):
+    """What is sent, to the byte. (tests/proxies has a real server.)"""
     requests = []
 
     async def play(peer):

@@ -229,22 +229,23 @@ async def test_what_does_not_speak_websocket_ends_the_loop(answer, slept, raw_se
 
 async def test_what_does_not_speak_tls_ends_the_loop(slept, tls, url):
     async with serve(echo, HOST, 0) as server:
-        with pytest.raises(ssl.SSLError, match="(?i)wrong.version|record layer|packet length"):
+        with pytest.raises(ssl.SSLError, match=r"(?i)wrong.version|record layer|packet length"):
             await never(connect(url(server, secure=True), ssl=tls.client))
     assert slept == []
 
 
 async def test_what_has_an_own_idea_of_tls_ends_the_loop(slept, raw_server, tls, url):
-    alert = bytes([21, 3, 3, 0, 2, 2])  # and its number (RFC 8446 §6)
+    alert = bytes([21, 3, 3, 0, 2, 2])  # and its number (RFC 8446 §6):
+    # handshake_failure, protocol_version, unknown_ca, certificate_required, unrecognized_name
+    numbers = [40, 70, 48, 116, 112]
 
     async def play(peer):
         await peer.reader.read(1000)
-        await peer.send(alert + bytes([number]))
+        await peer.send(alert + bytes([numbers.pop()]))
         await peer.rest()
 
     async with raw_server(play, handshake=False) as server:
-        # handshake_failure, protocol_version, unknown_ca, certificate_required, unrecognized_name
-        for number in (40, 70, 48, 116, 112):
+        while numbers:
             with pytest.raises(ssl.SSLError):
                 await never(connect(url(server, secure=True), ssl=tls.client))
     assert slept == []

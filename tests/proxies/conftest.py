@@ -1,11 +1,14 @@
 """Real proxies: a fixture starts each of them on a free port of 127.0.0.1.
 
-All of them are packages of Debian, which `.ci/run` installs. Without them, these tests fail.
+All of them but Twisted's are packages of Debian, which `.ci/run` installs. Without them, these
+tests fail.
 """
 
 from __future__ import annotations
 
 import shutil
+import socket
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -38,10 +41,19 @@ USER, PASSWORD = "us er", "p@ss:word"
 CREDENTIALS = "us%20er:p%40ss%3Aword@"
 
 
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port on which nobody listens, nor will: a server that gets any port cannot get this one."""
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        yield sock.getsockname()[1]
+
+
 @pytest.fixture
-def unused_port() -> int:
+def unused_port() -> Iterator[int]:
     """A port on which nobody listens."""
-    return free_port()
+    with reserved_port() as port:
+        yield port
 
 
 @contextmanager
@@ -56,9 +68,10 @@ def proxy(name: str, port: int, *args: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def blocked() -> int:
+def blocked() -> Iterator[int]:
     """A port to which the proxies with rules do not connect anybody."""
-    return free_port()
+    with reserved_port() as port:
+        yield port
 
 
 def write(path: Path, text: str) -> str:
@@ -127,7 +140,7 @@ def guarded_socks() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def dante(blocked: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """SOCKS4 and 5, without authentication, and with a rule. (No package here speaks 4a.)"""
+    """SOCKS4 and 5, without authentication, and with a rule. (It does not speak 4a.)"""
     port = free_port()
     text = (
         f"logoutput: stderr\ninternal: {HOST} port = {port}\nexternal: {HOST}\n"
@@ -139,4 +152,15 @@ def dante(blocked: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     folder = tmp_path_factory.mktemp("dante")
     path = write(folder / "conf", text)
     with proxy("danted", port, "-f", path, "-p", str(folder / "pid")):
+        yield f"{HOST}:{port}"
+
+
+@pytest.fixture(scope="module")
+def twisted() -> Iterator[str]:
+    """SOCKS4 and 4a, without authentication."""
+    pytest.importorskip("twisted", reason="no Twisted here: it comes with autobahn[twisted]")
+    port = free_port()
+    options = ("socks", "--interface", HOST, "--port", str(port))
+    with Program(sys.executable, "-m", "twisted", *options) as program:
+        program.wait_for_port(port)
         yield f"{HOST}:{port}"

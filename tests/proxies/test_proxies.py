@@ -22,6 +22,8 @@ KINDS = {
     "https": ("stunnel", "https://user:pass@"),
     "socks4": ("dante", "socks4://"),
     "socks4 with a user": ("dante", "socks4://me@"),
+    "socks4a": ("twisted", "socks4a://"),
+    "socks4a with a user": ("twisted", "socks4a://me@"),
     "socks5, dante": ("dante", "socks5://"),
     "socks5h, dante": ("dante", "socks5h://"),
     "socks5": ("microsocks", "socks5://"),
@@ -170,7 +172,7 @@ async def test_tls_fails_on_either_side(guarded, stunnel, tls):
             await server
 
 
-def test_the_command(guarded, stunnel, guarded_socks):
+def test_the_command(guarded, stunnel, guarded_socks, tls, tmp_path):
     with Background(echo) as server:
         for proxy in (f"http://user:pass@{guarded}", f"socks5h://{CREDENTIALS}{guarded_socks}"):
             result = run_fastws("connect", server.url, "--proxy", proxy, input="hi\n")
@@ -184,6 +186,16 @@ def test_the_command(guarded, stunnel, guarded_socks):
         result = run_fastws("connect", server.url, "--proxy", f"https://{stunnel}", input="")
         assert result.returncode == 1
         assert "certificate" in result.stderr
+        # --ca and --insecure are for the proxy, too, whoever names it.
+        (tmp_path / "ca.pem").write_text(tls.root)
+        through = f"https://user:pass@{stunnel}"
+        args = ("--proxy", through, "--ca", str(tmp_path / "ca.pem"))
+        result = run_fastws("connect", server.url, *args, input="hi\n")
+        assert (result.returncode, result.stdout) == (0, "hi\n")
+        uri = server.url.replace("127.0.0.1", "server.invalid")
+        environment = os.environ | {"ws_proxy": through}
+        result = run_fastws("connect", uri, "--insecure", input="", env=environment)
+        assert f"the proxy {stunnel} refused: HTTP 5" in result.stderr
         environment = {"all_proxy": "http://127.0.0.1:9", "NO_PROXY": ""}
         uri = server.url.replace("127.0.0.1", "server.invalid")
         result = run_fastws("connect", uri, input="", env=os.environ | environment)

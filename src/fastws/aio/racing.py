@@ -67,15 +67,13 @@ async def connect_socket(
     if local_addr is not None:
         local = await loop.getaddrinfo(*local_addr, family=family, **hints)
     families = [family]
-    if not (family or happy_eyeballs_delay is None or not interleave):
-        # Neither question must wait for the answer to the other. There is none to ask about
-        # addresses and this machine, and without these delays, the resolver decides on the order.
-        if not (is_address(host) or is_loopback(host)):
-            families = [socket.AF_INET6, socket.AF_INET]
+    is_fixed = family or happy_eyeballs_delay is None or not interleave  # as getaddrinfo has it
+    if not is_fixed and not is_address(host) and not is_loopback(host):
+        # Two questions, neither of which waits for the answer to the other (RFC 8305 §3).
+        families = [socket.AF_INET6, socket.AF_INET]
     race = _Race(loop, local, happy_eyeballs_delay, interleave or 0)
     lookups = [
-        asyncio.ensure_future(loop.getaddrinfo(host, port, family=one, **hints))
-        for one in families
+        asyncio.ensure_future(loop.getaddrinfo(host, port, family=one, **hints)) for one in families
     ]
     sock = await race.run(lookups)
     if sock is not None:
@@ -145,9 +143,7 @@ class _Race:
         self._waiting: list[_Info] = []
         self._running: set[asyncio.Task[socket.socket | None]] = set()
 
-    async def run(
-        self, lookups: Sequence[asyncio.Future[Sequence[_Info]]]
-    ) -> socket.socket | None:
+    async def run(self, lookups: Sequence[asyncio.Future[Sequence[_Info]]]) -> socket.socket | None:
         """Try the addresses until one is connected; return None if none is.
 
         Each attempt begins when the one before it has failed or taken longer than the delay;
