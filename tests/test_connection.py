@@ -27,7 +27,9 @@ from fastws import (
     Role,
     State,
     StateError,
+    Text,
     encode_frame,
+    prepare,
 )
 from fastws import connection as connection_module
 from fastws._py import connection as source
@@ -123,6 +125,113 @@ def test_buffers_of_all_kinds_are_binary_messages(role, tmp_path):
     for message in (b"ab", bytearray(b"ab"), memoryview(b"xaby")[1:3]):
         sender.send(message)
     assert deliver(sender, receiver) == [b"ab"] * 3
+
+
+# Text as bytes ------------------------------------------------------------------------------
+
+
+def pair_for_bytes(role: Role) -> tuple[Connection, Connection]:
+    return Connection(role), Connection(other(role), decode_text=False)
+
+
+@roles
+@given(
+    st.lists(st.text(max_size=300).map(lambda text: Text(text.encode())) | st.binary(max_size=9)),
+    st.booleans(),
+)
+def test_text_as_bytes_comes_back_as_it_was(role, sent, whole):
+    sender, echo = pair_for_bytes(role)
+    for message in sent:
+        if whole or type(message) is bytes:
+            sender.send(message)
+        else:
+            sender.send_text(message.data)
+    received = deliver(sender, echo)
+    assert received == sent
+    for message in received:
+        echo.send(message)
+    assert deliver(echo, sender) == [
+        str(message) if isinstance(message, Text) else message for message in sent
+    ]
+
+
+@roles
+@pytest.mark.parametrize(
+    "data", ["é", "é".encode(), bytearray("é".encode()), Text("é".encode())], ids=repr
+)
+def test_text_is_sent_in_any_form(role, data):
+    sender, receiver = pair(role)
+    assert sender.send_text(data) == sender.bytes_queued > 0
+    sender.send(prepare(Text("é".encode())))
+    sender.send_text(data, fin=False)
+    sender.continuation(data)
+    assert deliver(sender, receiver) == ["é", "é", "éé"]
+
+
+@roles
+@given(
+    st.lists(st.binary(max_size=3), min_size=1, max_size=6)
+    | st.text(min_size=1).map(lambda text: [bytes([byte]) for byte in text.encode()])
+)
+def test_fragments_of_text_may_be_cut_anywhere_but_must_be_utf8(role, pieces):
+    sender, receiver = pair_for_bytes(role)
+    try:
+        sender.send_text(pieces[0], fin=len(pieces) == 1)
+        for number, piece in enumerate(pieces[1:], 2):
+            sender.continuation(piece, fin=number == len(pieces))
+    except ValueError:
+        with pytest.raises(UnicodeDecodeError):
+            b"".join(pieces).decode()
+        assert deliver(sender, receiver) == []
+        assert receiver.error is None
+    else:
+        assert deliver(sender, receiver) == [Text(b"".join(pieces))]
+
+
+@roles
+def test_a_refused_fragment_of_text_changes_nothing(role):
+    sender, receiver = pair(role)
+    sender.send_text(b"\xc3", fin=False)
+    for fragment, fin in ((b"\xc3", False), ("a", True), (b"", True), (Text(b"a"), False)):
+        with pytest.raises(ValueError, match=r"^text is not UTF-8$"):
+            sender.continuation(fragment, fin=fin)
+    for send in (sender.send_text, sender.send):
+        with pytest.raises(StateError):
+            send(b"a", fin=False)
+    sender.continuation(b"\xa9")
+    # The next message is not checked, if it is not begun in the same way.
+    sender.send(b"\xc3", fin=False)
+    sender.continuation(b"\xc3")
+    assert deliver(sender, receiver) == ["é", b"\xc3\xc3"]
+
+
+@roles
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"\xff", ValueError("text is not UTF-8")),
+        (bytearray(b"\xc3"), ValueError("text is not UTF-8")),
+        (5, TypeError("a bytes-like object is required, not 'int'")),
+        (["a"], TypeError("a bytes-like object is required, not 'list'")),
+    ],
+    ids=repr,
+)
+def test_only_text_is_sent_as_text(role, data, error):
+    sender = Connection(role)
+    with pytest.raises(type(error), match=f"^{re.escape(str(error))}$"):
+        sender.send_text(data)
+    sender.send("before", fin=False)
+    sender.continuation(b"after")
+    assert [frame.payload for frame in frames_of(sender)] == [b"before", b"after"]
+
+
+@roles
+def test_text_that_is_not_utf8_ends_the_connection_as_ever(role):
+    connection = Connection(role, decode_text=False)
+    stream = from_peer(connection, Opcode.TEXT, b"a") + from_peer(connection, Opcode.TEXT, b"\xff")
+    assert connection.receive_data(stream) == [Text(b"a")]
+    assert isinstance(connection.error, InvalidPayloadError)
+    assert connection.close_code == 1007
 
 
 @roles

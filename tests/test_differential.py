@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fastws.deflate import Inflater
+from fastws.events import Text as TextEvent
 from fastws.spec import CloseCode, Opcode
 
 from .wire import agreement, compressed
@@ -208,6 +209,25 @@ def test_streams_of_frames_as_messages(
     check_stream("MessageDecoder", options, stream, sizes)
 
 
+@times(2)
+@given(options=message_options, data=st.data(), sizes=sizes)
+def test_text_as_bytes_is_the_text_as_str(
+    options: dict[str, Any], data: st.DataObject, sizes: list[int]
+) -> None:
+    chunks = chunked(data.draw(streams(options["masked"])), sizes)
+    for cls in both("MessageDecoder"):
+        expected = [
+            ([as_bytes(event) for event in events], verdict, only_messages)
+            for events, verdict, only_messages in judged(cls(**options, decode_text=True), chunks)
+        ]
+        assert judged(cls(**options, decode_text=False), chunks) == expected
+
+
+def as_bytes(event: Any) -> Any:
+    kind, value = event
+    return (TextEvent, TextEvent(value.encode())) if kind is str else event
+
+
 @times(4)
 @given(options=frame_options, data=st.data(), sizes=sizes)
 def test_streams_of_frames_as_frames(
@@ -308,6 +328,7 @@ texts = st.one_of(
     of(st.text(max_size=20), Text),
     just(lambda: "\ud800", lambda: Text("é\udfff"), lambda: "é" * 62, lambda: "a" * 123),
 )
+text_events = of(st.text(max_size=20), lambda text: TextEvent(text.encode()))
 keys = st.one_of(of(st.binary(min_size=4, max_size=4), bytes), just(lambda: None), buffers)
 numbers = st.one_of(
     of(st.integers(-2, 20), int),
@@ -455,9 +476,10 @@ def calls(method: str, *positional: Any, **named: Any) -> Any:
 
 
 encoder_calls = st.one_of(
-    calls("text", texts, key=keys, fin=flags),
+    calls("text", texts | text_events, key=keys, fin=flags),
+    calls("text_bytes", buffers | of(utf8, bytes), key=keys, fin=flags),
     calls("binary", buffers, key=keys, fin=flags),
-    calls("continuation", texts | buffers, key=keys, fin=flags),
+    calls("continuation", texts | buffers | of(utf8, bytes), key=keys, fin=flags),
     calls("ping", data=buffers, key=keys),
     calls("pong", data=buffers, key=keys),
     calls("close", code=numbers, reason=texts, key=keys),
@@ -551,9 +573,10 @@ def compressed_messages(draw: st.DrawFn) -> list[tuple[int, bytes, bool, bool]]:
     frames=compressed_messages(),
     step=st.sampled_from([1, 1000, 100_000, 1 << 20]),
     cut=st.integers(0, 1000),
+    decode_text=st.booleans(),
 )
 def test_decoders_stop_inflating_at_the_same_places(
-    frames: list[tuple[int, bytes, bool, bool]], step: int, cut: int
+    frames: list[tuple[int, bytes, bool, bool]], step: int, cut: int, decode_text: bool
 ) -> None:
     agreed = agreement()
     encode, _ = both("encode_frame")
@@ -563,7 +586,9 @@ def test_decoders_stop_inflating_at_the_same_places(
     )
     results = []
     for decoder_class in both("MessageDecoder"):
-        decoder = decoder_class(masked=True, inflater=Inflater(agreed), step=step)
+        decoder = decoder_class(
+            masked=True, inflater=Inflater(agreed), step=step, decode_text=decode_text
+        )
         batches = [shown(decoder.feed(stream[:cut])), shown(decoder.feed(stream[cut:]))]
         while decoder.has_pending:
             batches.append(shown(decoder.feed(b"")))

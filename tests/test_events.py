@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastws.events import Close, Ping, Pong
+from fastws.events import Close, Ping, Pong, Text
+from fastws.rules import memory_of
 
 if TYPE_CHECKING:
     from fastws.events import Event
 
 EVENTS = [Ping(), Ping(b"a"), Pong(), Pong(b"a"), Close(), Close(1000), Close(1000, "bye")]
+EVENTS += [Text(b""), Text(b"a"), Text("é".encode())]
 
 every_event = pytest.mark.parametrize("event", EVENTS, ids=repr)
 
@@ -25,6 +27,8 @@ def what(event: Event) -> tuple[object, ...]:
             return "text", event
         case bytes():
             return "binary", event
+        case Text(data):
+            return "text as bytes", data
         case Ping(data):
             return "ping", data
         case Pong(data):
@@ -40,6 +44,7 @@ def what(event: Event) -> tuple[object, ...]:
     [
         ("a", ("text", "a")),
         (b"a", ("binary", b"a")),
+        (Text(b"a"), ("text as bytes", b"a")),
         (Ping(b"a"), ("ping", b"a")),
         (Pong(b"a"), ("pong", b"a")),
         (Close(1000, "any"), ("bye",)),
@@ -54,6 +59,7 @@ def test_events_are_told_apart_by_match(event: Event, expected: tuple[object, ..
 def test_events_are_made_by_keyword() -> None:
     assert Ping(data=b"a") == Ping(b"a")
     assert Pong(data=b"a") == Pong(b"a")
+    assert Text(data=b"a") == Text(b"a")
     assert Close(reason="a", code=1000) == Close(1000, "a")
 
 
@@ -90,9 +96,10 @@ def test_repr_is_the_call_that_makes_the_event(event: Event) -> None:
     [
         (Ping(b"a"), "Ping(data=b'a')"),
         (Pong(b"a"), "Pong(data=b'a')"),
+        (Text(b"a"), "Text(data=b'a')"),
         (Close(1000, "bye"), "Close(code=1000, reason='bye')"),
     ],
-    ids=["ping", "pong", "close"],
+    ids=["ping", "pong", "text", "close"],
 )
 def test_repr(event: Event, text: str) -> None:
     assert repr(event) == text
@@ -111,3 +118,36 @@ def test_event_is_immutable(event: Event) -> None:
 @every_event
 def test_event_carries_no_dict(event: Event) -> None:
     assert not hasattr(event, "__dict__")
+
+
+# Text -----------------------------------------------------------------------------------------
+
+
+def test_text_has_the_length_of_its_bytes_and_is_decoded_by_str() -> None:
+    text = Text("é€".encode())
+    assert (len(text), str(text), f"{text}") == (5, "é€", "é€")
+    assert not Text(b"")
+
+
+@pytest.mark.parametrize(
+    "data", [bytearray(b"abc"), memoryview(b"aabbcc")[::2]], ids=["all", "part"]
+)
+def test_data_of_a_text_is_bytes(data: bytearray) -> None:
+    text = Text(data)  # type: ignore[arg-type]
+    assert (type(text.data), text.data) == (bytes, memoryview(data).tobytes())
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\x80"])
+def test_text_is_always_utf8(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^text is not UTF-8$"):
+        Text(data)
+
+
+@pytest.mark.parametrize("data", ["a", None, 5], ids=repr)
+def test_text_is_made_of_bytes(data: object) -> None:
+    with pytest.raises(TypeError, match=r"^a bytes-like object is required, not '"):
+        Text(data)  # type: ignore[arg-type]
+
+
+def test_memory_of_a_text_includes_its_bytes() -> None:
+    assert 10_000 <= memory_of(Text(bytes(10_000))) < 10_200

@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "extensions": {"http"},
     "exceptions": {"spec"},
     "errors": {"exceptions", "spec"},
-    "events": {"spec"},
+    "events": {"errors", "spec"},
     "rules": {"errors", "exceptions", "events", "spec"},
     "_cython": set(),
     "_py": TWIN,

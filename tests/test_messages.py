@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastws.events import Close, Ping, Pong
+from fastws.events import Close, Ping, Pong, Text
 from fastws.exceptions import (
     InvalidPayloadError,
     MessageTooBigError,
@@ -50,8 +50,8 @@ class Peer:
 
     key: bytes | None
 
-    def decoder(self, twin: SimpleNamespace, **limits: int | None) -> Any:
-        return twin.MessageDecoder(masked=self.key is not None, **limits)
+    def decoder(self, twin: SimpleNamespace, **options: Any) -> Any:
+        return twin.MessageDecoder(masked=self.key is not None, **options)
 
     def head(self, first: int, length: int, more: bytes = b"") -> bytes:
         """The first two bytes, with this peer's MASK bit, and `more`."""
@@ -90,6 +90,13 @@ def peer(request: pytest.FixtureRequest) -> Peer:
 
 
 WAYS = ["whole", "bytewise", *range(1, 9)]
+# How a stream is split, and whether text is decoded.
+RUNS = [*((how, True) for how in WAYS), *((how, False) for how in ("whole", "bytewise", 2))]
+
+
+def as_bytes(events: list[Any]) -> list[Any]:
+    """What is received if text is not decoded."""
+    return [Text(e.encode()) if isinstance(e, str) else e for e in events]
 
 
 def decode(decoder: Any, data: bytes, how: str | int = "whole") -> list[Any]:
@@ -99,7 +106,7 @@ def decode(decoder: Any, data: bytes, how: str | int = "whole") -> list[Any]:
         new = decoder.feed(piece)
         events += new
         over = over or decoder.error is not None or any(isinstance(e, Close) for e in new)
-        only_messages = not over and all(isinstance(e, (str, bytes)) for e in new)
+        only_messages = not over and all(isinstance(e, (str, bytes, Text)) for e in new)
         assert decoder._only_messages is only_messages
     return events
 
@@ -108,13 +115,14 @@ def check_good(
     twin: SimpleNamespace, peer: Peer, stream: bytes, events: list[Any], **limits: int | None
 ) -> None:
     """However the stream is split, it decodes to these events, of exactly these types."""
-    for how in WAYS:
+    for how, decode_text in RUNS:
         if how == "bytewise" and len(stream) > 100_000:
             continue
-        decoder = peer.decoder(twin, **limits)
+        expected = events if decode_text else as_bytes(events)
+        decoder = peer.decoder(twin, decode_text=decode_text, **limits)
         result = decode(decoder, stream, how)
-        assert (result, decoder.error) == (events, None), how
-        assert [type(event) for event in result] == [type(event) for event in events]
+        assert (result, decoder.error) == (expected, None), how
+        assert [type(event) for event in result] == [type(event) for event in expected]
 
 
 def check_bad(
@@ -128,15 +136,16 @@ def check_bad(
 ) -> None:
     """The last byte of `bad` causes the error, not an earlier one; all later bytes are lost."""
     late = peer.frame(PING, b"late") + peer.text("late")
-    for how in WAYS:
-        decoder = peer.decoder(twin, **limits)
-        assert decode(decoder, good + bad[:-1], how) == events, how
+    for how, decode_text in RUNS:
+        before = events if decode_text else as_bytes(events)
+        decoder = peer.decoder(twin, decode_text=decode_text, **limits)
+        assert decode(decoder, good + bad[:-1], how) == before, how
         assert decoder.error is None, how
         assert decoder.feed(bad[-1:]) == []
         assert verdict(decoder) == expected
 
-        decoder = peer.decoder(twin, **limits)
-        assert decode(decoder, good + bad + late, how) == events, how
+        decoder = peer.decoder(twin, decode_text=decode_text, **limits)
+        assert decode(decoder, good + bad + late, how) == before, how
         assert verdict(decoder) == expected, how
         assert decode(decoder, late, how) == []
         assert verdict(decoder) == expected, how
@@ -652,6 +661,18 @@ def test_wrong_mask_direction_inside_a_message(twin: SimpleNamespace) -> None:
         assert decoder.error.close_code == 1002
 
 
+def test_data_of_a_text_is_bytes_itself(twin: SimpleNamespace, peer: Peer) -> None:
+    decoder = peer.decoder(twin, decode_text=False)
+    events = decoder.feed(peer.text("é") + peer.text("é", False) + peer.more(b"a") + peer.text(""))
+    assert [type(event.data) for event in events] == [bytes] * 3
+
+
+@pytest.mark.parametrize("value", [None, 0, "", 1, "a"], ids=repr)
+def test_decode_text_is_a_truth_value(twin: SimpleNamespace, value: Any) -> None:
+    decoder = twin.MessageDecoder(masked=False, decode_text=value)
+    assert decoder.feed(b"\x81\x01a") == ["a" if value else Text(b"a")]
+
+
 @pytest.mark.parametrize("masked", [None, 0, "", [], 1, "a"], ids=repr)
 def test_masked_is_a_truth_value(twin: SimpleNamespace, masked: Any) -> None:
     decoder = twin.MessageDecoder(masked=masked)
@@ -1075,6 +1096,52 @@ CALLS: dict[str, tuple[Callable[[Any, Any], None], Callable[[Peer], bytes]]] = {
             + p.frame(CONTINUATION, b"b", rsv=RSV3)
         ),
     ),
+    "text as bytes": (
+        lambda e, k: (e.text_bytes("é".encode(), k), e.text_bytes(data=bytearray(b"a"), key=k)),
+        lambda p: p.text("é") + p.text("a"),
+    ),
+    "Text": (
+        lambda e, k: (e.text(Text(b"a"), k), e.text(Text(b"b"), k, fin=0)),
+        lambda p: p.text("a") + p.text("b", False),
+    ),
+    "fragments of text as bytes, cut anywhere": (
+        lambda e, k: (
+            e.text_bytes(b"\xe2", k, fin=False),
+            e.ping(b"", k),
+            e.continuation(b"\x82", k, fin=0),
+            e.continuation(b"", k, fin=False),
+            e.continuation(b"\xac", k, fin=False),
+            e.continuation("é", k, fin=False),
+            e.continuation(Text(b"a"), k),
+        ),
+        lambda p: (
+            p.text(b"\xe2", False)
+            + p.frame(PING)
+            + p.more(b"\x82", False)
+            + p.more(b"", False)
+            + p.more(b"\xac", False)
+            + p.more("é".encode(), False)
+            + p.more(b"a")
+        ),
+    ),
+    "fragments after those of text as bytes": (
+        lambda e, k: (
+            e.text_bytes(b"a", k, fin=False),
+            e.continuation(b"b", k),
+            e.binary(b"", k, fin=False),
+            e.continuation(b"\xff", k),
+        ),
+        lambda p: p.text("a", False) + p.more(b"b") + p.binary(b"", False) + p.more(b"\xff"),
+    ),
+    "fragments after a frame that ends text as bytes": (
+        lambda e, k: (
+            e.text_bytes(b"a", k, fin=False),
+            e.frame(0, b"\xff", key=k),
+            e.binary(b"", k, fin=False),
+            e.continuation(b"\xff", k),
+        ),
+        lambda p: p.text("a", False) + p.more(b"\xff") + p.binary(b"", False) + p.more(b"\xff"),
+    ),
     "fin is a truth value": (
         lambda e, k: (e.text("a", k, fin=0), e.continuation("b", k, fin=[1])),
         lambda p: p.text("a", False) + p.more(b"b"),
@@ -1278,6 +1345,7 @@ FOUR_BYTES = "a mask key has 4 bytes"
 NOT_FINISHED = "a fragmented message is not finished; send continuation() first"
 NOT_BEGUN = "continuation() without a fragmented message to continue"
 MAY_NOT_TRAVEL = "close code {} may not be used in a close frame"
+NOT_UTF8 = "text is not UTF-8"
 LONE_SURROGATE = (
     r"'utf-8' codec can't encode character '\ud83d' in position 1: surrogates not allowed"
 )
@@ -1287,11 +1355,17 @@ REFUSALS: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]
         ("text", (text,), {}, TypeError, STR.format(type(text).__name__))
         for text in (b"a", bytearray(b"a"), None, 5)
     ),
+    *(
+        ("text_bytes", (data,), {"fin": fin}, ValueError, NOT_UTF8)
+        for data in (b"\xff", bytearray(b"\xed\xa0"), b"a" * 100 + b"\xc0\x80")
+        for fin in (True, False)
+    ),
+    ("text_bytes", ("é".encode()[:1],), {}, ValueError, NOT_UTF8),
     ("text", ("a\ud83d",), {}, UnicodeEncodeError, LONE_SURROGATE),
     ("text", ("a\ud83d",), {"fin": False}, UnicodeEncodeError, LONE_SURROGATE),
     *(
         (method, (data,), {}, TypeError, BYTES_LIKE.format(type(data).__name__))
-        for method in ("binary", "ping", "pong", "raw")
+        for method in ("binary", "ping", "pong", "raw", "text_bytes")
         for data in ("a", None, 5, [1])
     ),
     *(
@@ -1425,6 +1499,23 @@ def test_refused_call_inside_a_message_appends_nothing_and_ends_nothing(
     encoder.continuation(b"after", fin=False)
     encoder.continuation(b"end")
     assert encoder.take() == b"\x02\x06before\x00\x05after\x80\x03end"
+
+
+@pytest.mark.parametrize(
+    ("fragment", "fin"),
+    [(b"\xc3", False), (b"a", True), ("\xa9", False), (Text(b"a"), False), (b"", True)],
+    ids=repr,
+)
+def test_refused_fragment_of_text_as_bytes_changes_nothing(
+    twin: SimpleNamespace, fragment: Any, fin: bool
+) -> None:
+    encoder = twin.MessageEncoder()
+    encoder.text_bytes(b"\xc3", fin=False)
+    check_refusal(encoder, "continuation", (fragment,), {"fin": fin}, ValueError, NOT_UTF8)
+    check_refusal(encoder, "continuation", (b"\xa9", b"abc"), {}, ValueError, FOUR_BYTES)
+    check_refusal(encoder, "text_bytes", (b"a",), {"fin": False}, StateError, NOT_FINISHED)
+    encoder.continuation(b"\xa9")
+    assert encoder.take() == b"\x01\x01\xc3\x80\x01\xa9"
 
 
 OUT_OF_MEMORY = """

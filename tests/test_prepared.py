@@ -22,9 +22,10 @@ from fastws import (
     PreparedMessage,
     Role,
     StateError,
+    Text,
     prepare,
 )
-from fastws.codec import FrameDecoder
+from fastws.codec import FrameDecoder, encode_frame
 
 if TYPE_CHECKING:
     from fastws.codec import Frame
@@ -49,9 +50,42 @@ def pair(**options: object) -> tuple[Connection, Connection]:
     return Connection(Role.CLIENT, deflate=client), Connection(Role.SERVER, deflate=server)
 
 
+def frame_bytes(frame: Frame) -> bytes:
+    return encode_frame(frame.opcode, frame.payload, fin=frame.fin, rsv1=frame.rsv1)
+
+
 def frames_of(server: Connection) -> list[Frame]:
     """Return the frames that a server has to send."""
     return FrameDecoder(masked=False, rsv1=True).feed(server.data_to_send())
+
+
+# Text as bytes --------------------------------------------------------------------------------
+
+
+def test_text_as_bytes_is_compressed_like_a_str() -> None:
+    client, server = agree(PerMessageDeflate())
+    sender = Connection(Role.SERVER, deflate=server)
+    receiver = Connection(Role.CLIENT, deflate=client, decode_text=False)
+    data = TEXT.encode()
+    sender.send(TEXT)
+    sender.send(Text(data))
+    sender.send_text(data)
+    sender.send_text(data, compress=False)
+    sender.send(prepare(Text(data)))
+    sender.send_text(data + b"\xc3", fin=False)
+    with pytest.raises(ValueError, match="text is not UTF-8"):
+        sender.continuation(b"")
+    sender.continuation(b"\xa9" + data)
+    frames = frames_of(sender)
+    assert [frame.rsv1 for frame in frames] == [True, True, True, False, True, True, False]
+    stream = b"".join(frame_bytes(frame) for frame in frames)
+    events = receiver.receive_data(stream)
+    assert events == [Text(data)] * 5 + [Text(data + "é".encode() + data)]
+
+
+def test_text_is_prepared_from_bytes() -> None:
+    prepared = prepare(Text(b"a"))
+    assert (prepared.opcode, prepared.payload) == (Opcode.TEXT, b"a")
 
 
 # Compressing, or not -----------------------------------------------------------------------

@@ -49,7 +49,7 @@ from .codec import (
 )
 from .connection import Connection, State
 from .deflate import Agreement, PerMessageDeflate
-from .events import Close, Event, Ping, Pong
+from .events import Close, Event, Ping, Pong, Text
 from .exceptions import (
     ConnectionClosed,
     FieldError,
@@ -124,6 +124,7 @@ __all__ = [
     "MessageEncoder",
     "Ping",
     "Pong",
+    "Text",
     "Utf8Validator",
     "apply_mask",
     "apply_mask_inplace",

@@ -60,6 +60,8 @@ class Connection(_Connection):
             ones; None for no limit.
         deflate: how to compress messages: the agreement that `PerMessageDeflate` reached in the
             opening handshake; None for no compression.
+        decode_text: whether a received text message is a `str`. If not, it is a `Text`, which
+            has its UTF-8 as bytes. It is validated in either case.
 
     Attributes:
         role: the end that we are.
@@ -91,6 +93,7 @@ class Connection(_Connection):
         max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
         max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
         deflate: Agreement | None = None,
+        decode_text: bool = True,
     ) -> None:
         if type(role) is not Role:
             role = Role(role)
@@ -100,6 +103,7 @@ class Connection(_Connection):
             max_fragments=max_fragments,
             inflater=None if deflate is None else Inflater(deflate),
             step=STEP,
+            decode_text=decode_text,
         )
         super().__init__(role, decoder, deflate, _next_mask_key if role is Role.CLIENT else None)
 

@@ -128,6 +128,10 @@ def message_required(value: object) -> TypeError:
     return TypeError(f"a message is a str or bytes-like object, not {type(value).__name__!r}")
 
 
+def utf8_required() -> ValueError:
+    return ValueError("text is not UTF-8")
+
+
 def fragment_of_other_kind(kind: str, fragment: object) -> TypeError:
     return TypeError(f"fragments of a {kind} message cannot be {type(fragment).__name__!r}")
 

@@ -1,14 +1,72 @@
-"""The events of a connection that are not messages: Ping, Pong and Close.
+"""The events of a connection that need a class of their own: Ping, Pong, Close and Text.
 
 This module knows what valid control frames contain. It does not validate them. A text message is
-a `str` and a binary message is `bytes`, so messages need no class of their own. Control frames are
-rare, so both twins share these classes.
+a `str` and a binary message is `bytes`; a text message that is wanted as bytes is a `Text`. Both
+twins share these classes: control frames are rare, and creating a `Text` takes less time than
+decoding its bytes.
 """
 
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Close", "Event", "Ping", "Pong"]
+from .errors import bytes_like_required, utf8_required
+
+__all__ = ["Close", "Event", "Ping", "Pong", "Text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text message as UTF-8, for programs that need its bytes: most JSON parsers do.
+
+    It is received in place of a `str` if `decode_text` is false, and can be sent. It is no
+    subclass of `bytes`, so that it cannot be taken for a binary message, and because parsers
+    such as orjson accept only `bytes` itself. `match` takes it apart:
+
+        match message:
+            case Text(data):
+                value = orjson.loads(data)
+            case bytes():
+                ...
+
+    Its length is the number of bytes, and `str(text)` decodes it.
+
+    Args:
+        data: the message in UTF-8; it is copied unless it is `bytes`.
+
+    Attributes:
+        data: the message in UTF-8, as `bytes`. It is always valid.
+
+    Raises:
+        TypeError: if `data` is not bytes-like.
+        ValueError: if `data` is not UTF-8 (RFC 3629).
+    """
+
+    data: bytes
+
+    def __post_init__(self) -> None:
+        data = self.data
+        if type(data) is not bytes:
+            try:
+                data = memoryview(data).tobytes()
+            except TypeError:
+                raise bytes_like_required(data) from None
+            object.__setattr__(self, "data", data)
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            raise utf8_required() from None
+
+    def __len__(self) -> int:
+        """Return the number of bytes."""
+        return len(self.data)
+
+    def __str__(self) -> str:
+        """Return the message as a str."""
+        return self.data.decode()
+
+    def __sizeof__(self) -> int:
+        # What waits to be received is limited by its memory, of which this is the most.
+        return object.__sizeof__(self) + self.data.__sizeof__()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,5 +96,5 @@ class Close:
     reason: str = ""
 
 
-Event: TypeAlias = str | bytes | Ping | Pong | Close
+Event: TypeAlias = str | bytes | Text | Ping | Pong | Close
 """What `MessageDecoder.feed` and `Connection.receive_data` return a list of."""

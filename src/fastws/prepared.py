@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .deflate import deflate_alone, deflate_in_pieces
+from .events import Text
 from .rules import as_bytes
 from .spec import Opcode
 
@@ -73,8 +74,9 @@ class PreparedMessage:
                     del self._compressed[parameters]
 
 
-def prepare(message: str | Buffer) -> PreparedMessage:
-    """Encode a text (str) or binary (bytes-like) message once, to send it on many connections.
+def prepare(message: str | Text | Buffer) -> PreparedMessage:
+    """Encode a text (str or Text) or binary (bytes-like) message once, to send it on many
+    connections.
 
     Args:
         message: the message; it is copied unless it is `bytes`.
@@ -88,4 +90,6 @@ def prepare(message: str | Buffer) -> PreparedMessage:
     """
     if isinstance(message, str):
         return PreparedMessage(Opcode.TEXT, message.encode())
+    if isinstance(message, Text):
+        return PreparedMessage(Opcode.TEXT, message.data)
     return PreparedMessage(Opcode.BINARY, as_bytes(message))

@@ -36,6 +36,7 @@ from .spec import (
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from .events import Text
     from .exceptions import ProtocolError
 
 # PyPy cannot tell the size of an object; it stores a str as UTF-8.
@@ -229,7 +230,7 @@ def frame_repr(
     return f"Frame(Opcode.{opcode.name}, {payload!r}{flags})"
 
 
-def memory_of(message: str | bytes) -> int:
+def memory_of(message: str | bytes | Text) -> int:
     """Return how much memory a message takes, in bytes.
 
     A str takes 1, 2 or 4 bytes for each character, depending on its widest character.

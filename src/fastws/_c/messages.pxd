@@ -23,6 +23,7 @@ cdef enum Failure:
 cdef class MessageDecoder:
     cdef readonly object error
     cdef readonly bint _only_messages
+    cdef bint _decode_text
     cdef readonly Py_ssize_t _left
     cdef object max_message_size
     cdef object max_fragments
@@ -43,6 +44,7 @@ cdef class MessageDecoder:
     cdef bint done
     # What this call found. Events and errors are created after all data was processed.
     cdef int controls
+    cdef list texts  # the indices of bytes that become a Text
     cdef Failure failure
     cdef Progress progress
     cdef bint failed_inside
@@ -82,6 +84,7 @@ cdef class MessageDecoder:
     cdef int append_whole(
         self, const uint8_t* p, Py_ssize_t n, uint32_t key, int opcode, list events
     ) except -1
+    cdef object held_text(self, bytes data, list events)
     cdef int take_compressed(
         self, const uint8_t* p, Py_ssize_t n, bint last, list events
     ) except -1
@@ -91,7 +94,8 @@ cdef class MessageDecoder:
 
 
 cdef class MessageEncoder:
-    cdef bint in_message
+    cdef int in_message  # 0 or 1, or CHECKED
+    cdef fastws_utf8 utf8  # of what is CHECKED
     cdef Growing buffer  # the next buffer
     cdef list buffers  # complete ones, of bytes or Payload; None if there are none
     cdef Py_ssize_t size  # of all complete buffers
@@ -102,6 +106,7 @@ cdef class MessageEncoder:
     cdef Py_ssize_t _whole_frame(self, bytes frame) except -1
     cdef Py_ssize_t _whole_text(self, object message, object key) except -1
     cdef Py_ssize_t _whole_binary(self, object message, object key) except -1
+    cdef Py_ssize_t _whole_utf8(self, object message, object key) except -1
     cdef Py_ssize_t append_large(
         self, int first, object source, const uint8_t* data, Py_ssize_t size, object key
     ) except -1
@@ -110,5 +115,6 @@ cdef class MessageEncoder:
         const uint8_t* plain_key,
     ) except -1
     cdef Py_ssize_t append_text(self, int opcode, object text, object key, bint fin) except -1
+    cdef Py_ssize_t append_checked(self, int opcode, object data, object key, bint fin) except -1
     cdef Py_ssize_t append_bytes(self, int first, object payload, object key) except -1
     cdef int check_turn(self, int first) except -1

@@ -30,14 +30,14 @@ from fastws._c.spec cimport (
     CONTROL_BIT, FIN, LENGTH_16, MASK, MAX_16_BIT_LENGTH, OPCODE_BINARY, OPCODE_BITS, OPCODE_CLOSE,
     OPCODE_CONTINUATION, OPCODE_PING, OPCODE_PONG, OPCODE_TEXT, RSV1,
 )
-from fastws._c.utf8 cimport decode as decode_text, transcode
+from fastws._c.utf8 cimport decode as decode_whole, transcode, unmask, valid_text
 
 from threading import RLock
 
 from fastws import errors, rules
-from fastws.events import Ping, Pong
+from fastws.events import Ping, Pong, Text
 from fastws.exceptions import ProtocolError
-from fastws.rules import close_payload, max_compressed
+from fastws.rules import as_bytes, close_payload, max_compressed
 from fastws.spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE
 from fastws.spec import CONTROL_COST as _CONTROL_COST
 from fastws.spec import INFLATE_BYTE_COST as _BYTE_COST
@@ -70,6 +70,8 @@ cdef enum:
     # The first byte of an unfragmented message.
     WHOLE_TEXT = FIN | OPCODE_TEXT
     WHOLE_BINARY = FIN | OPCODE_BINARY
+    # In place of True: the message that is not finished is checked to be UTF-8.
+    CHECKED = 2
 
 # Tables of the valid first bytes, outside and inside a fragmented message.
 cdef bytes GOOD_OUTSIDE = good_first_bytes(0, False)
@@ -86,6 +88,7 @@ cdef class MessageDecoder:
         max_fragments=DEFAULT_MAX_FRAGMENTS,
         inflater=None,
         step=None,
+        decode_text=True,
     )\n--\n
     Decodes messages, pings, pongs and the close frame from a stream of bytes.
 
@@ -101,6 +104,8 @@ cdef class MessageDecoder:
             `has_pending`); a control frame counts as 256 bytes. None for no limit. Use a step
             because a few bytes can inflate to a thousand times as many, and one read from a
             socket can contain many messages.
+        decode_text: whether to decode text messages to `str`. If not, each is a `Text`, which
+            has its UTF-8 as bytes. It is validated in either case.
 
     Attributes:
         error: the peer's violation of the protocol, or None. A decoder decodes nothing more
@@ -122,12 +127,14 @@ cdef class MessageDecoder:
         max_fragments=DEFAULT_MAX_FRAGMENTS,
         inflater=None,
         step=None,
+        decode_text=True,
     ):
         max_message_size = rules.check_limit("max_message_size", max_message_size, 0)
         max_fragments = rules.check_limit("max_fragments", max_fragments, 1)
         step = rules.check_limit("step", step, 1)
         with cython.critical_section(self):
             self._only_messages = True
+            self._decode_text = decode_text
             self.inflater = inflater
             self.turn = None if inflater is None else RLock()
             self.step = (
@@ -157,9 +164,10 @@ cdef class MessageDecoder:
             data: any number of bytes; messages may be split anywhere.
 
         Returns:
-            the events that are now complete: a `str` for a text message, `bytes` for a binary
-            one, `Ping`, `Pong`, `Close`. Events before a violation are included; check `error`
-            after the call. Nothing follows a `Close` or an error.
+            the events that are now complete: a `str` for a text message (a `Text` if
+            `decode_text` is false), `bytes` for a binary one, `Ping`, `Pong`, `Close`. Events
+            before a violation are included; check `error` after the call. Nothing follows a
+            `Close` or an error.
 
         Raises:
             TypeError: if `data` is not bytes-like.
@@ -225,13 +233,16 @@ cdef class MessageDecoder:
             return self.feed_in_turn(data, size, left)
 
     cdef list feed_in_turn(self, const uint8_t* data, Py_ssize_t size, Py_ssize_t* left):
-        cdef list events = []
+        cdef list events = [], texts = None
         cdef Failure failure
         cdef int controls
         try:
             with cython.critical_section(self):
                 self.failure = NO_FAILURE
                 self.controls = 0
+                if not self._decode_text:
+                    # Before the state is read, as this may run the garbage collector.
+                    texts = self.texts = []
                 self._only_messages = not self.done
                 if not self.done:
                     self.step_left = self.step
@@ -242,6 +253,8 @@ cdef class MessageDecoder:
                             self.rest_start = 0
                     else:
                         self.decode_rest(data, size, events)
+                if texts is not None:
+                    self.texts = None
                 failure = self.failure
                 controls = self.controls
         except BaseException:
@@ -251,6 +264,9 @@ cdef class MessageDecoder:
                 self.finish()
                 self.error = error
             raise
+        if texts:
+            for i in texts:
+                events[i] = valid_text(events[i])
         if controls:
             self.make_controls(events)
         if failure != NO_FAILURE:
@@ -443,7 +459,7 @@ cdef class MessageDecoder:
         if self.header.first & OPCODE_BITS:
             self.opcode = self.header.first & OPCODE_BITS
             self.compressed = self.header.first & RSV1 != 0
-            self.buffer.is_str = self.opcode == OPCODE_TEXT
+            self.buffer.is_str = self.opcode == OPCODE_TEXT and self._decode_text
             self.is_ascii = True
         if not self.compressed:
             self.size += self.header.length
@@ -509,11 +525,13 @@ cdef class MessageDecoder:
         if self.utf8.needed:
             self.fail(NOT_UTF8)
             return n
-        if self.opcode == OPCODE_TEXT and not self.is_ascii:
+        if self.buffer.is_str and not self.is_ascii:
             message = transcode(growing_data(&self.buffer), self.buffer.size)
         else:
             message = growing_take(&self.buffer)
-        if self.compressed and self.opcode == OPCODE_TEXT:
+        if self.opcode == OPCODE_TEXT and not self.buffer.is_str:
+            message = self.held_text(message, events)
+        elif self.compressed and self.opcode == OPCODE_TEXT:
             # A str may take four times as much as its UTF-8.
             self.step_left -= max(<Py_ssize_t> rules.memory_of(message) - <Py_ssize_t> self.size, 0)
         events.append(message)
@@ -585,19 +603,32 @@ cdef class MessageDecoder:
         self, const uint8_t* p, Py_ssize_t n, uint32_t key, int opcode, list events
     ) except -1:
         """Append a complete message to the events. Return 1 if it is invalid."""
-        if opcode == OPCODE_TEXT:
+        if opcode == OPCODE_TEXT and self._decode_text:
             try:
-                text = decode_text(p, n, key)
+                text = decode_whole(p, n, key)
             except UnicodeDecodeError:
                 self.fail(NOT_UTF8)
                 return 1
             events.append(text)
-        else:
-            message = PyBytes_FromStringAndSize(NULL, n)
-            if n:
-                mask_octets(<uint8_t*> PyBytes_AS_STRING(message), p, n, key)
-            events.append(message)
+            return 0
+        message = PyBytes_FromStringAndSize(NULL, n)
+        if opcode == OPCODE_TEXT:
+            if n and not unmask(<uint8_t*> PyBytes_AS_STRING(message), p, n, key):
+                self.fail(NOT_UTF8)
+                return 1
+            message = self.held_text(message, events)
+        elif n:
+            mask_octets(<uint8_t*> PyBytes_AS_STRING(message), p, n, key)
+        events.append(message)
         return 0
+
+    cdef object held_text(self, bytes data, list events):
+        """Return what stands for a text message until all data is processed: then its bytes become
+        a Text. If it was decided since that text is to be decoded, it is."""
+        if self._decode_text or self.texts is None:
+            return data.decode()
+        self.texts.append(len(events))
+        return data
 
     cdef void fail(self, Failure failure) noexcept:
         self.failure = failure
@@ -653,13 +684,30 @@ cdef class MessageEncoder:
         """Append a text message, or with `fin=False` its first fragment.
 
         Raises:
-            TypeError: if `message` is not a str or `key` is not bytes-like.
+            TypeError: if `message` is neither a str nor a Text, or `key` is not bytes-like.
             ValueError: if `key` is not 4 bytes long or `message` has lone surrogates.
             StateError: if a fragmented message is not finished.
         """
+        cdef int first
+        if isinstance(message, Text):
+            first = OPCODE_TEXT | (FIN if fin else 0)
+            return self.append_bytes(first, as_bytes(message.data), key)
         if not isinstance(message, str):
             raise errors.str_required(message)
         return self.append_text(OPCODE_TEXT, message, key, fin)
+
+    def text_bytes(self, data, key=None, *, fin=True):
+        """Append a text message that is given in UTF-8, or with `fin=False` its first fragment.
+
+        Fragments may be cut inside of a character. Those that `continuation` appends are checked,
+        too.
+
+        Raises:
+            TypeError: if `data` or `key` is not bytes-like.
+            ValueError: if `data` is not UTF-8, or `key` is not 4 bytes long.
+            StateError: if a fragmented message is not finished.
+        """
+        return self.append_checked(OPCODE_TEXT, data, key, fin)
 
     def binary(self, message, key=None, *, fin=True):
         """Append a binary message, or with `fin=False` its first fragment.
@@ -676,9 +724,16 @@ cdef class MessageEncoder:
 
         Raises:
             TypeError: if `fragment` is neither a str nor bytes-like, or `key` is not bytes-like.
-            ValueError: if `key` is not 4 bytes long or `fragment` has lone surrogates.
+            ValueError: if `key` is not 4 bytes long, `fragment` has lone surrogates, or
+                `text_bytes` has begun the message and this is not UTF-8.
             StateError: if there is no fragmented message to continue.
         """
+        if isinstance(fragment, Text):
+            fragment = fragment.data
+        if self.in_message == CHECKED:
+            if isinstance(fragment, str):
+                fragment = PyUnicode_AsUTF8String(fragment)
+            return self.append_checked(OPCODE_CONTINUATION, fragment, key, fin)
         if isinstance(fragment, str):
             return self.append_text(OPCODE_CONTINUATION, fragment, key, fin)
         return self.append_bytes(OPCODE_CONTINUATION | (FIN if fin else 0), fragment, key)
@@ -832,6 +887,31 @@ cdef class MessageEncoder:
             return self.append_large(opcode, text, data, size, key)
         return self.append(opcode, data, size, key, NULL)
 
+    cdef Py_ssize_t _whole_utf8(self, object message, object key) except -1:
+        return self.append_bytes(WHOLE_TEXT, as_bytes(message.data), key)
+
+    cdef Py_ssize_t append_checked(self, int opcode, object data, object key, bint fin) except -1:
+        """Append a frame of a text message that must be UTF-8."""
+        cdef fastws_utf8 utf8 = fastws_utf8(0)
+        cdef Octets octets
+        cdef Py_ssize_t size
+        cdef bint valid
+        if opcode == OPCODE_CONTINUATION:
+            utf8 = self.utf8
+        acquire(data, &octets)
+        try:
+            valid = utf8_feed(&utf8, octets.data, octets.size)
+        finally:
+            release(&octets)
+        if not valid or (fin and utf8.needed):
+            raise errors.utf8_required()
+        size = self.append_bytes(opcode | (FIN if fin else 0), data, key)
+        if not fin:
+            with cython.critical_section(self):
+                self.in_message = CHECKED
+                self.utf8 = utf8
+        return size
+
     cdef Py_ssize_t append_bytes(self, int first, object payload, object key) except -1:
         cdef Octets octets
         acquire(payload, &octets)
@@ -869,7 +949,7 @@ cdef class MessageEncoder:
             self.size += self.buffer.size + size
             self.buffers.append(growing_take(&self.buffer))
             self.buffers.append(payload)
-            self.in_message = not first & FIN
+            self.in_message = 0 if first & FIN else 1
             return self.size
 
     cdef Py_ssize_t append(
@@ -898,7 +978,7 @@ cdef class MessageEncoder:
             elif size:
                 memcpy(p + head, payload, size)
             if not first & CONTROL_BIT:
-                self.in_message = not first & FIN
+                self.in_message = 0 if first & FIN else 1
             return self.size + self.buffer.size
 
     cdef int check_turn(self, int first) except -1:

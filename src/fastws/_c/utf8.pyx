@@ -4,6 +4,7 @@
 """The accelerated twin of `fastws._py.utf8`; its docstrings are copied from there."""
 
 cimport cython
+from cpython.object cimport PyObject_GenericSetAttr
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
@@ -15,10 +16,13 @@ from fastws._c.kernel cimport (
 from fastws._c.masking cimport WORTH_RELEASING_THE_GIL, read_key_at
 
 from fastws import errors
+from fastws.events import Text
+from fastws.rules import as_bytes
 
 cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
     void* PyUnicode_DATA(object)
+    object PyType_GenericAlloc(object kind, Py_ssize_t items)
 
 __all__ = ["Utf8Validator", "decode_utf8", "is_utf8"]
 
@@ -53,6 +57,19 @@ cdef class Utf8Validator:
         finally:
             release(&octets)
 
+    cdef Utf8Validator _after(self, object data, bint last):
+        cdef Utf8Validator after = Utf8Validator.__new__(Utf8Validator)
+        cdef Octets octets
+        after.state = self.state
+        acquire(data, &octets)
+        try:
+            after.valid = utf8_feed(&after.state, octets.data, octets.size)
+        finally:
+            release(&octets)
+        if not after.valid or (last and after.state.needed):
+            raise errors.utf8_required()
+        return after
+
     def __reduce__(self):
         raise errors.not_copyable(self)
 
@@ -82,6 +99,39 @@ def is_utf8(data):
         return valid and not state.needed
     finally:
         release(&octets)
+
+
+def as_text(data):
+    """Return a text message that is given as a str or in UTF-8.
+
+    Raises:
+        TypeError: if `data` is neither a str nor bytes-like.
+        ValueError: if `data` is not UTF-8, or has lone surrogates.
+    """
+    if isinstance(data, Text):
+        return data
+    octets = str.encode(data) if isinstance(data, str) else as_bytes(data)
+    if not is_utf8(octets):
+        raise errors.utf8_required()
+    return valid_text(octets)
+
+
+cdef object valid_text(bytes data):
+    # (Python code would be called if it were created in any other way.)
+    text = PyType_GenericAlloc(Text, 0)
+    PyObject_GenericSetAttr(text, "data", data)
+    return text
+
+
+cdef bint unmask(uint8_t* target, const uint8_t* data, Py_ssize_t size, uint32_t key) noexcept:
+    """Unmask; return whether the result is valid UTF-8."""
+    cdef uint8_t largest
+    cdef const fastws_kernels* chosen = kernels
+    if size >= FASTWS_SMALL and chosen.utf8_unmask is not NULL:
+        return chosen.utf8_unmask(target, data, size, key, &largest) != FASTWS_INVALID
+    if not mask_octets(target, data, size, key) & FASTWS_HIGH_BITS:
+        return True
+    return chosen.utf8_valid(target, size)
 
 
 def decode_utf8(data, key=None, offset=0):

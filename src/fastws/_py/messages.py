@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from fastws import errors, rules
-from fastws.events import Ping, Pong
+from fastws.events import Ping, Pong, Text
 from fastws.exceptions import ProtocolError
 from fastws.rules import as_bytes, max_compressed, memory_of
 from fastws.spec import (
@@ -34,7 +34,7 @@ from fastws.spec import (
 
 from .frames import encode_frame, read_header, rsv_bits, write_header
 from .masking import rotate, xor
-from .utf8 import Utf8Validator
+from .utf8 import Utf8Validator, valid_text
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -89,6 +89,8 @@ class MessageDecoder:
             `has_pending`); a control frame counts as 256 bytes. None for no limit. Use a step
             because a few bytes can inflate to a thousand times as many, and one read from a
             socket can contain many messages.
+        decode_text: whether to decode text messages to `str`. If not, each is a `Text`, which
+            has its UTF-8 as bytes. It is validated in either case.
 
     Attributes:
         error: the peer's violation of the protocol, or None. A decoder decodes nothing more
@@ -105,6 +107,8 @@ class MessageDecoder:
     __slots__ = (
         "_buffer",
         "_compressed",
+        "_decode_text",
+        "_decodes",
         "_done",
         "_fin",
         "_fragments",
@@ -140,9 +144,11 @@ class MessageDecoder:
         max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
         inflater: Inflater | None = None,
         step: int | None = None,
+        decode_text: bool = True,
     ) -> None:
         self.error = None
         self._only_messages = True
+        self._decode_text = bool(decode_text)
         self._inflater = inflater
         self._inflating = False
         self._rsv = 0 if inflater is None else RSV1
@@ -162,6 +168,7 @@ class MessageDecoder:
         self._fin = False
         # The message that the frame belongs to. If the opcode is 0, there is none.
         self._opcode = 0
+        self._decodes = False  # it becomes a str, piece by piece
         self._compressed = False
         self._size = 0
         self._fragments = 0
@@ -176,9 +183,10 @@ class MessageDecoder:
             data: any number of bytes; messages may be split anywhere.
 
         Returns:
-            the events that are now complete: a `str` for a text message, `bytes` for a binary
-            one, `Ping`, `Pong`, `Close`. Events before a violation are included; check `error`
-            after the call. Nothing follows a `Close` or an error.
+            the events that are now complete: a `str` for a text message (a `Text` if
+            `decode_text` is false), `bytes` for a binary one, `Ping`, `Pong`, `Close`. Events
+            before a violation are included; check `error` after the call. Nothing follows a
+            `Close` or an error.
 
         Raises:
             TypeError: if `data` is not bytes-like.
@@ -261,9 +269,11 @@ class MessageDecoder:
                     payload = data[start:stop]
                     if mask:
                         payload = xor(payload, data[start - MASK_KEY_SIZE : start])
-                    events.append(
-                        _decode_text(payload) if data[position] == _WHOLE_TEXT else payload
-                    )
+                    if data[position] == _WHOLE_TEXT:
+                        text = _decode_text(payload)
+                        events.append(text if self._decode_text else valid_text(payload))
+                    else:
+                        events.append(payload)
                     position = stop
                     continue
 
@@ -325,6 +335,7 @@ class MessageDecoder:
         if opcode:
             self._opcode = opcode
             self._compressed = first & RSV1 != 0
+            self._decodes = opcode == Opcode.TEXT and self._decode_text
             if opcode == Opcode.TEXT:
                 self._utf8 = Utf8Validator()
         self._fin = first & FIN != 0
@@ -353,23 +364,22 @@ class MessageDecoder:
             finally:
                 self._inflating = False
             self._step_left -= max(len(piece), size * INFLATE_BYTE_COST) + INFLATE_PIECE_COST
-        if self._utf8 is None:
-            if self._compressed:
-                self._grow(len(piece))
+        text = None if self._utf8 is None else self._utf8._decode(piece)
+        if text is None and self._utf8 is not None:
+            raise errors.text_not_utf8()
+        if self._compressed:
+            self._grow(len(piece))
+        if complete and self._utf8 is not None and not self._utf8.complete:
+            raise errors.text_not_utf8()
+        if text is None or not self._decodes:
             if self._buffer is None and not complete:
                 self._buffer = BytesIO()
             if self._buffer is not None:
                 self._buffer.write(piece)
             if complete:
-                events.append(piece if self._buffer is None else self._buffer.getvalue())
+                payload = piece if self._buffer is None else self._buffer.getvalue()
+                events.append(payload if text is None else valid_text(payload))
         else:
-            text = self._utf8._decode(piece)
-            if text is None:
-                raise errors.text_not_utf8()
-            if self._compressed:
-                self._grow(len(piece))
-            if complete and not self._utf8.complete:
-                raise errors.text_not_utf8()
             if self._text is None and not complete:
                 # A list would contain a str per byte if the peer sends one byte at a time.
                 self._text = StringIO(newline="")
@@ -420,29 +430,53 @@ class MessageEncoder:
     unpredictable mask key to each call (RFC 6455 §5.3); a server passes none.
     """
 
-    __slots__ = ("_buffers", "_in_message", "_parts", "_size")
+    __slots__ = ("_buffers", "_in_message", "_parts", "_size", "_utf8")
 
     def __init__(self) -> None:
         self._buffers: list[bytes] = []  # complete ones
         self._parts: list[bytes] = []  # the parts of the next buffer
         self._size = 0
         self._in_message = False
+        # Checks the fragments of a message that `text_bytes` has begun.
+        self._utf8: Utf8Validator | None = None
 
     def __len__(self) -> int:
         """Return the number of bytes that `take` would return."""
         return self._size
 
-    def text(self, message: str, key: Buffer | None = None, *, fin: bool = True) -> int:
+    def text(self, message: str | Text, key: Buffer | None = None, *, fin: bool = True) -> int:
         """Append a text message, or with `fin=False` its first fragment.
 
         Raises:
-            TypeError: if `message` is not a str or `key` is not bytes-like.
+            TypeError: if `message` is neither a str nor a Text, or `key` is not bytes-like.
             ValueError: if `key` is not 4 bytes long or `message` has lone surrogates.
             StateError: if a fragmented message is not finished.
         """
-        if not isinstance(message, str):
+        if isinstance(message, Text):
+            octets = as_bytes(message.data)
+        elif isinstance(message, str):
+            octets = str.encode(message)
+        else:
             raise errors.str_required(message)
-        return self._append_data(_TEXT | (FIN if fin else 0), str.encode(message), key)
+        return self._append_data(_TEXT | (FIN if fin else 0), octets, key)
+
+    def text_bytes(self, data: Buffer, key: Buffer | None = None, *, fin: bool = True) -> int:
+        """Append a text message that is given in UTF-8, or with `fin=False` its first fragment.
+
+        Fragments may be cut inside of a character. Those that `continuation` appends are checked,
+        too.
+
+        Raises:
+            TypeError: if `data` or `key` is not bytes-like.
+            ValueError: if `data` is not UTF-8, or `key` is not 4 bytes long.
+            StateError: if a fragmented message is not finished.
+        """
+        last = FIN if fin else 0
+        octets = as_bytes(data)
+        utf8 = Utf8Validator()._after(octets, last != 0)
+        size = self._append_data(_TEXT | last, octets, key)
+        self._utf8 = None if last else utf8
+        return size
 
     def binary(self, message: Buffer, key: Buffer | None = None, *, fin: bool = True) -> int:
         """Append a binary message, or with `fin=False` its first fragment.
@@ -455,17 +489,24 @@ class MessageEncoder:
         return self._append_data(_BINARY | (FIN if fin else 0), as_bytes(message), key)
 
     def continuation(
-        self, fragment: str | Buffer, key: Buffer | None = None, *, fin: bool = True
+        self, fragment: str | Buffer | Text, key: Buffer | None = None, *, fin: bool = True
     ) -> int:
         """Append another fragment of a message, by default its last.
 
         Raises:
             TypeError: if `fragment` is neither a str nor bytes-like, or `key` is not bytes-like.
-            ValueError: if `key` is not 4 bytes long or `fragment` has lone surrogates.
+            ValueError: if `key` is not 4 bytes long, `fragment` has lone surrogates, or
+                `text_bytes` has begun the message and this is not UTF-8.
             StateError: if there is no fragmented message to continue.
         """
+        if isinstance(fragment, Text):
+            fragment = fragment.data
         octets = str.encode(fragment) if isinstance(fragment, str) else as_bytes(fragment)
-        return self._append_data(FIN if fin else 0, octets, key)
+        last = FIN if fin else 0
+        utf8 = None if self._utf8 is None else self._utf8._after(octets, last != 0)
+        size = self._append_data(last, octets, key)
+        self._utf8 = None if last else utf8
+        return size
 
     def ping(self, data: Buffer = b"", key: Buffer | None = None) -> int:
         """Append a ping with at most 125 bytes of data (RFC 6455 §5.5.2).
@@ -583,6 +624,10 @@ class MessageEncoder:
         """Append a text message; its type must be exactly str."""
         return self._append_data(_WHOLE_TEXT, message.encode(), key)
 
+    def _whole_utf8(self, message: Text, key: bytes | None) -> int:
+        """Append a text message; its type must be exactly Text."""
+        return self._append_data(_WHOLE_TEXT, as_bytes(message.data), key)
+
     def _whole_binary(self, message: bytes, key: bytes | None) -> int:
         """Append a binary message; its type must be exactly bytes."""
         return self._append_data(_WHOLE_BINARY, message, key)
@@ -606,6 +651,7 @@ class MessageEncoder:
                 self._buffers += b"".join([*self._parts, head]), octets
                 self._parts.clear()
         self._in_message = not first & FIN
+        self._utf8 = None
         self._size += len(head) + size
         return self._size
 
