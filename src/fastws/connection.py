@@ -66,6 +66,7 @@ class Connection(_Connection):
     Attributes:
         role: the end that we are.
         deflate: how messages are compressed; None if they are not.
+        decode_text: whether a received text message is a `str`.
         state: what can still happen.
         error: the peer's violation of the protocol, if it ended the connection; an
             InternalError if `receive_data` raised.

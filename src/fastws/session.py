@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeAlias, TypedDict
 from . import errors, rules
 from .connection import Connection
 from .deflate import deflate_extensions
-from .events import Close, Event
+from .events import Close, Event, Text
 from .exceptions import HandshakeError, RequestError
 from .handshake import ClientHandshake, ServerHandshake
 from .http import Request
@@ -155,6 +155,7 @@ _NEXT: Final = {
 class SessionOptions(TypedDict, total=False):
     """The keyword arguments of `Session` that `Session.server` and `Session.client` take too."""
 
+    decode_text: bool
     max_message_size: int | None
     max_fragments: int | None
     open_timeout: float | None
@@ -204,6 +205,8 @@ class Session:
     Args:
         handshake: a new `ServerHandshake` or `ClientHandshake`. `Session.server` and
             `Session.client` make one.
+        decode_text: whether a received text message is a `str`. If not, it is a `Text`, which
+            has its UTF-8 as bytes.
         max_message_size: the maximum size of a received message, in bytes; None for no limit.
         max_fragments: the maximum number of frames in a received message; None for no limit.
         open_timeout: how long the opening handshake may take, in seconds; None for no timeout. A
@@ -238,6 +241,7 @@ class Session:
         self,
         handshake: ServerHandshake | ClientHandshake,
         *,
+        decode_text: bool = True,
         max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
         max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
         open_timeout: float | None = DEFAULT_OPEN_TIMEOUT,
@@ -269,6 +273,7 @@ class Session:
         self.response: Response | None = None
         self.subprotocol: str | None = None
         self._limits = (max_message_size, max_fragments)
+        self._decode_text = decode_text
         # (Connection checks them too, but only after the opening handshake.)
         rules.check_limit("max_message_size", max_message_size, 0)
         rules.check_limit("max_fragments", max_fragments, 1)
@@ -492,12 +497,12 @@ class Session:
 
     def send(
         self,
-        message: str | Buffer | PreparedMessage,
+        message: str | Text | Buffer | PreparedMessage,
         *,
         fin: bool = True,
         compress: bool | None = None,
     ) -> int:
-        """Queue a text (str) or binary (bytes-like) message, as `Connection.send` does.
+        """Queue a text (str or Text) or binary (bytes-like) message, as `Connection.send` does.
 
         Raises:
             TypeError, ValueError: if `message` cannot be sent.
@@ -508,7 +513,19 @@ class Session:
         with self._lock:
             return self._must_be_open().send(message, fin=fin, compress=compress)
 
-    def continuation(self, fragment: str | Buffer, *, fin: bool = True) -> None:
+    def send_text(
+        self,
+        data: str | Text | Buffer,
+        *,
+        fin: bool = True,
+        compress: bool | None = None,
+    ) -> int:
+        """Queue a text message that is given in UTF-8, as `Connection.send_text` does; see `send`
+        for what it raises."""
+        with self._lock:
+            return self._must_be_open().send_text(data, fin=fin, compress=compress)
+
+    def continuation(self, fragment: str | Text | Buffer, *, fin: bool = True) -> None:
         """Queue another fragment of a message, by default its last: see `Connection`."""
         with self._lock:
             self._must_be_open().continuation(fragment, fin=fin)
@@ -701,6 +718,7 @@ class Session:
             max_message_size=max_message_size,
             max_fragments=max_fragments,
             deflate=handshake.deflate,
+            decode_text=self._decode_text,
         )
         self.subprotocol = handshake.subprotocol
         self._received = handshake.trailing_data + self._received

@@ -15,6 +15,7 @@ cdef class Connection:
     cdef readonly object close_code
     cdef readonly bint _plain
     cdef readonly bint _only_messages
+    cdef readonly bint decode_text
     cdef readonly MessageDecoder _decoder
     cdef readonly object role
     cdef readonly object deflate

@@ -53,12 +53,13 @@ cdef class Wire:
     cdef public object _senders
     cdef public bint _must_yield
     cdef public bint _received_since_ping
+    cdef bint _mixed
 
     cdef object _receive_from(self, bytearray storage, Py_ssize_t size)
     cdef object _receive_left(self, bytearray storage, Py_ssize_t size)
     cdef object _flush_soon(self, Py_ssize_t queued)
     cdef object _send_queued(self)
-    cdef object _take_message(self)
+    cdef object _take_message(self, object decode_text)
     cdef object _write_queued(self, TheConnection connection)
     cdef object _write_one(self, bytes octets)
     cdef object _write(self, list buffers)

@@ -130,6 +130,7 @@ class Connection:
         "_pongs_held",
         "_utf8",
         "close_code",
+        "decode_text",
         "deflate",
         "role",
         "state",
@@ -137,6 +138,7 @@ class Connection:
 
     role: Role
     deflate: Agreement | None
+    decode_text: bool
     # Derived from the phase; stored because it is read for each message.
     state: State
     close_code: int | None
@@ -151,6 +153,7 @@ class Connection:
     ) -> None:
         self.role = role
         self.deflate = deflate
+        self.decode_text = decoder._decode_text  # which may change
         self._phase = _BEGINNING
         self.state = _OPEN
         self.close_code = None

@@ -66,7 +66,6 @@ __all__ = ["connect"]
 # If the server ends a connection within this time, in seconds, the attempt counts as failed.
 _SHORT = 1.0
 
-
 _RETRY_POLICY = RetryPolicy()
 
 # A client connects to the same few hosts again and again.
@@ -132,9 +131,11 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         open_timeout: how long connecting may take, in seconds, including the name lookup, TLS,
             the opening handshake and redirects; None for no timeout.
 
-    Limits for received data:
+    Received data:
 
     Args:
+        decode_text: whether text messages are received as `str`. If not, they are received as
+            `Text`, which has their UTF-8 as bytes.
         max_message_size: the maximum size of a message, in bytes; None for no limit.
         max_fragments: the maximum number of frames in a message; None for no limit.
         max_header_size: the maximum size of the response's header block, in bytes.
@@ -199,6 +200,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         deflate: PerMessageDeflate | bool = False,
         headers: HeadersLike | Callable[[], HeadersLike | Awaitable[HeadersLike]] = (),
         retry: RetryPolicy = _RETRY_POLICY,
+        decode_text: bool = True,
         max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
         max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
         max_header_size: int = DEFAULT_MAX_HEADER_SIZE,
@@ -275,6 +277,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
             read_limit=read_limit,
             write_limit=write_limit,
             max_unsent_size=max_unsent_size,
+            decode_text=decode_text,
         )
         self._endpoint: P | None = None
 

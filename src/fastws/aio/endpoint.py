@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
-from fastws.connection import Connection
 from fastws.exceptions import HandshakeError
 from fastws.spec import (
     DEFAULT_CLOSE_TIMEOUT,
@@ -290,14 +289,8 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         for head in (self.request, self.response):
             if head is not None:
                 head.headers._pack()
-        settings = self._settings
         self.subprotocol = decision.subprotocol
-        self._connection = Connection(
-            role,
-            max_message_size=settings.max_message_size,
-            max_fragments=settings.max_fragments,
-            deflate=decision.deflate,
-        )
+        self._connection = self._settings.make_connection(role, decision.deflate)
         self._hold_pongs()
         self._open_by = None
         self._enter(Phase.OPEN)

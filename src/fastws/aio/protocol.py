@@ -7,31 +7,34 @@ the job of `Endpoint`.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
+from fastws.codec import as_text
 from fastws.spec import CloseCode, State
 
 from . import twin
 from .endpoint import Endpoint
 from .twin import Hooks, Sink
-from .view import logger
+from .view import T, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Buffer
 
+    from fastws.events import Text
     from fastws.prepared import PreparedMessage
 
 
-__all__ = ["WebSocketProtocol"]
+__all__ = ["WebSocketProtocol", "is_protocol_factory"]
 
 # Neither has any state.
 _HOOKS = Hooks()
 _NOBODY = Sink()
 
 
-class WebSocketProtocol(Endpoint):
+class WebSocketProtocol(Endpoint, Generic[T]):
     """A connection that calls your methods: override the hooks that you need.
 
     The hooks are called in the event loop, one at a time. If one of them raises an exception, it
@@ -39,6 +42,9 @@ class WebSocketProtocol(Endpoint):
 
     The class is a protocol factory for `loop.create_server`. You can also pass it to
     `fastws.serve` and `fastws.connect`, which add what a bare transport does not provide.
+
+    For type checkers, `WebSocketProtocol` receives text as `str`, and `WebSocketProtocol[Text]` as
+    `Text` (see the argument `decode_text` of these two).
 
     Attributes:
         request: the client's request; None on a client.
@@ -56,11 +62,12 @@ class WebSocketProtocol(Endpoint):
     def on_open(self) -> None:
         """Called when the connection is open."""
 
-    def on_message(self, message: str | bytes) -> None:
+    def on_message(self, message: T | bytes) -> None:
         """Called when a message arrives.
 
         Args:
-            message: a `str` if it is text, `bytes` if it is binary.
+            message: a `str` (or a `Text`, see `decode_text`) if it is text, `bytes` if it is
+                binary.
         """
 
     def on_close(self, code: int, reason: str) -> None:
@@ -84,11 +91,25 @@ class WebSocketProtocol(Endpoint):
     if TYPE_CHECKING:
         # The type checker may need it before it has seen the decorator of the function.
         def send(
-            self, message: str | Buffer | PreparedMessage, *, compress: bool | None = None
+            self, message: str | Text | Buffer | PreparedMessage, *, compress: bool | None = None
         ) -> None: ...
 
     else:
         send = twin.send
+
+    def send_text(self, data: str | Text | Buffer, *, compress: bool | None = None) -> None:
+        """Send a text message that is given in UTF-8. What the peer does not take yet is buffered.
+
+        Args:
+            data: the message in UTF-8 (bytes-like), or as for `send`.
+            compress: as for `send`.
+
+        Raises:
+            TypeError: if `data` is none of these.
+            ValueError: if `data` is not UTF-8, or has lone surrogates.
+            ConnectionClosed: if the connection is closed or closing.
+        """
+        self.send(as_text(data), compress=compress)
 
     def ping(self, data: Buffer | None = None) -> asyncio.Future[float]:
         """Send a ping (RFC 6455 §5.5.2).
@@ -156,6 +177,14 @@ class WebSocketProtocol(Endpoint):
         if self.state is State.OPEN:
             self._sink = _NOBODY
             self._begin_closing(code, "")
+
+
+def is_protocol_factory(handler: object) -> bool:
+    """Return whether a function makes protocols, as their classes do."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    handler = getattr(handler, "__origin__", handler)  # of `WebSocketProtocol[Text]`
+    return isinstance(handler, type) and issubclass(handler, WebSocketProtocol)
 
 
 def _raise(exc: BaseException) -> NoReturn:

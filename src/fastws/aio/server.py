@@ -34,7 +34,7 @@ from fastws.spec import (
 
 from .endpoint import Endpoint, as_endpoint
 from .opening import ServerOpeningHandshake
-from .protocol import WebSocketProtocol
+from .protocol import WebSocketProtocol, is_protocol_factory
 from .settings import Settings
 from .signals import heed
 from .transports import Dropper
@@ -76,7 +76,7 @@ class Server:
 
     def __init__(
         self,
-        handler: Callable[[WebSocket], Awaitable[None]] | Callable[[], WebSocketProtocol],
+        handler: Callable[[WebSocket[Any]], Awaitable[None]] | Callable[[], WebSocketProtocol[Any]],
         settings: Settings,
         make_opening: Callable[[], ServerOpeningHandshake],
         shutdown_timeout: float | None,
@@ -86,8 +86,8 @@ class Server:
         self._settings = settings
         self._make_opening = make_opening
         self._shutdown_timeout = shutdown_timeout
-        self._calls_back = _is_protocol_factory(handler)
-        self._tasks: dict[asyncio.Task[None], WebSocket] = {}
+        self._calls_back = is_protocol_factory(handler)
+        self._tasks: dict[asyncio.Task[None], WebSocket[Any]] = {}
         self._closing: asyncio.Task[None] | None = None
         # Tasks that wait in `close`, and the handlers that have started such a task.
         self._closers: set[asyncio.Task[Any] | None] = set()
@@ -311,9 +311,11 @@ class serve:  # noqa: N801 - it is called like a function
             connection is not open by then, the client gets a 408, and the connection ends shortly
             afterwards. None for no timeout.
 
-    Limits for received data:
+    Received data:
 
     Args:
+        decode_text: whether text messages are received as `str`. If not, they are received as
+            `Text`, which has their UTF-8 as bytes.
         max_message_size: the maximum size of a message, in bytes; None for no limit.
         max_fragments: the maximum number of frames in a message; None for no limit.
         max_header_size: the maximum size of the request's header block, in bytes.
@@ -354,7 +356,7 @@ class serve:  # noqa: N801 - it is called like a function
 
     def __init__(
         self,
-        handler: Callable[[WebSocket], Awaitable[None]] | Callable[[], WebSocketProtocol],
+        handler: Callable[[WebSocket[Any]], Awaitable[None]] | Callable[[], WebSocketProtocol[Any]],
         host: str | Sequence[str] | None = None,
         port: int | None = None,
         *,
@@ -366,6 +368,7 @@ class serve:  # noqa: N801 - it is called like a function
         deflate: PerMessageDeflate | bool = False,
         headers: HeadersLike = (),
         process_request: ProcessRequest | None = None,
+        decode_text: bool = True,
         max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
         max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
         max_header_size: int = DEFAULT_MAX_HEADER_SIZE,
@@ -395,6 +398,7 @@ class serve:  # noqa: N801 - it is called like a function
             read_limit=read_limit,
             write_limit=write_limit,
             max_unsent_size=max_unsent_size,
+            decode_text=decode_text,
         )
         # So invalid arguments raise now, not when the first client connects.
         handshake = ServerHandshake(
@@ -441,9 +445,3 @@ class serve:  # noqa: N801 - it is called like a function
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         await self._server.close()
-
-
-def _is_protocol_factory(handler: object) -> bool:
-    while isinstance(handler, partial):
-        handler = handler.func
-    return isinstance(handler, type) and issubclass(handler, WebSocketProtocol)

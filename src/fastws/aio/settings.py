@@ -1,11 +1,13 @@
 """The limits and timeouts that all connections of a server, or of one `connect`, share.
 
-This module knows the numbers and which of them are valid. It does not know what they limit.
+This module knows the numbers and which of them are valid, and passes to `Connection` those that
+it takes. It does not know what they limit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastws import rules
 from fastws.connection import Connection
@@ -22,6 +24,9 @@ from fastws.spec import (
     DEFAULT_WRITE_LIMIT,
     Role,
 )
+
+if TYPE_CHECKING:
+    from fastws.deflate import Agreement
 
 __all__ = ["DEFAULT_SETTINGS", "Settings"]
 
@@ -40,6 +45,7 @@ class Settings:
     read_limit: int | None = DEFAULT_READ_LIMIT
     write_limit: int = DEFAULT_WRITE_LIMIT
     max_unsent_size: int | None = DEFAULT_MAX_UNSENT_SIZE
+    decode_text: bool = True
 
     def __post_init__(self) -> None:
         rules.check_limit("max_queue", self.max_queue, 1)
@@ -51,8 +57,16 @@ class Settings:
         for name in ("open_timeout", "close_timeout", "ping_interval", "ping_timeout"):
             rules.check_timeout(name, getattr(self, name))
         # Connection checks these limits. Create one here, so that serve() raises.
-        Connection(
-            Role.SERVER, max_message_size=self.max_message_size, max_fragments=self.max_fragments
+        self.make_connection(Role.SERVER, None)
+
+    def make_connection(self, role: Role, deflate: Agreement | None) -> Connection:
+        """Return a new connection with these settings."""
+        return Connection(
+            role,
+            max_message_size=self.max_message_size,
+            max_fragments=self.max_fragments,
+            deflate=deflate,
+            decode_text=self.decode_text,
         )
 
     @property

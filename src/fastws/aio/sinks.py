@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastws import _cython as cython
 from fastws.aio.phases import Pace
+from fastws.events import Text
 from fastws.exceptions import ConnectionClosed
 from fastws.rules import memory_of
 from fastws.spec import State
@@ -52,7 +53,7 @@ class Sink:
 
     __slots__ = ("messages", "waiter")
 
-    messages: list[str | bytes] | None
+    messages: list[str | bytes | Text] | None
     waiter: asyncio.Future[None] | None
 
     # Whether to read on although the client does not take the answers.
@@ -100,7 +101,7 @@ class Hooks(Sink):
     def take(self, endpoint: Any, events: list[Event], only_messages: bool) -> None:
         on_message = endpoint.on_message
         for event in events:
-            if type(event) is str or type(event) is bytes:
+            if type(event) is str or type(event) is bytes or type(event) is Text:
                 try:
                     on_message(event)
                 except BaseException as exc:
@@ -145,7 +146,7 @@ class Queue(Sink):
     def take(self, endpoint: Any, events: list[Event], only_messages: bool) -> None:
         messages: list[Any] = events
         if not only_messages:
-            messages = [event for event in events if isinstance(event, (str, bytes))]
+            messages = [event for event in events if isinstance(event, (str, bytes, Text))]
             if not messages:
                 return
         messages.reverse()
@@ -191,7 +192,7 @@ class Queue(Sink):
 
     # How much waits -------------------------------------------------------------------------
 
-    def _enqueue(self, endpoint: Flow, messages: list[str | bytes]) -> None:
+    def _enqueue(self, endpoint: Flow, messages: list[str | bytes | Text]) -> None:
         if self._discarding:
             return
         assert self.messages is not None

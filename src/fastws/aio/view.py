@@ -17,11 +17,20 @@ from .twin import Wire
 if TYPE_CHECKING:
     import asyncio
 
+    from typing_extensions import TypeVar
+
+    from fastws.events import Text
     from fastws.http import Request, Response
 
     from .twin import Sink
 
-__all__ = ["View", "logger"]
+    T = TypeVar("T", bound=str | Text, default=str)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")  # what a received text message is
+
+__all__ = ["T", "View", "logger"]
 
 logger = logging.getLogger("fastws")
 

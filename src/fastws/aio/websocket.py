@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, Union, overload
 
 from fastws import errors, rules
+from fastws.codec import as_text
+from fastws.events import Text
 from fastws.exceptions import ConnectionClosed
 from fastws.prepared import PreparedMessage, prepare
 from fastws.rules import memory_of
@@ -20,7 +22,7 @@ from fastws.spec import CloseCode
 from .endpoint import Endpoint
 from .phases import RECEIVING
 from .twin import Queue
-from .view import logger
+from .view import T, logger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -36,20 +38,29 @@ __all__ = ["Message", "WebSocket"]
 # (Buffer is for the type checker: Python has it since 3.12.)
 Message: TypeAlias = Union[
     str,
+    Text,
     "Buffer",
     PreparedMessage,
-    Iterable[str],
+    Iterable[str | Text],
     Iterable["Buffer"],
-    AsyncIterable[str],
+    AsyncIterable[str | Text],
     AsyncIterable["Buffer"],
 ]
 
+# The argument of `WebSocket.send_text`.
+TextMessage: TypeAlias = Union[
+    str,
+    Text,
+    "Buffer",
+    Iterable[Union[str, Text, "Buffer"]],
+    AsyncIterable[Union[str, Text, "Buffer"]],
+]
 
 # From this size on, in bytes, compressing a message takes milliseconds.
 _LARGE = 256 << 10
 
 
-class WebSocket(Endpoint):
+class WebSocket(Endpoint, Generic[T]):
     """A connection, as `serve` passes it to a handler and `connect` returns it.
 
     `async for message in ws` yields messages until the connection is closed.
@@ -58,6 +69,9 @@ class WebSocket(Endpoint):
     handler slows down its peer: see the arguments `max_queue` and `read_limit` of `serve` and
     `connect`. Pings, pongs and the close frame are handled even if the application receives no
     messages.
+
+    For type checkers, a `WebSocket` receives text as `str`, and a `WebSocket[Text]` as `Text` (see
+    the argument `decode_text` of `serve` and `connect`).
 
     Attributes:
         request: the client's request; None on a client.
@@ -74,16 +88,29 @@ class WebSocket(Endpoint):
 
     # Receiving -----------------------------------------------------------------------
 
-    async def recv(self) -> str | bytes:
-        """Wait for the next message: a `str` if it is text, `bytes` if it is binary.
+    @overload
+    async def recv(self, *, decode_text: None = None) -> T | bytes: ...
+    @overload
+    async def recv(self, *, decode_text: Literal[True]) -> str | bytes: ...
+    @overload
+    async def recv(self, *, decode_text: Literal[False]) -> Text | bytes: ...
+    @overload
+    async def recv(self, *, decode_text: bool | None = None) -> str | Text | bytes: ...
+    async def recv(self, *, decode_text: bool | None = None) -> str | Text | bytes:
+        """Wait for the next message: a `str` or `Text` if it is text, `bytes` if it is binary.
 
         Cancelling this coroutine loses no message.
+
+        Args:
+            decode_text: whether a text message is returned as a `str`. If not, it is returned as a
+                `Text`. None: as the argument `decode_text` of `serve` or `connect` says. Messages
+                that have arrived in the other form are converted.
 
         Raises:
             ConnectionClosed: if the connection is closed and all messages have been received.
             StateError: if another task is waiting for a message.
         """
-        message = self._next_message()
+        message: str | Text | bytes | None = self._next_message(decode_text)
         while message is None:
             waiter = self._wait_for_message()
             try:
@@ -91,13 +118,13 @@ class WebSocket(Endpoint):
             except BaseException:
                 self._stop_waiting()
                 raise
-            message = self._waited()
+            message = self._waited(decode_text)
         return message
 
-    def __aiter__(self) -> AsyncIterator[str | bytes]:
+    def __aiter__(self) -> AsyncIterator[T | bytes]:
         return self
 
-    async def __anext__(self) -> str | bytes:
+    async def __anext__(self) -> T | bytes:
         """Return the next message.
 
         Raises:
@@ -106,7 +133,7 @@ class WebSocket(Endpoint):
             StateError: if another task is waiting for a message.
         """
         # (The same as `recv`. Calling that would create another coroutine for each message.)
-        message = self._next_message()
+        message: T | bytes | None = self._next_message(None)
         while message is None:
             try:
                 waiter = self._wait_for_message()
@@ -119,17 +146,17 @@ class WebSocket(Endpoint):
             except BaseException:
                 self._stop_waiting()
                 raise
-            message = self._waited()
+            message = self._waited(None)
         return message
 
     # Sending ----------------------------------------------------------------------------
 
     async def send(self, message: Message, *, compress: bool | None = None) -> None:
-        """Send a message: text if it is a `str`, binary if it is bytes-like.
+        """Send a message: text if it is a `str` or `Text`, binary if it is bytes-like.
 
         The items of an iterable or asynchronous iterable are sent as the fragments of one message;
-        they must be of the same type. An empty iterable sends nothing. Messages are sent in the
-        order of the calls.
+        they must all be text, or all be binary. An empty iterable sends nothing. Messages are sent
+        in the order of the calls.
 
         This waits while too much of what was sent before has not reached the peer.
 
@@ -146,7 +173,7 @@ class WebSocket(Endpoint):
         """
         if self._fast_send(message):
             pass  # as most are
-        elif isinstance(message, (str, bytes, PreparedMessage)) or _is_buffer(message):
+        elif isinstance(message, (str, bytes, Text, PreparedMessage)) or _is_buffer(message):
             connection = self._require_connection()
             connection.check_open()
             long = self._takes_long(message, compress)
@@ -165,9 +192,41 @@ class WebSocket(Endpoint):
         elif isinstance(message, (Iterable, AsyncIterable)):
             self._require_connection().check_open()
             async with self._waiting_senders().turn(endless=True):
-                await self._send_fragments(message, compress)
+                await self._send_fragments(message, compress, utf8=False)
         else:
             raise errors.message_required(message)
+        if self._must_yield or self._write_paused:
+            await self._relax()
+
+    async def send_text(self, data: TextMessage, *, compress: bool | None = None) -> None:
+        """Send a text message that is given in UTF-8.
+
+        This is `send` for programs that have text as bytes. The items of an iterable or
+        asynchronous iterable are sent as the fragments of one message, and may be cut inside of a
+        character.
+
+        Args:
+            data: the message in UTF-8 (bytes-like), a `str`, a `Text`, or an iterable of these.
+            compress: as for `send`.
+
+        Raises:
+            TypeError: if `data` is none of these.
+            ValueError: if `data` is not UTF-8, or has lone surrogates. If a message in fragments
+                has begun, the connection is closed with 1011.
+            ConnectionClosed: if the connection is closed or closing, or is lost during the call.
+        """
+        if isinstance(data, (bytes, str, Text)) or _is_buffer(data):
+            await self.send(as_text(data), compress=compress)
+        elif isinstance(data, (Iterable, AsyncIterable)) and not isinstance(data, Mapping):
+            self._require_connection().check_open()
+            async with self._waiting_senders().turn(endless=True):
+                await self._send_fragments(data, compress, utf8=True)
+            await self._relax()
+        else:
+            raise errors.message_required(data)
+
+    async def _relax(self) -> None:
+        """Let other tasks run, and wait while too much is not sent yet."""
         if self._must_yield:
             await self._yield_to_loop()
         if self._write_paused:
@@ -175,14 +234,16 @@ class WebSocket(Endpoint):
             if self._phase not in RECEIVING:
                 raise self._closed_error()
 
-    def _takes_long(self, message: str | Buffer | PreparedMessage, compress: bool | None) -> bool:
+    def _takes_long(
+        self, message: str | Text | Buffer | PreparedMessage, compress: bool | None
+    ) -> bool:
         """Return whether compressing the message would block the event loop for long."""
         deflate = self._require_connection().deflate
         if compress is False or deflate is None:
             return False
         if isinstance(message, PreparedMessage):
             size = len(message.payload)
-        elif isinstance(message, (str, bytes)):
+        elif isinstance(message, (str, bytes, Text)):
             size = memory_of(message)
         else:
             size = memoryview(message).nbytes
@@ -193,7 +254,7 @@ class WebSocket(Endpoint):
         while self._write_paused and self._phase in RECEIVING and self._has_no_room():
             await self._drain()
 
-    async def _compressed(self, message: str | Buffer | PreparedMessage) -> PreparedMessage:
+    async def _compressed(self, message: str | Text | Buffer | PreparedMessage) -> PreparedMessage:
         """Compress a large message piece by piece, and let the event loop run in between."""
         connection = self._require_connection()
         prepared = message if isinstance(message, PreparedMessage) else prepare(message)
@@ -204,7 +265,11 @@ class WebSocket(Endpoint):
         return prepared
 
     async def _send_fragments(
-        self, fragments: Iterable[Any] | AsyncIterable[Any], compress: bool | None
+        self,
+        fragments: Iterable[Any] | AsyncIterable[Any],
+        compress: bool | None,
+        *,
+        utf8: bool,
     ) -> None:
         connection = self._require_connection()
         connection.check_open()
@@ -213,9 +278,11 @@ class WebSocket(Endpoint):
             async with aclosing(_iterate(fragments)) as iterator:
                 async for fragment in iterator:
                     await self._wait_for_room()
-                    this: _Kind = "text" if isinstance(fragment, str) else "binary"
+                    is_text = utf8 or isinstance(fragment, (str, Text))
+                    this: _Kind = "text" if is_text else "binary"
                     if kind is None:
-                        connection.send(fragment, fin=False, compress=compress)
+                        send = connection.send_text if utf8 else connection.send
+                        send(fragment, fin=False, compress=compress)
                         kind = this
                     elif kind == this:
                         connection.continuation(fragment, fin=False)
@@ -295,7 +362,7 @@ class WebSocket(Endpoint):
         logger.debug("connection failed (%s): %s", self.remote_address, exc)
 
 
-def _is_buffer(message: Message) -> TypeGuard[Buffer]:
+def _is_buffer(message: Message | TextMessage) -> TypeGuard[Buffer]:
     try:
         memoryview(message).release()  # type: ignore[arg-type]
     except TypeError:

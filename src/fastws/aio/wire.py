@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary, ref
 from fastws import _cython as cython
 from fastws import errors
 from fastws.aio.phases import Pace, Phase
+from fastws.events import Text
 from fastws.prepared import PreparedMessage
 from fastws.spec import State
 
@@ -163,6 +164,7 @@ class Wire:
         "_connection",
         "_is_corked",
         "_loop",
+        "_mixed",
         "_must_yield",
         "_pace",
         "_phase",
@@ -182,6 +184,7 @@ class Wire:
     _connection: Connection | None
     _is_corked: bool
     _loop: Any
+    _mixed: bool
     _must_yield: bool
     _pace: Pace
     _phase: Phase
@@ -215,6 +218,7 @@ class Wire:
         # A coroutine sent much in this turn of the event loop, and others must have theirs: a
         # transport that met an error drops what it is given, until connection_lost is called.
         self._must_yield = False
+        self._mixed = False  # text may wait that was decoded, and text that was not
 
     def _use_buffer(self, buffer: memoryview) -> None:
         """Read into a bytearray's memory."""
@@ -314,11 +318,21 @@ class Wire:
             self._loop.call_soon(self._uncork)
 
     @cython.critical_section
-    def _next_message(self) -> str | bytes | None:
-        """Return the next message that waits; None if there is none."""
-        return self._take_message()
+    def _next_message(self, decode_text: bool | None) -> Any:
+        """Return the next message that waits; None if there is none.
 
-    def _take_message(self) -> str | bytes | None:
+        Args:
+            decode_text: whether text is to be a str, now and from now on; None for what was
+                decided for the connection.
+        """
+        connection = self._connection
+        if connection is not None and (decode_text is not None or self._mixed):
+            self._mixed = True
+            wanted = connection.decode_text if decode_text is None else decode_text
+            connection._decoder._decode_text = wanted
+        return self._take_message(decode_text)
+
+    def _take_message(self, decode_text: bool | None) -> Any:
         sink = self._sink
         messages = sink.messages
         if messages is None:
@@ -327,6 +341,13 @@ class Wire:
         if not messages:
             sink.messages = None
             sink.emptied(self)
+        if self._mixed:
+            if decode_text is None:
+                assert self._connection is not None
+                decode_text = self._connection.decode_text
+            if decode_text:
+                return str(message) if type(message) is Text else message
+            return Text(message.encode()) if type(message) is str else message
         return message
 
     @cython.critical_section
@@ -359,11 +380,11 @@ class Wire:
         self._sink.waiter = None
 
     @cython.critical_section
-    def _waited(self) -> str | bytes | None:
+    def _waited(self, decode_text: bool | None) -> Any:
         """The future is done: return the next message, if nobody else took it."""
         self._sink.waiter = None
         self._wrote_in = _ANSWERING
-        return self._take_message()
+        return self._take_message(decode_text)
 
     # Sending ------------------------------------------------------------------------------
 
@@ -381,6 +402,7 @@ class Wire:
                 type(message) is not str
                 and type(message) is not bytes
                 and type(message) is not PreparedMessage
+                and type(message) is not Text
             )
         ):
             return False
@@ -543,10 +565,10 @@ class Wire:
 @cython.binding(True)
 @cython.critical_section
 def send(
-    self: Wire, message: str | Buffer | PreparedMessage, *, compress: bool | None = None
+    self: Wire, message: str | Text | Buffer | PreparedMessage, *, compress: bool | None = None
 ) -> None:
-    """Send a text (str) or binary (bytes-like) message, or one that `prepare` made. What the
-    peer does not take yet is buffered.
+    """Send a text (str or Text) or binary (bytes-like) message, or one that `prepare` made. What
+    the peer does not take yet is buffered.
 
     Args:
         message: the message.

@@ -293,7 +293,7 @@ class WebSocketProtocol(Endpoint):
     async def receive(self) -> Message:
         """Return the next event: ASGI's `receive`."""
         queue = self._sink
-        while (message := self._next_message()) is None:
+        while (message := self._next_message(None)) is None:
             if not self._greeted:
                 self._greeted = True
                 return {"type": "websocket.connect"}
