@@ -49,6 +49,7 @@ from fastws import (
     Session,
     State,
     StateError,
+    Text,
     Write,
     encode_frame,
 )
@@ -826,6 +827,25 @@ def test_if_decoding_fails_the_peer_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     assert driver.frames()[0][1][:2] == b"\x03\xf3"
     assert isinstance(driver.session.error, InternalError)
     assert isinstance(driver.session.error.__cause__, MemoryError)
+
+
+def test_text_may_be_bytes_in_both_directions() -> None:
+    driver = opened(decode_text=False)
+    driver.run([frame(TEXT, "é".encode())])
+    assert driver.events == [Text("é".encode())]
+    driver.session.send(driver.events[0])
+    driver.session.send_text(b"a")
+    driver.session.send_text(b"\xc3", fin=False)
+    driver.session.continuation(b"\xa9")
+    driver.run([])
+    assert driver.frames() == [
+        (TEXT, "é".encode()),
+        (TEXT, b"a"),
+        (TEXT, b"\xc3"),
+        (0, b"\xa9"),
+    ]
+    with pytest.raises(ValueError, match="text is not UTF-8"):
+        driver.session.send_text(b"\xff")
 
 
 # Mistakes --------------------------------------------------------------------------------------

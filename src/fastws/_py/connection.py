@@ -153,13 +153,13 @@ class Connection:
     ) -> None:
         self.role = role
         self.deflate = deflate
-        self.decode_text = decoder._decode_text  # which may change
         self._phase = _BEGINNING
         self.state = _OPEN
         self.close_code = None
         # The code, reason and error with which it ended; while closing, those of our close frame.
         self._ending: tuple[int, str, ProtocolError | None] | None = None
         self._decoder = decoder
+        self.decode_text = self._decoder._decode_text  # which may change
         self._encoder = MessageEncoder()
         self._only_messages = True  # the last `receive_data` had no control frame or violation
         self._deflater = None if deflate is None else Deflater(deflate)

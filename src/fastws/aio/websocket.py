@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     _Kind: TypeAlias = Literal["text", "binary"]
 
-__all__ = ["Message", "WebSocket"]
+__all__ = ["Message", "TextMessage", "WebSocket"]
 
 # The argument of `WebSocket.send`. Each item of an iterable becomes a fragment.
 # (Buffer is for the type checker: Python has it since 3.12.)
