@@ -52,7 +52,9 @@ async def test_an_echo_of_text_and_bytes(url, handler, deflate):
     async with (
         serve(handler, "127.0.0.1", 0, decode_text=False, deflate=deflate) as server,
         connect(url(server), deflate=deflate) as client,
-        connect(url(server), deflate=deflate, decode_text=False) as reader,
+        connect(
+            url(server), deflate=deflate, decode_text=False, protocol=WebSocket[Text]
+        ) as reader,
     ):
         for ws in (client, reader):
             for message in sent:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import assert_never, assert_type
 
 import fastws
-from fastws import Close, Connection, Event, Frame, FrameDecoder, Ping, Pong, Role
+from fastws import Close, Connection, Event, Frame, FrameDecoder, Ping, Pong, Role, Text
 
 
 class Chat(fastws.WebSocketProtocol):
@@ -23,8 +23,36 @@ class Chat(fastws.WebSocketProtocol):
         assert_type(self.state, fastws.State | None)
 
 
+class ChatOfBytes(fastws.WebSocketProtocol[Text]):
+    def on_message(self, message: Text | bytes) -> None:
+        match message:
+            case Text(data):
+                self.send_text(assert_type(data, bytes), compress=False)
+            case bytes():
+                self.send(message)
+            case _:
+                assert_never(message)
+        self.send_text([b"fragments"])  # type: ignore[arg-type]
+
+
+class ChatOfBoth(fastws.WebSocketProtocol[str | Text]):
+    def on_message(self, message: str | Text | bytes) -> None:
+        self.send(message)
+
+
+async def echo_of_bytes(ws: fastws.WebSocket[Text]) -> None:
+    assert_type(await ws.recv(), Text | bytes)
+    async for message in ws:
+        await ws.send(assert_type(message, Text | bytes))
+    await ws.send_text(b"data")
+    await ws.send_text([b"da", "ta", Text(b"")], compress=True)
+    await ws.send_text(1)  # type: ignore[arg-type]
+
+
 async def echo(ws: fastws.WebSocket) -> None:
     assert_type(await ws.recv(), str | bytes)
+    assert_type(await ws.recv(decode_text=True), str | bytes)
+    assert_type(await ws.recv(decode_text=False), Text | bytes)
     async for message in ws:
         assert_type(message, str | bytes)
         await ws.send(message)
@@ -46,9 +74,15 @@ async def main() -> None:
     async with (
         fastws.serve(echo, "localhost", 0, process_request=process_request, deflate=True) as server,
         fastws.serve(partial(Chat, "room"), "localhost", 0),
+        fastws.serve(echo_of_bytes, "localhost", 0, decode_text=False),
+        fastws.serve(ChatOfBytes, "localhost", 0, decode_text=False),
         fastws.connect("ws://localhost", deflate=fastws.PerMessageDeflate(level=1)) as ws,
         fastws.connect("ws://localhost", protocol=lambda: Chat("room")) as chat,
+        fastws.connect(
+            "ws://localhost", protocol=fastws.WebSocket[Text], decode_text=False
+        ) as of_bytes,
     ):
+        assert_type(of_bytes, fastws.WebSocket[Text])
         assert_type(server, fastws.Server)
         assert_type(ws, fastws.WebSocket)
         assert_type(chat, Chat)
@@ -65,7 +99,7 @@ def without_io(data: bytes) -> bytes:
     connection = Connection(Role.SERVER, max_message_size=None, deflate=handshake.deflate)
     for event in assert_type(connection.receive_data(memoryview(data)), list[Event]):
         match event:
-            case str() | bytes():
+            case str() | bytes() | Text():
                 connection.send(event)
             case Ping(payload) | Pong(payload):
                 assert_type(payload, bytes)
@@ -75,6 +109,8 @@ def without_io(data: bytes) -> bytes:
             case _:
                 assert_never(event)
     connection.send(fastws.prepare("for all"))
+    assert_type(connection.send_text(data, fin=True), int)
+    fastws.prepare(Text(data))
     return assert_type(connection.data_to_send(), bytes)
 
 
@@ -86,7 +122,7 @@ def session(data: bytes) -> None:
             case fastws.Write(timeout) | fastws.Read(timeout):
                 assert_type(timeout, float)
                 server.receive_data(data)
-            case str() | bytes():
+            case str() | bytes() | Text():
                 server.send(event)
             case fastws.Request():
                 server.accept(headers={"Set-Cookie": event.path})
@@ -103,6 +139,7 @@ def codec(data: bytearray) -> None:
     assert_type(decoder.error, fastws.ProtocolError | None)
     encoder = fastws.MessageEncoder()
     assert_type(encoder.text("text", key=b"1234"), int)
+    assert_type(encoder.text_bytes(data, fin=False), int)
     assert_type(encoder.take(), bytes)
     for frame in FrameDecoder(masked=None, max_payload_size=10).feed(data):
         assert_type(frame, Frame)
