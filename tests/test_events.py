@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastws.events import Close, Ping, Pong, Text
+from fastws.events import Close, MessagePart, Ping, Pong, Text
 from fastws.rules import memory_of
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EVENTS = [Ping(), Ping(b"a"), Pong(), Pong(b"a"), Close(), Close(1000), Close(1000, "bye")]
 EVENTS += [Text(b""), Text(b"a"), Text("é".encode())]
+EVENTS += [MessagePart("", True), MessagePart("a", False), MessagePart(b"a", False)]
 
 every_event = pytest.mark.parametrize("event", EVENTS, ids=repr)
 
@@ -29,6 +30,8 @@ def what(event: Event) -> tuple[object, ...]:
             return "binary", event
         case Text(data):
             return "text as bytes", data
+        case MessagePart(data, last):
+            return "part", data, last
         case Ping(data):
             return "ping", data
         case Pong(data):
@@ -45,6 +48,7 @@ def what(event: Event) -> tuple[object, ...]:
         ("a", ("text", "a")),
         (b"a", ("binary", b"a")),
         (Text(b"a"), ("text as bytes", b"a")),
+        (MessagePart("a", False), ("part", "a", False)),
         (Ping(b"a"), ("ping", b"a")),
         (Pong(b"a"), ("pong", b"a")),
         (Close(1000, "any"), ("bye",)),
@@ -98,8 +102,9 @@ def test_repr_is_the_call_that_makes_the_event(event: Event) -> None:
         (Pong(b"a"), "Pong(data=b'a')"),
         (Text(b"a"), "Text(data=b'a')"),
         (Close(1000, "bye"), "Close(code=1000, reason='bye')"),
+        (MessagePart("a", True), "MessagePart(data='a', last=True)"),
     ],
-    ids=["ping", "pong", "text", "close"],
+    ids=["ping", "pong", "text", "close", "part"],
 )
 def test_repr(event: Event, text: str) -> None:
     assert repr(event) == text

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from fastws.deflate import Agreement, PerMessageDeflate
+from fastws.events import MessagePart
 from fastws.spec import Role
 
 if TYPE_CHECKING:
@@ -72,3 +73,18 @@ def pieces(data: bytes, how: str | int) -> Iterator[bytes]:
         cuts = sorted(draw.choices(range(len(data) + 1), k=draw.randint(1, 12)))
         for start, end in pairwise([0, *cuts, len(data)]):
             yield data[start:end]
+
+
+def joined(events: list[Any]) -> tuple[list[Any], str | bytes | None]:
+    """Join parts of messages: return the events, and what there is of an incomplete message."""
+    result, parts = [], []
+    for event in events:
+        if not isinstance(event, MessagePart):
+            result.append(event)
+            continue
+        assert event.data or event.last
+        parts.append(event.data)
+        if event.last:
+            result.append(type(event.data)().join(parts))
+            parts = []
+    return result, type(parts[0])().join(parts) if parts else None

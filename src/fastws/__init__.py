@@ -49,7 +49,7 @@ from .codec import (
 )
 from .connection import Connection, State
 from .deflate import Agreement, PerMessageDeflate
-from .events import Close, Event, Ping, Pong, Text
+from .events import Close, Event, MessagePart, Ping, Pong, Text
 from .exceptions import (
     ConnectionClosed,
     FieldError,
@@ -122,6 +122,7 @@ __all__ = [
     "FrameDecoder",
     "MessageDecoder",
     "MessageEncoder",
+    "MessagePart",
     "Ping",
     "Pong",
     "Text",

@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from .codec import MessageDecoder, implementation
-from .deflate import Inflater
+from .deflate import Inflater, PartInflater
 from .spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE, STEP, Role, State
 
 if TYPE_CHECKING or implementation == "py":
@@ -62,6 +62,11 @@ class Connection(_Connection):
             opening handshake; None for no compression.
         decode_text: whether a received text message is a `str`. If not, it is a `Text`, which
             has its UTF-8 as bytes. It is validated in either case.
+        stream: whether to return received messages in parts, as `MessagePart` events. Each
+            message becomes one or more of them, as it arrives. `max_message_size` and
+            `max_fragments` do not apply then.
+        max_stream_size: the maximum size of a message that is received in parts, in bytes; None
+            for no limit.
 
     Attributes:
         role: the end that we are.
@@ -79,7 +84,8 @@ class Connection(_Connection):
 
     Raises:
         TypeError: if a limit is not an int.
-        ValueError: if `max_message_size` is negative or `max_fragments` is less than 1.
+        ValueError: if `max_message_size` or `max_stream_size` is negative, `max_fragments` is
+            less than 1, or there is a `max_stream_size` without `stream`.
     """
 
     __slots__ = ()
@@ -95,6 +101,8 @@ class Connection(_Connection):
         max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
         deflate: Agreement | None = None,
         decode_text: bool = True,
+        stream: bool = False,
+        max_stream_size: int | None = None,
     ) -> None:
         if type(role) is not Role:
             role = Role(role)
@@ -102,9 +110,11 @@ class Connection(_Connection):
             masked=role is Role.SERVER,
             max_message_size=max_message_size,
             max_fragments=max_fragments,
-            inflater=None if deflate is None else Inflater(deflate),
+            inflater=None if deflate is None else (PartInflater if stream else Inflater)(deflate),
             step=STEP,
             decode_text=decode_text,
+            stream=stream,
+            max_stream_size=max_stream_size,
         )
         super().__init__(role, decoder, deflate, _next_mask_key if role is Role.CLIENT else None)
 

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
     from .extensions import Params
 
-__all__ = ["Agreement", "CompressorParameters", "Deflater", "Inflater", "PerMessageDeflate"]
+__all__ = [
+    "Agreement",
+    "CompressorParameters",
+    "Deflater",
+    "Inflater",
+    "PartInflater",
+    "PerMessageDeflate",
+]
 
 # Compressors with the same parameters are interchangeable: backend, level, window bits, memory
 # level.
@@ -369,6 +376,79 @@ class Inflater:
         # it is read as something else.
         more: bytes = stream.decompress(_LAST_BLOCK, 1)
         return not more and stream.eof and not stream.unused_data
+
+
+class PartInflater(Inflater):
+    """An inflater for messages that are received in parts.
+
+    Args:
+        agreement: what both ends agreed on.
+    """
+
+    __slots__ = ("_ending", "_held")
+
+    def __init__(self, agreement: Agreement) -> None:
+        super().__init__(agreement)
+        self._held = b""  # of the input, if there is more output
+        self._ending = False  # whether the end of the message was passed to the library
+
+    def inflate_part(self, data: bytes, limit: int, last: bool) -> tuple[bytes, bool]:
+        """Decompress a piece of a message, but not more than `limit` bytes of it at once.
+
+        Args:
+            data: the piece; a message may be split anywhere.
+            limit: the maximum number of bytes to return, at least 1.
+            last: whether this is the end of the message.
+
+        Returns:
+            the bytes, and whether there may be more: if so, the next call must be with no data
+            and the same `last`.
+
+        Raises:
+            InvalidPayloadError: if this is not valid DEFLATE.
+        """
+        if not data and not self._begun:
+            return b"", False  # as in `inflate`
+        self._begun = True
+        try:
+            output = self._decompress_some(data, limit)
+            if last and not self._ending and len(output) < limit:
+                self._ending = True
+                if self._stream is not None:
+                    output += self._decompress_some(_FLUSHED, limit - len(output))
+            if len(output) == limit:
+                return output, True
+            if not last:
+                return output, False
+            self._begun = self._ending = False
+            if self._at_end_of_block():
+                return output, False
+        except self._zlib.error:
+            pass
+        raise errors.corrupt_deflate()
+
+    def _decompress_some(self, data: bytes, limit: int) -> bytes:
+        """Return at most `limit` decompressed bytes; keep the input that is left then."""
+        rest, pieces, size = self._held + data, bytearray(), _NO_LIMIT
+        self._held = b""
+        # (The library may have more output even if there is no more input.)
+        while rest or self._stream is not None:
+            stream = self._stream or self._begin_stream()
+            output: bytes = stream.decompress(rest[:size], limit - len(pieces))
+            if not stream.eof and not pieces and size == _NO_LIMIT:
+                self._held = stream.unconsumed_tail
+                return output
+            # Blocks follow the last one of a stream: see `_decompress`.
+            pieces += output
+            left: bytes = stream.unused_data if stream.eof else stream.unconsumed_tail
+            if stream.eof:
+                self._stream = None
+            rest = left + rest[size:]
+            size = _SLICE
+            if not rest or len(pieces) == limit:
+                break
+        self._held = rest
+        return bytes(pieces)
 
 
 # Sending (RFC 7692 §7.2.1) ------------------------------------------------------------------

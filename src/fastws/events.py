@@ -1,9 +1,9 @@
-"""The events of a connection that need a class of their own: Ping, Pong, Close and Text.
+"""The events of a connection that need a class of their own: control frames, Text and MessagePart.
 
 This module knows what valid control frames contain. It does not validate them. A text message is
-a `str` and a binary message is `bytes`; a text message that is wanted as bytes is a `Text`. Both
-twins share these classes: control frames are rare, and creating a `Text` takes less time than
-decoding its bytes.
+a `str` and a binary message is `bytes`; a text message that is wanted as bytes is a `Text`, and a
+message that is wanted as it arrives has MessageParts. Both twins share these classes: control
+frames and parts are rare, and creating a `Text` takes less time than decoding its bytes.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from .errors import bytes_like_required, utf8_required
 
-__all__ = ["Close", "Event", "Ping", "Pong", "Text"]
+__all__ = ["Close", "Event", "MessagePart", "Ping", "Pong", "Text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,23 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class MessagePart:
+    """A part of a message, if messages are received in parts (see `MessageDecoder`).
+
+    The parts of a message, joined, are the message. They are not the fragments of RFC 6455 §5.4:
+    where a message is cut depends on how its bytes arrive.
+
+    Attributes:
+        data: a `str` (or a `Text`) if the message is text, `bytes` if it is binary. Only the
+            last part of a message can be empty.
+        last: whether the message ends with this part.
+    """
+
+    data: str | Text | bytes
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     """A ping, with its application data of at most 125 bytes (RFC 6455 §5.5.2)."""
 
@@ -96,5 +113,5 @@ class Close:
     reason: str = ""
 
 
-Event: TypeAlias = str | bytes | Text | Ping | Pong | Close
+Event: TypeAlias = str | bytes | Text | MessagePart | Ping | Pong | Close
 """What `MessageDecoder.feed` and `Connection.receive_data` return a list of."""

@@ -12,10 +12,10 @@ import sys
 from codecs import utf_8_decode
 from functools import cache
 from operator import index
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import errors
-from .events import Close
+from .events import Close, MessagePart, Text
 from .spec import (
     CONTROL_BIT,
     FIN,
@@ -36,7 +36,7 @@ from .spec import (
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from .events import Text
+    from .events import Event
     from .exceptions import ProtocolError
 
 # PyPy cannot tell the size of an object; it stores a str as UTF-8.
@@ -214,10 +214,82 @@ def check_limit(name: str, value: int | None, least: int) -> int | None:
     return value
 
 
+def check_limits(
+    max_message_size: int | None,
+    max_fragments: int | None,
+    stream: bool,
+    max_stream_size: int | None,
+    inflater: object,
+) -> tuple[int | None, int | None]:
+    """Check the limits of a decoder.
+
+    Returns:
+        the maximum size of what it decodes, and of its number of frames. Memory does not depend on
+        either if messages are passed on in parts, so the usual limits do not apply then.
+
+    Raises:
+        TypeError: if a limit is not an int, or the inflater cannot inflate in parts.
+        ValueError: if a limit is too small, or `max_stream_size` is without `stream`.
+    """
+    check_limit("max_message_size", max_message_size, 0)
+    check_limit("max_fragments", max_fragments, 1)
+    check_limit("max_stream_size", max_stream_size, 0)
+    if not stream:
+        if max_stream_size is not None:
+            raise ValueError("max_stream_size needs stream=True")
+        return max_message_size, max_fragments
+    if inflater is not None and not hasattr(inflater, "inflate_part"):
+        raise TypeError(f"{type(inflater).__name__!r} object has no method inflate_part()")
+    return max_stream_size, None
+
+
 def check_timeout(name: str, value: float | None) -> None:
     """Raise ValueError unless the timeout is positive, or None."""
     if value is not None and not value > 0:
         raise ValueError(f"{name} must be positive, or None for never")
+
+
+def make_parts(events: list[Event | None]) -> list[Event]:
+    """Make parts of the messages, and of the pieces of messages, that a decoder found.
+
+    Args:
+        events: what it found, in order. None comes before a piece if more of its message follows.
+
+    Returns:
+        the events. Pieces of the same message are joined, unless there is another event between
+        them: a peer that sends tiny fragments must not make as many parts.
+    """
+    made: list[Event] = []
+    pieces: list[Any] = []
+    last = True
+    for event in events:
+        if event is None:
+            last = False
+            continue
+        if isinstance(event, (str, bytes, Text)):
+            pieces.append(event)
+            if not last:
+                last = True
+                continue
+            made.append(MessagePart(join(pieces), True))
+        else:
+            if pieces:
+                made.append(MessagePart(join(pieces), False))
+            made.append(event)
+        pieces = []
+    if pieces:
+        made.append(MessagePart(join(pieces), False))
+    return made
+
+
+def join(pieces: list[Any]) -> Any:
+    """Return pieces of a message as one: str, bytes or Text."""
+    first = pieces[0]
+    if len(pieces) == 1:
+        return first
+    if isinstance(first, Text):
+        return Text(b"".join([piece.data for piece in pieces]))
+    return type(first)().join(pieces)
 
 
 def frame_repr(
@@ -230,11 +302,13 @@ def frame_repr(
     return f"Frame(Opcode.{opcode.name}, {payload!r}{flags})"
 
 
-def memory_of(message: str | bytes | Text) -> int:
-    """Return how much memory a message takes, in bytes.
+def memory_of(message: str | bytes | Text | MessagePart) -> int:
+    """Return how much memory a message, or a part of one, takes, in bytes.
 
     A str takes 1, 2 or 4 bytes for each character, depending on its widest character.
     """
+    if isinstance(message, MessagePart):
+        message = message.data
     return message.__sizeof__() if _KNOWS_SIZES else len(message)
 
 

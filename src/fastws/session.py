@@ -158,6 +158,8 @@ class SessionOptions(TypedDict, total=False):
     decode_text: bool
     max_message_size: int | None
     max_fragments: int | None
+    stream: bool
+    max_stream_size: int | None
     open_timeout: float | None
     close_timeout: float | None
     ping_interval: float | None
@@ -209,6 +211,10 @@ class Session:
             has its UTF-8 as bytes.
         max_message_size: the maximum size of a received message, in bytes; None for no limit.
         max_fragments: the maximum number of frames in a received message; None for no limit.
+        stream: whether messages are received in parts, as `MessagePart` events, without the two
+            limits above.
+        max_stream_size: the maximum size of a message that is received in parts, in bytes; None
+            for no limit.
         open_timeout: how long the opening handshake may take, in seconds; None for no timeout. A
             client that takes longer gets a 408.
         close_timeout: how long the peer may take to answer our close frame, and then to end the
@@ -244,6 +250,8 @@ class Session:
         decode_text: bool = True,
         max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
         max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
+        stream: bool = False,
+        max_stream_size: int | None = None,
         open_timeout: float | None = DEFAULT_OPEN_TIMEOUT,
         close_timeout: float | None = DEFAULT_CLOSE_TIMEOUT,
         ping_interval: float | None = DEFAULT_PING_INTERVAL,
@@ -272,11 +280,10 @@ class Session:
         self.request: Request | None = None
         self.response: Response | None = None
         self.subprotocol: str | None = None
-        self._limits = (max_message_size, max_fragments)
         self._decode_text = decode_text
+        self._limits = (max_message_size, max_fragments, stream, max_stream_size)
         # (Connection checks them too, but only after the opening handshake.)
-        rules.check_limit("max_message_size", max_message_size, 0)
-        rules.check_limit("max_fragments", max_fragments, 1)
+        rules.check_limits(*self._limits, None)
         self._close_timeout = inf if close_timeout is None else close_timeout
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
@@ -712,13 +719,15 @@ class Session:
         self._enter(_Phase.ENDING)
 
     def _open(self, handshake: ServerHandshake | ClientHandshake) -> None:
-        max_message_size, max_fragments = self._limits
+        max_message_size, max_fragments, stream, max_stream_size = self._limits
         self._connection = Connection(
             self.role,
             max_message_size=max_message_size,
             max_fragments=max_fragments,
             deflate=handshake.deflate,
             decode_text=self._decode_text,
+            stream=stream,
+            max_stream_size=max_stream_size,
         )
         self.subprotocol = handshake.subprotocol
         self._received = handshake.trailing_data + self._received

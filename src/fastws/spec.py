@@ -106,6 +106,8 @@ INFLATE_BYTE_COST: Final = 32
 INFLATE_PIECE_COST: Final = 1 << 10
 # How much of a message is passed to the inflater at once.
 INFLATE_PIECE: Final = 4 << 10
+# How much of a message in parts is inflated at once.
+INFLATE_PART: Final = 64 << 10
 
 # Defaults -------------------------------------------------------------------
 

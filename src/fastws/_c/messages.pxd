@@ -25,6 +25,8 @@ cdef class MessageDecoder:
     cdef readonly bint _only_messages
     cdef bint _decode_text
     cdef readonly Py_ssize_t _left
+    cdef bint stream
+    cdef bint more  # whether the inflater has more of the piece that it got last
     cdef object max_message_size
     cdef object max_fragments
     cdef object inflater
@@ -88,6 +90,7 @@ cdef class MessageDecoder:
     cdef int take_compressed(
         self, const uint8_t* p, Py_ssize_t n, bint last, list events
     ) except -1
+    cdef int pass_on(self, list events) except -1
     cdef void fail(self, Failure failure) noexcept
     cdef void reset_message(self) noexcept
     cdef void finish(self) noexcept

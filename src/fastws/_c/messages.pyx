@@ -41,6 +41,7 @@ from fastws.rules import as_bytes, close_payload, max_compressed
 from fastws.spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE
 from fastws.spec import CONTROL_COST as _CONTROL_COST
 from fastws.spec import INFLATE_BYTE_COST as _BYTE_COST
+from fastws.spec import INFLATE_PART as _PART
 from fastws.spec import INFLATE_PIECE as _PIECE
 from fastws.spec import INFLATE_PIECE_COST as _PIECE_COST
 
@@ -48,6 +49,7 @@ cdef Py_ssize_t CONTROL_COST = _CONTROL_COST
 cdef Py_ssize_t BYTE_COST = _BYTE_COST
 cdef Py_ssize_t PIECE = _PIECE
 cdef Py_ssize_t PIECE_COST = _PIECE_COST
+cdef Py_ssize_t PART = _PART
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object)
@@ -89,6 +91,8 @@ cdef class MessageDecoder:
         inflater=None,
         step=None,
         decode_text=True,
+        stream=False,
+        max_stream_size=None,
     )\n--\n
     Decodes messages, pings, pongs and the close frame from a stream of bytes.
 
@@ -106,6 +110,13 @@ cdef class MessageDecoder:
             socket can contain many messages.
         decode_text: whether to decode text messages to `str`. If not, each is a `Text`, which
             has its UTF-8 as bytes. It is validated in either case.
+        stream: whether to return messages in parts, as they arrive. Then each message becomes one
+            or more `MessagePart` events, and needs no memory once these are processed: a part is
+            about as large as what one call of `feed` received, or inflated in a step. Text is cut
+            between characters. `max_message_size` and `max_fragments` do not apply. The inflater
+            must have the method `inflate_part`, as `fastws.deflate.PartInflater` has.
+        max_stream_size: the maximum size of a message that is returned in parts, in bytes; None
+            for no limit.
 
     Attributes:
         error: the peer's violation of the protocol, or None. A decoder decodes nothing more
@@ -114,9 +125,9 @@ cdef class MessageDecoder:
             `feed(b"")` continues with the rest; data of later calls comes after it.
 
     Raises:
-        TypeError: if a limit is not an int.
-        ValueError: if `max_message_size` is negative, or `max_fragments` or `step`
-            is less than 1.
+        TypeError: if a limit is not an int, or the inflater cannot inflate in parts.
+        ValueError: if `max_message_size` or `max_stream_size` is negative, `max_fragments` or
+            `step` is less than 1, or there is a `max_stream_size` without `stream`.
     """
 
     def __init__(
@@ -128,13 +139,18 @@ cdef class MessageDecoder:
         inflater=None,
         step=None,
         decode_text=True,
+        stream=False,
+        max_stream_size=None,
     ):
-        max_message_size = rules.check_limit("max_message_size", max_message_size, 0)
-        max_fragments = rules.check_limit("max_fragments", max_fragments, 1)
+        stream = bool(stream)
+        max_message_size, max_fragments = rules.check_limits(
+            max_message_size, max_fragments, stream, max_stream_size, inflater
+        )
         step = rules.check_limit("step", step, 1)
         with cython.critical_section(self):
             self._only_messages = True
             self._decode_text = decode_text
+            self.stream = stream
             self.inflater = inflater
             self.turn = None if inflater is None else RLock()
             self.step = (
@@ -165,9 +181,9 @@ cdef class MessageDecoder:
 
         Returns:
             the events that are now complete: a `str` for a text message (a `Text` if
-            `decode_text` is false), `bytes` for a binary one, `Ping`, `Pong`, `Close`. Events
-            before a violation are included; check `error` after the call. Nothing follows a
-            `Close` or an error.
+            `decode_text` is false), `bytes` for a binary one, or `MessagePart` instead of them;
+            `Ping`, `Pong`, `Close`. Events before a violation are included; check `error` after
+            the call. Nothing follows a `Close` or an error.
 
         Raises:
             TypeError: if `data` is not bytes-like.
@@ -198,7 +214,8 @@ cdef class MessageDecoder:
         size = max(0, min(size, PyByteArray_GET_SIZE(storage)))
         self._left = 0
         return self.feed_octets(
-            <const uint8_t*> PyByteArray_AS_STRING(storage), size, &self._left
+            <const uint8_t*> PyByteArray_AS_STRING(storage), size,
+            NULL if self.stream else &self._left,
         )
 
     cdef list _feed_left(self, bytearray storage, Py_ssize_t size):
@@ -273,7 +290,7 @@ cdef class MessageDecoder:
             error = self.make_error(failure)
             with cython.critical_section(self):
                 self.error = error
-        return events
+        return rules.make_parts(events) if self.stream else events
 
     cdef int make_controls(self, list events) except -1:
         """Replace the opcodes and payloads in the list with control frames."""
@@ -347,7 +364,7 @@ cdef class MessageDecoder:
         cdef Py_ssize_t limit = <Py_ssize_t> min(self.size_limit, <uint64_t> MAX_16_BIT_LENGTH)
 
         self.stopped = -1
-        if not size:
+        if not size and not self.more:
             return 0
         if self.tail_size:
             # A header or control frame is incomplete: complete it in place.
@@ -374,6 +391,9 @@ cdef class MessageDecoder:
                     return 0
                 position += self.take_payload(data + position, size - position, events)
                 if self.done:
+                    return 0
+                if self.more:
+                    self.stopped = position
                     return 0
             available = size - position
             if not available:
@@ -498,10 +518,11 @@ cdef class MessageDecoder:
         """Add as much of the frame's payload as has arrived to the message; return its size."""
         cdef bint last
         cdef uint8_t* target
+        cdef Py_ssize_t size
         if <uint64_t> n > self.remaining:
             n = <Py_ssize_t> self.remaining
         if self.compressed:
-            n = min(n, PIECE)
+            n = 0 if self.more else min(n, PIECE)
         last = self.header.first & FIN and <uint64_t> n == self.remaining
         if self.compressed:
             if self.take_compressed(p, n, last, events):
@@ -511,13 +532,15 @@ cdef class MessageDecoder:
                 self.reset_message()
             return n
         elif n:
-            target = growing_extend(&self.buffer, n, self.remaining)
+            target = growing_extend(&self.buffer, n, n if self.stream else self.remaining)
             if not self.add(target, p, n, self.header.key):
                 self.fail(NOT_UTF8)
                 return n
         self.header.key = fastws_rotate_key(self.header.key, n)
         self.remaining -= n
-        if self.remaining:
+        if self.stream and not last:
+            self.pass_on(events)
+        if self.remaining or self.more:
             return n
         if not last:
             self.in_payload = False
@@ -533,10 +556,49 @@ cdef class MessageDecoder:
             message = self.held_text(message, events)
         elif self.compressed and self.opcode == OPCODE_TEXT:
             # A str may take four times as much as its UTF-8.
-            self.step_left -= max(<Py_ssize_t> rules.memory_of(message) - <Py_ssize_t> self.size, 0)
+            size = len(message) if self.stream else <Py_ssize_t> self.size
+            self.step_left -= max(<Py_ssize_t> rules.memory_of(message) - size, 0)
         events.append(message)
         self.reset_message()
         return n
+
+    cdef int pass_on(self, list events) except -1:
+        """Append what there is of the message to the events, except for a character that is not
+        complete. None comes before it."""
+        cdef uint8_t* data
+        cdef uint8_t[4] begun
+        cdef Py_ssize_t size = self.buffer.size, left = 0
+        if not size:
+            return 0
+        data = growing_data(&self.buffer)
+        if self.utf8.needed:
+            left = 1
+            while data[size - left] & 0xC0 == 0x80:
+                left += 1
+            memcpy(begun, data + size - left, left)
+            size -= left
+            if not size:
+                return 0
+        events.append(None)
+        if not self.buffer.is_str:
+            self.buffer.size = size
+            piece = growing_take(&self.buffer)
+            if self.opcode == OPCODE_TEXT:
+                piece = self.held_text(piece, events)
+        elif left:
+            piece = decode_whole(data, size, 0)  # it may be ASCII
+        elif not self.is_ascii:
+            piece = transcode(data, size)
+        else:
+            piece = growing_take(&self.buffer)
+        if self.compressed and self.buffer.is_str:
+            self.step_left -= <Py_ssize_t> rules.memory_of(piece) - len(piece)
+        events.append(piece)
+        growing_clear(&self.buffer)
+        self.is_ascii = not left
+        if left:
+            memcpy(growing_extend(&self.buffer, left, left), begun, left)
+        return 0
 
     cdef int take_compressed(
         self, const uint8_t* p, Py_ssize_t n, bint last, list events
@@ -549,34 +611,46 @@ cdef class MessageDecoder:
         piece = PyBytes_FromStringAndSize(NULL, n)
         if n:
             mask_octets(<uint8_t*> PyBytes_AS_STRING(piece), p, n, self.header.key)
-        budget = None if self.max_message_size is None else self.max_message_size - self.size
-        self.inflating = True
-        try:
-            inflated = self.inflater.inflate(piece, budget, last)
-        except ProtocolError as exc:
-            exc.__context__ = None  # it would keep the objects in its frames alive
-            self.inflater_error = exc.with_traceback(None)
-            self.fail(NOT_DEFLATE)
-            return 1
-        finally:
-            self.inflating = False
-        self.step_left -= PIECE_COST
-        acquire(inflated, &octets)
-        try:
-            if octets.size:
-                target = growing_extend(&self.buffer, octets.size, octets.size)
-                valid = self.add(target, octets.data, octets.size, 0)
-            self.step_left -= max(octets.size, n * BYTE_COST)
-        finally:
-            release(&octets)
-        if not valid:
-            self.fail(NOT_UTF8)
-            return 1
-        if budget is not None and octets.size > budget:
-            self.fail(TOO_BIG)
-            return 1
-        self.size += octets.size
-        return 0
+        while True:
+            budget = None if self.max_message_size is None else self.max_message_size - self.size
+            self.inflating = True
+            try:
+                if self.stream:
+                    limit = PART if budget is None else min(budget + 1, PART)
+                    inflated, more = self.inflater.inflate_part(piece, limit, last)
+                    self.more = more
+                else:
+                    inflated = self.inflater.inflate(piece, budget, last)
+            except ProtocolError as exc:
+                exc.__context__ = None  # it would keep the objects in its frames alive
+                self.inflater_error = exc.with_traceback(None)
+                self.fail(NOT_DEFLATE)
+                return 1
+            finally:
+                self.inflating = False
+            self.step_left -= PIECE_COST
+            acquire(inflated, &octets)
+            try:
+                if octets.size:
+                    target = growing_extend(&self.buffer, octets.size, octets.size)
+                    valid = self.add(target, octets.data, octets.size, 0)
+                self.step_left -= max(octets.size, n * BYTE_COST)
+            finally:
+                release(&octets)
+            if not valid:
+                self.fail(NOT_UTF8)
+                return 1
+            if budget is not None and octets.size > budget:
+                self.fail(TOO_BIG)
+                return 1
+            self.size += octets.size
+            if not self.more:
+                return 0
+            self.pass_on(events)
+            if self.step_left <= 0:
+                return 0
+            piece = b""
+            n = 0
 
     cdef bint add(self, uint8_t* target, const uint8_t* p, Py_ssize_t n, uint32_t key) noexcept:
         """Unmask a piece of the message to `target`; return whether it is valid so far.
@@ -637,7 +711,7 @@ cdef class MessageDecoder:
     cdef void reset_message(self) noexcept:
         self.in_payload = False
         self.opcode = 0
-        self.compressed = False
+        self.compressed = self.more = False
         self.size = self.fragments = 0
         self.utf8.needed = 0
         growing_clear(&self.buffer)

@@ -196,7 +196,7 @@ class Connection:
             data: any number of bytes; messages may be split anywhere.
 
         Returns:
-            the messages and control frames that are complete now, in order.
+            the messages, or parts of messages, and control frames that are complete now, in order.
 
         Raises:
             TypeError: if `data` is not bytes-like.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from io import BytesIO, StringIO
 from math import inf
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from fastws import errors, rules
 from fastws.events import Ping, Pong, Text
@@ -22,6 +22,7 @@ from fastws.spec import (
     DEFAULT_MAX_MESSAGE_SIZE,
     FIN,
     INFLATE_BYTE_COST,
+    INFLATE_PART,
     INFLATE_PIECE,
     INFLATE_PIECE_COST,
     LENGTH_16,
@@ -74,6 +75,27 @@ class Inflater(Protocol):
         """
 
 
+class PartInflater(Protocol):
+    """The interface of an object that decompresses messages in parts, such as
+    `fastws.deflate.PartInflater`."""
+
+    def inflate_part(self, data: bytes, limit: int, last: bool) -> tuple[bytes, bool]:
+        """Decompress a piece of a message, but not more than `limit` bytes of it at once.
+
+        Args:
+            data: the piece; a message may be split anywhere.
+            limit: the maximum number of bytes to return, at least 1.
+            last: whether this is the end of the message.
+
+        Returns:
+            the bytes, and whether there may be more: if so, the next call has no data and the
+            same `last`.
+
+        Raises:
+            ProtocolError: if it cannot be decompressed.
+        """
+
+
 class MessageDecoder:
     """Decodes messages, pings, pongs and the close frame from a stream of bytes.
 
@@ -91,6 +113,13 @@ class MessageDecoder:
             socket can contain many messages.
         decode_text: whether to decode text messages to `str`. If not, each is a `Text`, which
             has its UTF-8 as bytes. It is validated in either case.
+        stream: whether to return messages in parts, as they arrive. Then each message becomes one
+            or more `MessagePart` events, and needs no memory once these are processed: a part is
+            about as large as what one call of `feed` received, or inflated in a step. Text is cut
+            between characters. `max_message_size` and `max_fragments` do not apply. The inflater
+            must have the method `inflate_part`, as `fastws.deflate.PartInflater` has.
+        max_stream_size: the maximum size of a message that is returned in parts, in bytes; None
+            for no limit.
 
     Attributes:
         error: the peer's violation of the protocol, or None. A decoder decodes nothing more
@@ -99,9 +128,9 @@ class MessageDecoder:
             `feed(b"")` continues with the rest; data of later calls comes after it.
 
     Raises:
-        TypeError: if a limit is not an int.
-        ValueError: if `max_message_size` is negative, or `max_fragments` or `step`
-            is less than 1.
+        TypeError: if a limit is not an int, or the inflater cannot inflate in parts.
+        ValueError: if `max_message_size` or `max_stream_size` is negative, `max_fragments` or
+            `step` is less than 1, or there is a `max_stream_size` without `stream`.
     """
 
     __slots__ = (
@@ -118,6 +147,7 @@ class MessageDecoder:
         "_masked",
         "_max_fragments",
         "_max_message_size",
+        "_more",
         "_only_messages",
         "_opcode",
         "_remaining",
@@ -126,6 +156,7 @@ class MessageDecoder:
         "_size",
         "_step",
         "_step_left",
+        "_stream",
         "_tail",
         "_text",
         "_utf8",
@@ -142,24 +173,30 @@ class MessageDecoder:
         masked: bool,
         max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
         max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
-        inflater: Inflater | None = None,
+        inflater: Inflater | PartInflater | None = None,
         step: int | None = None,
         decode_text: bool = True,
+        stream: bool = False,
+        max_stream_size: int | None = None,
     ) -> None:
         self.error = None
         self._only_messages = True
         self._decode_text = bool(decode_text)
-        self._inflater = inflater
+        self._inflater: Any = inflater
         self._inflating = False
         self._rsv = 0 if inflater is None else RSV1
         self._masked = bool(masked)
-        self._max_message_size = rules.check_limit("max_message_size", max_message_size, 0)
-        self._max_fragments = rules.check_limit("max_fragments", max_fragments, 1)
+        self._stream = bool(stream)
+        self._max_message_size, self._max_fragments = rules.check_limits(
+            max_message_size, max_fragments, self._stream, max_stream_size, inflater
+        )
         self._step = rules.check_limit("step", step, 1)
         self._done = False
         # How much this call may still do, and the data that it left for the next call.
         self._step_left: int | float = inf
         self._rest = b""
+        # Whether the inflater has more of the piece that it got last. Only if `stream`.
+        self._more = False
         # The beginning of an incomplete header or control frame: at most 130 bytes.
         self._tail = b""
         # The data frame whose payload is arriving.
@@ -184,9 +221,9 @@ class MessageDecoder:
 
         Returns:
             the events that are now complete: a `str` for a text message (a `Text` if
-            `decode_text` is false), `bytes` for a binary one, `Ping`, `Pong`, `Close`. Events
-            before a violation are included; check `error` after the call. Nothing follows a
-            `Close` or an error.
+            `decode_text` is false), `bytes` for a binary one, or `MessagePart` instead of them;
+            `Ping`, `Pong`, `Close`. Events before a violation are included; check `error` after
+            the call. Nothing follows a `Close` or an error.
 
         Raises:
             TypeError: if `data` is not bytes-like.
@@ -196,7 +233,7 @@ class MessageDecoder:
         decodes nothing more, and its `error` is an InternalError.
         """
         octets = as_bytes(data)
-        events: list[Event] = []
+        events: list[Any] = []
         if self._inflating:
             raise errors.being_fed()
         self._only_messages = not self._done
@@ -217,7 +254,7 @@ class MessageDecoder:
             self.error = errors.decoding_failed()
             self._finish()
             raise
-        return events
+        return rules.make_parts(events) if self._stream else events
 
     @property
     def has_pending(self) -> bool:
@@ -237,16 +274,18 @@ class MessageDecoder:
         return []
 
     def _has_rest(self) -> bool:
-        return self._rest != b""
+        return self._rest != b"" or self._more
 
     def __reduce__(self) -> NoReturn:
         raise errors.not_copyable(self)
 
-    def _decode(self, data: bytes, events: list[Event]) -> None:
+    def _decode(self, data: bytes, events: list[Any]) -> None:
         position, end = 0, len(data)
         key_size = MASK_KEY_SIZE if self._masked else 0
         mask = MASK if self._masked else 0
         limit = self._max_message_size
+        if self._more:
+            self._take_payload(data, 0, events)
         while position < end:
             if self._step_left <= 0:
                 self._rest = data[position:]
@@ -312,7 +351,7 @@ class MessageDecoder:
             self._begin_frame(first, length, key)
             position = self._take_payload(data, start, events)
 
-    def _take_control(self, opcode: int, payload: bytes, length: int, events: list[Event]) -> None:
+    def _take_control(self, opcode: int, payload: bytes, length: int, events: list[Any]) -> None:
         """Handle as much of a control frame's payload as has arrived."""
         if opcode == Opcode.CLOSE:
             if len(payload) < length:
@@ -345,17 +384,20 @@ class MessageDecoder:
             self._size += length
         self._fragments += 1
 
-    def _take_payload(self, data: bytes, position: int, events: list[Event]) -> int:
+    def _take_payload(self, data: bytes, position: int, events: list[Any]) -> int:
         """Add as much of the frame's payload as has arrived; return where it ends."""
         size = min(self._remaining, len(data) - position)
         if self._compressed:
-            size = min(size, INFLATE_PIECE)
+            size = 0 if self._more else min(size, INFLATE_PIECE)
         piece = data[position : position + size]
         if self._key:
             piece = xor(piece, self._key)
             self._key = rotate(self._key, size)
         self._remaining -= size
         complete = self._fin and not self._remaining
+        if self._stream:
+            self._take_parts(piece, complete, events)
+            return position + size
         if self._compressed:
             assert self._inflater is not None
             self._inflating = True
@@ -396,6 +438,48 @@ class MessageDecoder:
             self._reset_message()
         return position + size
 
+    def _take_parts(self, piece: bytes, last: bool, events: list[Any]) -> None:
+        """Pass on a piece of the message."""
+        self._add_part(self._inflate_part(piece, last), last, events)
+        while self._more and self._step_left > 0:
+            self._add_part(self._inflate_part(b"", last), last, events)
+
+    def _inflate_part(self, piece: bytes, last: bool) -> bytes:
+        if not self._compressed:
+            return piece
+        budget, self._inflating = self._budget(), True
+        limit = INFLATE_PART if budget is None else min(budget + 1, INFLATE_PART)
+        try:
+            inflated, self._more = self._inflater.inflate_part(piece, limit, last)
+        finally:
+            self._inflating = False
+        cost = max(len(inflated), len(piece) * INFLATE_BYTE_COST)
+        self._step_left -= cost + INFLATE_PIECE_COST
+        return inflated  # type: ignore[no-any-return]
+
+    def _add_part(self, octets: bytes, last: bool, events: list[Any]) -> None:
+        part: str | Text | bytes = octets
+        if self._utf8 is not None:
+            text = self._utf8._decode(octets)
+            if text is None:
+                raise errors.text_not_utf8()
+            part = text if self._decodes else valid_text(text.encode())
+        if self._compressed:
+            self._grow(len(octets))
+        complete = last and not self._more
+        if complete and self._utf8 is not None and not self._utf8.complete:
+            raise errors.text_not_utf8()
+        if not complete:
+            if not part:
+                return
+            events.append(None)
+        if self._compressed and self._decodes:
+            # A str may take four times as much as its UTF-8.
+            self._step_left -= memory_of(part) - len(part)
+        events.append(part)
+        if complete:
+            self._reset_message()
+
     def _grow(self, size: int) -> None:
         """Add to the size of a compressed message, and check the limit."""
         budget = self._budget()
@@ -416,7 +500,7 @@ class MessageDecoder:
     def _finish(self) -> None:
         """Decode nothing more, and release the data that was kept."""
         self._done = True
-        self._only_messages = False
+        self._more = self._only_messages = False
         self._remaining = 0
         self._tail = self._rest = b""
         self._reset_message()
