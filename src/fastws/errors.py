@@ -167,6 +167,10 @@ def already_waiting() -> StateError:
     return StateError("another task is waiting for a message")
 
 
+def rest_was_dropped() -> StateError:
+    return StateError("the rest of this message was dropped: another one has been received")
+
+
 def never_open() -> ConnectionClosed:
     return ConnectionClosed(CloseCode.ABNORMAL_CLOSURE.value, "the connection was never open")
 

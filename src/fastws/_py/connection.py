@@ -579,6 +579,11 @@ class Connection:
         self._advance(_FAIL, code, reason, None)
 
     @cython.critical_section
+    def _violated(self, error: ProtocolError) -> None:
+        """End the connection like a violation that the decoder found."""
+        self._advance(_VIOLATION, error.close_code.value, str(error), error)
+
+    @cython.critical_section
     def check_open(self) -> None:
         """Raise the same exception as `send` if the connection is not open.
 

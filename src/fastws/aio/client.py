@@ -14,25 +14,11 @@ from inspect import isawaitable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic
 
-from fastws import rules
+from fastws import rules, spec
 from fastws.deflate import deflate_extensions
 from fastws.handshake import ClientHandshake
 from fastws.http import Headers
-from fastws.spec import (
-    DEFAULT_CLOSE_TIMEOUT,
-    DEFAULT_MAX_FRAGMENTS,
-    DEFAULT_MAX_HEADER_SIZE,
-    DEFAULT_MAX_MESSAGE_SIZE,
-    DEFAULT_MAX_QUEUE,
-    DEFAULT_MAX_REDIRECTS,
-    DEFAULT_MAX_UNSENT_SIZE,
-    DEFAULT_OPEN_TIMEOUT,
-    DEFAULT_PING_INTERVAL,
-    DEFAULT_PING_TIMEOUT,
-    DEFAULT_READ_LIMIT,
-    DEFAULT_WRITE_LIMIT,
-    CloseCode,
-)
+from fastws.spec import CloseCode
 from fastws.tunnels import is_loopback, proxy_from_environment
 from fastws.uri import Proxy, parse_proxy, parse_uri
 
@@ -43,6 +29,7 @@ from .racing import CHOICES, connect_socket, hand_over, is_address
 from .redirects import Redirection, Route
 from .retries import RetryPolicy
 from .settings import Settings
+from .streaming import StreamingWebSocket
 from .view import logger
 from .websocket import WebSocket
 
@@ -138,6 +125,11 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
             `Text`, which has their UTF-8 as bytes.
         max_message_size: the maximum size of a message, in bytes; None for no limit.
         max_fragments: the maximum number of frames in a message; None for no limit.
+        stream: whether to receive messages in parts, as they arrive: see `WebSocket.recv_stream`
+            and `WebSocketProtocol.on_message_part`. `max_message_size` limits only what
+            `WebSocket.recv` returns then, and `max_fragments` nothing.
+        max_stream_size: the maximum size of a message that is received in parts, in bytes; None
+            for no limit.
         max_header_size: the maximum size of the response's header block, in bytes.
 
     Keepalive and closing:
@@ -194,24 +186,26 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         server_hostname: str | None = None,
         proxy: str | bool | None = True,
         proxy_ssl: ssl_module.SSLContext | None = None,
-        max_redirects: int | None = DEFAULT_MAX_REDIRECTS,
+        max_redirects: int | None = spec.DEFAULT_MAX_REDIRECTS,
         origin: str | None = None,
         subprotocols: Sequence[str] = (),
         deflate: PerMessageDeflate | bool = False,
         headers: HeadersLike | Callable[[], HeadersLike | Awaitable[HeadersLike]] = (),
         retry: RetryPolicy = _RETRY_POLICY,
         decode_text: bool = True,
-        max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
-        max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
-        max_header_size: int = DEFAULT_MAX_HEADER_SIZE,
-        open_timeout: float | None = DEFAULT_OPEN_TIMEOUT,
-        close_timeout: float | None = DEFAULT_CLOSE_TIMEOUT,
-        ping_interval: float | None = DEFAULT_PING_INTERVAL,
-        ping_timeout: float | None = DEFAULT_PING_TIMEOUT,
-        max_queue: int | None = DEFAULT_MAX_QUEUE,
-        read_limit: int | None = DEFAULT_READ_LIMIT,
-        write_limit: int = DEFAULT_WRITE_LIMIT,
-        max_unsent_size: int | None = DEFAULT_MAX_UNSENT_SIZE,
+        max_message_size: int | None = spec.DEFAULT_MAX_MESSAGE_SIZE,
+        max_fragments: int | None = spec.DEFAULT_MAX_FRAGMENTS,
+        stream: bool = False,
+        max_stream_size: int | None = None,
+        max_header_size: int = spec.DEFAULT_MAX_HEADER_SIZE,
+        open_timeout: float | None = spec.DEFAULT_OPEN_TIMEOUT,
+        close_timeout: float | None = spec.DEFAULT_CLOSE_TIMEOUT,
+        ping_interval: float | None = spec.DEFAULT_PING_INTERVAL,
+        ping_timeout: float | None = spec.DEFAULT_PING_TIMEOUT,
+        max_queue: int | None = spec.DEFAULT_MAX_QUEUE,
+        read_limit: int | None = spec.DEFAULT_READ_LIMIT,
+        write_limit: int = spec.DEFAULT_WRITE_LIMIT,
+        max_unsent_size: int | None = spec.DEFAULT_MAX_UNSENT_SIZE,
         **options: Any,
     ) -> None:
         address = parse_uri(uri)
@@ -263,12 +257,16 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
 
         make_opening(self._route)  # so that invalid arguments raise now
         self._make_opening = make_opening
+        if stream and protocol is WebSocket:
+            protocol = StreamingWebSocket  # type: ignore[assignment]
         self._make_protocol = protocol
         self._options = options
         self._open_timeout = open_timeout
         self._settings = Settings(
             max_message_size=max_message_size,
             max_fragments=max_fragments,
+            stream=stream,
+            max_stream_size=max_stream_size,
             open_timeout=open_timeout,
             close_timeout=close_timeout,
             ping_interval=ping_interval,

@@ -11,6 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from fastws.codec import as_text
+from fastws.events import MessagePart
+from fastws.exceptions import ConnectionClosed
 from fastws.spec import CloseCode, State
 
 from . import twin
@@ -23,14 +25,31 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from fastws.events import Text
+    from fastws.events import Event, Text
     from fastws.prepared import PreparedMessage
-
 
 __all__ = ["WebSocketProtocol", "is_protocol_factory"]
 
-# Neither has any state.
+
+class _PartHooks(Hooks):
+    """The protocol's own `on_message_part`."""
+
+    __slots__ = ()
+
+    def take(self, endpoint: Any, events: list[Event], only_messages: bool) -> None:
+        for event in events:
+            if isinstance(event, MessagePart):
+                try:
+                    endpoint.on_message_part(event)
+                except BaseException as exc:
+                    endpoint._hook_failed(exc)
+                    if not isinstance(exc, ConnectionClosed):
+                        return
+
+
+# None of them has any state.
 _HOOKS = Hooks()
+_PART_HOOKS = _PartHooks()
 _NOBODY = Sink()
 
 
@@ -68,6 +87,14 @@ class WebSocketProtocol(Endpoint, Generic[T]):
         Args:
             message: a `str` (or a `Text`, see `decode_text`) if it is text, `bytes` if it is
                 binary.
+        """
+
+    def on_message_part(self, part: MessagePart) -> None:
+        """Called when a part of a message arrives, instead of `on_message`, on a connection with
+        the argument `stream` of `serve` and `connect`.
+
+        Args:
+            part: the part; its `last` says whether the message is complete now.
         """
 
     def on_close(self, code: int, reason: str) -> None:
@@ -149,6 +176,8 @@ class WebSocketProtocol(Endpoint, Generic[T]):
     # For Endpoint ---------------------------------------------------------------------------
 
     def _opened(self) -> None:
+        if self._settings.stream:
+            self._sink = _PART_HOOKS
         self._call(self.on_open)
 
     def _failed(self, exc: Exception) -> None:

@@ -13,30 +13,18 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastws import rules
+from fastws import rules, spec
 from fastws.deflate import deflate_extensions
 from fastws.handshake import ServerHandshake
 from fastws.http import Headers
-from fastws.spec import (
-    DEFAULT_CLOSE_TIMEOUT,
-    DEFAULT_MAX_FRAGMENTS,
-    DEFAULT_MAX_HEADER_SIZE,
-    DEFAULT_MAX_MESSAGE_SIZE,
-    DEFAULT_MAX_QUEUE,
-    DEFAULT_MAX_UNSENT_SIZE,
-    DEFAULT_OPEN_TIMEOUT,
-    DEFAULT_PING_INTERVAL,
-    DEFAULT_PING_TIMEOUT,
-    DEFAULT_READ_LIMIT,
-    DEFAULT_WRITE_LIMIT,
-    CloseCode,
-)
+from fastws.spec import CloseCode
 
 from .endpoint import Endpoint, as_endpoint
 from .opening import ServerOpeningHandshake
 from .protocol import WebSocketProtocol, is_protocol_factory
 from .settings import Settings
 from .signals import heed
+from .streaming import StreamingWebSocket
 from .transports import Dropper
 from .view import logger
 from .websocket import WebSocket
@@ -87,6 +75,7 @@ class Server:
         self._make_opening = make_opening
         self._shutdown_timeout = shutdown_timeout
         self._calls_back = is_protocol_factory(handler)
+        self._make_websocket = StreamingWebSocket if settings.stream else WebSocket
         self._tasks: dict[asyncio.Task[None], WebSocket[Any]] = {}
         self._closing: asyncio.Task[None] | None = None
         # Tasks that wait in `close`, and the handlers that have started such a task.
@@ -215,8 +204,8 @@ class Server:
 
     def _make_endpoint(self) -> asyncio.BaseProtocol:
         try:
-            endpoint = self._handler() if self._calls_back else WebSocket()  # type: ignore[call-arg]
-            made = as_endpoint(endpoint)
+            make: Any = self._handler if self._calls_back else self._make_websocket
+            made = as_endpoint(make())
             made._configure(self._settings, self._make_opening(), self)
             return made
         except BaseException as exc:
@@ -318,6 +307,11 @@ class serve:  # noqa: N801 - it is called like a function
             `Text`, which has their UTF-8 as bytes.
         max_message_size: the maximum size of a message, in bytes; None for no limit.
         max_fragments: the maximum number of frames in a message; None for no limit.
+        stream: whether to receive messages in parts, as they arrive: see `WebSocket.recv_stream`
+            and `WebSocketProtocol.on_message_part`. `max_message_size` limits only what
+            `WebSocket.recv` returns then, and `max_fragments` nothing.
+        max_stream_size: the maximum size of a message that is received in parts, in bytes; None
+            for no limit.
         max_header_size: the maximum size of the request's header block, in bytes.
 
     Keepalive and closing:
@@ -369,17 +363,19 @@ class serve:  # noqa: N801 - it is called like a function
         headers: HeadersLike = (),
         process_request: ProcessRequest | None = None,
         decode_text: bool = True,
-        max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
-        max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
-        max_header_size: int = DEFAULT_MAX_HEADER_SIZE,
-        open_timeout: float | None = DEFAULT_OPEN_TIMEOUT,
-        close_timeout: float | None = DEFAULT_CLOSE_TIMEOUT,
-        ping_interval: float | None = DEFAULT_PING_INTERVAL,
-        ping_timeout: float | None = DEFAULT_PING_TIMEOUT,
-        max_queue: int | None = DEFAULT_MAX_QUEUE,
-        read_limit: int | None = DEFAULT_READ_LIMIT,
-        write_limit: int = DEFAULT_WRITE_LIMIT,
-        max_unsent_size: int | None = DEFAULT_MAX_UNSENT_SIZE,
+        max_message_size: int | None = spec.DEFAULT_MAX_MESSAGE_SIZE,
+        max_fragments: int | None = spec.DEFAULT_MAX_FRAGMENTS,
+        stream: bool = False,
+        max_stream_size: int | None = None,
+        max_header_size: int = spec.DEFAULT_MAX_HEADER_SIZE,
+        open_timeout: float | None = spec.DEFAULT_OPEN_TIMEOUT,
+        close_timeout: float | None = spec.DEFAULT_CLOSE_TIMEOUT,
+        ping_interval: float | None = spec.DEFAULT_PING_INTERVAL,
+        ping_timeout: float | None = spec.DEFAULT_PING_TIMEOUT,
+        max_queue: int | None = spec.DEFAULT_MAX_QUEUE,
+        read_limit: int | None = spec.DEFAULT_READ_LIMIT,
+        write_limit: int = spec.DEFAULT_WRITE_LIMIT,
+        max_unsent_size: int | None = spec.DEFAULT_MAX_UNSENT_SIZE,
         shutdown_timeout: float | None = 10.0,
         **options: Any,
     ) -> None:
@@ -390,6 +386,8 @@ class serve:  # noqa: N801 - it is called like a function
         settings = Settings(
             max_message_size=max_message_size,
             max_fragments=max_fragments,
+            stream=stream,
+            max_stream_size=max_stream_size,
             open_timeout=open_timeout,
             close_timeout=close_timeout,
             ping_interval=ping_interval,

@@ -37,6 +37,8 @@ class Settings:
 
     max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE
     max_fragments: int | None = DEFAULT_MAX_FRAGMENTS
+    stream: bool = False
+    max_stream_size: int | None = None
     open_timeout: float | None = DEFAULT_OPEN_TIMEOUT
     close_timeout: float | None = DEFAULT_CLOSE_TIMEOUT
     ping_interval: float | None = DEFAULT_PING_INTERVAL
@@ -56,7 +58,7 @@ class Settings:
         rules.check_limit("max_unsent_size", self.max_unsent_size, least)
         for name in ("open_timeout", "close_timeout", "ping_interval", "ping_timeout"):
             rules.check_timeout(name, getattr(self, name))
-        # Connection checks these limits. Create one here, so that serve() raises.
+        # Connection checks the other limits. Create one here, so that serve() raises.
         self.make_connection(Role.SERVER, None)
 
     def make_connection(self, role: Role, deflate: Agreement | None) -> Connection:
@@ -67,6 +69,8 @@ class Settings:
             max_fragments=self.max_fragments,
             deflate=deflate,
             decode_text=self.decode_text,
+            stream=self.stream,
+            max_stream_size=self.max_stream_size,
         )
 
     @property

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastws import _cython as cython
 from fastws.aio.phases import Pace
-from fastws.events import Text
+from fastws.events import MessagePart, Text
 from fastws.exceptions import ConnectionClosed
 from fastws.rules import memory_of
 from fastws.spec import State
@@ -146,7 +146,9 @@ class Queue(Sink):
     def take(self, endpoint: Any, events: list[Event], only_messages: bool) -> None:
         messages: list[Any] = events
         if not only_messages:
-            messages = [event for event in events if isinstance(event, (str, bytes, Text))]
+            messages = [
+                event for event in events if isinstance(event, (str, bytes, Text, MessagePart))
+            ]
             if not messages:
                 return
         messages.reverse()

@@ -7,7 +7,7 @@ know bytes: they are the job of `Endpoint`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, Union, overload
 
@@ -20,6 +20,7 @@ from fastws.rules import memory_of
 from fastws.spec import CloseCode
 
 from .endpoint import Endpoint
+from .fragments import File, as_fragments
 from .phases import RECEIVING
 from .twin import Queue
 from .view import T, logger
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from fastws.connection import Connection
+
     _Kind: TypeAlias = Literal["text", "binary"]
 
 __all__ = ["Message", "TextMessage", "WebSocket"]
 
-# The argument of `WebSocket.send`. Each item of an iterable becomes a fragment.
+# The argument of `WebSocket.send`. Each item of an iterable, or piece of a file, is a fragment.
 # (Buffer is for the type checker: Python has it since 3.12.)
 Message: TypeAlias = Union[
     str,
@@ -45,6 +48,7 @@ Message: TypeAlias = Union[
     Iterable["Buffer"],
     AsyncIterable[str | Text],
     AsyncIterable["Buffer"],
+    File,
 ]
 
 # The argument of `WebSocket.send_text`.
@@ -54,6 +58,7 @@ TextMessage: TypeAlias = Union[
     "Buffer",
     Iterable[Union[str, Text, "Buffer"]],
     AsyncIterable[Union[str, Text, "Buffer"]],
+    File,
 ]
 
 # From this size on, in bytes, compressing a message takes milliseconds.
@@ -149,19 +154,42 @@ class WebSocket(Endpoint, Generic[T]):
             message = self._waited(None)
         return message
 
+    async def recv_stream(self) -> AsyncIterator[T | bytes]:
+        """Iterate over the parts of the next message as they arrive, instead of waiting for all of
+        it: `async for part in ws.recv_stream()`.
+
+        With the argument `stream` of `serve` and `connect`, a message can have any size: only
+        its parts need memory, and a slow reader slows down its peer. Without it, the message has
+        one part. Parts are of type `str` if the message is text, else `bytes`. They are empty only
+        if the message is.
+
+        Cancelling the iteration loses nothing: the same iterator goes on with the next part. If it
+        is not iterated to the end, the rest of the message is dropped as soon as another message is
+        received, by `recv`, `async for` or another `recv_stream`.
+
+        Raises:
+            ConnectionClosed: if the connection ends before the message does.
+            StateError: if another task is waiting for a message, or the rest of this one was
+                dropped.
+        """
+        yield await self.recv()
+
     # Sending ----------------------------------------------------------------------------
 
     async def send(self, message: Message, *, compress: bool | None = None) -> None:
         """Send a message: text if it is a `str` or `Text`, binary if it is bytes-like.
 
         The items of an iterable or asynchronous iterable are sent as the fragments of one message;
-        they must all be text, or all be binary. An empty iterable sends nothing. Messages are sent
-        in the order of the calls.
+        they must all be text, or all be binary. An empty iterable sends nothing. A file is sent in
+        fragments, too, as text if `read` returns `str`, from its position to its end. It is read in
+        pieces, each in a thread, unless it is in memory (`io.BytesIO`, `io.StringIO`) or its `read`
+        is a coroutine function, as that of `asyncio.StreamReader` is. Messages are sent in the
+        order of the calls.
 
         This waits while too much of what was sent before has not reached the peer.
 
         Args:
-            message: the message, or a prepared message (see `prepare`).
+            message: the message, a prepared message (see `prepare`), an iterable or a file.
             compress: whether to compress the message, if compression was negotiated; None to
                 decide by its size. A large message is compressed piece by piece, and the event
                 loop runs between the pieces.
@@ -187,14 +215,8 @@ class WebSocket(Endpoint, Generic[T]):
             else:
                 connection.send(message, compress=compress)
                 self._schedule_flush()
-        elif isinstance(message, Mapping):  # an iterable by accident
-            raise errors.message_required(message)
-        elif isinstance(message, (Iterable, AsyncIterable)):
-            self._require_connection().check_open()
-            async with self._waiting_senders().turn(endless=True):
-                await self._send_fragments(message, compress, utf8=False)
         else:
-            raise errors.message_required(message)
+            await self._send_fragments(message, compress, utf8=False)
         if self._must_yield or self._write_paused:
             await self._relax()
 
@@ -202,11 +224,12 @@ class WebSocket(Endpoint, Generic[T]):
         """Send a text message that is given in UTF-8.
 
         This is `send` for programs that have text as bytes. The items of an iterable or
-        asynchronous iterable are sent as the fragments of one message, and may be cut inside of a
-        character.
+        asynchronous iterable, and the pieces of a file, are sent as the fragments of one message,
+        and may be cut inside of a character.
 
         Args:
-            data: the message in UTF-8 (bytes-like), a `str`, a `Text`, or an iterable of these.
+            data: the message in UTF-8 (bytes-like), a `str`, a `Text`, an iterable of these, or a
+                file.
             compress: as for `send`.
 
         Raises:
@@ -217,13 +240,9 @@ class WebSocket(Endpoint, Generic[T]):
         """
         if isinstance(data, (bytes, str, Text)) or _is_buffer(data):
             await self.send(as_text(data), compress=compress)
-        elif isinstance(data, (Iterable, AsyncIterable)) and not isinstance(data, Mapping):
-            self._require_connection().check_open()
-            async with self._waiting_senders().turn(endless=True):
-                await self._send_fragments(data, compress, utf8=True)
-            await self._relax()
         else:
-            raise errors.message_required(data)
+            await self._send_fragments(data, compress, utf8=True)
+            await self._relax()
 
     async def _relax(self) -> None:
         """Let other tasks run, and wait while too much is not sent yet."""
@@ -264,35 +283,43 @@ class WebSocket(Endpoint, Generic[T]):
                 await asyncio.sleep(0)
         return prepared
 
-    async def _send_fragments(
-        self,
-        fragments: Iterable[Any] | AsyncIterable[Any],
-        compress: bool | None,
-        *,
-        utf8: bool,
-    ) -> None:
+    async def _send_fragments(self, message: object, compress: bool | None, *, utf8: bool) -> None:
+        deflate = self._connection is not None and self._connection.deflate
+        fragments = as_fragments(message, compressed=bool(deflate) and compress is not False)
+        if fragments is None:
+            raise errors.message_required(message)
         connection = self._require_connection()
         connection.check_open()
+        async with self._waiting_senders().turn(endless=True), aclosing(fragments):
+            connection.check_open()
+            await self._send_each(connection, fragments, compress, utf8)
+
+    async def _send_each(
+        self,
+        connection: Connection,
+        fragments: AsyncGenerator[Any],
+        compress: bool | None,
+        utf8: bool,
+    ) -> None:
         kind: _Kind | None = None
         try:
-            async with aclosing(_iterate(fragments)) as iterator:
-                async for fragment in iterator:
-                    await self._wait_for_room()
-                    is_text = utf8 or isinstance(fragment, (str, Text))
-                    this: _Kind = "text" if is_text else "binary"
-                    if kind is None:
-                        send = connection.send_text if utf8 else connection.send
-                        send(fragment, fin=False, compress=compress)
-                        kind = this
-                    elif kind == this:
-                        connection.continuation(fragment, fin=False)
-                    else:
-                        raise errors.fragment_of_other_kind(kind, fragment)
-                    self._schedule_flush()
-                    if self._must_yield:
-                        await self._yield_to_loop()
-                    if self._write_paused:
-                        await self._drain()
+            async for fragment in fragments:
+                await self._wait_for_room()
+                is_text = utf8 or isinstance(fragment, (str, Text))
+                this: _Kind = "text" if is_text else "binary"
+                if kind is None:
+                    send = connection.send_text if utf8 else connection.send
+                    send(fragment, fin=False, compress=compress)
+                    kind = this
+                elif kind == this:
+                    connection.continuation(fragment, fin=False)
+                else:
+                    raise errors.fragment_of_other_kind(kind, fragment)
+                self._schedule_flush()
+                if self._must_yield:
+                    await self._yield_to_loop()
+                if self._write_paused:
+                    await self._drain()
             if kind is not None:
                 connection.continuation(b"", fin=True)
                 self._schedule_flush()
@@ -368,12 +395,3 @@ def _is_buffer(message: Message | TextMessage) -> TypeGuard[Buffer]:
     except TypeError:
         return False
     return True
-
-
-async def _iterate(fragments: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]:
-    if isinstance(fragments, AsyncIterable):
-        async for fragment in fragments:
-            yield fragment
-    else:
-        for fragment in fragments:
-            yield fragment

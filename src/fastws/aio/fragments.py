@@ -1,0 +1,76 @@
+"""Messages that are sent in fragments, because they are not in memory as a whole.
+
+This module knows what such a message can be: an iterable, an asynchronous iterable or a file; and
+how to read files without blocking the event loop. It does not know how fragments are sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Iterable, Mapping
+from inspect import iscoroutinefunction
+from io import BytesIO, StringIO
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+__all__ = ["File", "as_fragments"]
+
+# How much of a file is read at once, in bytes or characters. A fragment that is compressed keeps
+# the event loop from other work meanwhile, so it is smaller.
+_PIECE = 256 << 10
+_COMPRESSED_PIECE = 64 << 10
+
+
+class File(Protocol):
+    """A file, or anything else that can be read: bytes if it is binary, str if it is text. `read`
+    may be a coroutine function, as that of `asyncio.StreamReader` is."""
+
+    def read(self, size: int, /) -> Any: ...
+
+
+def as_fragments(message: object, *, compressed: bool) -> AsyncGenerator[Any] | None:
+    """Return what yields the fragments of a message, or None if it has none.
+
+    Args:
+        message: the message.
+        compressed: whether the fragments will be compressed.
+    """
+    read = getattr(message, "read", None)
+    if callable(read):
+        size = _COMPRESSED_PIECE if compressed else _PIECE
+        return _read(read, size, in_memory=isinstance(message, (BytesIO, StringIO)))
+    if isinstance(message, AsyncIterable):
+        return _follow(message)
+    if isinstance(message, Iterable) and not isinstance(message, Mapping):  # that is a mistake
+        return _walk(message)
+    return None
+
+
+async def _read(read: Any, size: int, *, in_memory: bool) -> AsyncGenerator[Any]:
+    loop = asyncio.get_running_loop()
+    is_empty = True
+    while True:
+        if iscoroutinefunction(read):
+            piece = await read(size)
+        elif in_memory:
+            piece = read(size)
+        else:
+            # Disks, pipes and network drives can take any time.
+            piece = await loop.run_in_executor(None, read, size)
+        if piece or is_empty:
+            yield piece
+        if not piece:
+            return
+        is_empty = False
+
+
+async def _follow(fragments: AsyncIterable[Any]) -> AsyncGenerator[Any]:
+    async for fragment in fragments:
+        yield fragment
+
+
+async def _walk(fragments: Iterable[Any]) -> AsyncGenerator[Any]:
+    for fragment in fragments:
+        yield fragment

@@ -1,0 +1,394 @@
+"""Messages of any size through an endpoint: received in parts, sent from files."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import tracemalloc
+
+import pytest
+
+from fastws import (
+    ConnectionClosed,
+    MessageTooBigError,
+    StateError,
+    WebSocketProtocol,
+    connect,
+    serve,
+)
+
+KIB, MIB = 1 << 10, 1 << 20
+STREAM = {"stream": True}
+
+either_way = pytest.mark.parametrize("deflate", [False, True], ids=["plain", "compressed"])
+
+
+async def parts_of(ws):
+    return [part async for part in ws.recv_stream()]
+
+
+def in_chunks(chunk, count):
+    for _ in range(count):
+        yield chunk
+
+
+# Receiving ------------------------------------------------------------------------------------
+
+
+@either_way
+async def test_a_message_is_received_in_parts(pair, deflate):
+    text = "aé€😀" * 100_000
+    async with pair({"deflate": deflate}, {"deflate": deflate, **STREAM}) as (client, server):
+        for message in (text, text.encode(), "", b"", "a"):
+            await client.send(message)
+            parts = await parts_of(server)
+            assert type(message)().join(parts) == message
+            assert all(parts) or len(parts) == 1
+            if message == text:
+                assert len(parts) > 1
+
+
+async def test_a_message_is_one_part_without_the_option(pair):
+    async with pair() as (client, server):
+        await client.send("a" * MIB)
+        assert await parts_of(server) == ["a" * MIB]
+
+
+async def test_parts_arrive_before_the_message_is_complete(pair):
+    async with pair(server=STREAM) as (client, server):
+        more = asyncio.Event()
+
+        async def fragments():
+            yield "é"
+            await more.wait()
+            yield "b"
+
+        sending = asyncio.create_task(client.send(fragments()))
+        stream = server.recv_stream()
+        assert await anext(stream) == "é"
+        assert await server.ping() > 0
+        more.set()
+        assert [part async for part in stream] == ["b"]
+        assert [part async for part in stream] == []
+        await sending
+
+
+async def test_whole_messages_are_put_together(pair):
+    async with pair(STREAM, STREAM) as (client, server):
+        text = "é" * 400_000
+        await client.send(text)
+        await client.send(b"abc")
+        assert await server.recv() == text
+        await server.send(bytes(MIB))
+        await server.send(["f", "r"])
+        await server.close()
+        assert await server.recv() == b"abc"
+        assert [message async for message in client] == [bytes(MIB), "fr"]
+
+
+@pytest.mark.parametrize("kind", ["text", "binary"])
+async def test_a_message_that_is_received_whole_has_a_limit(pair, kind):
+    async with pair(server=STREAM | {"max_message_size": 10}) as (client, server):
+        fitting, more = ("é" * 5, "é") if kind == "text" else (bytes(10), b"a")
+        await client.send(fitting)
+        assert await server.recv() == fitting
+        await client.send([fitting, more])
+        await client.send("later")
+        with pytest.raises(ConnectionClosed) as caught:
+            await server.recv()
+        assert (caught.value.code, caught.value.reason) == (1009, "message over 10 bytes")
+        assert type(caught.value.__cause__) is MessageTooBigError
+        await client.wait_closed()
+        assert (client.close_code, client.close_reason) == (1009, "message over 10 bytes")
+        for receive in (server.recv, server.recv_stream().__anext__):
+            with pytest.raises(ConnectionClosed):
+                await receive()
+
+
+async def test_a_stream_has_a_limit_of_its_own(pair):
+    options = STREAM | {"max_stream_size": 10, "max_message_size": 1}
+    async with pair(server=options) as (client, server):
+        await client.send(bytes(10))
+        assert await parts_of(server) == [bytes(10)]
+        await client.send([bytes(10), b"a"])
+        with pytest.raises(ConnectionClosed, match="1009"):
+            await parts_of(server)
+
+
+# Leaving early ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("then", ["recv", "recv_stream", "iteration"])
+async def test_the_rest_of_a_message_is_dropped_when_another_is_received(pair, then):
+    async with pair(server=STREAM) as (client, server):
+        sending = asyncio.create_task(client.send(in_chunks(bytes(100 * KIB), 40)))
+        stream = server.recv_stream()
+        async for part in stream:
+            assert part
+            break
+        next_one = asyncio.create_task(client.send("next"))
+        if then == "recv":
+            assert await server.recv() == "next"
+        elif then == "iteration":
+            assert await anext(server) == "next"
+        else:
+            assert await parts_of(server) == ["next"]
+        with pytest.raises(StateError, match="the rest of this message was dropped"):
+            await anext(stream)
+        await asyncio.gather(sending, next_one)
+
+
+async def test_the_same_iterator_goes_on(pair):
+    async with pair(server=STREAM) as (client, server):
+        stream = server.recv_stream()
+        unused = server.recv_stream()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await anext(stream)  # cancelled before the message begins
+        sending = asyncio.create_task(client.send(in_chunks(b"a" * (100 * KIB), 10)))
+        received = await anext(stream)
+        async for part in stream:
+            received += part
+            break
+        received += b"".join([part async for part in stream])
+        assert received == b"a" * (1000 * KIB)
+        await sending
+        await client.send("next")
+        assert [part async for part in unused] == ["next"]
+
+
+async def test_a_cancelled_recv_loses_nothing(pair):
+    async with pair(server=STREAM) as (client, server):
+        for again in ("recv", "recv_stream"):
+            more = asyncio.Event()
+
+            async def fragments(more=more):
+                yield "a"
+                yield "b"
+                await more.wait()
+                yield "c"
+
+            sending = asyncio.create_task(client.send(fragments()))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await server.recv()
+            more.set()
+            if again == "recv":
+                assert await server.recv() == "abc"
+            else:
+                assert await parts_of(server) == ["ab", "c"]
+            await sending
+
+
+async def test_a_message_that_is_cut_off(pair):
+    for code in (1000, 1011):
+        async with pair(server=STREAM) as (client, server):
+
+            async def fragments(client=client, code=code):
+                yield b"a"
+                await asyncio.sleep(0.01)
+                client._begin_closing(code, "")
+                yield b"b"
+
+            sending = asyncio.create_task(client.send(fragments()))
+            received = []
+            with pytest.raises(ConnectionClosed, match=str(code)):
+                async for part in server.recv_stream():
+                    received.append(part)
+            assert received == [b"a"]
+            with pytest.raises(ConnectionClosed):
+                await sending
+
+
+async def test_only_one_task_waits(pair):
+    async with pair(server=STREAM) as (_, server):
+        waiting = asyncio.create_task(server.recv())
+        await asyncio.sleep(0)
+        with pytest.raises(StateError, match="another task is waiting"):
+            await parts_of(server)
+        waiting.cancel()
+
+
+# Hooks ----------------------------------------------------------------------------------------
+
+
+@either_way
+async def test_a_hook_gets_the_parts(url, deflate):
+    class Digest(WebSocketProtocol):
+        size = 0
+
+        def on_message(self, message):
+            raise AssertionError
+
+        def on_message_part(self, part):
+            self.size += len(part.data)
+            if part.last:
+                self.send(str(self.size))
+                self.size = 0
+
+    async with (
+        serve(Digest, "127.0.0.1", 0, deflate=deflate, stream=True) as server,
+        connect(url(server), deflate=deflate) as ws,
+    ):
+        for size in (0, 1, 3 * MIB):
+            await ws.send(bytes(size))
+            assert await ws.recv() == str(size)
+
+
+async def test_a_hook_that_fails_closes_the_connection(url, caplog):
+    class Failing(WebSocketProtocol):
+        calls = 0
+
+        def on_message_part(self, part):
+            self.calls += 1
+            raise ZeroDivisionError
+
+    async with (
+        serve(Failing, "127.0.0.1", 0, stream=True) as server,
+        connect(url(server)) as ws,
+    ):
+        (protocol,) = server.connections
+        await ws.send(["a", "b"])
+        await ws.wait_closed()
+        assert (ws.close_code, protocol.calls) == (1011, 1)
+    assert "a hook of Failing failed" in caplog.text
+
+
+# Back pressure ------------------------------------------------------------------------------
+
+
+async def test_a_slow_reader_slows_down_its_peer(pair, settled):
+    async with pair(server=STREAM | {"read_limit": 256 * KIB}) as (client, server):
+        sent = 0
+
+        async def fragments():
+            nonlocal sent
+            while sent < 64 * MIB:
+                sent += 64 * KIB
+                yield bytes(64 * KIB)
+
+        sending = asyncio.create_task(client.send(fragments()))
+        stream = server.recv_stream()
+        await anext(stream)
+        # (What the operating system buffers is in `sent`, too.)
+        assert await settled(lambda: sent, quiet=0.3) < 48 * MIB
+        assert sum(len(part.data) for part in server._sink.messages or ()) < MIB
+        sending.cancel()
+        await asyncio.wait([sending])
+        await server.close()
+
+
+@either_way
+async def test_memory_does_not_depend_on_the_size(pair, deflate):
+    # bench/streams.py does the same with 4 GiB.
+    chunk, count = os.urandom(KIB) * 256, 128
+    async with pair({"deflate": deflate}, {"deflate": deflate, **STREAM}) as (client, server):
+
+        async def transfer():
+            sending = asyncio.create_task(client.send(in_chunks(chunk, count)))
+            size = 0
+            async for part in server.recv_stream():
+                size += len(part)
+            await sending
+            assert size == count * len(chunk)
+
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            await transfer()
+            peak = tracemalloc.get_traced_memory()[1] - before
+        finally:
+            tracemalloc.stop()
+    assert peak < 4 * MIB
+
+
+# Files ------------------------------------------------------------------------------------------
+
+
+@either_way
+@pytest.mark.parametrize("size", [0, 1, 600 * KIB])
+async def test_files_are_sent(pair, tmp_path, deflate, size):
+    path = tmp_path / "file"
+    path.write_text("aé\n" * (size // 4) + "a" * (size % 4), encoding="utf-8", newline="")
+    text = path.read_text("utf-8")
+    async with pair({"deflate": deflate}, {"deflate": deflate}) as (client, server):
+        with (
+            path.open("rb") as binary,
+            path.open("rb", buffering=0) as unbuffered,
+            path.open(encoding="utf-8", newline="") as characters,
+        ):
+            for file, expected in (
+                (binary, path.read_bytes()),
+                (unbuffered, path.read_bytes()),
+                (characters, text),
+                (io.BytesIO(text.encode()), text.encode()),
+                (io.StringIO(text, newline=""), text),
+            ):
+                await client.send(file)
+                assert await server.recv() == expected
+                assert not file.closed
+
+
+async def test_a_file_is_sent_from_its_position_in_large_fragments(raw, url):
+    async def handler(ws):
+        file = io.BytesIO(bytes(10) + b"a" * (300 * KIB))
+        file.seek(10)
+        await ws.send(file)
+
+    async with serve(handler, "127.0.0.1", 0) as server, raw(server) as peer:
+        sizes = []
+        while (frame := await peer.frame())[0] != 0x88:
+            sizes.append((frame[0], len(frame[1])))
+        assert sizes == [(0x02, 256 * KIB), (0x00, 44 * KIB), (0x80, 0)]
+
+
+async def test_a_stream_reader_is_sent(pair):
+    async with pair() as (client, server):
+        reader = asyncio.StreamReader()
+        sending = asyncio.create_task(client.send(reader))
+        reader.feed_data(b"one line\nand ")
+        await asyncio.sleep(0)
+        reader.feed_data(b"another")
+        reader.feed_eof()
+        await sending
+        assert await server.recv() == b"one line\nand another"
+
+
+@pytest.mark.parametrize(("result", "error"), [(None, TypeError), (1, TypeError)])
+async def test_what_read_must_return(pair, result, error):
+    class Broken:
+        def read(self, size):
+            return result
+
+    async with pair() as (client, server):
+        with pytest.raises(error):
+            await client.send(Broken())
+        await client.send("goes on")
+        assert await server.recv() == "goes on"
+
+
+async def test_a_file_that_fails_ends_the_connection(pair):
+    class Failing(io.RawIOBase):
+        pieces = 0
+
+        def read(self, size=-1):
+            self.pieces += 1
+            if self.pieces == 2:
+                raise OSError("disk on fire")
+            return b"a"
+
+    async with pair() as (client, server):
+        with pytest.raises(OSError, match="disk on fire"):
+            await client.send(Failing())
+        with pytest.raises(ConnectionClosed, match="1011"):
+            await server.recv()
+
+
+async def test_a_callback_cannot_send_a_file(url):
+    async with (
+        serve(WebSocketProtocol, "127.0.0.1", 0) as server,
+        connect(url(server), protocol=WebSocketProtocol) as protocol,
+    ):
+        with pytest.raises(TypeError, match="bytes-like"):
+            protocol.send(io.BytesIO(b"a"))
