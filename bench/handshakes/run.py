@@ -5,7 +5,8 @@
 
 The servers are those of bench.echo. A storm is 1,000 connections, opened some at a time with the
 request of a browser (14 fields), as after a restart of the server. They stay open until the storm
-is over; closing them is not timed. The latency is from connect() to the end of the response, and
+is over; closing them is not timed, and the next storm begins when the server has nothing left to
+do for them. The latency is from connect() to the end of the response, and
 over TLS it includes the TLS handshake.
 """
 

@@ -3,8 +3,8 @@
  *     handshakes HOST PORT [options], see usage() below
  *
  * A storm opens --connections connections, --at-once of them at a time, with the request of a
- * browser. They stay open until the storm is over; then all are closed, which is not timed, and
- * the next storm begins. The time of a handshake is from connect() to the end of the response, so
+ * browser. They stay open until the storm is over; then all are closed, which is not timed. The
+ * next storm begins when the server has nothing left to do for them. The time of a handshake is from connect() to the end of the response, so
  * over TLS that of the TLS handshake is included. (No session is resumed.)
  *
  *     cc -O2 -o handshakes handshakes.c
@@ -12,6 +12,11 @@
  */
 
 #include "connections.h"
+
+/* When a server of which PAUSE takes less than a tenth has nothing left to do, and how long to
+ * wait for that; in nanoseconds. */
+#define PAUSE (20 * NS / 1000)
+#define LONGEST_REST (NS / 2)
 
 /* What Chrome sends from a page, with the fields of every request 14 of them: 5 are in
  * make_request. */
@@ -81,6 +86,20 @@ static uint64_t rage(void)
     return now() - begin;
 }
 
+/* Some servers end a connection before we hear of it, others when we have closed our side. What
+ * the latter still have to do must not be timed with the next storm. */
+static void rest(void)
+{
+    struct timespec pause = {0, PAUSE};
+    uint64_t deadline = now() + LONGEST_REST;
+    double used;
+    do {
+        struct cpu before = cpu_so_far();
+        nanosleep(&pause, NULL);
+        used = cpu_since(before).server;
+    } while (used > (double)PAUSE / NS / 10 && now() < deadline);
+}
+
 static void calm(void)
 {
     if (error_count)
@@ -93,6 +112,7 @@ static void calm(void)
     for (unsigned i = 0; i < options.connections; i++)
         if (connection_at(i)->state != GONE)
             forget(connection_at(i));
+    rest();
 }
 
 static void measure(void)
