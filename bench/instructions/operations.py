@@ -218,9 +218,9 @@ def opened(endpoint: Any) -> Transport:
     return transport
 
 
-def reading(endpoint: Any, loop: Loop, transport: Transport) -> Run:
-    """Each time, a message arrives, and its echo leaves."""
-    read = frames("ascii", 32)
+def reading(endpoint: Any, loop: Loop, transport: Transport, count: int = 1) -> Run:
+    """Each time, messages arrive in one read, and their echoes leave."""
+    read = frames("ascii", 32, count)
     size = len(read)
     place, updated = endpoint.get_buffer(-1)[:size], endpoint.buffer_updated
     run_ready = loop.run_ready
@@ -231,13 +231,14 @@ def reading(endpoint: Any, loop: Loop, transport: Transport) -> Run:
         run_ready()
 
     turn()
-    assert transport.written[0] == encode_frame(Opcode.TEXT, payload("ascii", 32))
+    texts = [payload("ascii", 32, number) for number in range(count)]
+    assert transport.written[0] == b"".join(encode_frame(Opcode.TEXT, text) for text in texts)
     return turns(turn)
 
 
-def callback_echo() -> Run:
+def callback_echo(count: int) -> Run:
     loop, endpoint = Loop(), Echo()
-    return reading(endpoint, loop, opened(endpoint))
+    return reading(endpoint, loop, opened(endpoint), count)
 
 
 def coroutine_echo() -> Run:
@@ -287,7 +288,8 @@ def _operations() -> Iterator[Operation]:
         yield Operation(name, 500, partial(encode, role, size, 64), 64)
     yield Operation("mask 8 B", 20_000, mask)
     yield Operation("validate 64 B", 20_000, validate)
-    yield Operation("callback echo", 5000, callback_echo)
+    yield Operation("callback echo", 5000, partial(callback_echo, 1))
+    yield Operation("callback echo of 16", 500, partial(callback_echo, 16), 16)
     yield Operation("coroutine echo", 2000, coroutine_echo)
     yield Operation("prepared send", 5000, prepared_send)
     yield Operation("handshake", 50, handshake)

@@ -111,7 +111,9 @@ cdef inline uint8_t* growing_extend(
     for announced bytes that have not arrived is limited by GOOD_FAITH.
     """
     cdef Py_ssize_t needed = growing.size + extra
-    cdef Py_ssize_t capacity = max(needed, 2 * growing.capacity)
+    # (The first steps are larger: each of them would copy more than what it adds.)
+    cdef int factor = 4 if growing.capacity < 512 else 2
+    cdef Py_ssize_t capacity = max(needed, factor * growing.capacity)
     cdef uint8_t* target
     if needed > growing.capacity or growing.held == NULL:
         if announced > <uint64_t> extra:

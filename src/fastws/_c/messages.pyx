@@ -8,7 +8,7 @@ from cpython.bytearray cimport (
     PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE,
 )
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE, Py_buffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
@@ -942,9 +942,18 @@ cdef class MessageEncoder:
         return joined
 
     cdef Py_ssize_t _whole_text(self, object message, object key) except -1:
+        if key is None and PyUnicode_IS_COMPACT_ASCII(message):
+            if PyUnicode_GET_LENGTH(message) < LENGTH_16:
+                return append_short(
+                    self, WHOLE_TEXT, PyUnicode_DATA(message), PyUnicode_GET_LENGTH(message)
+                )
         return self.append_text(OPCODE_TEXT, message, key, True)
 
     cdef Py_ssize_t _whole_binary(self, object message, object key) except -1:
+        if key is None and type(message) is bytes and PyBytes_GET_SIZE(message) < LENGTH_16:
+            return append_short(
+                self, WHOLE_BINARY, PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message)
+            )
         return self.append_bytes(WHOLE_BINARY, message, key)
 
     cdef Py_ssize_t append_text(self, int opcode, object text, object key, bint fin) except -1:
@@ -1061,6 +1070,21 @@ cdef class MessageEncoder:
         if not self.in_message and not first & OPCODE_BITS:
             raise errors.not_in_message()
         return 0
+
+
+cdef inline Py_ssize_t append_short(
+    MessageEncoder encoder, int first, const void* payload, Py_ssize_t size
+) except -1:
+    """Append an unmasked message that needs no more than 2 bytes of header, as most do."""
+    cdef uint8_t* p
+    with cython.critical_section(encoder):
+        if encoder.in_message:
+            raise errors.in_message()
+        p = growing_extend(&encoder.buffer, 2 + size, 2 + size)
+        p[0] = first
+        p[1] = size
+        memcpy(p + 2, payload, size)
+        return encoder.size + encoder.buffer.size
 
 
 @cython.final

@@ -4,14 +4,16 @@ cdef object _OPEN
 cdef object _CLOSING
 
 
-# (No C methods: a table of them would make each queue larger.)
+# (No C methods, except in Hooks: a table of them would make each queue larger.)
 cdef class Sink:
     cdef public list messages
     cdef public object waiter
 
 
 cdef class Hooks(Sink):
-    pass
+    cdef Py_ssize_t _hand_over(
+        self, object endpoint, list events, Py_ssize_t position
+    ) except -1
 
 
 cdef class Queue(Sink):

@@ -99,15 +99,26 @@ class Hooks(Sink):
     __slots__ = ()
 
     def take(self, endpoint: Any, events: list[Event], only_messages: bool) -> None:
+        position = self._hand_over(endpoint, events, 0)
+        while position < len(events):
+            position = self._hand_over(endpoint, events, position)
+
+    def _hand_over(self, endpoint: Any, events: list[Event], position: int) -> int:
+        """Hand over the events from a position on; return that of the first one that is left, as
+        `on_message` raised ConnectionClosed."""
         on_message = endpoint.on_message
-        for event in events:
-            if type(event) is str or type(event) is bytes or type(event) is Text:
-                try:
+        try:
+            # (It takes time to enter a `try`: too much to do it for each message.)
+            while position < len(events):
+                event = events[position]
+                position += 1
+                if type(event) is str or type(event) is bytes or type(event) is Text:
                     on_message(event)
-                except BaseException as exc:
-                    endpoint._hook_failed(exc)
-                    if not isinstance(exc, ConnectionClosed):
-                        return
+        except BaseException as exc:
+            endpoint._hook_failed(exc)
+            if not isinstance(exc, ConnectionClosed):
+                return len(events)
+        return position
 
     def pace(self, endpoint: Flow) -> Pace:
         return Pace.STOPPED if endpoint._is_overfull() else Pace.FAST
