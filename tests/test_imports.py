@@ -36,7 +36,7 @@ ROOT = Path(fastws.spec.__file__).parent
 TWIN = {"errors", "exceptions", "events", "rules", "spec"}
 PARTS = TWIN | {"_cython", "deflate", "prepared"}  # of a connection, beside the codec
 CODEC = TWIN | {"codec"}
-OPENING = {"extensions", "handshake", "heads", "http", "tunnels", "uri"}
+OPENING = {"extensions", "handshake", "heads", "http", "peers", "proxy_protocol", "tunnels", "uri"}
 SANS_IO = CODEC | OPENING | {"connection", "deflate", "prepared", "session"}
 ALL = SANS_IO | {"aio", "cli", "demo", "integrations"}
 
@@ -44,6 +44,8 @@ ALL = SANS_IO | {"aio", "cli", "demo", "integrations"}
 ALLOWED: dict[str, set[str]] = {
     "spec": set(),
     "http": {"exceptions"},
+    "peers": set(),
+    "proxy_protocol": {"exceptions", "rules"},
     "uri": {"exceptions"},
     "heads": {"http"},
     "extensions": {"http"},
@@ -78,6 +80,9 @@ ALLOWED: dict[str, set[str]] = {
 # ... and, in addition, for the type checker.
 FOR_TYPES: dict[str, set[str]] = {
     "exceptions": {"http"},
+    "http": {"peers"},
+    "handshake": {"peers"},
+    "peers": {"proxy_protocol"},
     "deflate": {"extensions"},
     "session": {"prepared"},
     "aio.sinks": {"connection"},
@@ -91,6 +96,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "__init__": set(),
         # What knows nothing of the rest.
         "blame": set(),
+        "facts": set(),
         "phases": set(),
         "pings": set(),
         "racing": set(),
@@ -105,7 +111,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "creation": {"phases"},
         "keepalive": {"unsent"},
         "lingering": {"transports"},
-        "opening": {"blame", "redirects"},
+        "opening": {"blame", "facts", "redirects"},
         "sinks": {"phases"},
         "wire": {"phases"},
         "twin": {"sinks", "wire"},
@@ -124,10 +130,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
             *("endpoint", "opening", "proxies", "redirects", "retries", "settings", "view"),
             *("racing", "websocket"),
         },
-        "server": {
-            *("endpoint", "opening", "protocol", "settings", "signals", "transports"),
-            *("view", "websocket"),
-        },
+        "server": {"endpoint", "protocol", "signals", "transports", "view", "websocket"},
+        "proxied": {"endpoint"},
+        "serving": {"facts", "opening", "proxied", "server", "settings"},
     },
     "cli": {
         "__init__": {"_shared", "connect", "echo", "info", "probe", "run"},
@@ -170,8 +175,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
 }
 # The modules of aio that import asyncio when they run. The others are about rules and numbers.
 WITH_ASYNCIO = {
-    *("client", "endpoint", "flow", "pings", "protocol", "proxies", "racing", "senders"),
-    *("server", "signals", "transports", "websocket"),
+    *("client", "endpoint", "facts", "flow", "pings", "protocol", "proxied", "proxies", "racing"),
+    *("senders", "server", "serving", "signals", "transports", "websocket"),
 }
 
 # Twins have no clock, no randomness, no logging and no I/O.

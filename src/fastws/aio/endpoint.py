@@ -51,7 +51,6 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__",
         "_close_waiter",
-        "_creator",
         "_keepalive",
         "_lost_by",
         "_open_by",
@@ -63,7 +62,6 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
 
     def __init__(self, sink: Sink) -> None:
         super().__init__(sink)
-        self._creator: ServerOrConnector | None = None
         self._open_by: float | None = None  # when the opening handshake has to be done
         self._timer: asyncio.TimerHandle | None = None  # of the phase
         self._keepalive: Keepalive | None = None  # while open
@@ -173,7 +171,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
                 self._open_by = self._loop.time() + timeout
             timeout = max(self._open_by - self._loop.time(), 0.0)
         self._set_timer(timeout, self._open_timed_out)
-        if octets := opening.begin():
+        if octets := opening.begin(self):
             self._transport.write(octets)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -292,6 +290,8 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
                 head.headers._pack()
         settings = self._settings
         self.subprotocol = decision.subprotocol
+        if role is Role.SERVER:
+            self.context = decision.context
         self._connection = Connection(
             role,
             max_message_size=settings.max_message_size,
