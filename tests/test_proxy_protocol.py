@@ -213,7 +213,7 @@ def test_however_it_is_cut_the_result_is_the_same(octets: bytes, cuts: list[int]
         at += cut
     result = read([octets])
     assert read([*pieces, octets[at:]]) == result
-    # Whoever reads no more than what is missing never reads too far.
+    # Reading no more than what is missing never reads too far.
     reader, at = ProxyHeaderReader(), 0
     with suppress(HandshakeError):
         while at < len(octets) and (missing := reader.missing):

@@ -2,7 +2,7 @@
 
 Proxies such as HAProxy and AWS's load balancers send it so that the server learns the address of
 the client: see doc/proxy-protocol.txt of HAProxy. This module knows its syntax. It does not know
-sockets, or which proxies may be trusted: whoever can connect can send any address.
+sockets, or which proxies may be trusted: any program that can connect can send any address.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class ProxyHeaderReader:
 
     @property
     def missing(self) -> int:
-        """How many bytes there are at least before the header is complete. Who reads no more than
-        that at a time reads nothing after the header. 0 if it is complete."""
+        """The least number of bytes before the header can be complete. If you never read more than
+        that at a time, you read nothing after the header. 0 if it is complete."""
         if self._done:
             return 0
         received = self._received
