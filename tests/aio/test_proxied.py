@@ -77,7 +77,7 @@ async def test_the_address_is_the_one_that_the_proxy_tells(telling, secure, kind
         assert (peer.address, peer.local_address, peer.proxy) == (*expected, told)
         assert (peer.tls is not None) is secure
         assert peer.tls is None or peer.tls.version == "TLSv1.3"
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
 
 
 async def test_header_and_request_and_frames_may_come_in_one_packet(echo, raw, frame):
@@ -170,7 +170,7 @@ async def test_a_bad_header_ends_the_connection(
         await peer.send(octets)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await peer.reader.readexactly(1)
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     (exc,) = failing.errors
     assert isinstance(exc, HandshakeError)
     assert error in str(exc)
@@ -196,14 +196,14 @@ async def test_a_header_that_does_not_come(failing, raw, until, does):
         serve(failing, "127.0.0.1", 0, **options) as server,
         raw(server, handshake=False) as peer,
     ):
-        await until(lambda: server.connections)
+        await until(lambda: server._endpoints)
         if does == "says half":
             await peer.send(V1[:20])
         elif does == "ends":
             peer.writer.write_eof()
         elif does == "resets":
             peer.reset()
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     (exc,) = failing.errors
     assert isinstance(exc, TimeoutError if "says" in does else (HandshakeError, ConnectionError))
 
@@ -217,14 +217,14 @@ async def test_tls_that_does_not_come_after_the_header(failing, tls, raw, until,
         raw(server, handshake=False) as peer,
     ):
         await peer.send(V1)
-        await until(lambda: server.connections)
+        await until(lambda: server._endpoints)
         if does == "says nonsense":
             await peer.send(b"GET / HTTP/1.1\r\n\r\n")
         elif does == "ends":
             peer.writer.write_eof()
         elif does == "resets":
             peer.reset()
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     assert len(failing.errors) == 1
 
 
@@ -236,7 +236,7 @@ async def test_a_server_that_closes_does_not_wait_for_headers(echo, secure, tls,
         raw(server, handshake=False) as peer,
     ):
         await peer.send(sent)
-        await until(lambda: server.connections)
+        await until(lambda: server._endpoints)
         async with asyncio.timeout(5):
             await server.close()
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):

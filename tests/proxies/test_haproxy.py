@@ -34,4 +34,4 @@ async def test_the_address_of_a_client_behind_haproxy(haproxy, option, secure, t
                 assert peer.proxy.version == (1 if option == "send-proxy" else 2)
                 assert (peer.tls is not None) is secure
             break
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)

@@ -76,7 +76,7 @@ class _Told:
 class _Gate(asyncio.BufferedProtocol):
     """Reads the header of one connection, sees to TLS, and then the endpoint takes over."""
 
-    def __init__(self, endpoint: Endpoint, server: ServerOrConnector, tls: dict[str, Any]) -> None:
+    def __init__(self, endpoint: Endpoint, server: Server, tls: dict[str, Any]) -> None:
         self._endpoint = endpoint
         self._server = server
         self._tls = tls
@@ -95,7 +95,7 @@ class _Gate(asyncio.BufferedProtocol):
         endpoint = self._endpoint
         # So that the server can close it.
         endpoint._transport = self._transport
-        self._server.endpoint_made(endpoint)
+        self._server.endpoint_expected(endpoint)
         loop = asyncio.get_running_loop()
         if endpoint._open_by is not None:
             self._timer = loop.call_at(endpoint._open_by, self._timed_out)

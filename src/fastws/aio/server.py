@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 from fastws import rules
 from fastws.spec import CloseCode
 
+from .admission import Lifetimes
+from .draining import drain
 from .endpoint import Endpoint, as_endpoint
+from .phases import Phase
 from .protocol import WebSocketProtocol
 from .signals import heed
 from .transports import Dropper
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from .admission import Admission
     from .opening import ServerOpeningHandshake
     from .settings import Settings
 
@@ -44,11 +48,7 @@ _current_handler: ContextVar[asyncio.Task[Any] | None] = ContextVar(
 
 
 class Server:
-    """A running server, as `serve` returns it.
-
-    Attributes:
-        connections: the current connections, including those in their opening handshake.
-    """
+    """A running server, as `serve` returns it."""
 
     _listener: asyncio.Server
     _exits: ExitStack  # what to undo when it stops listening
@@ -60,8 +60,13 @@ class Server:
         settings: Settings,
         make_opening: Callable[[], ServerOpeningHandshake],
         shutdown_timeout: float | None,
+        admission: Admission | None = None,
+        max_lifetime: float | None = None,
     ) -> None:
-        self.connections: set[Endpoint] = set()
+        # All that have a transport, including those in their opening handshake.
+        self._endpoints: set[Endpoint] = set()
+        self._admission = admission
+        self._lifetimes = None if max_lifetime is None else Lifetimes(max_lifetime)
         self._handler = handler
         self._settings = settings
         self._make_opening = make_opening
@@ -79,11 +84,22 @@ class Server:
         self._closed = asyncio.Event()
 
     @property
+    def connections(self) -> frozenset[Endpoint]:
+        """The open connections at this moment: `WebSocket` or `WebSocketProtocol` objects. Those in
+        their opening handshake, or closing, are not among them."""
+        return frozenset([each for each in self._endpoints if each._phase is Phase.OPEN])
+
+    @property
     def sockets(self) -> Sequence[socket.socket]:
         """The sockets that the server listens on."""
         return self._listener.sockets
 
-    async def serve_forever(self, *, signals: Iterable[signal.Signals] = SHUTDOWN_SIGNALS) -> None:
+    async def serve_forever(
+        self,
+        *,
+        signals: Iterable[signal.Signals] = SHUTDOWN_SIGNALS,
+        drain: float | None = None,
+    ) -> None:
         """Serve until a signal arrives, `close` is called or the task is cancelled. Then shut
         down as `close` does.
 
@@ -95,13 +111,19 @@ class Server:
             signals: the signals that stop the server. A second signal ends the wait for clients
                 and handlers. Signals are handled only in the main thread, not on Windows, and
                 not if C code has installed the current handler.
+            drain: the time over which connections are closed after a signal, in seconds, as
+                `drain` does; None to close all at once.
 
         Raises:
             OSError: if one of `signals` cannot be caught.
+            ValueError: if `drain` is not positive.
         """
+        rules.check_timeout("drain", drain)
         with heed(signals, self._on_signal):
             try:
                 await self._stopping.wait()
+                if drain is not None and self._closing is None:
+                    await self.drain(drain)
                 await self.close()
             except asyncio.CancelledError:
                 await self.close()
@@ -138,18 +160,44 @@ class Server:
             self._closers.discard(task)
             self._insiders.discard(handler)
 
+    async def drain(
+        self, over: float, code: int = CloseCode.SERVICE_RESTART, reason: str = ""
+    ) -> None:
+        """Stop listening, and close the connections one after the other, so that their clients do
+        not all connect to another server at the same time. Then shut down as `close` does.
+
+        Idle connections are closed first: those where no message waits to be received or sent, and
+        whose handler waits for the next message. Opening handshakes go on. A second signal in
+        `serve_forever`, or a call of `close`, closes the rest at once.
+
+        Args:
+            over: the time over which to spread this, in seconds.
+            code: the close code for the clients.
+            reason: at most 123 bytes in UTF-8.
+
+        Raises:
+            ValueError: if `over` is not positive, the code may not be sent or the reason is too
+                long.
+        """
+        rules.check_timeout("over", over)
+        rules.close_payload(code, reason)
+        self._stop_listening()
+        await drain(
+            self._endpoints,
+            over,
+            lambda endpoint: self._say_goodbye(endpoint, code, reason),
+            lambda: self._closing is not None or self._hurried,
+        )
+        await self.close(code, reason)
+
     async def wait_closed(self) -> None:
         """Wait until a call of `close` has shut the server down."""
         await self._closed.wait()
 
     async def _close(self, code: int, reason: str) -> None:
-        self._listener.close()
-        self._exits.close()
-        for endpoint in list(self.connections):
-            try:
-                endpoint._begin_closing(code, reason)
-            except Exception as exc:
-                endpoint._log_error("could not close a connection", exc)
+        self._stop_listening()
+        for endpoint in list(self._endpoints):
+            self._say_goodbye(endpoint, code, reason)
         try:
             if await self._ended(0 if self._hurried else self._shutdown_timeout, self._rest):
                 # The remaining handlers may be waiting for us, which cannot be known.
@@ -163,6 +211,16 @@ class Server:
             logger.error("handler %s did not end when it was cancelled (%s)", name, address)
         self._closed.set()
 
+    def _stop_listening(self) -> None:
+        self._listener.close()
+        self._exits.close()
+
+    def _say_goodbye(self, endpoint: Endpoint, code: int, reason: str) -> None:
+        try:
+            endpoint._begin_closing(code, reason)
+        except Exception as exc:
+            endpoint._log_error("could not close a connection", exc)
+
     def _rest(self) -> set[asyncio.Task[None]]:
         """Return the handlers to wait for, without those that wait for `close`."""
         return self._tasks.keys() - self._closers - self._insiders
@@ -175,15 +233,15 @@ class Server:
         hurried = self._hurried
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while (self.connections or handlers()) and self._hurried == hurried:
+                while (self._endpoints or handlers()) and self._hurried == hurried:
                     self._changed.clear()
                     await self._changed.wait()
-        return not self.connections and not handlers()
+        return not self._endpoints and not handlers()
 
     def _abort(self) -> None:
         for task in self._rest():
             task.cancel()
-        for endpoint in list(self.connections):
+        for endpoint in list(self._endpoints):
             endpoint._transport.abort()
 
     def _on_signal(self) -> None:
@@ -207,12 +265,20 @@ class Server:
                 raise
             return Dropper()
 
-    def endpoint_made(self, endpoint: Endpoint) -> None:
-        self.connections.add(endpoint)
+    def endpoint_expected(self, endpoint: Endpoint) -> None:
+        """There is a transport, but who is at its other end is not known yet."""
+        self._endpoints.add(endpoint)
         if self._closing is not None:
             endpoint._transport.abort()
 
+    def endpoint_made(self, endpoint: Endpoint) -> None:
+        self.endpoint_expected(endpoint)
+        if self._admission is not None:
+            self._admission.admit(endpoint)
+
     def endpoint_opened(self, endpoint: Endpoint) -> None:
+        if self._lifetimes is not None:
+            self._lifetimes.begin(endpoint)
         if isinstance(endpoint, WebSocket):
             task = asyncio.get_running_loop().create_task(self._run_handler(endpoint))
             self._tasks[task] = endpoint
@@ -222,7 +288,11 @@ class Server:
         logger.debug("opening handshake failed (%s): %s", endpoint.remote_address, exc)
 
     def endpoint_lost(self, endpoint: Endpoint) -> None:
-        self.connections.discard(endpoint)
+        self._endpoints.discard(endpoint)
+        if self._admission is not None:
+            self._admission.leave(endpoint)
+        if self._lifetimes is not None:
+            self._lifetimes.end(endpoint)
         self._changed.set()
 
     def _handler_done(self, task: asyncio.Task[None]) -> None:

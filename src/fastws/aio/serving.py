@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from fastws import rules
 from fastws.deflate import deflate_extensions
 from fastws.handshake import ServerHandshake
 from fastws.http import Headers
@@ -28,6 +29,7 @@ from fastws.spec import (
     DEFAULT_WRITE_LIMIT,
 )
 
+from .admission import Admission
 from .facts import note_server_names
 from .opening import ServerOpeningHandshake
 from .server import Server
@@ -98,6 +100,17 @@ class serve:  # noqa: N801 - it is called like a function
             connection is not open by then, the client gets a 408, and the connection ends shortly
             afterwards. None for no timeout.
 
+    How many connections:
+
+    Args:
+        max_connections: the maximum number of connections; None for no limit. Those beyond it get
+            a 503 with Retry-After as soon as they send something.
+        max_connections_per_address: the same for the connections from one address. IPv6 addresses
+            count by their first 64 bits, and Unix sockets do not count.
+        max_lifetime: how long a connection may be open, in seconds; None for no limit. It is
+            closed with 1012 after a random time between 80 and 100 % of this, so that the
+            connections of several servers spread again.
+
     Limits for received data:
 
     Args:
@@ -154,6 +167,9 @@ class serve:  # noqa: N801 - it is called like a function
         deflate: PerMessageDeflate | bool = False,
         headers: HeadersLike = (),
         process_request: ProcessRequest | None = None,
+        max_connections: int | None = None,
+        max_connections_per_address: int | None = None,
+        max_lifetime: float | None = None,
         max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
         max_fragments: int | None = DEFAULT_MAX_FRAGMENTS,
         max_header_size: int = DEFAULT_MAX_HEADER_SIZE,
@@ -184,6 +200,9 @@ class serve:  # noqa: N801 - it is called like a function
             write_limit=write_limit,
             max_unsent_size=max_unsent_size,
         )
+        rules.check_timeout("max_lifetime", max_lifetime)
+        limits = (max_connections, max_connections_per_address)
+        Admission(*limits)
         # So invalid arguments raise now, not when the first client connects.
         handshake = ServerHandshake(
             origins=origins,
@@ -194,10 +213,12 @@ class serve:  # noqa: N801 - it is called like a function
         )
         self._start = partial(
             self._listen,
+            limits,
             handler,
             settings,
             lambda: ServerOpeningHandshake(handshake._again(), process_request),
             shutdown_timeout,
+            max_lifetime=max_lifetime,
         )
         if ssl is not None:
             options["ssl"] = ssl
@@ -214,9 +235,13 @@ class serve:  # noqa: N801 - it is called like a function
         self._options = options
         self._server: Server | None = None
 
-    async def _listen(self, *args: Any) -> Server:
+    async def _listen(
+        self, limits: tuple[int | None, int | None], *args: Any, **more: Any
+    ) -> Server:
         loop = asyncio.get_running_loop()
-        server = Server(*args)
+        # Each server counts its own connections.
+        admission = None if limits == (None, None) else Admission(*limits)
+        server = Server(*args, admission=admission, **more)
         create = loop.create_unix_server if self._is_unix else loop.create_server
         make, options = server._make_endpoint, self._options
         if self._proxy_protocol:
