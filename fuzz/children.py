@@ -360,7 +360,7 @@ async def run_ours(
         context.load_cert_chain(*tls)
     async with serve(handler, sock=listener, ssl=context, backlog=2048, **settings) as server:
         ledger.stopping = lambda: not server.sockets
-        ready(lambda: len(server.connections))
+        ready(lambda: len(server._endpoints))
         await server.serve_forever()
 
 

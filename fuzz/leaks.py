@@ -455,7 +455,7 @@ async def serve_clients(handler: Any, count: int) -> None:
             clients.stdin.write(b"\n")
             async with asyncio.timeout(60):
                 await clients.stdout.readline()
-                while server.connections or len(asyncio.all_tasks()) > tasks:  # noqa: ASYNC110
+                while server._endpoints or len(asyncio.all_tasks()) > tasks:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             # The server forgets a handler in a callback, in the turn after the task is done.
             await asyncio.sleep(0)

@@ -25,6 +25,7 @@ from fastws.exceptions import (
 )
 from fastws.handshake import (
     URI,
+    Accept,
     ClientHandshake,
     ServerHandshake,
     accept_key,
@@ -33,6 +34,7 @@ from fastws.handshake import (
     parse_uri,
 )
 from fastws.http import Headers, Request, Response
+from fastws.peers import Peer, TLSInfo
 from fastws.uri import parse_proxy
 
 if TYPE_CHECKING:
@@ -1210,6 +1212,40 @@ def test_extra_headers() -> None:
     assert "Set-Cookie" not in plain
 
 
+def test_a_subprotocol_may_be_chosen_for_one_response() -> None:
+    def accept(subprotocol: str | None) -> str | None:
+        handshake = ServerHandshake(subprotocols=["a", "b"])
+        fields = changed(GOOD, Sec_WebSocket_Protocol="c, b, a")
+        request = handshake.receive_data(request_bytes(fields))
+        headers = parse_response(handshake.accept(request, subprotocol=subprotocol))[2]
+        assert handshake.subprotocol == headers["Sec-WebSocket-Protocol"]
+        return handshake.subprotocol
+
+    assert [accept(name) for name in (None, "b", "c")] == ["a", "b", "c"]
+    with pytest.raises(RequestError, match="does not offer the subprotocol d"):
+        accept("d")
+    with pytest.raises(ValueError, match="not a subprotocol: 'd e'"):
+        accept("d e")
+
+
+def test_a_request_says_who_sent_it_and_is_equal_to_one_that_does_not() -> None:
+    peer = Peer(("192.0.2.1", 1), ("192.0.2.2", 80), TLSInfo("TLSv1.3"))
+    told = ServerHandshake(peer=peer).receive_data(request_bytes())
+    request = ServerHandshake().receive_data(request_bytes())
+    assert (told.peer, request.peer) == (peer, None)
+    assert told == request
+    assert repr(told) == repr(request)
+
+
+def test_an_answer_that_accepts_is_a_value() -> None:
+    plain, rich = Accept(), Accept({"X": "y"}, context=1, subprotocol="a")
+    assert (plain.headers, plain.context, plain.subprotocol) == (Headers(), None, None)
+    assert rich == Accept([("X", "y")], 1, "a")
+    assert rich != plain
+    with pytest.raises(AttributeError):
+        plain.context = 1  # type: ignore[misc]
+
+
 RESERVED = [
     "Upgrade",
     "connection",
@@ -1240,6 +1276,14 @@ def test_server_headers_that_are_refused(fields) -> None:
     request = handshake.receive_data(request_bytes())
     with pytest.raises(ValueError, match="header field"):
         handshake.accept(request, headers=fields)
+    with pytest.raises(ValueError, match="header field"):
+        Accept(fields)
+
+
+@pytest.mark.parametrize("name", ["Keep-Alive", "proxy-connection", "TE", "Trailer"])
+def test_an_answer_has_no_fields_for_one_hop(name) -> None:
+    with pytest.raises(ValueError, match=f"one hop only: {name}"):
+        Accept({name: "x"})
 
 
 @pytest.mark.parametrize(

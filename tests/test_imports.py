@@ -36,7 +36,10 @@ ROOT = Path(fastws.spec.__file__).parent
 TWIN = {"errors", "exceptions", "events", "rules", "spec"}
 PARTS = TWIN | {"_cython", "deflate", "prepared"}  # of a connection, beside the codec
 CODEC = TWIN | {"codec"}
-OPENING = {"extensions", "handshake", "heads", "hosts", "http", "tunnels", "uri"}
+OPENING = {
+    *("extensions", "handshake", "heads", "hosts", "http", "peers", "proxy_protocol"),
+    *("tunnels", "uri"),
+}
 SANS_IO = CODEC | OPENING | {"connection", "deflate", "prepared", "session"}
 ALL = SANS_IO | {"aio", "cli", "demo", "integrations"}
 
@@ -45,6 +48,8 @@ ALLOWED: dict[str, set[str]] = {
     "spec": set(),
     "http": {"exceptions"},
     "hosts": set(),
+    "peers": set(),
+    "proxy_protocol": {"exceptions", "rules"},
     "uri": {"exceptions", "hosts"},
     "heads": {"http"},
     "extensions": {"http"},
@@ -79,6 +84,9 @@ ALLOWED: dict[str, set[str]] = {
 # ... and, in addition, for the type checker.
 FOR_TYPES: dict[str, set[str]] = {
     "exceptions": {"http"},
+    "http": {"peers"},
+    "handshake": {"peers"},
+    "peers": {"proxy_protocol"},
     "deflate": {"extensions"},
     "session": {"prepared"},
     "aio.sinks": {"connection"},
@@ -92,6 +100,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "__init__": set(),
         # What knows nothing of the rest.
         "blame": set(),
+        "facts": set(),
         "phases": set(),
         "pings": set(),
         "racing": set(),
@@ -106,7 +115,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "creation": {"phases"},
         "keepalive": {"unsent"},
         "lingering": {"transports"},
-        "opening": {"blame", "redirects"},
+        "opening": {"blame", "facts", "redirects"},
         "sinks": {"phases"},
         "wire": {"phases"},
         "twin": {"sinks", "wire"},
@@ -125,10 +134,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
             *("endpoint", "opening", "proxies", "redirects", "retries", "settings", "view"),
             *("racing", "websocket"),
         },
-        "server": {
-            *("endpoint", "opening", "protocol", "settings", "signals", "transports"),
-            *("view", "websocket"),
-        },
+        "server": {"endpoint", "protocol", "signals", "transports", "view", "websocket"},
+        "proxied": {"endpoint"},
+        "serving": {"facts", "opening", "proxied", "server", "settings"},
     },
     "cli": {
         "__init__": {"_shared", "bench", "connect", "echo", "info", "inspect", "probe", "run"},
@@ -177,8 +185,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
 }
 # The modules of aio that import asyncio when they run. The others are about rules and numbers.
 WITH_ASYNCIO = {
-    *("client", "endpoint", "flow", "pings", "protocol", "proxies", "racing", "senders"),
-    *("server", "signals", "transports", "websocket"),
+    *("client", "endpoint", "facts", "flow", "pings", "protocol", "proxied", "proxies", "racing"),
+    *("senders", "server", "serving", "signals", "transports", "websocket"),
 }
 
 # Twins have no clock, no randomness, no logging and no I/O.

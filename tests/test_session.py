@@ -35,6 +35,7 @@ from fastws import (
     MessageTooBigError,
     Opcode,
     Opened,
+    Peer,
     PerMessageDeflate,
     Ping,
     Pong,
@@ -363,6 +364,38 @@ def test_accept_adds_header_fields_and_the_server_may_speak_first() -> None:
     assert driver.frames() == [(TEXT, b"welcome")]
     assert isinstance(driver.events[0], Request)
     assert driver.events[1:] == [Opened()]
+
+
+def test_accept_takes_what_was_found_out_about_the_client() -> None:
+    peer = Peer(("192.0.2.1", 1))
+    clock = Clock()
+    session = Session.server(peer=peer, subprotocols=["a"], clock=clock)
+    assert session.context is None
+
+    def accept(session: Session, event: object) -> None:
+        if isinstance(event, Request):
+            assert event.peer is peer
+            session.accept(context="alice", subprotocol="b")
+            assert session.context == "alice"
+
+    driver = Driver(session, clock, accept)
+    driver.run([upgrade_request("Sec-WebSocket-Protocol: a, b")])
+    assert b"Sec-WebSocket-Protocol: b\r\n" in driver.out
+    assert (session.context, session.subprotocol) == ("alice", "b")
+
+
+def test_accept_refuses_a_client_that_does_not_offer_the_subprotocol() -> None:
+    clock = Clock()
+    session = Session.server(clock=clock)
+
+    def accept(session: Session, event: object) -> None:
+        if isinstance(event, Request):
+            session.accept(context="alice", subprotocol="b")
+
+    driver = Driver(session, clock, accept)
+    driver.run([GOOD])
+    assert driver.out.startswith(b"HTTP/1.1 400 ")
+    assert (session.context, session.state) == (None, None)
 
 
 @pytest.mark.parametrize(

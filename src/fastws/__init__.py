@@ -68,8 +68,9 @@ from .exceptions import (
     WebSocketError,
 )
 from .extensions import ClientExtension, ServerExtension
-from .handshake import ClientHandshake, ServerHandshake
+from .handshake import Accept, ClientHandshake, ServerHandshake
 from .http import Headers, HeadersLike, Request, Response
+from .peers import Peer, TLSInfo
 from .prepared import PreparedMessage, prepare
 from .spec import CloseCode, Opcode, Role
 from .uri import URI
@@ -79,7 +80,8 @@ if TYPE_CHECKING:
     from .aio.opening import ProcessRequest
     from .aio.protocol import WebSocketProtocol
     from .aio.retries import RetryPolicy
-    from .aio.server import Server, serve
+    from .aio.server import Server
+    from .aio.serving import serve
     from .aio.websocket import WebSocket
     from .session import HalfClose, Opened, Read, Session, Write
 
@@ -95,6 +97,7 @@ __all__ = [
     "connect",
     "serve",
     # without I/O
+    "Accept",
     "Agreement",
     "ClientExtension",
     "ClientHandshake",
@@ -103,6 +106,7 @@ __all__ = [
     "Headers",
     "HeadersLike",
     "Opened",
+    "Peer",
     "PerMessageDeflate",
     "PreparedMessage",
     "Read",
@@ -112,6 +116,7 @@ __all__ = [
     "ServerHandshake",
     "Session",
     "State",
+    "TLSInfo",
     "URI",
     "Write",
     "prepare",
@@ -172,10 +177,14 @@ def __getattr__(name: str) -> object:
             from .aio import retries
 
             value = retries.RetryPolicy
-        case "Server" | "serve":
+        case "Server":
             from .aio import server
 
-            value = getattr(server, name)
+            value = server.Server
+        case "serve":
+            from .aio import serving
+
+            value = serving.serve
         case "WebSocket":
             from .aio import websocket
 

@@ -13,9 +13,10 @@ import re
 from base64 import b64encode
 from binascii import b2a_base64
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha1
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import h11
 
@@ -58,8 +59,11 @@ from .uri import URI, is_origin, parse_uri
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from .peers import Peer
+
 __all__ = [
     "URI",
+    "Accept",
     "ClientExtension",
     "ClientHandshake",
     "Params",
@@ -99,6 +103,43 @@ _SWITCHING = f"HTTP/1.1 101 Switching Protocols\r\n{write_fields(_UPGRADE)}"
 _PERSISTENCE = ("close", "keep-alive")
 
 
+@dataclass(frozen=True, slots=True, init=False)
+class Accept:
+    """The answer of a `process_request` that lets the handshake continue, and has more to say.
+
+    Args:
+        headers: header fields to add to this 101 response, such as Set-Cookie. They replace
+            fields of the same name that all responses have.
+        context: what was found out about the client, a user for example. It becomes the
+            attribute `context` of the connection.
+        subprotocol: the subprotocol to agree on, instead of a choice among those of the server.
+            A client that does not offer it is refused with a 400. None to let the server
+            choose.
+
+    Raises:
+        TypeError: if an argument has the wrong type.
+        ValueError: if a field cannot be sent, is about one hop only (RFC 9110 §7.6.1) or is set
+            by the handshake itself, or if `subprotocol` is not a token.
+    """
+
+    headers: Headers
+    context: Any
+    subprotocol: str | None
+
+    def __init__(
+        self, headers: HeadersLike = (), context: Any = None, subprotocol: str | None = None
+    ) -> None:
+        headers = _checked_headers(headers)
+        for name in headers:
+            if name.lower() in _HOP_BY_HOP:
+                raise ValueError(f"a header field for one hop only: {name}")
+        if subprotocol is not None:
+            _checked_subprotocols((subprotocol,))
+        object.__setattr__(self, "headers", headers)
+        object.__setattr__(self, "context", context)
+        object.__setattr__(self, "subprotocol", subprotocol)
+
+
 class ServerHandshake:
     """The server's side of one opening handshake (RFC 6455 §4.2).
 
@@ -117,6 +158,7 @@ class ServerHandshake:
         headers: header fields to add to every response.
         max_header_size: the maximum size of the header block, in bytes.
         max_headers: the maximum number of header fields.
+        peer: what is known about the client; it becomes the `peer` of the request.
 
     Attributes:
         subprotocol: the subprotocol that `accept` chose; None if there is none.
@@ -144,8 +186,10 @@ class ServerHandshake:
         headers: HeadersLike = (),
         max_header_size: int = DEFAULT_MAX_HEADER_SIZE,
         max_headers: int = DEFAULT_MAX_HEADERS,
+        peer: Peer | None = None,
     ) -> None:
         self.extensions: list[object] = []
+        self._peer = peer
         self._origins = None if origins is None else _checked_origins(origins)
         self._subprotocols = _checked_subprotocols(subprotocols)
         self._supported = by_name(extensions)
@@ -198,26 +242,35 @@ class ServerHandshake:
         self.trailing_data = self._reader.rest
         # Check this before anybody reads the path.
         _check_target(request)
-        return request
+        return request if self._peer is None else replace(request, peer=self._peer)
 
-    def accept(self, request: Request, *, headers: HeadersLike = ()) -> bytes:
+    def accept(
+        self, request: Request, *, headers: HeadersLike = (), subprotocol: str | None = None
+    ) -> bytes:
         """Accept the request (RFC 6455 §4.2.2).
 
         Args:
             request: what `receive_data` returned.
             headers: header fields to add. They replace fields of the same name in the
                 handshake's `headers`.
+            subprotocol: the subprotocol to agree on; None to choose among the handshake's
+                `subprotocols`.
 
         Returns:
             The 101 response. The connection is open once it is sent.
 
         Raises:
-            RequestError: if the request violates §4.2.1 or its origin is not allowed. Pass
-                the error to `reject` to get a response.
-            ValueError: if `headers` contains a field that the handshake itself sets.
+            RequestError: if the request violates §4.2.1, its origin is not allowed or it does not
+                offer `subprotocol`. Pass the error to `reject` to get a response.
+            ValueError: if `headers` contains a field that the handshake itself sets, or
+                `subprotocol` is not a token.
         """
+        if subprotocol is not None:
+            self._subprotocols = _checked_subprotocols((subprotocol,))
         extra = self._headers if headers == () else self._headers | _checked_headers(headers)
         head = self._agree(request)
+        if subprotocol is not None and self.subprotocol is None:
+            raise RequestError(f"the client does not offer the subprotocol {subprotocol}")
         if "Date" not in extra:
             head += f"Date: {date()}\r\n"
         return f"{head}{write_fields(extra.items())}\r\n".encode("latin-1")
@@ -626,6 +679,8 @@ class ClientHandshake:
 # The handshake sets these fields itself, or they would announce a body (RFC 9110 §8.6 and
 # RFC 9112 §6.1 forbid that in a 101, too).
 _RESERVED = ("connection", "content-length", "transfer-encoding", "upgrade")
+# These are about one hop (RFC 9110 §7.6.1), but not about the response to an upgrade.
+_HOP_BY_HOP = ("keep-alive", "proxy-connection", "te", "trailer")
 
 
 _NO_HEADERS = Headers()

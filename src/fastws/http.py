@@ -10,11 +10,14 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import index
-from typing import Final, TypeAlias, overload
+from typing import TYPE_CHECKING, Final, TypeAlias, overload
 
 from .exceptions import FieldError, MissingFieldError
+
+if TYPE_CHECKING:
+    from .peers import Peer
 
 __all__ = [
     "TCHAR",
@@ -278,12 +281,16 @@ class Request:
         target: the request target as it was sent (RFC 9112 §3.2), in ASCII.
         headers: the header fields.
         http_version: the version, as in "1.1".
+        peer: what is known about the client; None if nobody said. `serve` says it if there is
+            a `process_request`, and a `ServerHandshake` if it was told. It does not matter when
+            requests are compared.
     """
 
     method: str
     target: str
     headers: Headers
     http_version: str = "1.1"
+    peer: Peer | None = field(default=None, compare=False, repr=False)
 
     @property
     def path(self) -> str:

@@ -15,7 +15,7 @@ from enum import Enum
 from math import inf
 from threading import RLock
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeAlias, TypedDict
 
 from . import errors, rules
 from .connection import Connection
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from .deflate import PerMessageDeflate
     from .http import HeadersLike, Response
+    from .peers import Peer
     from .prepared import PreparedMessage
     from .uri import URI
 
@@ -237,6 +238,7 @@ class Session:
         request: on a server, the request, once it has arrived.
         response: on a client, the server's response, once it has arrived and is good.
         subprotocol: the subprotocol agreed on; None if there is none.
+        context: what was passed to `accept`; yours to set. None by default.
 
     Raises:
         TypeError: if `handshake` is neither of the two, or a limit is not an int.
@@ -280,6 +282,7 @@ class Session:
         self.request: Request | None = None
         self.response: Response | None = None
         self.subprotocol: str | None = None
+        self.context: Any = None
         self._decode_text = decode_text
         self._limits = (max_message_size, max_fragments, stream, max_stream_size)
         # (Connection checks them too, but only after the opening handshake.)
@@ -314,6 +317,7 @@ class Session:
         deflate: PerMessageDeflate | bool = False,
         headers: HeadersLike = (),
         max_header_size: int = DEFAULT_MAX_HEADER_SIZE,
+        peer: Peer | None = None,
         **options: Unpack[SessionOptions],
     ) -> Self:
         """Return the server's end of a new TCP connection.
@@ -325,6 +329,7 @@ class Session:
                 `PerMessageDeflate` that says how.
             headers: header fields to add to every response.
             max_header_size: the maximum size of the request's header block, in bytes.
+            peer: what is known about the client; it becomes the `peer` of the request.
             **options: keyword arguments of `Session`.
 
         Raises:
@@ -336,6 +341,7 @@ class Session:
             extensions=deflate_extensions(deflate),
             headers=headers,
             max_header_size=max_header_size,
+            peer=peer,
         )
         return cls(handshake, **options)
 
@@ -450,7 +456,13 @@ class Session:
 
     # The opening handshake ---------------------------------------------------------------
 
-    def accept(self, *, headers: HeadersLike = ()) -> None:
+    def accept(
+        self,
+        *,
+        headers: HeadersLike = (),
+        context: Any = None,
+        subprotocol: str | None = None,
+    ) -> None:
         """Accept the request, if it is valid; if not, refuse it with a response that says why.
 
         This may be called after the event `Request`. If nothing is called before the session is
@@ -458,20 +470,25 @@ class Session:
 
         Args:
             headers: header fields for the response.
+            context: becomes the attribute `context`.
+            subprotocol: the subprotocol to agree on, as for `ServerHandshake.accept`; None to
+                choose among those of the session.
 
         Raises:
             StateError: if there is no request to answer.
-            ValueError: if `headers` contains a field that the handshake itself sets.
+            ValueError: if `headers` contains a field that the handshake itself sets, or
+                `subprotocol` is not a token.
         """
         with self._lock:
             handshake = self._undecided()
             assert self.request is not None
             try:
-                octets = handshake.accept(self.request, headers=headers)
+                octets = handshake.accept(self.request, headers=headers, subprotocol=subprotocol)
             except RequestError as error:
                 self._refuse(handshake.reject(error), error)
             else:
                 self._out = octets
+                self.context = context
                 self._open(handshake)
 
     def respond(self, response: Response) -> None:

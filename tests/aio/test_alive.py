@@ -35,7 +35,7 @@ def idle(until):
 
 
 async def connection_of(server, until):
-    await until(lambda: server.connections)
+    await until(lambda: server._endpoints)
     (ws,) = server.connections
     return ws
 
@@ -106,7 +106,7 @@ async def test_a_dead_peer_is_dropped_while_messages_wait(raw, frame, until, cou
         for _ in range(count):
             await peer.send(frame(2, bytes(size)))
         assert await closed == 1011
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
 
 
 async def deaf(server, frame):
@@ -161,7 +161,7 @@ async def test_a_deaf_peer_is_dropped_whatever_it_sends(frame, until, trickle, s
                 writer.write(pieces[trickle])
                 await asyncio.sleep(0.05)
         assert await closed in (1006, 1011)
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
         writer.close()
 
 

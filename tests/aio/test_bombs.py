@@ -141,7 +141,7 @@ async def test_the_end_comes_after_all_that_was_inflated(count_messages, raw, fr
         await peer.send(bomb + (frame(8, b"\x0f\xa0") if how == "close frame" else b""))
         if how == "end of stream":
             peer.writer.write_eof()
-            await until(lambda: not server.connections)
+            await until(lambda: not server._endpoints)
         else:
             assert await peer.close_frame() == (4000, "")
         assert state["count"] == 50
@@ -243,7 +243,7 @@ async def test_what_was_read_comes_before_the_end(count_messages, raw, frame, un
         (ws,) = server.connections
         peer.writer.write(bomb)
         peer.writer.close()
-        await until(lambda: state.get("count") == 40 and not server.connections)
+        await until(lambda: state.get("count") == 40 and not server._endpoints)
         assert ws.close_code == 4000
         assert closed in ([], [4000])
 
@@ -265,7 +265,7 @@ async def test_what_nobody_receives_does_not_keep_a_connection_that_is_lost(raw,
         peer.writer.write(bomb)
         peer.writer.close()
         assert await ended == 1006
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
 
 
 async def test_a_hook_that_failed_gets_no_more(raw, frame, caplog, until):
@@ -285,6 +285,6 @@ async def test_a_hook_that_failed_gets_no_more(raw, frame, caplog, until):
         await peer.send(bomb)
         assert await peer.close_frame() == (1011, "")
         await peer.aclose()
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     assert calls == [MIB]
     assert len(caplog.records) == 1

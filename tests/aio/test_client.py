@@ -86,7 +86,7 @@ async def test_async_with_closes(code, handler, url, until):
         except LookupError:
             assert code == 1011
         assert protocol.calls == ["open", code]
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     assert handler.seen[0].close_code == code
 
 
@@ -100,7 +100,7 @@ async def test_async_for_connects_anew_and_closes_on_break(handler, url, until):
 
         def closed():
             gc.collect()  # a Python without reference counting finds the iterator this way
-            return not server.connections
+            return not server._endpoints
 
         await until(closed)
     assert [ws.close_code for ws in handler.seen] == [1000] * 3

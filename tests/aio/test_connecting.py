@@ -288,5 +288,5 @@ async def test_cancelling_at_any_moment_leaves_nothing(secure, tls, until):
                 await ws.close()
         else:
             pytest.fail("never connected")
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     assert asyncio.all_tasks() == {asyncio.current_task()}

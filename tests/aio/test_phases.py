@@ -100,7 +100,7 @@ async def test_a_server_takes_this_path(name, handler, phases, raw, frame, until
             if "we close" in name or "our close" in name:
                 await peer.send(frame(1, b"close"))
                 assert await peer.close_frame() == (1000, "")
-            await until(lambda: server.connections)
+            await until(lambda: server._endpoints)
             match name.removesuffix(" while we close").removesuffix(" before its request"):
                 case "peer closes" | "peer answers our close frame":
                     await peer.send(frame(8, b"\x03\xe8"))
@@ -117,10 +117,10 @@ async def test_a_server_takes_this_path(name, handler, phases, raw, frame, until
                 case "peer resets":
                     reset(peer)
                 case "peer is silent":
-                    await until(lambda: not server.connections)
+                    await until(lambda: not server._endpoints)
             with suppress(ConnectionError):
                 await peer.rest()
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     (path,) = phases.values()
     assert tuple(path) == (OPENING, *OF_SERVERS[name])
 

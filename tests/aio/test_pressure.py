@@ -87,7 +87,7 @@ async def test_close_does_not_wait_for_what_nobody_receives_of_a_lost_connection
         if closes == "before":
             await until(lambda: ws._phase.name == "CLOSING")
         ws._transport.abort()
-        await until(lambda: not server.connections, timeout=5)
+        await until(lambda: not server._endpoints, timeout=5)
 
 
 async def test_no_limit_at_all(raw, frame):

@@ -137,7 +137,7 @@ async def test_a_connection_knows_where_it_is(url, until):
 
     async with serve(Recorder, "127.0.0.1", 0, subprotocols=["chat"]) as server:
         client = await connect(url(server, "/a?b"), protocol=Client, subprotocols=["chat"])
-        await until(lambda: server.connections and next(iter(server.connections)).state)
+        await until(lambda: server.connections)
         (peer,) = server.connections
         assert peer.request.target == "/a?b"
         assert peer.response is client.request is None
@@ -248,7 +248,7 @@ async def test_a_hook_that_raises_is_logged_and_closes_with_1011(
             assert await peer.close_frame() == (1011, "")
             await peer.send(frame(8, b"\x03\xf3"))
             assert await peer.rest() == b""
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     assert calls.count(failing) == 1
     assert calls[-1] == (1011, "")
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -267,7 +267,7 @@ async def test_a_hook_that_raises_at_the_end_is_logged(raw, frame, caplog, until
         async with raw(server) as peer:
             await peer.send(frame(1, b"\xff"))
             assert (await peer.close_frame())[0] == 1007
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     assert [r.exc_info[0] for r in caplog.records if r.name == "fastws"] == [ZeroDivisionError]
 
 
@@ -287,7 +287,7 @@ async def test_to_send_while_closing_is_nobodys_mistake(raw, frame, until):
             assert await peer.frame() == (0x88, b"\x0f\xa0")
             await peer.send(frame(1, b"c") + frame(8, b"\x0f\xa0"))
             assert await peer.rest() == b""
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     assert calls == ["open", "a", "b", "c", (4000, "")]
 
 
@@ -320,7 +320,7 @@ async def test_close_may_be_called_in_any_hook(raw, frame, until, hook):
             # (When on_message is called, the peer's violation has been detected already.)
             code = 4000 if hook == "on_open" else 1007
             assert (await peer.close_frame())[0] == code
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     assert [call for call in calls if isinstance(call, tuple)] == [
         (1007, "text message is not UTF-8")
     ]
@@ -345,7 +345,7 @@ async def test_a_reset_reaches_on_error_and_on_close(raw, until):
         sock = peer.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         peer.reset()
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     assert calls == ["open", ConnectionResetError, (1006, "")]
 
 
@@ -359,7 +359,7 @@ async def test_a_connection_lost_with_the_peers_close_frame_at_hand_has_its_code
 
     async with serve(partial(Aborts, calls), "127.0.0.1", 0) as server, raw(server) as peer:
         await peer.send(frame(1, b"a") + frame(8, b"\x0f\xa0bye"))
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     assert calls == ["open", "a", (4000, "bye")]
 
 
@@ -368,7 +368,7 @@ async def test_a_connection_that_just_ends_is_1006(raw, until, url):
     async with serve(partial(Recorder, calls), "127.0.0.1", 0) as server:
         async with raw(server):
             await until(lambda: calls)
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     assert calls == ["open", (1006, "")]
 
 
@@ -731,7 +731,7 @@ async def test_a_peer_that_never_reads_is_ended_by_keepalive(raw, until):
     settings = {**ALERT, "close_timeout": 0.2}
     async with serve(handler, "127.0.0.1", 0, **settings) as server, raw(server):
         await until(lambda: ends)
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     assert ends == [1011]
 
 
@@ -839,10 +839,10 @@ async def test_a_peer_that_ends_its_side_but_takes_nothing_is_not_kept(until):
             await loop.sock_connect(sock, server.sockets[0].getsockname())
             await loop.sock_sendall(sock, upgrade_request())
             await until(
-                lambda: any(ws._transport.get_write_buffer_size() for ws in server.connections)
+                lambda: any(ws._transport.get_write_buffer_size() for ws in server._endpoints)
             )
             sock.shutdown(socket.SHUT_WR)
-            await until(lambda: not server.connections, timeout=5)
+            await until(lambda: not server._endpoints, timeout=5)
 
 
 async def test_a_client_whose_own_timer_ends_the_handshake(raw_server, url, until):
@@ -906,7 +906,7 @@ async def test_a_connect_cancelled_as_it_succeeds_drops_the_connection(url, echo
         with pytest.raises(asyncio.CancelledError):
             await connecting
         await client.wait_closed()
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     assert client.calls == ["open", (1006, "")]
 
 
@@ -975,14 +975,14 @@ async def test_what_never_opens_is_gone_after_the_open_timeout(echo, until, send
     async with serve(echo, "127.0.0.1", 0, **options) as server:
         with socket.create_connection(server.sockets[0].getsockname()) as sock:
             sock.setblocking(False)
-            await until(lambda: server.connections)
+            await until(lambda: server._endpoints)
             if sends == "trickle":
                 await trickle(sock, b"GET / HTTP/1.1\r\nX: y")
             elif sends == "bad":
                 await trickle(sock, b"\0")
             elif sends == "waits":
                 await loop.sock_sendall(sock, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            await until(lambda: not server.connections)
+            await until(lambda: not server._endpoints)
     # (It takes 1.3 s on an idle machine, and would take 30 s without the limit.)
     assert loop.time() - started < 10
 

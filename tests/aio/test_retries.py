@@ -309,4 +309,4 @@ async def test_headers_that_cannot_be_made(slept, url):
             with pytest.raises(type(error)):
                 await never(connect(url(server), headers=fail, retry=policy))
             assert len(failures) == (4 if retried else 2)
-        assert not server.connections
+        assert not server._endpoints

@@ -82,7 +82,7 @@ async def test_a_handler_whose_client_is_gone_is_not_logged(raw, caplog, until):
     async with serve(handler, "127.0.0.1", 0) as server:
         async with raw(server):
             pass
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     assert not errors(caplog)
 
 
@@ -453,7 +453,7 @@ async def test_a_client_that_goes_cancels_process_request(echo, raw, until):
         async with raw(server, handshake=False) as peer:
             await peer.send(PLAIN)
             await until(lambda: states)
-            (endpoint,) = server.connections
+            (endpoint,) = server._endpoints
             # (While reading is paused, only an error or a timeout shows that it is gone.)
             endpoint._transport.abort()
         await until(lambda: states == ["begun", "ended"])
@@ -499,7 +499,7 @@ async def test_a_client_that_went_during_process_request_does_no_harm(echo, unti
             await loop.sock_sendall(sock, PLAIN)
             await until(lambda: states)
         go_on.set()
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
 
 
 async def test_what_a_client_sends_during_process_request_waits(raw, frame, echo):
@@ -669,7 +669,7 @@ async def test_a_unix_socket(echo, tmp_path):
     async with serve(echo, path=path) as server:
         assert server.sockets[0].getsockname() == path
         ws = await connect("ws://localhost/", path=path)
-        assert not server.connections or {e.local_address for e in server.connections} == {path}
+        assert not server._endpoints or {e.local_address for e in server._endpoints} == {path}
         await converse(ws)
 
 
@@ -713,7 +713,7 @@ async def test_close_says_1001_to_every_client_and_waits_for_the_handlers(url):
             await connect(f"ws://127.0.0.1:{clients[0].remote_address[1]}")
         for ws in clients:
             await ws.close()
-    assert not server.connections
+    assert not server._endpoints
 
 
 async def test_close_says_what_you_tell_it(url, raw):
@@ -753,7 +753,7 @@ async def test_what_does_not_end_is_cancelled_after_the_shutdown_timeout(url, ra
         await server.close()
         assert ends == ["cancelled"] * 2
         await ws.close()
-    assert not server.connections
+    assert not server._endpoints
 
 
 async def test_a_silent_client_does_not_keep_a_server_of_hooks(raw):
@@ -768,7 +768,7 @@ async def test_a_silent_client_does_not_keep_a_server_of_hooks(raw):
 async def test_a_handshake_in_progress_is_dropped(echo, raw, until, sent):
     async with serve(echo, "127.0.0.1", 0) as server, raw(server, handshake=False) as peer:
         await peer.send(sent)
-        await until(lambda: server.connections)
+        await until(lambda: server._endpoints)
         await asyncio.wait_for(server.close(), 5)
         with suppress(ConnectionResetError):  # what it did not read yet
             assert await peer.rest() == b""
@@ -806,7 +806,7 @@ async def test_who_comes_too_late_is_sent_away(echo, until):
     await loop.connect_accepted_socket(server._make_endpoint, theirs)
     assert await loop.sock_recv(ours, 100) == b""
     ours.close()
-    await until(lambda: not server.connections)
+    await until(lambda: not server._endpoints)
 
 
 async def test_a_handler_may_close_its_server(url):
@@ -1056,7 +1056,7 @@ async def test_nothing_stays_behind(raw, frame, url, until, echo):
         kinds = [chance.randrange(8) for _ in range(300)]
         for start in range(0, 300, 50):
             await asyncio.gather(*(one(server, kind) for kind in kinds[start : start + 50]))
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
         assert asyncio.all_tasks() == {asyncio.current_task()}
         await turns()
 

@@ -98,7 +98,7 @@ async def provoke(hook, server, raw, frame):
 async def test_whatever_a_hook_lets_out_ends_its_connection(hook, exc, raw, frame, until, caplog):
     async with serve(failing(hook, exc), HOST, 0, close_timeout=0.2) as server:
         await provoke(hook, server, raw, frame)
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
         await within(5, server.close())
     assert [record.getMessage().partition(" (")[0] for record in errors(caplog)] == [
         "a hook of Failing failed"
@@ -147,7 +147,7 @@ def test_what_ends_the_loop_ends_it_and_the_connection(kind, hook, exc, raw, fra
 
     with pytest.raises(exc), asyncio.Runner(loop_factory=LOOPS[kind]) as runner:
         runner.run(main())
-    assert not servers[0].connections
+    assert not servers[0]._endpoints
     assert len(lost) == 1
     assert not errors(caplog)
 
@@ -212,7 +212,7 @@ async def test_a_protocol_that_cannot_be_made(factory, words, raw, caplog):
             async with raw(server, handshake=False) as peer:
                 with suppress(ConnectionError):
                     assert await within(5, peer.rest()) == b""
-        assert not server.connections
+        assert not server._endpoints
     assert [record.getMessage() for record in errors(caplog)] == [
         f"could not make a protocol: {words}"
     ] * 2
@@ -306,7 +306,7 @@ async def test_a_connection_made_that_fails_ends_the_connection(factory, raw, re
         async with raw(server, handshake=False) as peer:
             with suppress(ConnectionError):
                 assert await within(5, peer.rest()) == b""
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
         await within(5, server.close())
     assert [str(exc) for exc in seen] == ["made"]
 
@@ -330,16 +330,16 @@ async def test_a_connection_lost_that_fails(factory, raw, url, reported, until):
 
     async with serve(Protocol, HOST, 0, ping_interval=0.05) as server:
         async with raw(server) as peer:
-            await until(lambda: server.connections)
+            await until(lambda: server._endpoints)
             peer.reset()
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
         protocol = await connect(url(server), protocol=Protocol)
         ping = protocol.ping()
         protocol._transport.abort()
         await within(5, protocol.wait_closed())
         with pytest.raises(ConnectionClosed):
             await ping
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
         await within(5, server.close())
     assert closed == [1006] * 3
     assert [str(exc) for exc in seen] == ["lost"] * (0 if factory is LostForgotten else 3)
@@ -383,7 +383,7 @@ async def test_a_handler_that_does_not_end_is_left_behind_and_named(stubborn, ur
     addresses = {str(ws.local_address) for ws in clients}
     await within(10, server.close())
     await within(1, server.wait_closed())
-    assert not server.connections
+    assert not server._endpoints
     messages = [record.getMessage() for record in errors(caplog)]
     name = stubborn.__qualname__
     assert sorted(messages) == sorted(
@@ -566,7 +566,7 @@ async def test_a_close_is_begun_again_when_all_tasks_were_cancelled(url, caplog)
     await asyncio.wait([closing])
     await within(5, server.close())
     await within(1, server.wait_closed())
-    assert not server.connections
+    assert not server._endpoints
     await ws.close()
 
 
@@ -586,7 +586,7 @@ async def test_a_process_request_that_does_not_end(raw, until):
         await peer.send(PLAIN)
         await begun.wait()
         await within(5, server.close())
-        assert not server.connections
+        assert not server._endpoints
         release.set()
         assert await within(5, peer.rest()) == b""
 
@@ -616,7 +616,7 @@ async def test_a_body_that_raises_closes_the_server(exc, url):
     with pytest.raises(exc):
         await run()
     assert not servers[0].sockets
-    assert not servers[0].connections
+    assert not servers[0]._endpoints
     with pytest.raises(ConnectionClosed, match="1001"):
         await clients[0].recv()
     await clients[0].close()

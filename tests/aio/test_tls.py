@@ -189,7 +189,7 @@ async def test_a_client_that_never_begins_tls(echo, tls, url, broken_off):
             sock.setblocking(False)
             with suppress(ConnectionError):
                 assert await asyncio.wait_for(loop.sock_recv(sock, 1), 5) == b""
-        assert not server.connections
+        assert not server._endpoints
 
 
 async def test_a_server_that_never_answers_tls(tls):
@@ -242,12 +242,12 @@ async def test_what_never_opens_is_gone_after_the_open_timeout(echo, tls, raw, u
         serve(echo, HOST, 0, ssl=tls.server, **options) as server,
         raw(server, handshake=False, ssl=tls.client, server_hostname="localhost") as peer,
     ):
-        await until(lambda: server.connections)
+        await until(lambda: server._endpoints)
         if does == "bad":
             await peer.send(b"\0")
         if does == "stay":  # and not even read
             peer.writer.transport.pause_reading()
-        while server.connections:
+        while server._endpoints:
             if does == "trickle":
                 with suppress(ConnectionError):
                     await peer.send(b"G")
@@ -281,7 +281,7 @@ async def test_the_open_timeout_begins_before_tls(tls, until):
             # loop.time() is the time of the current turn.
             assert endpoint._timer.when() < begun + 20.4
             writer.transport.abort()
-            await until(lambda: not server.connections)
+            await until(lambda: not server._endpoints)
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ async def test_a_close_timeout_that_is_short(echo, tls, raw, frame, until):
         await peer.send(frame(3))
         await until(lambda: ws.close_code == 1002)
         assert ws._timer.when() < ws._loop.time() + 0.5  # and not 1.0
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
 
 
 async def test_a_server_that_closes(echo, tls, url):

@@ -164,7 +164,7 @@ async def test_a_peer_that_never_stops_sending_is_ended_by_the_close_timeout(
         await peer.send(frame(TEXT, b"\xff"))
         flooding = asyncio.create_task(flood(peer))
         assert (await peer.close_frame())[0] == 1007
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
         await asyncio.wait([flooding], timeout=5)
         assert isinstance(flooding.exception(), ConnectionError)
 
@@ -213,7 +213,7 @@ async def test_the_hooks_are_told_of_a_violation(raw, frame, until):
         async with raw(server) as peer:
             await peer.send(frame(TEXT, b"good") + frame(TEXT, b"x", rsv=4) + frame(TEXT, b"late"))
             await peer.close_frame()
-        await until(lambda: not server.connections)
+        await until(lambda: not server._endpoints)
     message = "reserved bit set: RSV1"
     assert calls == ["good", (ProtocolError, message), (1002, message)]
 

@@ -432,7 +432,7 @@ async def test_a_send_that_waits_learns_that_the_connection_is_lost(raw, settled
             async with raw(server) as peer:
                 await settled(lambda: sent)
                 peer.reset()
-            await until(lambda: not server.connections)
+            await until(lambda: not server._endpoints)
     assert ends == [1006, 1006]
 
 

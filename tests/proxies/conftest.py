@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,7 @@ from ..aio.conftest import (  # noqa: F401
     pytest_pyfunc_call,
     runner,
     tls,
+    until,
     url,
 )
 from ..tools import Program, free_port
@@ -28,7 +30,6 @@ from ..tools import Program, free_port
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import SimpleNamespace
 
 HOST = "127.0.0.1"
 PACKAGES = {
@@ -36,6 +37,7 @@ PACKAGES = {
     "microsocks": "microsocks",
     "danted": "dante-server",
     "stunnel4": "stunnel4",
+    "haproxy": "haproxy",
 }
 USER, PASSWORD = "us er", "p@ss:word"
 CREDENTIALS = "us%20er:p%40ss%3Aword@"
@@ -164,3 +166,22 @@ def twisted() -> Iterator[str]:
     with Program(sys.executable, "-m", "twisted", *options) as program:
         program.wait_for_port(port)
         yield f"{HOST}:{port}"
+
+
+@pytest.fixture(scope="session")
+def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """A proxy for servers, which tells them about clients: `port` listens for clients, by the
+    option of HAProxy for the server, and `backend` is the port where that server must listen. The
+    health checks of the proxy tell of no client."""
+    backend = free_port()
+    ports = {"send-proxy": free_port(), "send-proxy-v2": free_port()}
+    text = "global\n  maxconn 100\ndefaults\n  mode tcp\n  timeout connect 5s\n"
+    text += "  timeout client 30s\n  timeout server 30s\n"
+    for option, port in ports.items():
+        text += (
+            f"listen {option}\n  bind {HOST}:{port}\n"
+            f"  server one {HOST}:{backend} {option} check inter 50 rise 1 fall 1000000\n"
+        )
+    path = write(tmp_path_factory.mktemp("haproxy") / "haproxy.cfg", text)
+    with proxy("haproxy", ports["send-proxy"], "-db", "-f", path):
+        yield SimpleNamespace(port=ports, backend=backend)

@@ -99,7 +99,7 @@ async def test_what_the_environment_names(monkeypatch, tinyproxy, microsocks, ur
                 patch.setenv("NO_PROXY", f"x.example,.invalid:{port}")
                 with pytest.raises(OSError, match=r"Name|name|node"):
                     await connect(f"ws://server.invalid:{port}")
-        assert not server.connections
+        assert not server._endpoints
 
 
 async def refused(uri, proxy, **options):
@@ -130,7 +130,7 @@ async def test_a_wrong_password(guarded, guarded_socks, url):
             assert f"HTTP {status}" in str(error)
             error = await refused(uri, f"socks5://{user}{guarded_socks}")
             assert error.response is None
-        assert not server.connections
+        assert not server._endpoints
 
 
 async def test_a_server_that_the_proxy_cannot_reach(

@@ -57,6 +57,7 @@ async def echo(ws: fastws.WebSocket) -> None:
         assert_type(message, str | bytes)
         await ws.send(message)
     assert_type(await ws.ping(), float)
+    await ws.pong(b"data")
     await ws.send(1)  # type: ignore[arg-type]
 
 
@@ -66,7 +67,15 @@ def process_request(request: fastws.Request) -> fastws.Response | None:
     return fastws.Response.text("OK\n") if request.path == "/health" else None
 
 
+async def process_later(request: fastws.Request) -> fastws.Accept | None:
+    assert_type(request.peer, fastws.Peer | None)
+    if request.peer is not None and request.peer.tls is not None:
+        assert_type(request.peer.tls.server_name, str | None)
+    return fastws.Accept({"Set-Cookie": "a=b"}, context=request.path)
+
+
 checked: fastws.ProcessRequest = process_request
+checked_too: fastws.ProcessRequest = process_later
 fields: fastws.HeadersLike = {"X-Name": "value"}
 
 

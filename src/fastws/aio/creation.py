@@ -15,13 +15,22 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from fastws.proxy_protocol import ProxyHeader
+
     from .endpoint import Endpoint
 
 __all__ = ["ServerOrConnector", "ending_on_error", "guard"]
 
 
 class ServerOrConnector(Protocol):
-    """What created an endpoint and wants to know how it fares."""
+    """What created an endpoint and wants to know how it fares.
+
+    Attributes:
+        told: what a proxy has told about the endpoint's connection; None if there is none.
+    """
+
+    @property
+    def told(self) -> ProxyHeader | None: ...
 
     def endpoint_made(self, endpoint: Endpoint) -> None:
         """There is a transport."""

@@ -50,7 +50,6 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__",
         "_close_waiter",
-        "_creator",
         "_keepalive",
         "_lost_by",
         "_open_by",
@@ -62,7 +61,6 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
 
     def __init__(self, sink: Sink) -> None:
         super().__init__(sink)
-        self._creator: ServerOrConnector | None = None
         self._open_by: float | None = None  # when the opening handshake has to be done
         self._timer: asyncio.TimerHandle | None = None  # of the phase
         self._keepalive: Keepalive | None = None  # while open
@@ -172,7 +170,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
                 self._open_by = self._loop.time() + timeout
             timeout = max(self._open_by - self._loop.time(), 0.0)
         self._set_timer(timeout, self._open_timed_out)
-        if octets := opening.begin():
+        if octets := opening.begin(self):
             self._transport.write(octets)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -290,6 +288,8 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
             if head is not None:
                 head.headers._pack()
         self.subprotocol = decision.subprotocol
+        if role is Role.SERVER:
+            self.context = decision.context
         self._connection = self._settings.make_connection(role, decision.deflate)
         self._hold_pongs()
         self._open_by = None

@@ -232,3 +232,7 @@ class Flow(View):
         waiter = self._pings.add(octets)
         self._schedule_flush()
         return waiter
+
+    def _send_pong(self, data: Buffer) -> None:
+        self._require_connection().pong(data)
+        self._schedule_flush()

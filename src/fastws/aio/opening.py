@@ -7,16 +7,17 @@ application. It returns what it decided. It does not know transports, or who act
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from fastws.exceptions import FieldError, HandshakeError, RequestError, ResponseError
-from fastws.handshake import ClientHandshake, ServerHandshake
+from fastws.handshake import Accept, ClientHandshake, ServerHandshake
 from fastws.http import Request, Response
 from fastws.spec import Role
 
 from .blame import blames_peer
+from .facts import peer_of
 from .redirects import Redirection
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from fastws.deflate import Agreement
 
+    from .facts import Connected
     from .redirects import Route
 
 __all__ = [
@@ -39,7 +41,9 @@ __all__ = [
 ]
 
 # What `serve` takes to see each request first: a function, or a coroutine function.
-ProcessRequest: TypeAlias = Callable[[Request], Response | Awaitable[Response | None] | None]
+ProcessRequest: TypeAlias = Callable[
+    [Request], Accept | Response | Awaitable[Accept | Response | None] | None
+]
 
 
 # What an opening handshake can come to ------------------------------------------------------
@@ -54,12 +58,14 @@ class Opened:
         trailing: the beginning of what the peer sent after its part of the handshake.
         subprotocol: the subprotocol agreed on.
         deflate: how messages are compressed.
+        context: what the application found out about the client.
     """
 
     octets: bytes
     trailing: bytes
     subprotocol: str | None
     deflate: Agreement | None
+    context: Any = None
 
 
 @dataclass(slots=True)
@@ -93,7 +99,7 @@ class Failed:
 class Undecided:
     """The application takes its time; `decide` takes what comes of this."""
 
-    answer: Awaitable[Response | None]
+    answer: Awaitable[Accept | Response | None]
 
 
 Decision: TypeAlias = Opened | Refused | Failed | Undecided
@@ -116,10 +122,14 @@ class OpeningHandshake(Protocol):
     @property
     def response(self) -> Response | None: ...
     @property
-    def answer(self) -> asyncio.Future[Response | None] | None: ...
+    def answer(self) -> asyncio.Future[Any] | None: ...
 
-    def begin(self) -> bytes:
-        """Return what to send first."""
+    def begin(self, wire: Connected | None = None) -> bytes:
+        """Return what to send first.
+
+        Args:
+            wire: knows the peer, as far as the transport does; None if nobody does.
+        """
 
     def wants_data(self) -> bool:
         """Return whether to read what the peer sends."""
@@ -130,7 +140,7 @@ class OpeningHandshake(Protocol):
     def receive_eof(self) -> Decision | None:
         """The peer will send nothing more."""
 
-    def wait_for(self, answer: asyncio.Future[Response | None]) -> None:
+    def wait_for(self, answer: asyncio.Future[Any]) -> None:
         """Wait for the application's answer."""
 
     def decide(self) -> Decision:
@@ -148,7 +158,7 @@ class ServerOpeningHandshake:
         handshake: the rules to judge the request by.
         process_request: a function, or coroutine function, that sees each request first.
             If it returns a response, that is sent in place of the handshake's; if it raises a
-            RequestError, so is what that says.
+            RequestError, so is what that says. An Accept adds to the handshake's response.
     """
 
     handshake: ServerHandshake = field(default_factory=ServerHandshake)
@@ -156,9 +166,11 @@ class ServerOpeningHandshake:
     role: Role = Role.SERVER
     request: Request | None = None
     response: None = None
-    answer: asyncio.Future[Response | None] | None = None
+    answer: asyncio.Future[Any] | None = None
+    _wire: Connected | None = None
 
-    def begin(self) -> bytes:
+    def begin(self, wire: Connected | None = None) -> bytes:
+        self._wire = wire
         return b""
 
     def wants_data(self) -> bool:
@@ -173,6 +185,8 @@ class ServerOpeningHandshake:
             return None
         if self.process_request is None:
             return self._accept(request)
+        if self._wire is not None:
+            self.request = request = replace(request, peer=peer_of(self._wire))
         try:
             answer = self.process_request(request)
         except Exception as exc:
@@ -184,7 +198,7 @@ class ServerOpeningHandshake:
     def receive_eof(self) -> Decision | None:
         return None
 
-    def wait_for(self, answer: asyncio.Future[Response | None]) -> None:
+    def wait_for(self, answer: asyncio.Future[Any]) -> None:
         self.answer = answer
 
     def decide(self) -> Decision:
@@ -193,30 +207,35 @@ class ServerOpeningHandshake:
         if answer.cancelled():
             return self._reject(RequestError("internal server error", 500))
         try:
-            response = answer.result()
+            result = answer.result()
         except Exception as exc:
             return self._give_up(exc)
         assert self.request is not None
-        return self._answer(self.request, response)
+        return self._answer(self.request, result)
 
     def time_out(self) -> Decision:
         return self._reject(RequestError("the opening handshake took too long", 408))
 
-    def _answer(self, request: Request, response: Response | None) -> Decision:
-        if response is None:
-            return self._accept(request)
+    def _answer(self, request: Request, answer: Accept | Response | None) -> Decision:
+        if answer is None or isinstance(answer, Accept):
+            return self._accept(request, answer)
         try:
-            return Refused(self.handshake.respond(response))
+            return Refused(self.handshake.respond(answer))
         except Exception as exc:
             return self._give_up(exc)
 
-    def _accept(self, request: Request) -> Decision:
+    def _accept(self, request: Request, how: Accept | None = None) -> Decision:
         handshake = self.handshake
         try:
-            octets = handshake.accept(request)
+            if how is None:
+                octets = handshake.accept(request)
+            else:
+                octets = handshake.accept(request, headers=how.headers, subprotocol=how.subprotocol)
         except RequestError as exc:
             return self._reject(exc)
-        return Opened(octets, handshake.trailing_data, handshake.subprotocol, handshake.deflate)
+        context = None if how is None else how.context
+        subprotocol, deflate = handshake.subprotocol, handshake.deflate
+        return Opened(octets, handshake.trailing_data, subprotocol, deflate, context)
 
     def _reject(self, error: RequestError, mistake: Exception | None = None) -> Refused:
         try:
@@ -252,7 +271,7 @@ class ClientOpeningHandshake:
     response: Response | None = None
     answer: None = None
 
-    def begin(self) -> bytes:
+    def begin(self, wire: Connected | None = None) -> bytes:
         return self.handshake.request()
 
     def wants_data(self) -> bool:
@@ -275,7 +294,7 @@ class ClientOpeningHandshake:
             return self._give_up(exc)
         return None
 
-    def wait_for(self, answer: asyncio.Future[Response | None]) -> None:
+    def wait_for(self, answer: asyncio.Future[Any]) -> None:
         raise NotImplementedError  # there is nobody to ask
 
     def decide(self) -> Decision:

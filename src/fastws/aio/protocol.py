@@ -69,6 +69,8 @@ class WebSocketProtocol(Endpoint, Generic[T]):
         request: the client's request; None on a client.
         response: the server's response; None on a server.
         subprotocol: the subprotocol agreed on; None if there is none.
+        context: what `process_request` passed to `Accept`, from `on_open` on; yours to set on a
+            client. None by default.
     """
 
     __slots__ = ()
@@ -155,6 +157,20 @@ class WebSocketProtocol(Endpoint, Generic[T]):
             ConnectionClosed: if the connection is closed or closing.
         """
         return self._send_ping(data)
+
+    def pong(self, data: Buffer = b"") -> None:
+        """Send a pong that answers no ping (RFC 6455 §5.5.3): a sign of life, which the peer does
+        not answer. fastws itself answers pings.
+
+        Args:
+            data: at most 125 bytes.
+
+        Raises:
+            TypeError: if `data` is not bytes-like.
+            ValueError: if `data` is too long.
+            ConnectionClosed: if the connection is closed or closing.
+        """
+        self._send_pong(data)
 
     def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection; `on_close` is called later. Does nothing if the connection is

@@ -1,28 +1,25 @@
-"""A WebSocket server, which listens, runs a handler for each connection, and shuts down cleanly.
+"""A WebSocket server, which runs a handler for each connection, and shuts down cleanly.
 
-This module knows listening sockets, handler tasks and signals. It does not know what a connection
-does: that is the job of `Endpoint`.
+This module knows connections, handler tasks and signals. It does not know how a server is set up,
+nor what a connection does: that is the job of `Endpoint`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastws import rules, spec
-from fastws.deflate import deflate_extensions
-from fastws.handshake import ServerHandshake
-from fastws.http import Headers
+from fastws import rules
 from fastws.spec import CloseCode
 
+from .admission import Lifetimes
+from .draining import drain
 from .endpoint import Endpoint, as_endpoint
-from .opening import ServerOpeningHandshake
+from .phases import Phase
 from .protocol import WebSocketProtocol, is_protocol_factory
-from .settings import Settings
 from .signals import heed
 from .streaming import StreamingWebSocket
 from .transports import Dropper
@@ -30,17 +27,14 @@ from .view import logger
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
-    import re
     import socket
-    import ssl as ssl_module
-    from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from fastws.deflate import PerMessageDeflate
-    from fastws.http import HeadersLike
+    from .admission import Admission
+    from .opening import ServerOpeningHandshake
+    from .settings import Settings
 
-    from .opening import ProcessRequest
-
-__all__ = ["Server", "serve"]
+__all__ = ["Server"]
 
 SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -54,13 +48,11 @@ _current_handler: ContextVar[asyncio.Task[Any] | None] = ContextVar(
 
 
 class Server:
-    """A running server, as `serve` returns it.
-
-    Attributes:
-        connections: the current connections, including those in their opening handshake.
-    """
+    """A running server, as `serve` returns it."""
 
     _listener: asyncio.Server
+    _exits: ExitStack  # what to undo when it stops listening
+    told = None
 
     def __init__(
         self,
@@ -68,8 +60,13 @@ class Server:
         settings: Settings,
         make_opening: Callable[[], ServerOpeningHandshake],
         shutdown_timeout: float | None,
+        admission: Admission | None = None,
+        max_lifetime: float | None = None,
     ) -> None:
-        self.connections: set[Endpoint] = set()
+        # All that have a transport, including those in their opening handshake.
+        self._endpoints: set[Endpoint] = set()
+        self._admission = admission
+        self._lifetimes = None if max_lifetime is None else Lifetimes(max_lifetime)
         self._handler = handler
         self._settings = settings
         self._make_opening = make_opening
@@ -88,11 +85,22 @@ class Server:
         self._closed = asyncio.Event()
 
     @property
+    def connections(self) -> frozenset[Endpoint]:
+        """The open connections at this moment: `WebSocket` or `WebSocketProtocol` objects. Those in
+        their opening handshake, or closing, are not among them."""
+        return frozenset([each for each in self._endpoints if each._phase is Phase.OPEN])
+
+    @property
     def sockets(self) -> Sequence[socket.socket]:
         """The sockets that the server listens on."""
         return self._listener.sockets
 
-    async def serve_forever(self, *, signals: Iterable[signal.Signals] = SHUTDOWN_SIGNALS) -> None:
+    async def serve_forever(
+        self,
+        *,
+        signals: Iterable[signal.Signals] = SHUTDOWN_SIGNALS,
+        drain: float | None = None,
+    ) -> None:
         """Serve until a signal arrives, `close` is called or the task is cancelled. Then shut
         down as `close` does.
 
@@ -104,13 +112,19 @@ class Server:
             signals: the signals that stop the server. A second signal ends the wait for clients
                 and handlers. Signals are handled only in the main thread, not on Windows, and
                 not if C code has installed the current handler.
+            drain: the time over which connections are closed after a signal, in seconds, as
+                `drain` does; None to close all at once.
 
         Raises:
             OSError: if one of `signals` cannot be caught.
+            ValueError: if `drain` is not positive.
         """
+        rules.check_timeout("drain", drain)
         with heed(signals, self._on_signal):
             try:
                 await self._stopping.wait()
+                if drain is not None and self._closing is None:
+                    await self.drain(drain)
                 await self.close()
             except asyncio.CancelledError:
                 await self.close()
@@ -147,17 +161,44 @@ class Server:
             self._closers.discard(task)
             self._insiders.discard(handler)
 
+    async def drain(
+        self, over: float, code: int = CloseCode.SERVICE_RESTART, reason: str = ""
+    ) -> None:
+        """Stop listening, and close the connections one after the other, so that their clients do
+        not all connect to another server at the same time. Then shut down as `close` does.
+
+        Idle connections are closed first: those where no message waits to be received or sent, and
+        whose handler waits for the next message. Opening handshakes go on. A second signal in
+        `serve_forever`, or a call of `close`, closes the rest at once.
+
+        Args:
+            over: the time over which to spread this, in seconds.
+            code: the close code for the clients.
+            reason: at most 123 bytes in UTF-8.
+
+        Raises:
+            ValueError: if `over` is not positive, the code may not be sent or the reason is too
+                long.
+        """
+        rules.check_timeout("over", over)
+        rules.close_payload(code, reason)
+        self._stop_listening()
+        await drain(
+            self._endpoints,
+            over,
+            lambda endpoint: self._say_goodbye(endpoint, code, reason),
+            lambda: self._closing is not None or self._hurried,
+        )
+        await self.close(code, reason)
+
     async def wait_closed(self) -> None:
         """Wait until a call of `close` has shut the server down."""
         await self._closed.wait()
 
     async def _close(self, code: int, reason: str) -> None:
-        self._listener.close()
-        for endpoint in list(self.connections):
-            try:
-                endpoint._begin_closing(code, reason)
-            except Exception as exc:
-                endpoint._log_error("could not close a connection", exc)
+        self._stop_listening()
+        for endpoint in list(self._endpoints):
+            self._say_goodbye(endpoint, code, reason)
         try:
             if await self._ended(0 if self._hurried else self._shutdown_timeout, self._rest):
                 # The remaining handlers may be waiting for us, which cannot be known.
@@ -171,6 +212,16 @@ class Server:
             logger.error("handler %s did not end when it was cancelled (%s)", name, address)
         self._closed.set()
 
+    def _stop_listening(self) -> None:
+        self._listener.close()
+        self._exits.close()
+
+    def _say_goodbye(self, endpoint: Endpoint, code: int, reason: str) -> None:
+        try:
+            endpoint._begin_closing(code, reason)
+        except Exception as exc:
+            endpoint._log_error("could not close a connection", exc)
+
     def _rest(self) -> set[asyncio.Task[None]]:
         """Return the handlers to wait for, without those that wait for `close`."""
         return self._tasks.keys() - self._closers - self._insiders
@@ -183,15 +234,15 @@ class Server:
         hurried = self._hurried
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while (self.connections or handlers()) and self._hurried == hurried:
+                while (self._endpoints or handlers()) and self._hurried == hurried:
                     self._changed.clear()
                     await self._changed.wait()
-        return not self.connections and not handlers()
+        return not self._endpoints and not handlers()
 
     def _abort(self) -> None:
         for task in self._rest():
             task.cancel()
-        for endpoint in list(self.connections):
+        for endpoint in list(self._endpoints):
             endpoint._transport.abort()
 
     def _on_signal(self) -> None:
@@ -215,12 +266,20 @@ class Server:
                 raise
             return Dropper()
 
-    def endpoint_made(self, endpoint: Endpoint) -> None:
-        self.connections.add(endpoint)
+    def endpoint_expected(self, endpoint: Endpoint) -> None:
+        """There is a transport, but who is at its other end is not known yet."""
+        self._endpoints.add(endpoint)
         if self._closing is not None:
             endpoint._transport.abort()
 
+    def endpoint_made(self, endpoint: Endpoint) -> None:
+        self.endpoint_expected(endpoint)
+        if self._admission is not None:
+            self._admission.admit(endpoint)
+
     def endpoint_opened(self, endpoint: Endpoint) -> None:
+        if self._lifetimes is not None:
+            self._lifetimes.begin(endpoint)
         if isinstance(endpoint, WebSocket):
             task = asyncio.get_running_loop().create_task(self._run_handler(endpoint))
             self._tasks[task] = endpoint
@@ -230,7 +289,11 @@ class Server:
         logger.debug("opening handshake failed (%s): %s", endpoint.remote_address, exc)
 
     def endpoint_lost(self, endpoint: Endpoint) -> None:
-        self.connections.discard(endpoint)
+        self._endpoints.discard(endpoint)
+        if self._admission is not None:
+            self._admission.leave(endpoint)
+        if self._lifetimes is not None:
+            self._lifetimes.end(endpoint)
         self._changed.set()
 
     def _handler_done(self, task: asyncio.Task[None]) -> None:
@@ -257,189 +320,3 @@ class Server:
                 ws._log_error("handler failed", exc)
         finally:
             ws._begin_closing(code, "")
-
-
-class serve:  # noqa: N801 - it is called like a function
-    """Start a WebSocket server.
-
-        async with serve(handler, "localhost", 8080) as server:
-            await server.serve_forever()
-
-    `await serve(…)` also returns the server; call its `close` to stop it.
-
-    Args:
-        handler: a coroutine function, which is called with a `WebSocket` for each connection.
-            When it returns, the connection is closed. Or a `WebSocketProtocol` subclass (or a
-            functools.partial of one): fastws creates one instance per connection.
-
-    Where to listen:
-
-    Args:
-        host: the host to listen on, or several, as for `loop.create_server`; None for all
-            interfaces.
-        port: the TCP port; 0 lets the operating system choose one.
-        path: the path of a Unix socket to listen on, instead of a host and a port.
-        sock: a bound socket to use, instead of a host and a port.
-        ssl: the TLS context for a wss:// server; None for a ws:// server.
-
-    The opening handshake:
-
-    Args:
-        origins: the origins that may connect (RFC 6455 §10.2): strings, compiled patterns, and
-            None for clients that send no Origin. If this is None instead of a sequence, all
-            origins may connect: browsers can connect from any web page.
-        subprotocols: the supported subprotocols, in order of preference.
-        deflate: whether to compress messages (RFC 7692) if the client supports it, or a
-            `PerMessageDeflate` that says how.
-        headers: header fields to add to every response.
-        process_request: a function or coroutine function that is called with each HTTP request
-            before it is answered. If it returns a `Response`, that is sent instead of the
-            handshake's response, as a health check or a refusal. If it returns None, the handshake
-            continues. If it raises a `RequestError`, the request is refused.
-        open_timeout: how long the opening handshake may take, in seconds, including TLS. If the
-            connection is not open by then, the client gets a 408, and the connection ends shortly
-            afterwards. None for no timeout.
-
-    Received data:
-
-    Args:
-        decode_text: whether text messages are received as `str`. If not, they are received as
-            `Text`, which has their UTF-8 as bytes.
-        max_message_size: the maximum size of a message, in bytes; None for no limit.
-        max_fragments: the maximum number of frames in a message; None for no limit.
-        stream: whether to receive messages in parts, as they arrive: see `WebSocket.recv_stream`
-            and `WebSocketProtocol.on_message_part`. `max_message_size` limits only what
-            `WebSocket.recv` returns then, and `max_fragments` nothing.
-        max_stream_size: the maximum size of a message that is received in parts, in bytes; None
-            for no limit.
-        max_header_size: the maximum size of the request's header block, in bytes.
-
-    Keepalive and closing:
-
-    Args:
-        ping_interval: the time between two pings, in seconds; None for no pings.
-        ping_timeout: how long a client may be silent after a ping, in seconds. Then the
-            connection is closed with 1011. None for no timeout.
-        close_timeout: how long to wait for the client when closing, in seconds.
-        shutdown_timeout: how long `Server.close` waits for clients and handlers, in seconds.
-
-    Flow control, for each connection:
-
-    Args:
-        max_queue: how many messages may wait to be received before reading slows down; None for
-            no limit. (A `WebSocketProtocol` has no such queue.)
-        read_limit: how much memory these messages may take, in bytes, before reading slows down;
-            None for no limit. Slow reading still handles pings, pongs and the close frame; it
-            stops when as many bytes again have arrived. If the application then receives no
-            message for 60 seconds, keepalive closes the connection with 1011.
-        write_limit: how many bytes may wait to be sent before `send` waits and reading pauses.
-        max_unsent_size: the maximum number of bytes that wait to be sent; None for no limit. If
-            a `WebSocketProtocol` sends a message while there are more, the connection is closed
-            with 1008. The `send` of a `WebSocket` waits until there is room for its message.
-
-    Everything else:
-
-    Args:
-        **options: passed to `loop.create_server` or `loop.create_unix_server`: backlog,
-            reuse_port, …
-
-    Raises:
-        TypeError, ValueError: if an argument is invalid.
-        OSError: when awaited, if the server cannot listen.
-    """
-
-    def __init__(
-        self,
-        handler: Callable[[WebSocket[Any]], Awaitable[None]] | Callable[[], WebSocketProtocol[Any]],
-        host: str | Sequence[str] | None = None,
-        port: int | None = None,
-        *,
-        path: str | None = None,
-        sock: socket.socket | None = None,
-        ssl: ssl_module.SSLContext | None = None,
-        origins: Sequence[str | re.Pattern[str] | None] | None = None,
-        subprotocols: Sequence[str] = (),
-        deflate: PerMessageDeflate | bool = False,
-        headers: HeadersLike = (),
-        process_request: ProcessRequest | None = None,
-        decode_text: bool = True,
-        max_message_size: int | None = spec.DEFAULT_MAX_MESSAGE_SIZE,
-        max_fragments: int | None = spec.DEFAULT_MAX_FRAGMENTS,
-        stream: bool = False,
-        max_stream_size: int | None = None,
-        max_header_size: int = spec.DEFAULT_MAX_HEADER_SIZE,
-        open_timeout: float | None = spec.DEFAULT_OPEN_TIMEOUT,
-        close_timeout: float | None = spec.DEFAULT_CLOSE_TIMEOUT,
-        ping_interval: float | None = spec.DEFAULT_PING_INTERVAL,
-        ping_timeout: float | None = spec.DEFAULT_PING_TIMEOUT,
-        max_queue: int | None = spec.DEFAULT_MAX_QUEUE,
-        read_limit: int | None = spec.DEFAULT_READ_LIMIT,
-        write_limit: int = spec.DEFAULT_WRITE_LIMIT,
-        max_unsent_size: int | None = spec.DEFAULT_MAX_UNSENT_SIZE,
-        shutdown_timeout: float | None = 10.0,
-        **options: Any,
-    ) -> None:
-        if not callable(handler):
-            raise TypeError(f"handler must be callable, not {type(handler).__name__!r}")
-        if (path is not None or sock is not None) and (host is not None or port is not None):
-            raise ValueError("a path or a sock takes the place of host and port")
-        settings = Settings(
-            max_message_size=max_message_size,
-            max_fragments=max_fragments,
-            stream=stream,
-            max_stream_size=max_stream_size,
-            open_timeout=open_timeout,
-            close_timeout=close_timeout,
-            ping_interval=ping_interval,
-            ping_timeout=ping_timeout,
-            max_queue=max_queue,
-            read_limit=read_limit,
-            write_limit=write_limit,
-            max_unsent_size=max_unsent_size,
-            decode_text=decode_text,
-        )
-        # So invalid arguments raise now, not when the first client connects.
-        handshake = ServerHandshake(
-            origins=origins,
-            subprotocols=subprotocols,
-            extensions=deflate_extensions(deflate),
-            headers=Headers(headers),
-            max_header_size=max_header_size,
-        )
-        self._start = partial(
-            self._listen,
-            handler,
-            settings,
-            lambda: ServerOpeningHandshake(handshake._again(), process_request),
-            shutdown_timeout,
-        )
-        if ssl is not None:
-            options["ssl"] = ssl
-            options.setdefault("ssl_handshake_timeout", open_timeout)
-        if sock is not None:
-            options["sock"] = sock
-        if path is None:
-            options |= {"host": host, "port": port} if sock is None else {}
-        else:
-            options["path"] = path
-        self._is_unix = path is not None
-        self._options = options
-        self._server: Server | None = None
-
-    async def _listen(self, *args: Any) -> Server:
-        loop = asyncio.get_running_loop()
-        server = Server(*args)
-        create = loop.create_unix_server if self._is_unix else loop.create_server
-        server._listener = await create(server._make_endpoint, **self._options)
-        self._server = server
-        return server
-
-    def __await__(self) -> Generator[Any, None, Server]:
-        return self._start().__await__()
-
-    async def __aenter__(self) -> Server:
-        return await self._start()
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        await self._server.close()

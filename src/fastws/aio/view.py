@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from fastws.events import Text
     from fastws.http import Request, Response
+    from fastws.proxy_protocol import ProxyHeader
 
+    from .creation import ServerOrConnector
     from .twin import Sink
 
     T = TypeVar("T", bound=str | Text, default=str)
@@ -42,9 +44,10 @@ class View(Wire):
         request: the client's request; None on a client.
         response: the server's response; None on a server.
         subprotocol: the subprotocol agreed on; None if there is none.
+        context: the application's own; on a server, `process_request` sets it with `Accept`.
     """
 
-    __slots__ = ("request", "response", "subprotocol")
+    __slots__ = ("_creator", "context", "request", "response", "subprotocol")
 
     _loop: asyncio.AbstractEventLoop
     # There is none before connection_made; nothing of ours is called by then.
@@ -55,16 +58,30 @@ class View(Wire):
         self.request: Request | None = None
         self.response: Response | None = None
         self.subprotocol: str | None = None
+        self.context: Any = None
+        self._creator: ServerOrConnector | None = None
 
     @property
     def remote_address(self) -> Any:
-        """The peer's address, as its socket family has it; None if there is none."""
+        """The peer's address, as its socket family has it; None if there is none. If a PROXY
+        protocol header told one, this is it."""
+        told = self._told
+        if told is not None and told.source is not None:
+            return told.source
         return self.get_extra_info("peername")
 
     @property
     def local_address(self) -> Any:
-        """Our address, as its socket family has it; None if there is none."""
+        """Our address, as its socket family has it; None if there is none. If a PROXY protocol
+        header told to which address the client connected, this is it."""
+        told = self._told
+        if told is not None and told.destination is not None:
+            return told.destination
         return self.get_extra_info("sockname")
+
+    @property
+    def _told(self) -> ProxyHeader | None:
+        return None if self._creator is None else self._creator.told
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """What the transport knows: "ssl_object", "socket", … (see asyncio's docs)."""

@@ -82,6 +82,7 @@ class WebSocket(Endpoint, Generic[T]):
         request: the client's request; None on a client.
         response: the server's response; None on a server.
         subprotocol: the subprotocol agreed on; None if there is none.
+        context: what `process_request` passed to `Accept`; yours to set. None by default.
     """
 
     __slots__ = ()
@@ -345,6 +346,25 @@ class WebSocket(Endpoint, Generic[T]):
             ConnectionClosed: if the connection is closed, or ends before the pong arrives.
         """
         return await self._send_ping(data)
+
+    async def pong(self, data: Buffer = b"") -> None:
+        """Send a pong that answers no ping (RFC 6455 §5.5.3): a sign of life, which the peer does
+        not answer. fastws itself answers pings.
+
+        This waits while too much of what was sent before has not reached the peer.
+
+        Args:
+            data: at most 125 bytes.
+
+        Raises:
+            TypeError: if `data` is not bytes-like.
+            ValueError: if `data` is too long.
+            ConnectionClosed: if the connection is closed or closing, or is lost during the call.
+        """
+        self._require_connection().check_open()
+        await self._wait_for_room()
+        self._send_pong(data)
+        await self._relax()
 
     # Closing --------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from fastws.aio.protocol import WebSocketProtocol
-from fastws.aio.server import serve
+from fastws.aio.serving import serve
 from fastws.codec import implementation, kernel
 from fastws.http import Response
 

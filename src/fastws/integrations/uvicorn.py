@@ -547,7 +547,7 @@ class _Upgrade:
         self.body = b""
         self._protocol = protocol
 
-    def begin(self) -> bytes:
+    def begin(self, wire: object = None) -> bytes:
         return b""
 
     def wants_data(self) -> bool:
