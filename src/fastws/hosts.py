@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["is_ipv4_like", "parse_ipv6", "parse_name"]
 
 _NAME = re.compile(r"[a-z0-9._-]+")
-
-# A number with its base: hexadecimal, octal or decimal. "0x" is 0.
-_NUMBERS: Final = (
-    (re.compile(r"0x([0-9a-f]*)"), 16),
-    (re.compile(r"0([0-7]*)"), 8),
-    (re.compile(r"([1-9][0-9]*)"), 10),
-)
+_DIGITS: Final = "0123456789abcdef"
 
 
 def parse_name(name: str) -> str:
@@ -71,7 +65,7 @@ def is_ipv4_like(name: str) -> bool:
     No other name ends in a number (https://url.spec.whatwg.org/#ends-in-a-number-checker).
     """
     last = name.removesuffix(".").rpartition(".")[2]
-    return last.isdigit() or _NUMBERS[0][0].fullmatch(last) is not None
+    return last.isdigit() or (last.startswith("0x") and not last[2:].strip(_DIGITS))
 
 
 def _parse_ipv4(name: str) -> str:
@@ -84,11 +78,14 @@ def _parse_ipv4(name: str) -> str:
 
 
 def _parse_number(text: str) -> int:
-    for pattern, base in _NUMBERS:
-        # (The label of a name has at most 63 characters.)
-        if match := pattern.fullmatch(text):
-            return int(match[1] or "0", base)
-    raise ValueError("not an IPv4 address")
+    base = 10
+    if text.startswith("0x"):
+        base, text = 16, text[2:] or "0"
+    elif text.startswith("0"):
+        base = 8
+    if text.strip(_DIGITS[:base]):
+        raise ValueError("not an IPv4 address")
+    return int(text, base)
 
 
 def _to_idna_2008(name: str) -> str:

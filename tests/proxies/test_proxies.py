@@ -186,7 +186,7 @@ def test_the_command(guarded, stunnel, guarded_socks, tls, tmp_path):
         result = run_fastws("connect", server.url, "--proxy", f"https://{stunnel}", input="")
         assert result.returncode == 1
         assert "certificate" in result.stderr
-        # --ca and --insecure are for the proxy, too, whoever names it.
+        # --ca and --insecure are for the proxy, too, if an option or the environment names it.
         (tmp_path / "ca.pem").write_text(tls.root)
         through = f"https://user:pass@{stunnel}"
         args = ("--proxy", through, "--ca", str(tmp_path / "ca.pem"))

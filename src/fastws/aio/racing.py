@@ -72,7 +72,7 @@ async def connect_socket(
         # Two questions, neither of which waits for the answer to the other (RFC 8305 §3).
         families = [socket.AF_INET6, socket.AF_INET]
     race = _Race(loop, local, happy_eyeballs_delay, interleave or 0)
-    lookups = [
+    lookups: list[asyncio.Future[Any]] = [
         asyncio.ensure_future(loop.getaddrinfo(host, port, family=one, **hints)) for one in families
     ]
     sock = await race.run(lookups)
@@ -217,8 +217,9 @@ class _Race:
                 task.add_done_callback(_close)
                 task.cancel()
         try:
-            if asking or self._running:
-                await asyncio.wait({*asking, *self._running})
+            left: set[asyncio.Future[Any]] = {*asking, *self._running}
+            if left:
+                await asyncio.wait(left)
         except BaseException:
             if winner is not None:
                 winner.close()

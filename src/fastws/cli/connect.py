@@ -10,7 +10,7 @@ import sys
 from argparse import ArgumentTypeError
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastws.exceptions import InvalidURIError
 from fastws.tunnels import proxy_from_environment
@@ -107,9 +107,11 @@ def run(args: Namespace) -> int:
     from ._conversation import Conversation
 
     try:
+        context, proxy_context = _trust(args)
         connecting = connect(
             args.uri,
-            **_tls(args),
+            ssl=context,
+            proxy_ssl=proxy_context,
             path=args.unix,
             proxy=args.proxy,
             origin=args.origin,
@@ -153,11 +155,11 @@ def _input() -> Iterator[AsyncIterator[str]]:
         yield lines_of_stdin(keyboard)
 
 
-def _tls(args: Namespace) -> dict[str, Any]:
-    """Return the arguments of `connect` about TLS, with the server and with an https:// proxy."""
+def _trust(args: Namespace) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+    """Return the TLS context for the server, and the one for an https:// proxy."""
     context = trust(args)
     if context is None:
-        return {}
+        return None, None
     uri = parse_uri(args.uri)
     proxy = None
     if isinstance(args.proxy, str):
@@ -165,8 +167,8 @@ def _tls(args: Namespace) -> dict[str, Any]:
     elif args.proxy:
         proxy = proxy_from_environment(uri.host, uri.port, secure=uri.secure)
     if proxy is None or proxy.scheme != "https":
-        return {"ssl": context}
-    return {"ssl": context, "proxy_ssl": context} if uri.secure else {"proxy_ssl": context}
+        return context, None
+    return context if uri.secure else None, context
 
 
 def _header(text: str) -> tuple[str, str]:
