@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .serving import Serve
 
 
-def fastws(handler: Any, options: Options) -> Serve:
+def fastws(handler: Any, options: Options, **more: Any) -> Serve:
     from fastws import serve
 
     async def run() -> None:
@@ -28,6 +28,7 @@ def fastws(handler: Any, options: Options) -> Serve:
             max_message_size=MAX_SIZE,
             ping_interval=None,
             backlog=BACKLOG,
+            **more,
         ):
             await forever()
 

@@ -40,15 +40,17 @@ struct exchange {
 
 static struct {
     bool text, deflate;
+    const char *from;
 } content = {.text = true};
 
 #define OPTIONS_OF_CONTENT                                                                        \
     {"text", no_argument, NULL, 't'}, {"binary", no_argument, NULL, 'b'},                         \
-        {"deflate", no_argument, NULL, 'd'}
+        {"deflate", no_argument, NULL, 'd'}, {"from", required_argument, NULL, 'F'}
 
 #define USAGE_OF_CONTENT                                                                          \
     "  --text, --binary  (text)\n"                                                                \
-    "  --deflate         permessage-deflate without context takeover\n"
+    "  --deflate         permessage-deflate without context takeover\n"                            \
+    "  --from FILE       payloads of --size bytes, one after the other, in turn\n"
 
 static struct message messages[RING_MESSAGES];
 static unsigned message_count;
@@ -70,6 +72,7 @@ static bool take_content_option(int option)
     case 't': content.text = true; return true;
     case 'b': content.text = false; return true;
     case 'd': content.deflate = true; return true;
+    case 'F': content.from = optarg; return true;
     default: return false;
     }
 }
@@ -113,6 +116,16 @@ static void fill_binary(uint8_t *payload, size_t size)
         payload[i] = (uint8_t)random32();
 }
 
+/* The next payload in the file, or the first one again. */
+static void fill_from(FILE *file, uint8_t *payload, size_t size)
+{
+    if (fread(payload, 1, size, file) == size)
+        return;
+    rewind(file);
+    if (fread(payload, 1, size, file) != size)
+        die(EXIT_USAGE, "%s has no payload of %zu bytes", content.from, size);
+}
+
 /* A message on its own, RFC 7692 §7.2.1. */
 static size_t compress_message(const uint8_t *payload, size_t size, uint8_t *to, size_t capacity)
 {
@@ -138,6 +151,9 @@ static void make_messages(unsigned together)
     unsigned total = message_count + together;
     uint8_t first = content.text ? 0x81 : 0x82;
     uint8_t *body = allocate(capacity);
+    FILE *file = content.from ? fopen(content.from, "rb") : NULL;
+    if (content.from && !file)
+        die(EXIT_USAGE, "cannot open %s", content.from);
 
     out = allocate(total * (capacity + 14));
     out_start = allocate((total + 1) * sizeof *out_start);
@@ -154,7 +170,10 @@ static void make_messages(unsigned together)
             continue;
         }
         message->payload = allocate(options.size);
-        (content.text ? fill_text : fill_binary)(message->payload, options.size);
+        if (file)
+            fill_from(file, message->payload, options.size);
+        else
+            (content.text ? fill_text : fill_binary)(message->payload, options.size);
         size_t length = options.size;
         uint8_t flags = 0;
         memcpy(body, message->payload, length);
@@ -176,6 +195,8 @@ static void make_messages(unsigned together)
         reply_length += options.size;
         wanted_period += reply_length;
     }
+    if (file)
+        fclose(file);
     out_start[total] = out_end;
     out_period = out_start[message_count];
     out_length = out_end;

@@ -4,6 +4,7 @@
 """The accelerated twin of `fastws._py.utf8`; its docstrings are copied from there."""
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject_GenericSetAttr
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -87,18 +88,22 @@ def is_utf8(data):
         TypeError: if `data` is not bytes-like.
     """
     cdef Octets octets
-    cdef fastws_utf8 state = fastws_utf8(0)
-    cdef bint valid
     acquire(data, &octets)
     try:
-        if octets.size >= WORTH_RELEASING_THE_GIL:
-            with nogil:
-                valid = utf8_feed(&state, octets.data, octets.size)
-        else:
-            valid = utf8_feed(&state, octets.data, octets.size)
-        return valid and not state.needed
+        return is_valid(octets.data, octets.size)
     finally:
         release(&octets)
+
+
+cdef bint is_valid(const uint8_t* data, Py_ssize_t size) noexcept:
+    cdef fastws_utf8 state = fastws_utf8(0)
+    cdef bint valid
+    if size >= WORTH_RELEASING_THE_GIL:
+        with nogil:
+            valid = utf8_feed(&state, data, size)
+    else:
+        valid = utf8_feed(&state, data, size)
+    return valid and not state.needed
 
 
 def as_text(data):
@@ -108,10 +113,14 @@ def as_text(data):
         TypeError: if `data` is neither a str nor bytes-like.
         ValueError: if `data` is not UTF-8, or has lone surrogates.
     """
-    if isinstance(data, Text):
+    cdef bytes octets
+    if type(data) is bytes:
+        octets = data
+    elif isinstance(data, Text):
         return data
-    octets = str.encode(data) if isinstance(data, str) else as_bytes(data)
-    if not is_utf8(octets):
+    else:
+        octets = str.encode(data) if isinstance(data, str) else as_bytes(data)
+    if not is_valid(<const uint8_t*> PyBytes_AS_STRING(octets), PyBytes_GET_SIZE(octets)):
         raise errors.utf8_required()
     return valid_text(octets)
 
