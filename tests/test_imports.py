@@ -91,6 +91,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "__init__": set(),
         # What knows nothing of the rest.
         "blame": set(),
+        "outbox": set(),
         "phases": set(),
         "pings": set(),
         "racing": set(),
@@ -105,6 +106,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "creation": {"phases"},
         "keepalive": {"unsent"},
         "lingering": {"transports"},
+        "fanout": {"outbox"},
         "opening": {"blame", "redirects"},
         "sinks": {"phases"},
         "wire": {"phases"},
@@ -112,7 +114,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "proxies": {"racing"},
         # An endpoint, in three steps.
         "view": {"blame", "twin"},
-        "flow": {"phases", "pings", "senders", "settings", "view"},
+        "flow": {"phases", "pings", "senders", "settings", "twin", "view"},
         "endpoint": {
             *("creation", "flow", "keepalive", "lingering", "opening", "phases"),
             *("redirects", "transports", "twin", "view"),
@@ -128,6 +130,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
             *("endpoint", "opening", "protocol", "settings", "signals", "transports"),
             *("view", "websocket"),
         },
+        # What sends to many endpoints.
+        "receivers": {"endpoint", "outbox", "senders", "view"},
+        "topics": {"fanout", "receivers"},
     },
     "cli": {
         "__init__": {"_shared", "connect", "echo", "info", "probe", "run"},
@@ -170,8 +175,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
 }
 # The modules of aio that import asyncio when they run. The others are about rules and numbers.
 WITH_ASYNCIO = {
-    *("client", "endpoint", "flow", "pings", "protocol", "proxies", "racing", "senders"),
-    *("server", "signals", "transports", "websocket"),
+    *("client", "endpoint", "fanout", "flow", "outbox", "pings", "protocol", "proxies", "racing"),
+    *("receivers", "senders", "server", "signals", "transports", "websocket"),
 }
 
 # Twins have no clock, no randomness, no logging and no I/O.

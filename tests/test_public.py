@@ -26,6 +26,7 @@ DOCUMENTED = (
     "fastws.aio.protocol",
     "fastws.aio.retries",
     "fastws.aio.server",
+    "fastws.aio.topics",
     "fastws.aio.websocket",
     "fastws.codec",
     "fastws.connection",

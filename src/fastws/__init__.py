@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from .aio.protocol import WebSocketProtocol
     from .aio.retries import RetryPolicy
     from .aio.server import Server, serve
+    from .aio.topics import Published, Topics, broadcast
     from .aio.websocket import WebSocket
     from .session import HalfClose, Opened, Read, Session, Write
 
@@ -88,10 +89,13 @@ __version__ = "0.1.0"
 __all__ = [
     # asyncio
     "ProcessRequest",
+    "Published",
     "RetryPolicy",
     "Server",
+    "Topics",
     "WebSocket",
     "WebSocketProtocol",
+    "broadcast",
     "connect",
     "serve",
     # without I/O
@@ -174,6 +178,10 @@ def __getattr__(name: str) -> object:
             from .aio import server
 
             value = getattr(server, name)
+        case "Published" | "Topics" | "broadcast":
+            from .aio import topics
+
+            value = getattr(topics, name)
         case "WebSocket":
             from .aio import websocket
 
