@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
 from fastws import rules
 from fastws.exceptions import ConnectionClosed
+from fastws.spec import MAX_HEADER
 
 from .outbox import Outbox
 
@@ -108,7 +109,7 @@ class Fanout:
 
     Attributes:
         sent: how many receivers it went to.
-        dropped: how many messages slow receivers missed.
+        dropped: how many messages slow receivers missed because of the policy.
         closed: how many receivers were closed.
         beside: what else to await: where else the message goes.
     """
@@ -119,6 +120,7 @@ class Fanout:
         "_deferred",
         "_key",
         "_message",
+        "_size",
         "_slow",
         "_waiting",
         "beside",
@@ -137,6 +139,7 @@ class Fanout:
     ) -> None:
         self._message = message
         self._budget = budget
+        self._size = len(message.payload) + MAX_HEADER  # or less, if it is compressed
         self._slow = slow
         self._key = key
         self._compress = compress
@@ -175,10 +178,12 @@ class Fanout:
             return True
         if not receiver._is_open():
             return False
-        outbox = None if senders is None else senders.outbox
+        outbox = senders.outboxes[-1] if senders is not None and senders.outboxes else None
+        if outbox is not None and not outbox.is_last():
+            outbox = None
         is_latest = self._slow == "latest"
         key = self._key if is_latest else None
-        size = len(self._message.payload)
+        size = self._size
         replaced = None if outbox is None or key is None else outbox.size_of(key)
         if not self._budget.has_room(receiver, size - (replaced or 0)):
             self._refuse(receiver)
@@ -211,15 +216,16 @@ class Fanout:
             receiver._drop_peer(reason)
             self._budget.forget(receiver)
 
+    @property
+    def missed(self) -> int:
+        """How many messages slow receivers missed, if the publisher does not wait."""
+        return self.dropped + len(self._deferred)
+
     # Afterwards, if the publisher waits ------------------------------------------------------
 
-    async def finish(self) -> int:
+    async def finish(self) -> Published:
         """With the policy `wait`, wait until slow receivers have taken enough, or are closed
-        because that takes them too long.
-
-        Returns:
-            how many receivers the message went to.
-        """
+        because that takes them too long."""
         waiting, self._waiting = self._waiting, []
         deferred, self._deferred = self._deferred, []
         tasks: dict[asyncio.Task[None], Receiver] = {}
@@ -238,7 +244,7 @@ class Fanout:
             await beside
         # Others have their turn, even if this is called in a loop.
         await asyncio.sleep(0)
-        return self.sent
+        return Published(self)
 
     async def _wait_for(self, receiver: Receiver, sent: asyncio.Future[None] | None) -> None:
         if sent is not None:
@@ -251,12 +257,12 @@ class Fanout:
         try:
             async with receiver._waiting_senders().turn():
                 while receiver._write_paused and receiver._is_open():
-                    if self._budget.has_room(receiver, len(message.payload)):
+                    if self._budget.has_room(receiver, self._size):
                         break
                     await receiver._drain()
                 running = receiver._offer(message, self._compress)
                 if running is not None:
-                    await running
+                    await receiver._finish(running)
             self.sent += 1
         except ConnectionClosed:
             pass
@@ -265,8 +271,8 @@ class Fanout:
 class Published(int):
     """How many receivers a published message went to.
 
-    `await` waits: with the policy `wait`, for the slow receivers. In any case, other tasks have
-    their turn. It returns the number again, with those that got the message meanwhile.
+    `await` waits for slow receivers if the policy is "wait". In any case, other tasks have their
+    turn. It returns the same for what has happened by then.
     """
 
     _fanout: Fanout
@@ -279,12 +285,12 @@ class Published(int):
     @property
     def dropped(self) -> int:
         """How many messages slow receivers missed: this one, or an older one that it replaced."""
-        return self._fanout.dropped
+        return self._fanout.missed
 
     @property
     def closed(self) -> int:
         """How many slow receivers were closed."""
         return self._fanout.closed
 
-    def __await__(self) -> Generator[Any, None, int]:
+    def __await__(self) -> Generator[Any, None, Published]:
         return self._fanout.finish().__await__()

@@ -22,7 +22,7 @@ from .twin import send
 from .view import View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from typing_extensions import Buffer
 
@@ -273,8 +273,8 @@ class Flow(View):
         size = self._transport.get_write_buffer_size()
         if connection is not None:
             size += connection.bytes_queued
-        if senders is not None and senders.outbox is not None:
-            size += senders.outbox.size
+        if senders is not None:
+            size += sum(outbox.size for outbox in senders.outboxes)
         return size
 
     def _most_unsent(self) -> int | None:
@@ -283,3 +283,6 @@ class Flow(View):
 
     def _offer(self, message: PreparedMessage, compress: bool | None) -> None:
         send(self, message, compress=compress)
+
+    async def _finish(self, running: Awaitable[object]) -> None:
+        await running

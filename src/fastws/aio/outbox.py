@@ -7,6 +7,7 @@ one. It does not know how many may wait, or who published them.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import TYPE_CHECKING, TypeAlias
 
 from fastws.exceptions import ConnectionClosed
@@ -37,18 +38,19 @@ class Outbox:
         size: how many bytes wait.
     """
 
-    __slots__ = ("_entries", "_place", "_senders", "_task", "size")
+    __slots__ = ("_entries", "_place", "_running", "_senders", "_task", "size")
 
     def __init__(self, receiver: Receiver, running: Awaitable[object] | None = None) -> None:
         self.size = 0
         # By their keys, which are unique objects for messages that nothing replaces.
         self._entries: dict[Hashable, _Entry] = {}
+        self._running = running
         self._senders = receiver._waiting_senders()
-        self._senders.outbox = self
+        self._senders.outboxes.append(self)
         self._place = self._senders.line_up()
         # (A task created by an eager task factory would run at once.)
         loop = asyncio.get_running_loop()
-        self._task = asyncio.Task(self._send_all(receiver, running), loop=loop)
+        self._task = asyncio.Task(self._send_all(receiver), loop=loop)
         # It may be cancelled before it has begun.
         self._task.add_done_callback(lambda _: self._end())
 
@@ -77,16 +79,22 @@ class Outbox:
         entry = self._entries.get(key)
         return None if entry is None else len(entry[0].payload)
 
+    def is_last(self) -> bool:
+        """Return whether nobody has lined up since. If somebody has, what is published now has to
+        wait in another outbox."""
+        return self._senders.is_last(self._place)
+
     def cancel(self) -> None:
         """Drop what waits, and interrupt what is being sent."""
         self._task.cancel()
         self._end()
 
-    async def _send_all(self, receiver: Receiver, running: Awaitable[object] | None) -> None:
+    async def _send_all(self, receiver: Receiver) -> None:
         try:
-            await self._place
+            running, self._running = self._running, None
             if running is not None:
-                await running
+                await receiver._finish(running)
+            await self._place
             while self._entries:
                 while receiver._write_paused and receiver._is_open():
                     await receiver._drain()
@@ -95,7 +103,7 @@ class Outbox:
                 try:
                     running = receiver._offer(message, compress)
                     if running is not None:
-                        await running
+                        await receiver._finish(running)
                 finally:
                     self.size -= len(message.payload)
                     _tell(sent)
@@ -109,8 +117,10 @@ class Outbox:
             self._end()
 
     def _end(self) -> None:
-        if self._senders.outbox is self:
-            self._senders.outbox = None
+        if self in self._senders.outboxes:
+            self._senders.outboxes.remove(self)
+            if inspect.iscoroutine(self._running):
+                self._running.close()  # it was never started
             for _, _, sent in self._entries.values():
                 _tell(sent)
             self._entries.clear()

@@ -62,6 +62,13 @@ class Receiver(Protocol):
     def _offer(self, message: PreparedMessage, compress: bool | None) -> Awaitable[object] | None:
         """Send a message, whatever is unsent. Return what to await before the next one."""
 
+    async def _finish(self, running: Awaitable[object]) -> None:
+        """Await what `_offer` returned.
+
+        Raises:
+            ConnectionClosed: if it raises an exception.
+        """
+
     def _unsent(self) -> int:
         """Return how many bytes wait to be sent."""
 
@@ -128,9 +135,9 @@ class Other:
             running = self._connection.send(message.payload.decode() if text else message.payload)
         except Exception as exc:
             raise self._end(exc) from exc
-        return self._awaited(running) if isawaitable(running) else None
+        return running if isawaitable(running) else None
 
-    async def _awaited(self, running: Awaitable[object]) -> None:
+    async def _finish(self, running: Awaitable[object]) -> None:
         try:
             await running
         except Exception as exc:
@@ -147,8 +154,8 @@ class Other:
 
     def _unsent(self) -> int:
         size: int = getattr(self._connection, "bytes_queued", 0)
-        if self._senders is not None and self._senders.outbox is not None:
-            size += self._senders.outbox.size
+        if self._senders is not None:
+            size += sum(outbox.size for outbox in self._senders.outboxes)
         return size
 
     def _most_unsent(self) -> None:
@@ -167,8 +174,9 @@ class Other:
 
     def _drop_peer(self, reason: str) -> None:
         self._end(ConnectionClosed(CloseCode.POLICY_VIOLATION, reason))
-        if self._senders is not None and self._senders.outbox is not None:
-            self._senders.outbox.cancel()
+        if self._senders is not None:
+            for outbox in list(self._senders.outboxes):
+                outbox.cancel()
         close = getattr(self._connection, "close", None)
         if close is None:
             return

@@ -26,14 +26,14 @@ class Senders:
 
     Attributes:
         is_endless: whether the one whose turn it is may never be done.
-        outbox: the published messages that wait to be sent; None if there are none.
+        outboxes: the published messages that wait to be sent, in the order of their turns.
     """
 
-    __slots__ = ("_for_room", "_for_turn", "is_endless", "outbox")
+    __slots__ = ("_for_room", "_for_turn", "is_endless", "outboxes")
 
     def __init__(self) -> None:
         self.is_endless = False
-        self.outbox: Outbox | None = None
+        self.outboxes: list[Outbox] = []
         self._for_turn: deque[asyncio.Future[None]] | None = None  # None: it is nobody's turn
         self._for_room: list[asyncio.Future[None]] = []
 
@@ -56,6 +56,10 @@ class Senders:
         else:
             self._for_turn.append(place)
         return place
+
+    def is_last(self, place: asyncio.Future[None]) -> bool:
+        """Return whether nobody has a place behind this one."""
+        return not self._for_turn or self._for_turn[-1] is place
 
     def leave(self, place: asyncio.Future[None]) -> None:
         """Give up a place in the line: the next one's turn comes if it was ours."""
