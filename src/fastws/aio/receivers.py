@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fastws.prepared import PreparedMessage
 
-__all__ = ["Receiver", "SupportsSend", "receiver_of"]
+__all__ = ["Receiver", "SupportsSend", "ended", "receiver_of"]
 
 
 class SupportsSend(Protocol):
@@ -109,6 +109,8 @@ class Other:
         self._ended: Exception | None = None
 
     def _watch(self, callback: Callable[[Any], None]) -> None:
+        if self._ended is not None:
+            raise ConnectionClosed(CloseCode.ABNORMAL_CLOSURE, "") from self._ended
         self._watchers.append(callback)
 
     def _unwatch(self, callback: Callable[[Any], None]) -> None:
@@ -172,11 +174,15 @@ class Other:
     async def _yield_to_loop(self) -> None:
         pass
 
-    def _drop_peer(self, reason: str) -> None:
-        self._end(ConnectionClosed(CloseCode.POLICY_VIOLATION, reason))
+    def _leave(self, reason: ConnectionClosed) -> None:
+        """Nothing more must be sent."""
+        self._end(reason)
         if self._senders is not None:
             for outbox in list(self._senders.outboxes):
                 outbox.cancel()
+
+    def _drop_peer(self, reason: str) -> None:
+        self._leave(ConnectionClosed(CloseCode.POLICY_VIOLATION, reason))
         close = getattr(self._connection, "close", None)
         if close is None:
             return
@@ -222,3 +228,10 @@ def receiver_of(connection: SupportsSend) -> Receiver:
             raise TypeError(f"connection must have a method send, which {name!r} has not")
         receiver = _others[id(connection)] = Other(connection)
     return receiver
+
+
+def ended(connection: SupportsSend) -> None:
+    """A connection that is not ours has ended: nothing more is sent to it."""
+    receiver = _others.get(id(connection))
+    if receiver is not None:
+        receiver._leave(ConnectionClosed(CloseCode.ABNORMAL_CLOSURE, ""))
