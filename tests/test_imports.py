@@ -101,6 +101,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         # What knows nothing of the rest.
         "blame": set(),
         "facts": set(),
+        "outbox": set(),
         "phases": set(),
         "pings": set(),
         "racing": set(),
@@ -115,6 +116,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "creation": {"phases"},
         "keepalive": {"unsent"},
         "lingering": {"transports"},
+        "fanout": {"outbox"},
         "opening": {"blame", "facts", "redirects"},
         "sinks": {"phases"},
         "wire": {"phases"},
@@ -122,7 +124,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "proxies": {"racing"},
         # An endpoint, in three steps.
         "view": {"blame", "twin"},
-        "flow": {"phases", "pings", "senders", "settings", "view"},
+        "flow": {"phases", "pings", "senders", "settings", "twin", "view"},
         "endpoint": {
             *("creation", "flow", "keepalive", "lingering", "opening", "phases"),
             *("redirects", "transports", "twin", "view"),
@@ -137,6 +139,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "server": {"endpoint", "protocol", "signals", "transports", "view", "websocket"},
         "proxied": {"endpoint"},
         "serving": {"facts", "opening", "proxied", "server", "settings"},
+        # What sends to many endpoints.
+        "receivers": {"endpoint", "outbox", "senders", "view"},
+        "topics": {"fanout", "receivers"},
     },
     "cli": {
         "__init__": {"_shared", "bench", "connect", "echo", "info", "inspect", "probe", "run"},
@@ -173,10 +178,11 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "_startup.sitecustomize": set(),
         "_uvicorn_worker": {"uvicorn"},
         "aiohttp": {"_hosts", "_install"},
+        "asgi": set(),
         "autobahn": {"_hosts", "_incremental", "_install"},
         "gunicorn": {"_hosts", "_install", "_uvicorn_worker"},
         "tornado": {"_hosts", "_install"},
-        "uvicorn": {"_hosts"},
+        "uvicorn": {"_hosts", "asgi"},
         "websocket_client": {"_hosts", "_install"},
         "websockets": {"_hosts", "_install"},
         "wsaccel": {"_incremental"},
@@ -185,8 +191,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
 }
 # The modules of aio that import asyncio when they run. The others are about rules and numbers.
 WITH_ASYNCIO = {
-    *("client", "endpoint", "facts", "flow", "pings", "protocol", "proxied", "proxies", "racing"),
-    *("senders", "server", "serving", "signals", "transports", "websocket"),
+    *("client", "endpoint", "facts", "fanout", "flow", "outbox", "pings", "protocol", "proxied"),
+    *("proxies", "racing", "receivers", "senders", "server", "serving", "signals", "transports"),
+    "websocket",
 }
 
 # Twins have no clock, no randomness, no logging and no I/O.

@@ -27,6 +27,7 @@ DOCUMENTED = (
     "fastws.aio.retries",
     "fastws.aio.server",
     "fastws.aio.serving",
+    "fastws.aio.topics",
     "fastws.aio.websocket",
     "fastws.codec",
     "fastws.connection",

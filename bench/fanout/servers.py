@@ -95,6 +95,22 @@ def fastws_prepare(options: Options) -> Serve:
     return _fastws_callback(options, prepared=True)
 
 
+def fastws_publish(options: Options) -> Serve:
+    import fastws
+
+    topics = fastws.Topics(slow="wait")
+    station = Station(options.size, lambda text: topics.publish("news", text))
+
+    class Member(fastws.WebSocketProtocol):
+        def on_open(self) -> None:
+            topics.subscribe(self, "news")
+
+        def on_message(self, message: str | bytes) -> None:
+            station.obey(message)
+
+    return libraries.fastws(Member, options)
+
+
 def fastws_coroutine(options: Options) -> Serve:
     import fastws
 
@@ -195,6 +211,7 @@ def picows(options: Options) -> Serve:
 FACTORIES: dict[str, Factory] = {
     "fastws-send": fastws_send,
     "fastws-prepare": fastws_prepare,
+    "fastws-publish": fastws_publish,
     "fastws-coroutine": fastws_coroutine,
     "picows": picows,
     "websockets": websockets,

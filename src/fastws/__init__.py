@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from .aio.retries import RetryPolicy
     from .aio.server import Server
     from .aio.serving import serve
+    from .aio.topics import Published, Topics, broadcast
     from .aio.websocket import WebSocket
     from .session import HalfClose, Opened, Read, Session, Write
 
@@ -90,10 +91,13 @@ __version__ = "0.1.0"
 __all__ = [
     # asyncio
     "ProcessRequest",
+    "Published",
     "RetryPolicy",
     "Server",
+    "Topics",
     "WebSocket",
     "WebSocketProtocol",
+    "broadcast",
     "connect",
     "serve",
     # without I/O
@@ -185,6 +189,10 @@ def __getattr__(name: str) -> object:
             from .aio import serving
 
             value = serving.serve
+        case "Published" | "Topics" | "broadcast":
+            from .aio import topics
+
+            value = getattr(topics, name)
         case "WebSocket":
             from .aio import websocket
 

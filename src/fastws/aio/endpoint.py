@@ -129,6 +129,8 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
             self._set_timer(settings.close_timeout or DEFAULT_CLOSE_TIMEOUT, self._conclude)
         if previous is _OPENING:
             self._end_opening()
+        elif previous is _OPEN:
+            self._tell_watchers()
         if phase in RECEIVING:
             self._update_reading()
         elif previous in RECEIVING:
@@ -404,15 +406,13 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         connection = self._connection
         assert connection is not None
         if connection.role is Role.SERVER or connection.error is not None:
-            is_silent = connection.error is None
-            self._lingering().begin(is_silent=is_silent, awaits_eof=self._awaits_eof)
+            self._lingering().begin(is_silent=connection.error is None, awaits_eof=self._awaits_eof)
         else:
             self._set_timer(self._settings.close_timeout, self._transport.abort)
 
     def _lingering(self) -> Lingering:
-        timeout = self._settings.close_timeout
         open_by = self._open_by if self._connection is None else None
-        return Lingering(self, self._set_timer, timeout, open_by)
+        return Lingering(self, self._set_timer, self._settings.close_timeout, open_by)
 
     async def _wait_closed(self) -> None:
         """Wait until the transport is gone."""

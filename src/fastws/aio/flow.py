@@ -18,12 +18,16 @@ from .phases import RECEIVING, Pace, Phase
 from .pings import Pings
 from .senders import Senders
 from .settings import DEFAULT_SETTINGS
+from .twin import send
 from .view import View
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from typing_extensions import Buffer
 
     from fastws.connection import Connection
+    from fastws.prepared import PreparedMessage
 
     from .opening import OpeningHandshake
     from .settings import Settings
@@ -45,7 +49,7 @@ _STOPPED = Pace.STOPPED
 class Flow(View):
     """Base of `Endpoint`: what it does about a peer, or an application, that is slow."""
 
-    __slots__ = ("_opening", "_pause", "_reading_paused", "_settings")
+    __slots__ = ("_opening", "_pause", "_reading_paused", "_settings", "_watchers")
 
     def __init__(self, sink: Sink) -> None:
         super().__init__(sink)
@@ -53,6 +57,8 @@ class Flow(View):
         self._opening: OpeningHandshake | None = None  # in that phase
         self._reading_paused = False
         self._pause: asyncio.Handle | None = None  # after which reading goes on
+        # What to call when the connection is no longer open; None most of the time.
+        self._watchers: tuple[Callable[[Flow], None], ...] | None = None
 
     # Reading ----------------------------------------------------------------------------
 
@@ -178,11 +184,14 @@ class Flow(View):
         # What ends a connection may always be sent.
         if self._sink.senders_wait or self.state is not State.OPEN or not self._has_no_room():
             return False
-        limit = self._settings.unsent_limit
-        assert self._connection is not None
-        self._connection.fail(CloseCode.POLICY_VIOLATION, f"more than {limit} bytes unsent")
-        self._end_connection(abort=True)
+        self._drop_peer(f"more than {self._settings.unsent_limit} bytes unsent")
         return True
+
+    def _drop_peer(self, reason: str) -> None:
+        """End a connection that is open. The peer takes too little to be told why."""
+        assert self._connection is not None
+        self._connection.fail(CloseCode.POLICY_VIOLATION, reason)
+        self._end_connection(abort=True)
 
     def _has_no_room(self) -> bool:
         """Return whether more is unsent than may be."""
@@ -236,3 +245,48 @@ class Flow(View):
     def _send_pong(self, data: Buffer) -> None:
         self._require_connection().pong(data)
         self._schedule_flush()
+
+    # Publishing: see `receivers` -----------------------------------------------------------
+
+    def _watch(self, callback: Callable[[Flow], None]) -> None:
+        """Call a function when the connection is no longer open.
+
+        Raises:
+            ConnectionClosed: if it is not open now.
+        """
+        self._require_connection().check_open()
+        if self._phase is not Phase.OPEN:
+            raise self._closed_error()
+        self._watchers = (*(self._watchers or ()), callback)
+
+    def _unwatch(self, callback: Callable[[Flow], None]) -> None:
+        watchers = self._watchers or ()
+        self._watchers = tuple(each for each in watchers if each != callback) or None
+
+    def _tell_watchers(self) -> None:
+        watchers, self._watchers = self._watchers, None
+        for callback in watchers or ():
+            callback(self)
+
+    def _is_open(self) -> bool:
+        return self._phase is Phase.OPEN and self.state is State.OPEN
+
+    def _unsent(self) -> int:
+        """Return how many bytes this process holds that the peer has not taken."""
+        connection, senders = self._connection, self._senders
+        size = self._transport.get_write_buffer_size()
+        if connection is not None:
+            size += connection.bytes_queued
+        if senders is not None:
+            size += sum(outbox.size for outbox in senders.outboxes)
+        return size
+
+    def _most_unsent(self) -> int | None:
+        """Return the maximum of that; None for no limit."""
+        return self._settings.unsent_limit
+
+    def _offer(self, message: PreparedMessage, compress: bool | None) -> None:
+        send(self, message, compress=compress)
+
+    async def _finish(self, running: Awaitable[object]) -> None:
+        await running

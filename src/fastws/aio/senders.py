@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from fastws.exceptions import ConnectionClosed
 
+    from .outbox import Outbox
+
 __all__ = ["Senders"]
 
 
@@ -24,12 +26,14 @@ class Senders:
 
     Attributes:
         is_endless: whether the one whose turn it is may never be done.
+        outboxes: the published messages that wait to be sent, in the order of their turns.
     """
 
-    __slots__ = ("_for_room", "_for_turn", "is_endless")
+    __slots__ = ("_for_room", "_for_turn", "is_endless", "outboxes")
 
     def __init__(self) -> None:
         self.is_endless = False
+        self.outboxes: list[Outbox] = []
         self._for_turn: deque[asyncio.Future[None]] | None = None  # None: it is nobody's turn
         self._for_room: list[asyncio.Future[None]] = []
 
@@ -37,6 +41,30 @@ class Senders:
     def is_busy(self) -> bool:
         """Whether it is somebody's turn."""
         return self._for_turn is not None
+
+    def line_up(self) -> asyncio.Future[None]:
+        """Take a place behind all that is to be sent before.
+
+        Returns:
+            what to await until it is our turn; its exception is ConnectionClosed if the connection
+            ends first. Pass it to `leave` in any case.
+        """
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._for_turn is None:
+            self._for_turn = deque()
+            place.set_result(None)
+        else:
+            self._for_turn.append(place)
+        return place
+
+    def is_last(self, place: asyncio.Future[None]) -> bool:
+        """Return whether nobody has a place behind this one."""
+        return not self._for_turn or self._for_turn[-1] is place
+
+    def leave(self, place: asyncio.Future[None]) -> None:
+        """Give up a place in the line: the next one's turn comes if it was ours."""
+        if not place.cancel() and not place.cancelled() and place.exception() is None:
+            self._end_turn()
 
     @asynccontextmanager
     async def turn(self, *, endless: bool = False) -> AsyncIterator[None]:
@@ -48,23 +76,16 @@ class Senders:
         Raises:
             ConnectionClosed: if the connection ends meanwhile.
         """
-        if self._for_turn is None:
-            self._for_turn = deque()
-        else:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._for_turn.append(waiter)
-            try:
-                await waiter
-            except BaseException:
-                if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                    self._end_turn()  # it had just become ours
-                raise
-        self.is_endless = endless
+        place = self.line_up()
         try:
+            await place
+            self.is_endless = endless
             yield
         finally:
-            self.is_endless = False
-            self._end_turn()
+            # (The turn may have just become ours when this was cancelled.)
+            if place.done() and not place.cancelled() and place.exception() is None:
+                self.is_endless = False
+            self.leave(place)
 
     def _end_turn(self) -> None:
         while self._for_turn:

@@ -20,6 +20,7 @@ from ._shared import CommandError, add_trust_arguments, cannot_connect, integer,
 from ._terminal import Keyboard
 
 if TYPE_CHECKING:
+    import ssl
     from argparse import ArgumentParser, Namespace
     from collections.abc import AsyncIterator, Iterator
 

@@ -31,6 +31,7 @@ from fastws.http import Headers, Response
 from fastws.spec import CloseCode, Role, State
 
 from ._hosts import HOSTS
+from .asgi import Extensions
 
 HOST = HOSTS["uvicorn"]
 
@@ -254,7 +255,7 @@ class WebSocketProtocol(Endpoint):
             ],
             "subprotocols": [token.strip() for field in offered for token in field.split(",")],
             "state": self.app_state.copy(),
-            "extensions": {"websocket.http.response": {}},
+            "extensions": Extensions(self, {"websocket.http.response": {}}),
         }
         task = self._loop.create_task(self.run_asgi())
         task.add_done_callback(self.tasks.discard)
