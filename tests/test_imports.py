@@ -38,7 +38,7 @@ PARTS = TWIN | {"_cython", "deflate", "prepared"}  # of a connection, beside the
 CODEC = TWIN | {"codec"}
 OPENING = {"extensions", "handshake", "heads", "http", "tunnels", "uri"}
 SANS_IO = CODEC | OPENING | {"connection", "deflate", "prepared", "session"}
-ALL = SANS_IO | {"aio", "cli", "demo", "integrations"}
+ALL = SANS_IO | {"aio", "bus", "cli", "demo", "integrations"}
 
 # What each part may import of fastws when it runs ...
 ALLOWED: dict[str, set[str]] = {
@@ -68,6 +68,7 @@ ALLOWED: dict[str, set[str]] = {
     "aio.sinks": TWIN | {"_cython", "aio"},
     "aio.wire": TWIN | {"_cython", "aio", "prepared"},
     "aio.twin": {"codec", "_c", "aio"},
+    "bus": {"aio", "exceptions"},
     "integrations": SANS_IO | {"aio"},
     "demo": set(),
     "__pyinstaller": {"integrations"},
@@ -133,6 +134,13 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         # What sends to many endpoints.
         "receivers": {"endpoint", "outbox", "senders", "view"},
         "topics": {"fanout", "receivers"},
+    },
+    "bus": {
+        "__init__": set(),
+        "_envelope": set(),
+        "_broker": {"__init__", "_envelope"},
+        "redis": {"_broker"},
+        "nats": {"_broker", "_envelope"},
     },
     "cli": {
         "__init__": {"_shared", "connect", "echo", "info", "probe", "run"},
