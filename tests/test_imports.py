@@ -80,6 +80,7 @@ ALLOWED: dict[str, set[str]] = {
 FOR_TYPES: dict[str, set[str]] = {
     "exceptions": {"http"},
     "deflate": {"extensions"},
+    "aio": {"bus"},
     "session": {"prepared"},
     "aio.sinks": {"connection"},
     "aio.wire": {"connection"},
@@ -93,6 +94,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         # What knows nothing of the rest.
         "blame": set(),
         "outbox": set(),
+        "relay": set(),
         "phases": set(),
         "pings": set(),
         "racing": set(),
@@ -133,7 +135,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         },
         # What sends to many endpoints.
         "receivers": {"endpoint", "outbox", "senders", "view"},
-        "topics": {"fanout", "receivers"},
+        "topics": {"fanout", "receivers", "relay"},
     },
     "bus": {
         "__init__": set(),
@@ -184,6 +186,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
 # The modules of aio that import asyncio when they run. The others are about rules and numbers.
 WITH_ASYNCIO = {
     *("client", "endpoint", "fanout", "flow", "outbox", "pings", "protocol", "proxies", "racing"),
+    "relay",
     *("receivers", "senders", "server", "signals", "transports", "websocket"),
 }
 

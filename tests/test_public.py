@@ -28,6 +28,7 @@ DOCUMENTED = (
     "fastws.aio.server",
     "fastws.aio.topics",
     "fastws.aio.websocket",
+    "fastws.bus",
     "fastws.codec",
     "fastws.connection",
     "fastws.deflate",

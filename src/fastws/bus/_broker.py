@@ -136,8 +136,7 @@ class BrokerBus:
                 await self._idle.wait()
         if self._size:
             logger.warning("closing with %d bytes that the broker did not take", self._size)
-        task.cancel()
-        await asyncio.wait([task])
+        await _end([task])
         for future in self._topics.values():
             future.cancel()
         self._topics.clear()
@@ -247,9 +246,7 @@ class BrokerBus:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end(tasks)
         return next(iter(done)).exception() or ConnectionError("the connection has ended")
 
     async def _keep_subscribed(self, link: Link) -> None:
@@ -337,6 +334,18 @@ class BrokerBus:
             self._on_gap(names)
         except Exception:
             logger.exception("on_gap failed")
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended. Once is not enough: nats-py swallows cancellations."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.05)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # so that asyncio does not report it
 
 
 def _cost(topic: str, data: bytes) -> int:

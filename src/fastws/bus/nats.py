@@ -130,6 +130,10 @@ class _NatsLink:
             servers, **options, error_cb=self._on_error, closed_cb=self._on_closed
         )
         self._is_connected = True
+        # Older versions of nats-py often end without calling closed_cb; but they stop reading.
+        reading = getattr(self._client, "_reading_task", None)
+        if reading is not None:
+            reading.add_done_callback(lambda _: self._lost.set())
 
     @property
     def max_payload(self) -> int:
