@@ -136,7 +136,8 @@ class BrokerBus:
                 await self._idle.wait()
         if self._size:
             logger.warning("closing with %d bytes that the broker did not take", self._size)
-        await _end([task])
+        # (This task ends others; it must have the time for that.)
+        await _end([task], patience=1.0)
         for future in self._topics.values():
             future.cancel()
         self._topics.clear()
@@ -336,13 +337,13 @@ class BrokerBus:
             logger.exception("on_gap failed")
 
 
-async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def _end(tasks: Iterable[asyncio.Task[None]], patience: float = 0.05) -> None:
     """Cancel tasks until they have ended. Once is not enough: nats-py swallows cancellations."""
     left = set(tasks)
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=0.05)
+        _, left = await asyncio.wait(left, timeout=patience)
     for task in tasks:
         if not task.cancelled():
             task.exception()  # so that asyncio does not report it
