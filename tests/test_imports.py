@@ -145,22 +145,27 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "nats": {"_broker", "_envelope"},
     },
     "cli": {
-        "__init__": {"_shared", "connect", "echo", "info", "probe", "run"},
+        "__init__": {"_shared", "connect", "echo", "info", "probe", "run", "serve"},
         # What commands share.
         "_terminal": set(),
         "_shared": {"_terminal"},
         # Parts of a command.
         "_checks": set(),
         "_conversation": {"_shared", "_terminal"},
-        "_echo_server": {"_shared"},
+        "_echo_server": {"_serving"},
+        "_handlers": {"_serving", "_shared"},
         "_probing": {"_checks"},
-        "_workers": {"_echo_server", "_shared"},
+        "_serving": {"_shared"},
+        "_sources": set(),
+        "_systemd": set(),
+        "_workers": {"_serving", "_shared"},
         # Commands.
         "connect": {"_conversation", "_shared", "_terminal"},
-        "echo": {"_echo_server", "_shared", "_workers"},
+        "echo": {"_echo_server", "_serving", "_shared", "_workers"},
         "info": {"_shared"},
         "probe": {"_probing", "_shared", "_terminal"},
         "run": {"_shared"},
+        "serve": {"_handlers", "_serving", "_shared", "_sources", "_systemd", "_workers"},
     },
     "integrations": {
         "__init__": {"_install"},
