@@ -108,6 +108,7 @@ def test_help_names_the_commands(capsys):
         main(["--help"])
     assert re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE) == [
         "run",
+        "serve",
         "echo",
         "connect",
         "probe",
@@ -552,7 +553,7 @@ def test_the_time_before_a_worker_is_replaced(monkeypatch):
     monkeypatch.setattr(_workers._Worker, "start", lambda self: None)
     now = 100.0
     monkeypatch.setattr(_workers, "time", SimpleNamespace(monotonic=lambda: now))
-    worker = _workers._Worker(None)
+    worker = _workers._Worker(None, None)
     worker._started = now
     assert [worker.died() for _ in range(8)] == [0, 1, 2, 4, 8, 16, 30, 30]
     assert worker.due == now + 30

@@ -41,7 +41,7 @@ OPENING = {
     *("tunnels", "uri"),
 }
 SANS_IO = CODEC | OPENING | {"connection", "deflate", "prepared", "session"}
-ALL = SANS_IO | {"aio", "cli", "demo", "integrations"}
+ALL = SANS_IO | {"aio", "bus", "cli", "demo", "integrations"}
 
 # What each part may import of fastws when it runs ...
 ALLOWED: dict[str, set[str]] = {
@@ -74,6 +74,7 @@ ALLOWED: dict[str, set[str]] = {
     "aio.sinks": TWIN | {"_cython", "aio"},
     "aio.wire": TWIN | {"_cython", "aio", "prepared"},
     "aio.twin": {"codec", "_c", "aio"},
+    "bus": {"aio", "exceptions"},
     "integrations": SANS_IO | {"aio"},
     "demo": set(),
     "__pyinstaller": {"integrations"},
@@ -88,6 +89,7 @@ FOR_TYPES: dict[str, set[str]] = {
     "handshake": {"peers"},
     "peers": {"proxy_protocol"},
     "deflate": {"extensions"},
+    "aio": {"bus"},
     "session": {"prepared"},
     "aio.sinks": {"connection"},
     "aio.wire": {"connection"},
@@ -102,6 +104,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "blame": set(),
         "facts": set(),
         "outbox": set(),
+        "relay": set(),
         "phases": set(),
         "pings": set(),
         "racing": set(),
@@ -141,10 +144,27 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "serving": {"facts", "opening", "proxied", "server", "settings"},
         # What sends to many endpoints.
         "receivers": {"endpoint", "outbox", "senders", "view"},
-        "topics": {"fanout", "receivers"},
+        "topics": {"fanout", "receivers", "relay"},
+    },
+    "bus": {
+        "__init__": set(),
+        "_envelope": set(),
+        "_broker": {"__init__", "_envelope"},
+        "redis": {"_broker"},
+        "nats": {"_broker", "_envelope"},
     },
     "cli": {
-        "__init__": {"_shared", "bench", "connect", "echo", "info", "inspect", "probe", "run"},
+        "__init__": {
+            "_shared",
+            "bench",
+            "connect",
+            "echo",
+            "info",
+            "inspect",
+            "probe",
+            "run",
+            "serve",
+        },
         # What commands share.
         "_terminal": set(),
         "_shared": {"_terminal"},
@@ -152,20 +172,25 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "_captures": set(),
         "_checks": set(),
         "_conversation": {"_shared", "_terminal"},
-        "_echo_server": {"_shared"},
+        "_echo_server": {"_serving"},
+        "_handlers": {"_serving", "_shared"},
         "_inspecting": set(),
         "_loading": set(),
         "_prompt": set(),
         "_probing": {"_checks"},
-        "_workers": {"_echo_server", "_shared"},
+        "_serving": {"_shared"},
+        "_sources": set(),
+        "_systemd": set(),
+        "_workers": {"_serving", "_shared"},
         # Commands.
         "bench": {"_loading", "_shared", "_terminal"},
         "connect": {"_conversation", "_prompt", "_shared", "_terminal"},
-        "echo": {"_echo_server", "_shared", "_workers"},
+        "echo": {"_echo_server", "_serving", "_shared", "_workers"},
         "info": {"_shared"},
         "inspect": {"_captures", "_inspecting", "_shared", "_terminal"},
         "probe": {"_probing", "_shared", "_terminal"},
         "run": {"_shared"},
+        "serve": {"_handlers", "_serving", "_shared", "_sources", "_systemd", "_workers"},
     },
     "integrations": {
         "__init__": {"_install"},
@@ -193,7 +218,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
 WITH_ASYNCIO = {
     *("client", "endpoint", "facts", "fanout", "flow", "outbox", "pings", "protocol", "proxied"),
     *("proxies", "racing", "receivers", "senders", "server", "serving", "signals", "transports"),
-    "websocket",
+    *("relay", "websocket"),
 }
 
 # Twins have no clock, no randomness, no logging and no I/O.

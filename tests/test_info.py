@@ -120,13 +120,13 @@ def test_what_is_not_installed() -> None:
 def test_the_dependencies_are_those_of_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    # An extra with the name of what it installs is for users, and so are these two; the
+    # An extra with the name of what it installs is for users, and so are these three; the
     # others are for us.
     optional = [
         re.split(r"[>=]", text)[0]
         for name, wanted in extras.items()
         for text in wanted
-        if name in ("proxy", "cli") or text.startswith(f"{name}>=")
+        if name in ("proxy", "cli", "nats") or text.startswith(f"{name}>=")
     ]
     required = [re.split(r"[>=]", text)[0] for text in project["dependencies"]]
     assert list(command.DEPENDENCIES) == [*required, *optional]

@@ -29,6 +29,7 @@ DOCUMENTED = (
     "fastws.aio.serving",
     "fastws.aio.topics",
     "fastws.aio.websocket",
+    "fastws.bus",
     "fastws.codec",
     "fastws.connection",
     "fastws.deflate",

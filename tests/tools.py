@@ -23,7 +23,7 @@ import pytest
 import fastws
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 TIMEOUT = 30.0  # seconds; everything takes far less
 needs_uvloop = pytest.mark.skipif(
@@ -84,7 +84,13 @@ class Program:
     Its output is kept, and pytest shows it if the test fails.
     """
 
-    def __init__(self, *argv: str, cwd: Any = None, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *argv: str,
+        cwd: Any = None,
+        env: dict[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
@@ -94,6 +100,7 @@ class Program:
             errors="backslashreplace",
             cwd=cwd,
             env=os.environ | (env or {}),
+            pass_fds=pass_fds,
             start_new_session=True,  # so that we can imitate a terminal's Ctrl-C
         )
         self._name = " ".join(argv)

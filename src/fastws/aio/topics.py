@@ -24,11 +24,15 @@ from fastws.spec import (
 
 from .fanout import Budget, Fanout, Policy, Published, check_policy
 from .receivers import SupportsSend, receiver_of
+from .relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
+    from typing import Self
 
     from typing_extensions import Buffer
+
+    from fastws.bus import Bus
 
     from .receivers import Receiver
 
@@ -57,6 +61,11 @@ class Topics:
         max_total_unsent_size: the same for all slow connections together.
         wait_timeout: how long "wait" waits, in seconds, before it closes a connection with 1008;
             None for no timeout.
+        bus: carries what is published to the topics of other processes, and back; None for the
+            topics of this process alone. Enter `async with topics:`, or call `start`, before
+            using the topics. The bus carries topics and messages only: for the receivers of
+            other processes, `publish` has no `exclude`, no `key` and the default of `slow`, and
+            "wait" skips them if they have no room.
 
     Raises:
         TypeError, ValueError: if an argument is invalid.
@@ -69,6 +78,7 @@ class Topics:
         max_unsent_size: int | None = DEFAULT_TOPICS_MAX_UNSENT_SIZE,
         max_total_unsent_size: int | None = DEFAULT_TOPICS_MAX_TOTAL_UNSENT_SIZE,
         wait_timeout: float | None = DEFAULT_TOPICS_WAIT_TIMEOUT,
+        bus: Bus | None = None,
     ) -> None:
         if not callable(slow):
             check_policy(slow)
@@ -77,6 +87,41 @@ class Topics:
         # By ids, because a class of the application's may have its own notion of equality.
         self._receivers: dict[str, dict[int, Receiver]] = {}
         self._subscriptions: dict[int, set[str]] = {}
+        self._relay = None if bus is None else Relay(bus, self._receivers.__contains__)
+
+    # With other processes -------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the bus; do nothing without one.
+
+        Raises:
+            BusError: if the bus cannot be started.
+        """
+        if self._relay is not None:
+            await self._relay.start(self._arrived)
+
+    async def close(self) -> None:
+        """Close the bus, after it has sent what was published; do nothing without one."""
+        if self._relay is not None:
+            await self._relay.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def wait_subscribed(self, topic: str) -> None:
+        """Wait until no message of other processes is missed that is published to a topic from now
+        on: from the first `subscribe` of a topic, it takes the bus a moment. Without a bus, or
+        without subscribers here, this returns at once.
+
+        Raises:
+            BusError: if the bus cannot subscribe to the topic.
+        """
+        if self._relay is not None:
+            await self._relay.told(topic)
 
     # Who gets what ----------------------------------------------------------------------
 
@@ -180,6 +225,8 @@ class Topics:
         fanout = self._deliver(
             topic, prepared, exclude=exclude, slow=slow, key=key, compress=compress
         )
+        if self._relay is not None:
+            self._relay.publish(topic, message)
         return Published(fanout)
 
     def _deliver(
@@ -204,13 +251,20 @@ class Topics:
             fanout.send(others, None if exclude is None else receiver_of(exclude))
         return fanout
 
-    # Topics that begin and end: see fastws.bus ----------------------------------------------
+    # The bus --------------------------------------------------------------------------------
+
+    def _arrived(self, topic: str, message: str | bytes) -> None:
+        self._deliver(topic, prepare(message))
 
     def _began(self, topic: str) -> None:
         """The first connection has subscribed to a topic."""
+        if self._relay is not None:
+            self._relay.change(topic)
 
     def _ceased(self, topic: str) -> None:
         """The last connection has left a topic."""
+        if self._relay is not None:
+            self._relay.change(topic)
 
     # Connections that end -------------------------------------------------------------------
 

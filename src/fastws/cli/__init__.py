@@ -22,7 +22,7 @@ from fastws import __version__
 
 # These modules import asyncio, and what builds on it, only when the command runs: listing the
 # commands must be fast. (They are imported by a statement so that PyInstaller finds them.)
-from . import bench, connect, echo, info, inspect, probe, run
+from . import bench, connect, echo, info, inspect, probe, run, serve
 from ._shared import CommandError, OutputError, escape_logs, say
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Command(Protocol):
 
 COMMANDS: Final[dict[str, Command]] = {
     "run": run,
+    "serve": serve,
     "echo": echo,
     "connect": connect,
     "probe": probe,

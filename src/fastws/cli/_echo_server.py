@@ -6,11 +6,8 @@ This module knows how to serve in one process. It does not know that there may b
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import re
 import signal
-import ssl
 from base64 import b64encode
 from hashlib import sha256
 from importlib.resources import files
@@ -21,7 +18,7 @@ from fastws.aio.serving import serve
 from fastws.codec import implementation, kernel
 from fastws.http import Response
 
-from ._shared import DISTRIBUTION, CommandError, describe
+from ._serving import loop_factory, tls_context
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -30,7 +27,7 @@ if TYPE_CHECKING:
     from fastws.aio.server import Server
     from fastws.http import Request
 
-__all__ = ["announcement", "cannot_listen", "loop_factory", "serve_echo", "tls_context"]
+__all__ = ["announcement", "serve_echo"]
 
 
 def serve_echo(
@@ -87,53 +84,6 @@ def announcement(args: Namespace, address: tuple[Any, ...]) -> str:
         f"twin {implementation}, kernel {kernel}"
     )
     return line if args.workers is None else f"{line}, workers {args.workers}"
-
-
-def tls_context(args: Namespace) -> ssl.SSLContext | None:
-    """Return the TLS context for the certificate; None without one.
-
-    Raises:
-        CommandError: if its files cannot be used.
-    """
-    if args.tls_cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    paths = [path for path in (args.tls_cert, args.tls_key) if path is not None]
-    try:
-        context.load_cert_chain(*paths)
-    except ssl.SSLError as exc:
-        message = f"not a certificate and its private key in PEM: {' '.join(paths)}"
-        raise CommandError(f"{message} ({describe(exc)})") from exc
-    except OSError as exc:
-        # The exception does not say which file it is.
-        unreadable = [path for path in paths if not os.access(path, os.R_OK)] or paths
-        raise CommandError(f"cannot read {unreadable[0]}: {describe(exc)}") from exc
-    return context
-
-
-def loop_factory(args: Namespace) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes the event loop; None for asyncio's default.
-
-    Raises:
-        CommandError: if uvloop is not installed.
-    """
-    if not args.uvloop:
-        return None
-    try:
-        import uvloop
-    except ImportError as exc:
-        message = f"uvloop is not installed; pip install {DISTRIBUTION}[uvloop] installs it"
-        raise CommandError(message) from exc
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-def cannot_listen(args: Namespace, exc: Exception) -> str:
-    """Return a message that says why the server cannot listen."""
-    where = f"{args.host} port {args.port}"
-    if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE:
-        return f"cannot listen on {where}: the port is in use"
-    return f"cannot listen on {where}: {describe(exc)}"
 
 
 class _Echo(WebSocketProtocol):

@@ -1,4 +1,4 @@
-"""The worker processes of `fastws echo --workers`.
+"""The worker processes of `fastws echo --workers` and `fastws serve`.
 
 This module knows how workers are started, watched and replaced, and how signals end them. It does
 not know what a worker serves.
@@ -13,12 +13,12 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass
 from multiprocessing import connection as pipes
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
-from ._echo_server import announcement, cannot_listen, serve_echo
+from ._serving import cannot_listen
 from ._shared import CommandError, escape_logs, say
 
 if TYPE_CHECKING:
@@ -28,24 +28,56 @@ if TYPE_CHECKING:
 
     from fastws.aio.server import Server
 
-__all__ = ["run_workers"]
+__all__ = ["Job", "run_workers"]
 
 # A worker that lived for at least _STEADY seconds is replaced at once. If one dies sooner, and the
 # one before it did so too, the next one waits for a delay that doubles each time.
 _STEADY = 10.0
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 30.0
+# How often to look whether sources have changed, in seconds.
+_LOOK = 0.5
 
 
-def run_workers(args: Namespace) -> int:
-    """Run the server in worker processes until a signal ends them; return the exit status."""
-    if not hasattr(socket, "SO_REUSEPORT"):
-        raise CommandError("--workers needs SO_REUSEPORT, which this platform does not have")
-    if args.port == 0:
-        raise CommandError("--workers needs a --port: with 0, each would listen on another", 2)
-    try:
-        _check_free(args.host, args.port)
-    except (OSError, ValueError) as exc:
-        raise CommandError(cannot_listen(args, exc)) from exc
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What workers do. The functions are those of a module, because other processes get them.
+
+    Args:
+        command: the name of the command.
+        serve: called in a worker with the arguments, what to call with the addresses on which it
+            listens, and a file descriptor that becomes readable when the parent process dies.
+        announcement: returns the line that tells the user where the server listens.
+        stale: returns whether the workers must be replaced, because they run old code; None if
+            they never do.
+        notify: called with "READY=1" when the workers listen, and with "STOPPING=1" when they
+            are told to end; see sd_notify(3).
+    """
+
+    command: str
+    serve: Callable[..., None]
+    announcement: Callable[[Namespace, Any], str]
+    stale: Callable[[], bool] | None = None
+    notify: Callable[[str], None] = lambda state: None
+
+
+def run_workers(args: Namespace, job: Job, *, shares_sockets: bool = False) -> int:
+    """Run the server in worker processes until a signal ends them; return the exit status.
+
+    Args:
+        args: the arguments of the command.
+        job: what the workers do.
+        shares_sockets: whether the arguments contain sockets that listen already, so that the
+            workers share them instead of a port.
+    """
+    if not shares_sockets:
+        if not hasattr(socket, "SO_REUSEPORT"):
+            raise CommandError("--workers needs SO_REUSEPORT, which this platform does not have")
+        if args.port == 0:
+            raise CommandError("--workers needs a --port: with 0, each would listen on another", 2)
+        try:
+            _check_free(args.host, args.port)
+        except (OSError, ValueError) as exc:
+            raise CommandError(cannot_listen(args, exc)) from exc
 
     # Signals arrive as bytes on a socket, so that this process waits in one place and no system
     # call is interrupted.
@@ -57,8 +89,8 @@ def run_workers(args: Namespace) -> int:
     try:
         for number in handlers:
             signal.signal(number, _no_action)
-        workers.extend(_Worker(args) for _ in range(args.workers))
-        return _watch(workers, receiver, partial(announcement, args))
+        workers.extend(_Worker(args, job) for _ in range(args.workers))
+        return _Watch(args, job, workers, receiver).run()
     finally:
         for worker in workers:
             worker.close()
@@ -79,15 +111,17 @@ class _Worker:
         due: when to start another process, in terms of `time.monotonic`; None while it runs.
     """
 
-    def __init__(self, args: Namespace) -> None:
+    def __init__(self, args: Namespace, job: Job) -> None:
         self._args = args
+        self._job = job
         self._delay = 0.0
         self.start()
 
     def start(self) -> None:
         context = multiprocessing.get_context("spawn")
         ready, child_end = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(self._args, child_end), daemon=True)
+        work = (self._args, self._job.serve, child_end)
+        process = context.Process(target=_work, args=work, daemon=True)
         # The parent acts on Ctrl-C; the child inherits the mask. The resource tracker must be
         # running already: to start it unblocks the signal.
         resource_tracker.ensure_running()
@@ -139,71 +173,120 @@ def _check_free(host: str, port: int) -> None:
                 raise
 
 
-def _watch(workers: list[_Worker], signals: socket.socket, announce: Callable[[Any], str]) -> int:
-    """Replace workers that die until a signal arrives; then stop all of them, and wait.
+class _Watch:
+    """Replaces workers that die, or that run old code, until a signal arrives; then stops all of
+    them, and waits."""
 
-    Returns:
-        the exit status.
-    """
-    status = 0
-    stopping = False
-    announced = False
-    starting: dict[Any, _Worker] = {worker.ready: worker for worker in workers}
-    running: dict[Any, _Worker] = {worker.process.sentinel: worker for worker in workers}
+    def __init__(
+        self, args: Namespace, job: Job, workers: list[_Worker], signals: socket.socket
+    ) -> None:
+        self._args = args
+        self._job = job
+        self._workers = workers
+        self._signals = signals
+        self._status = 0
+        self._stopping = False
+        self._announced = False
+        self._starting: dict[Any, _Worker] = {worker.ready: worker for worker in workers}
+        self._running: dict[Any, _Worker] = {worker.process.sentinel: worker for worker in workers}
+        # Workers that were told to end because their code is old.
+        self._outdated: set[_Worker] = set()
 
-    def stop() -> None:
-        nonlocal stopping
-        stopping = True
-        for worker in running.values():
-            worker.process.terminate()
+    def run(self) -> int:
+        """Return the exit status."""
+        while self._running or not self._stopping:
+            self._start_due()
+            # Read what a worker reports before noticing that it has died.
+            waited = [self._signals, *self._starting, *self._running]
+            for ready in sorted(pipes.wait(waited, self._timeout()), key=waited.index):
+                if ready is self._signals:
+                    self._signals.recv(64)
+                    self._stop()
+                elif ready in self._starting:
+                    self._read_report(self._starting.pop(ready))
+                else:
+                    self._note_death(self._running.pop(ready))
+            if self._job.stale is not None and not self._stopping and self._job.stale():
+                self._reload()
+        return self._status
 
-    while running or not stopping:
+    def _timeout(self) -> float | None:
+        """Return how long nothing has to be done but what processes and signals ask for."""
+        due = [worker.due for worker in self._workers if worker.due is not None]
+        timeout = None
+        if due and not self._stopping:
+            timeout = max(min(due) - time.monotonic(), 0.0)
+        if self._job.stale is not None:
+            timeout = _LOOK if timeout is None else min(timeout, _LOOK)
+        return timeout
+
+    def _start_due(self) -> None:
         now = time.monotonic()
-        for worker in workers:
-            if worker.due is not None and worker.due <= now and not stopping:
+        for worker in self._workers:
+            if worker.due is not None and worker.due <= now and not self._stopping:
                 try:
                     worker.start()
                 except OSError as exc:
                     delay = worker.died()
-                    say(f"fastws echo: cannot start a worker, next try in {delay:g} s: {exc}")
+                    self._say(f"cannot start a worker, next try in {delay:g} s: {exc}")
                 else:
-                    starting[worker.ready] = running[worker.process.sentinel] = worker
-        due = [worker.due for worker in workers if worker.due is not None and not stopping]
-        # Read what a worker reports before noticing that it has died.
-        waited = [signals, *starting, *running]
-        timeout = max(min(due) - now, 0.0) if due else None
-        for ready in sorted(pipes.wait(waited, timeout), key=waited.index):
-            if ready is signals:
-                signals.recv(64)
-                stop()
-            elif ready in starting:
-                worker = starting.pop(ready)
-                with suppress(EOFError):
-                    message = worker.ready.recv()
-                    if isinstance(message, str):
-                        if status == 0:
-                            say(f"fastws echo: {message}")
-                        if not announced:
-                            # The other workers cannot listen either.
-                            status = 1
-                            stop()
-                    elif not starting and not stopping and not announced:
-                        announced = True
-                        with suppress(BrokenPipeError):
-                            print(*map(announce, message), sep="\n", flush=True)
+                    self._starting[worker.ready] = self._running[worker.process.sentinel] = worker
+
+    def _stop(self) -> None:
+        if not self._stopping:
+            self._job.notify("STOPPING=1")
+        self._stopping = True
+        for worker in self._running.values():
+            worker.process.terminate()
+
+    def _reload(self) -> None:
+        self._say("the sources have changed, so the workers are replaced")
+        for worker in self._workers:
+            if worker in self._running.values():
+                self._outdated.add(worker)
+                worker.process.terminate()
             else:
-                worker = running.pop(ready)
-                starting.pop(worker.ready, None)
-                worker.process.join()
-                worker.ready.close()
-                if not stopping:
-                    delay = worker.died()
-                    when = f"in {delay:g} s" if delay else "now"
-                    fate = (
-                        f"worker {worker.process.pid} ended unexpectedly, {_fate(worker.process)}"
-                    )
-                    say(f"fastws echo: {fate}; another one starts {when}")
-    return status
+                worker.due = time.monotonic()
+
+    def _read_report(self, worker: _Worker) -> None:
+        with suppress(EOFError):
+            message = worker.ready.recv()
+            if isinstance(message, str):
+                if self._status == 0:
+                    self._say(message)
+                if not self._announced and self._job.stale is None:
+                    # The other workers cannot listen either.
+                    self._status = 1
+                    self._stop()
+            elif not self._starting and not self._stopping and not self._announced:
+                self._announced = True
+                lines = (self._job.announcement(self._args, address) for address in message)
+                with suppress(BrokenPipeError):
+                    print(*lines, sep="\n", flush=True)
+                self._job.notify("READY=1")
+
+    def _note_death(self, worker: _Worker) -> None:
+        self._starting.pop(worker.ready, None)
+        worker.process.join()
+        worker.ready.close()
+        if self._stopping:
+            return
+        if worker in self._outdated:
+            self._outdated.discard(worker)
+            worker.due = time.monotonic()
+            return
+        fate = f"worker {worker.process.pid} ended unexpectedly, {_fate(worker.process)}"
+        if self._job.stale is not None and worker.process.exitcode == 1:
+            # Most likely a mistake in the sources, so somebody is about to change them.
+            worker.due = None
+            self._say(f"{fate}; another one starts when the sources change")
+            return
+        delay = worker.died()
+        when = f"in {delay:g} s" if delay else "now"
+        self._say(f"{fate}; another one starts {when}")
+
+    def _say(self, message: str) -> None:
+        say(f"fastws {self._job.command}: {message}")
 
 
 def _fate(process: BaseProcess) -> str:
@@ -217,23 +300,25 @@ def _no_action(*_: object) -> None:
     pass
 
 
-def _work(args: Namespace, ready: pipes.Connection) -> None:
+def _work(args: Namespace, serve: Callable[..., None], ready: pipes.Connection) -> None:
     """Serve in a worker process.
 
     Args:
         args: the arguments of the command.
+        serve: see `Job.serve`.
         ready: the pipe of `_Worker.ready`.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def announce(server: Server) -> None:
-        ready.send([sock.getsockname() for sock in server.sockets])
+    def announce(*servers: Server) -> None:
+        ready.send([sock.getsockname() for server in servers for sock in server.sockets])
 
     escape_logs()
     try:
-        serve_echo(args, announce, parent=parent.sentinel)
-    except (OSError, ValueError) as exc:
+        serve(args, announce, parent=parent.sentinel)
+    except (OSError, ValueError, CommandError) as exc:
+        message = str(exc) if isinstance(exc, CommandError) else cannot_listen(args, exc)
         with suppress(OSError):
-            ready.send(cannot_listen(args, exc))
+            ready.send(message)
         sys.exit(1)

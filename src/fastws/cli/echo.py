@@ -67,15 +67,16 @@ def run(args: Namespace) -> int:
     """Serve until a signal ends the server."""
     if args.tls_key is not None and args.tls_cert is None:
         raise CommandError("--tls-key needs --tls-cert", 2)
-    from ._echo_server import announcement, cannot_listen, loop_factory, serve_echo, tls_context
+    from ._echo_server import announcement, serve_echo
+    from ._serving import cannot_listen, loop_factory, tls_context
 
     # What is wrong in any process is reported here, once.
     tls_context(args)
     loop_factory(args)
     if args.workers is not None:
-        from ._workers import run_workers
+        from ._workers import Job, run_workers
 
-        return run_workers(args)
+        return run_workers(args, Job("echo", serve_echo, announcement))
 
     def announce(server: Server) -> None:
         with suppress(BrokenPipeError):

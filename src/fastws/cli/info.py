@@ -52,6 +52,8 @@ DEPENDENCIES = (
     "idna",
     "prompt-toolkit",
     "rich",
+    "redis",
+    "nats-py",
 )
 
 

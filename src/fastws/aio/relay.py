@@ -1,0 +1,139 @@
+"""What topics and their bus tell each other.
+
+This module knows that a bus takes messages one after the other, and must be told which topics have
+subscribers here. It does not know who they are, nor how a bus works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from fastws.prepared import PreparedMessage
+from fastws.spec import Opcode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Buffer
+
+    from fastws.bus import Bus
+
+__all__ = ["Relay"]
+
+logger = logging.getLogger("fastws.bus")
+
+# How much may wait for `Bus.publish`, in bytes, and what a message costs beside its payload. The
+# buses of fastws take a message at once, so nothing waits longer than to the loop's next turn.
+_MAX_OUTBOX: Final = 32 << 20
+_OVERHEAD: Final = 256
+
+
+class Relay:
+    """Passes on what happens to topics.
+
+    Args:
+        bus: the bus.
+        wants: says whether a topic has subscribers here.
+    """
+
+    def __init__(self, bus: Bus, wants: Callable[[str], bool]) -> None:
+        self._bus = bus
+        self._wants = wants
+        self._outbox: deque[tuple[str, str | bytes]] = deque()
+        self._size = 0
+        self._sending: asyncio.Task[None] | None = None
+        self._dropped = 0
+        # For each topic that the bus is being told of, the last task that does.
+        self._changes: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self, deliver: Callable[[str, str | bytes], None]) -> None:
+        """Start the bus."""
+        await self._bus.start(deliver)
+
+    async def close(self) -> None:
+        """Close the bus, after it has got what was published."""
+        if self._sending is not None:
+            await asyncio.wait([self._sending])
+        tasks = list(self._changes.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._bus.close()
+
+    # Messages -----------------------------------------------------------------------------
+
+    def publish(self, topic: str, message: str | Buffer | PreparedMessage) -> None:
+        """Have the bus publish a message after those before it."""
+        if isinstance(message, PreparedMessage):
+            payload = message.payload
+            message = payload.decode() if message.opcode is Opcode.TEXT else payload
+        elif not isinstance(message, str):
+            message = bytes(message)
+        if self._size > _MAX_OUTBOX:
+            self._drop(f"{self._size} bytes wait for the bus")
+            return
+        self._size += len(message) + _OVERHEAD
+        self._outbox.append((topic, message))
+        if self._sending is None:
+            self._sending = asyncio.get_running_loop().create_task(self._send())
+
+    async def _send(self) -> None:
+        try:
+            while self._outbox:
+                topic, message = self._outbox.popleft()
+                self._size -= len(message) + _OVERHEAD
+                try:
+                    await self._bus.publish(topic, message)
+                except Exception as exc:
+                    self._drop(str(exc) or type(exc).__name__)
+                else:
+                    self._dropped = 0
+        finally:
+            self._sending = None
+
+    def _drop(self, reason: str) -> None:
+        # (One line for each time of trouble.)
+        if not self._dropped:
+            logger.warning("messages do not reach other processes: %s", reason)
+        self._dropped += 1
+
+    # Topics -------------------------------------------------------------------------------
+
+    def change(self, topic: str) -> None:
+        """Have the bus subscribe or unsubscribe a topic, whichever it is now."""
+        before = self._changes.get(topic)
+        if before is not None:
+            before.cancel()  # it may be waiting for a broker that is away
+        # (An eager task would run before it is stored.)
+        task = asyncio.Task(self._tell(topic, before), loop=asyncio.get_running_loop())
+        self._changes[topic] = task
+        task.add_done_callback(lambda task: self._told(topic, task))
+
+    async def _tell(self, topic: str, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        if self._wants(topic):
+            await self._bus.subscribe(topic)
+        else:
+            await self._bus.unsubscribe(topic)
+
+    def _told(self, topic: str, task: asyncio.Task[None]) -> None:
+        if self._changes.get(topic) is task:
+            del self._changes[topic]
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            logger.warning("topic %r does not get messages of other processes: %s", topic, exc)
+
+    async def told(self, topic: str) -> None:
+        """Wait until the bus knows about a topic.
+
+        Raises:
+            BusError: if it cannot subscribe it.
+        """
+        while (task := self._changes.get(topic)) is not None:
+            await asyncio.wait([task])
+            if self._changes.get(topic, task) is task and not task.cancelled():
+                task.result()
+                return

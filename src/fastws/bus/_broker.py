@@ -1,0 +1,369 @@
+"""A bus over a broker: what waits for it, what is subscribed, and what is done when it is away.
+
+This module knows queues, subscriptions and reconnecting. It does not know how to speak to a
+broker: that is the job of a `Link`, of which there is one for each connection to the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+from fastws.aio.retries import RetryPolicy
+
+from . import BusError
+from ._envelope import GAP, HEADER_SIZE, new_origin, open_envelope, seal, seal_gap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+    from typing import Any
+
+__all__ = ["BrokerBus", "Link"]
+
+logger = logging.getLogger("fastws.bus")
+
+# The longest name of a topic, in bytes of UTF-8: NATS ends the connection if a line is too long.
+MAX_TOPIC_SIZE: Final = 1024
+# What each waiting message costs beside its bytes. So empty ones are bounded, too.
+_OVERHEAD: Final = 256
+# How much is given to the broker at once, before it has confirmed it.
+_BATCH: Final = 256 << 10
+# How long `close` waits for the broker to take what waits, in seconds.
+_FAREWELL: Final = 2.0
+
+
+class Link(Protocol):
+    """A connection to a broker. If a method raises, the connection is of no more use."""
+
+    async def run(self) -> None:
+        """Receive until the connection is lost; then raise."""
+
+    async def publish(self, batch: list[tuple[str, bytes]]) -> None:
+        """Return when the broker has these messages, in this order."""
+
+    async def subscribe(self, topics: list[str]) -> None:
+        """Return when the broker sends the messages of these topics."""
+
+    async def unsubscribe(self, topics: list[str]) -> None:
+        """Return when the broker knows."""
+
+    async def close(self) -> None:
+        """Close the connection; do not raise."""
+
+
+class BrokerBus:
+    """A bus over a broker; a subclass says how to connect.
+
+    Args:
+        on_gap: called with a frozenset of topics when messages of them may have been lost.
+        retry: how long to wait before each attempt to reconnect.
+        max_waiting: how many bytes may wait to be published.
+        max_message_size: the largest message that the broker takes, in bytes.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_gap: Callable[[frozenset[str]], object] | None,
+        retry: RetryPolicy | None,
+        max_waiting: int,
+        max_message_size: int,
+    ) -> None:
+        self._on_gap = on_gap
+        self._retry = retry or RetryPolicy(initial_delay=0.25, factor=2.0, max_delay=5.0)
+        self._max_waiting = max_waiting
+        self._max_message_size = max_message_size
+        self._origin = new_origin()
+        self._deliver: Callable[[str, str | bytes], None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        # What waits, its size, and the topics of what may not have arrived.
+        self._waiting: deque[tuple[str, bytes]] = deque()
+        self._size = 0
+        self._lost: set[str] = set()
+        self._news = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        # Each topic's future is done when the broker has subscribed us. Topics that the broker
+        # may have to be told about are in `_changes`; those whose messages we may have missed, and
+        # of which `on_gap` has not been told, in `_missed`.
+        self._topics: dict[str, asyncio.Future[None]] = {}
+        self._changes: set[str] = set()
+        self._changed = asyncio.Event()
+        self._missed: set[str] = set()
+        self._complained = False
+
+    async def _connect(self) -> Link:
+        """Return a new connection; raise OSError or whatever the broker's library raises."""
+        raise NotImplementedError
+
+    @property
+    def waiting_size(self) -> int:
+        """How many bytes wait to be published, with what each message costs beside its bytes."""
+        return self._size
+
+    async def start(self, deliver: Callable[[str, str | bytes], None]) -> None:
+        """Connect to the broker.
+
+        Only this first attempt can fail. Later, the bus reconnects by itself.
+
+        Args:
+            deliver: called with the topic and the message for each message from another process.
+
+        Raises:
+            BusError: if the broker cannot be reached or refuses us; or if the bus was started
+                before.
+        """
+        if self._deliver is not None:
+            raise BusError("the bus was started before")
+        self._deliver = deliver
+        try:
+            link = await self._connect()
+        except Exception as exc:
+            self._deliver = None
+            raise BusError(f"cannot connect to the broker: {_describe(exc)}") from exc
+        self._task = asyncio.get_running_loop().create_task(self._stay_connected(link))
+
+    async def close(self) -> None:
+        """Send what waits, if the broker takes it within 2 seconds, and disconnect."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL):
+                await self._idle.wait()
+        if self._size:
+            logger.warning("closing with %d bytes that the broker did not take", self._size)
+        # (This task ends others; it must have the time for that.)
+        await _end([task], patience=1.0)
+        for future in self._topics.values():
+            future.cancel()
+        self._topics.clear()
+        self._waiting.clear()
+        self._size = 0
+        self._idle.set()
+
+    async def publish(self, topic: str, message: str | bytes) -> None:
+        """Queue a message for all other processes that have subscribed to its topic.
+
+        This does not wait for the broker. While the broker is away, messages wait, up to
+        `max_waiting` bytes.
+
+        Raises:
+            BusError: if the message is dropped because too much waits, or if the bus is closed.
+            ValueError: if the message or the name of the topic is too long.
+        """
+        if self._task is None:
+            raise BusError("the bus is not connected: it was closed, or not started")
+        name_size = _check_topic(topic)
+        data = seal(self._origin, message)
+        if len(data) > self._max_message_size + HEADER_SIZE:
+            raise ValueError(
+                f"message must be at most {self._max_message_size} bytes, "
+                f"not {len(data) - HEADER_SIZE}"
+            )
+        size = len(data) + name_size + _OVERHEAD
+        if self._size + size > self._max_waiting:
+            if len(self._lost) * _OVERHEAD < self._max_waiting:
+                self._lost.add(topic)
+            raise BusError(f"{self._size} bytes wait for the broker already")
+        self._size += size
+        self._waiting.append((topic, data))
+        self._idle.clear()
+        self._news.set()
+
+    async def subscribe(self, topic: str) -> None:
+        """Have the messages of a topic delivered.
+
+        This waits until the broker knows; while the broker is away, until it is back. If the
+        coroutine is cancelled, the topic remains subscribed.
+
+        Raises:
+            BusError: if the bus is closed.
+            ValueError: if the name of the topic is too long.
+        """
+        if self._task is None:
+            raise BusError("the bus is not connected: it was closed, or not started")
+        _check_topic(topic)
+        future = self._topics.get(topic)
+        if future is None:
+            future = self._topics[topic] = asyncio.get_running_loop().create_future()
+            self._change(topic)
+        await asyncio.wait([future])
+        if future.cancelled():
+            raise BusError(f"{topic!r} was unsubscribed, or the bus closed")
+
+    async def unsubscribe(self, topic: str) -> None:
+        """Have no more messages of a topic delivered; do nothing if it is not subscribed."""
+        future = self._topics.pop(topic, None)
+        if future is not None:
+            future.cancel()
+            self._change(topic)
+
+    def _change(self, topic: str) -> None:
+        self._changes.add(topic)
+        self._changed.set()
+
+    # With a broker, and without -------------------------------------------------------------
+
+    async def _stay_connected(self, link: Link) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                exc = await self._use(link)
+            finally:
+                await link.close()
+            for topic, future in self._topics.items():
+                if future.done():
+                    self._missed.add(topic)
+                    self._topics[topic] = loop.create_future()
+            logger.warning("lost the broker, reconnecting: %s", _describe(exc))
+            link = await self._reconnect()
+            logger.warning("the broker is back")
+
+    async def _reconnect(self) -> Link:
+        said = None
+        for delay in self._retry.delays():
+            await asyncio.sleep(delay)
+            try:
+                return await self._connect()
+            except Exception as exc:
+                # (Another reason is worth another line.)
+                if said != _describe(exc):
+                    said = _describe(exc)
+                    logger.warning("cannot connect to the broker: %s", said)
+        raise AssertionError("delays never end")
+
+    async def _use(self, link: Link) -> BaseException:
+        """Use a connection until it is lost; return why."""
+        works: tuple[Coroutine[Any, Any, None], ...] = (
+            link.run(),
+            self._keep_subscribed(link),
+            self._publish_waiting(link),
+        )
+        tasks = [asyncio.get_running_loop().create_task(work) for work in works]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _end(tasks)
+        return next(iter(done)).exception() or ConnectionError("the connection has ended")
+
+    async def _keep_subscribed(self, link: Link) -> None:
+        """Have the broker send what is wanted, whenever that changes."""
+        active: set[str] = set()
+        self._changes = set(self._topics)
+        while True:
+            changes, self._changes = self._changes, set()
+            added = [topic for topic in changes if topic in self._topics and topic not in active]
+            dropped = [topic for topic in changes if topic in active and topic not in self._topics]
+            if added:
+                await link.subscribe(added)
+                active.update(added)
+            if dropped:
+                await link.unsubscribe(dropped)
+                active.difference_update(dropped)
+            for topic in changes & active:
+                future = self._topics.get(topic)
+                if future is not None and not future.done():
+                    future.set_result(None)
+            missed, self._missed = self._missed, set()
+            self._tell_gap(topic for topic in missed if topic in self._topics)
+            if not self._changes:
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def _publish_waiting(self, link: Link) -> None:
+        while True:
+            if self._lost:
+                topics, self._lost = self._lost, set()
+                gap = seal_gap(self._origin)
+                try:
+                    await link.publish([(topic, gap) for topic in topics])
+                except BaseException:
+                    self._lost |= topics
+                    raise
+            batch, size = [], 0
+            while self._waiting and size < _BATCH:
+                batch.append(self._waiting.popleft())
+                size += _cost(*batch[-1])
+            if not batch:
+                self._news.clear()
+                await self._news.wait()
+                continue
+            try:
+                await link.publish(batch)
+            except BaseException:
+                # The broker may have them or not. They are not sent again: at most once.
+                self._lost.update(topic for topic, _ in batch)
+                raise
+            finally:
+                self._size -= size
+                if not self._size:
+                    self._idle.set()
+
+    # For links ------------------------------------------------------------------------------
+
+    def _receive(self, topic: str, data: bytes) -> None:
+        if topic not in self._topics:
+            return  # unsubscribed; the broker does not know yet
+        try:
+            origin, message = open_envelope(data)
+        except ValueError:
+            if not self._complained:
+                self._complained = True
+                logger.warning("ignored what is not from a bus, in topic %r", topic)
+            return
+        if origin == self._origin:
+            return
+        if not isinstance(message, (str, bytes)):
+            assert message is GAP
+            self._tell_gap([topic])
+            return
+        assert self._deliver is not None
+        try:
+            self._deliver(topic, message)
+        except Exception:
+            logger.exception("could not deliver a message of topic %r", topic)
+
+    def _tell_gap(self, topics: Iterable[str]) -> None:
+        names = frozenset(topics)
+        if self._on_gap is None or not names:
+            return
+        try:
+            self._on_gap(names)
+        except Exception:
+            logger.exception("on_gap failed")
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]], patience: float = 0.05) -> None:
+    """Cancel tasks until they have ended. Once is not enough: nats-py swallows cancellations."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=patience)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # so that asyncio does not report it
+
+
+def _cost(topic: str, data: bytes) -> int:
+    return len(data) + len(topic.encode()) + _OVERHEAD
+
+
+def _check_topic(topic: str) -> int:
+    """Return the size of a topic's name.
+
+    Raises:
+        ValueError: if it is too long.
+    """
+    size = len(topic.encode())
+    if size > MAX_TOPIC_SIZE:
+        raise ValueError(f"topic must be at most {MAX_TOPIC_SIZE} bytes, not {size}")
+    return size
+
+
+def _describe(exc: BaseException) -> str:
+    return str(exc) or type(exc).__name__

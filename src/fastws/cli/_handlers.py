@@ -1,0 +1,148 @@
+"""The server of `fastws serve`: somebody else's handler.
+
+This module knows how to find a handler by its name, and how to serve it in one process. It does not
+know that there may be several.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import traceback
+from contextlib import AsyncExitStack
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fastws.aio.server import SHUTDOWN_SIGNALS
+from fastws.aio.serving import serve
+from fastws.codec import implementation, kernel
+from fastws.http import Response
+
+from ._serving import loop_factory, tls_context
+from ._shared import CommandError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable
+
+    from fastws.aio.server import Server
+    from fastws.http import Request
+
+__all__ = ["announce_servers", "announcement", "load", "serve_handler"]
+
+
+def load(name: str) -> Any:
+    """Import what is called MODULE:NAME, from the current directory or wherever Python looks.
+
+    Raises:
+        CommandError: if there is no such thing.
+    """
+    module_name, _, attributes = name.partition(":")
+    if not module_name or not attributes:
+        raise CommandError(f"must be MODULE:NAME, not {name!r}", 2)
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: Any = import_module(module_name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{module_name}.".startswith(f"{exc.name}."):
+            raise  # one that the module imports
+        raise CommandError(f"no module {exc.name!r} here, for {name!r}") from exc
+    for attribute in attributes.split("."):
+        try:
+            found = getattr(found, attribute)
+        except AttributeError as exc:
+            raise CommandError(f"module {module_name!r} has no {attributes!r}") from exc
+    return found
+
+
+def serve_handler(
+    args: Namespace, announce: Callable[..., None], *, parent: int | None = None
+) -> None:
+    """Serve in this process until a signal ends it.
+
+    Args:
+        args: the arguments of the command.
+        announce: called with the servers when they listen and handle signals.
+        parent: in a worker, a file descriptor that becomes readable when the parent process dies.
+
+    Raises:
+        CommandError: if the handler cannot be found or imported.
+    """
+    try:
+        handler = load(args.handler)
+        process_request = _health if args.process_request is None else load(args.process_request)
+    except CommandError:
+        raise
+    except Exception as exc:
+        traceback.print_exception(exc)
+        raise CommandError(f"cannot import {args.handler}") from exc
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        options: dict[str, Any] = {
+            "ssl": tls_context(args),
+            "process_request": process_request,
+            "max_message_size": args.max_message_size,
+            "deflate": args.deflate,
+            "shutdown_timeout": args.shutdown_timeout,
+            "backlog": args.backlog,
+        }
+        places: list[dict[str, Any]] = [{"sock": sock} for sock in args.sockets]
+        if not places and args.path is not None:
+            places = [{"path": args.path}]
+        elif not places:
+            reuse_port = True if args.workers is not None else None
+            places = [{"host": args.host, "port": args.port, "reuse_port": reuse_port}]
+        async with AsyncExitStack() as stack:
+            called = handler
+            if hasattr(handler, "__aenter__") and not isinstance(handler, type):
+                called = await stack.enter_async_context(handler)
+            servers = [
+                await stack.enter_async_context(serve(called, **place, **options))
+                for place in places
+            ]
+            # See `serve_echo`.
+            loop.call_soon(announce, *servers)
+            signals: tuple[signal.Signals, ...] = SHUTDOWN_SIGNALS
+            if parent is not None:
+
+                def orphaned() -> None:
+                    loop.remove_reader(parent)
+                    signal.raise_signal(signal.SIGTERM)
+
+                loop.add_reader(parent, orphaned)
+                signals = (signal.SIGTERM,)
+            await asyncio.gather(*(server.serve_forever(signals=signals) for server in servers))
+            if parent is not None:
+                loop.remove_reader(parent)
+
+    with asyncio.Runner(loop_factory=loop_factory(args)) as runner:
+        runner.run(run())
+
+
+def announcement(args: Namespace, address: Any) -> str:
+    """Return the line that tells where the server listens."""
+    secure = "" if args.tls_cert is None else "s"
+    if isinstance(address, tuple):
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        where = f"ws{secure}://{host}:{address[1]}"
+    else:
+        where = f"ws{secure}+unix:{address}"
+    line = f"fastws serve: {where} ({args.handler}), twin {implementation}, kernel {kernel}"
+    return line if args.workers is None else f"{line}, workers {args.workers}"
+
+
+def announce_servers(args: Namespace, servers: tuple[Server, ...]) -> list[str]:
+    """Return the lines for all sockets of these servers."""
+    return [announcement(args, sock.getsockname()) for server in servers for sock in server.sockets]
+
+
+def _health(request: Request) -> Response | None:
+    """Answer health checks."""
+    if request.is_websocket or request.path != "/health":
+        return None
+    return Response.text("OK\n", 200, {"Cache-Control": "no-store"})

@@ -1,0 +1,162 @@
+"""`fastws serve`: run a handler of yours, in one process or several.
+
+This module knows the options of the command, and which of them do not go together. The server
+itself is in `_handlers`, its worker processes are in `_workers`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fastws.spec import DEFAULT_MAX_MESSAGE_SIZE
+
+from ._shared import CommandError, integer
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from fastws.aio.server import Server
+
+__all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "run a handler in a server, with worker processes"
+
+EPILOG = """\
+MODULE:NAME is imported from the current directory, or from wherever Python looks. It is what
+`fastws.serve` takes, a coroutine function or a subclass of WebSocketProtocol; or an asynchronous
+context manager, which each process enters before it listens and leaves when all connections have
+ended, and whose result is the handler.
+
+If systemd passes sockets (LISTEN_FDS), the server listens on these instead of --host and --port.
+GET /health is answered with OK, unless --process-request is given. SIGINT (Ctrl-C) and SIGTERM shut
+the server down: it stops listening, closes all connections with 1001, and waits for the handlers.
+A worker that gets SIGTERM does the same, and is replaced.
+
+example:
+  fastws serve chat:app --workers 4
+  fastws serve chat:app --reload
+  fastws serve chat:app --unix /run/chat.sock --process-request chat:pages"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    add = parser.add_argument
+    add("handler", metavar="MODULE:NAME", help="what to run")
+    add("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    add(
+        "--port",
+        type=partial(integer, 0, 65535),
+        default=8080,
+        help="the port to listen on; 0 for any free port (default: %(default)s)",
+    )
+    add("--unix", dest="path", metavar="PATH", help="listen on a Unix socket instead")
+    add("--uvloop", action="store_true", help="use uvloop's event loop")
+    add("--tls-cert", metavar="FILE", help="serve wss:// with this certificate chain (PEM)")
+    add("--tls-key", metavar="FILE", help="its private key, if it is in a separate file")
+    add(
+        "--workers",
+        type=partial(integer, 1, 1024),
+        metavar="N",
+        help="run N processes that share the port or socket; the kernel spreads the clients over "
+        "them, and a process that dies is replaced",
+    )
+    add(
+        "--reload",
+        action="store_true",
+        help="replace the processes when a Python file below the current directory changes",
+    )
+    add(
+        "--process-request",
+        metavar="MODULE:NAME",
+        help="a function that answers HTTP requests before the handshake, as that of fastws.serve",
+    )
+    add(
+        "--max-message-size",
+        type=partial(integer, 0, sys.maxsize),
+        default=DEFAULT_MAX_MESSAGE_SIZE,
+        metavar="BYTES",
+        help="the size of the largest message accepted (default: %(default)s)",
+    )
+    add("--deflate", action="store_true", help="compress messages if the client supports it")
+    add(
+        "--shutdown-timeout",
+        type=partial(integer, 0, 86400),
+        default=10,
+        metavar="SECONDS",
+        help="how long to wait for clients and handlers at the end (default: %(default)s)",
+    )
+    add(
+        "--backlog",
+        type=partial(integer, 1, 65535),
+        default=100,
+        metavar="N",
+        help="how many connections the system keeps until they are accepted; it has a limit of "
+        "its own, net.core.somaxconn (default: %(default)s)",
+    )
+
+
+def run(args: Namespace) -> int:
+    """Serve until a signal ends the server."""
+    if args.tls_key is not None and args.tls_cert is None:
+        raise CommandError("--tls-key needs --tls-cert", 2)
+    from ._handlers import announce_servers, announcement, serve_handler
+    from ._serving import cannot_listen, loop_factory, tls_context
+    from ._systemd import notify, take_sockets
+
+    # What is wrong in any process is reported here, once.
+    tls_context(args)
+    loop_factory(args)
+    with ExitStack() as stack:
+        args.sockets = [stack.enter_context(sock) for sock in take_sockets()]
+        if args.reload and args.workers is None:
+            args.workers = 1
+        if args.workers is not None:
+            from ._sources import Sources
+            from ._workers import Job, run_workers
+
+            if args.path is not None and not args.sockets:
+                try:
+                    args.sockets = [_listen_on_path(args.path, args.backlog, stack)]
+                except OSError as exc:
+                    raise CommandError(cannot_listen(args, exc)) from exc
+            stale = Sources(os.getcwd()).changed if args.reload else None
+            job = Job("serve", serve_handler, announcement, stale, notify)
+            return run_workers(args, job, shares_sockets=bool(args.sockets))
+
+        def announce(*servers: Server) -> None:
+            with suppress(BrokenPipeError):
+                print(*announce_servers(args, servers), sep="\n", flush=True)
+            notify("READY=1")
+
+        try:
+            serve_handler(args, announce)
+        except KeyboardInterrupt:
+            pass  # on Windows, where the event loop handles no signals
+        except (OSError, ValueError) as exc:
+            raise CommandError(cannot_listen(args, exc)) from exc
+    return 0
+
+
+def _listen_on_path(path: str, backlog: int, stack: ExitStack) -> socket.socket:
+    """Return a socket that workers share. What a server that has ended left there is replaced."""
+    if not hasattr(socket, "AF_UNIX"):
+        raise CommandError("--unix needs Unix sockets, which this platform does not have")
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.unlink(path)
+    sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+    sock.bind(path)
+    stack.callback(_unlink, path)
+    sock.listen(backlog)
+    return sock
+
+
+def _unlink(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)

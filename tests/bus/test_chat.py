@@ -1,0 +1,76 @@
+"""The chat of examples/chat loses nothing, whoever dies. `make scale` does this with more."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ..tools import Program, free_port
+from .chat import EXAMPLE, Member, Room, complete, eventually, members, replaced, servers
+
+if TYPE_CHECKING:
+    from .conftest import Broker
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.mark.loops("asyncio")
+async def test_a_chat_loses_nothing(broker: Broker, redis: Broker) -> None:
+    port = free_port()
+    url = f"ws://127.0.0.1:{port}/"
+    with servers(redis.url, broker.url, "--port", str(port), workers=2) as program:
+        workers = await replaced(program, port, 2, set())
+        rooms = [Room(url, f"{broker.program}-{n}", 12) for n in range(2)]
+        async with members(rooms):
+            await asyncio.gather(*(room.say(2) for room in rooms))
+            await complete(rooms)
+            # Everybody knows who is there.
+            names = sorted(member.name for member in rooms[0].members)
+            await eventually(lambda: all(m.here == names for m in rooms[0].members))
+            # A server is killed while all talk.
+            talking = asyncio.gather(*(room.say(2, 0.05) for room in rooms))
+            await asyncio.sleep(0.03)
+            os.kill(workers[0], signal.SIGKILL)
+            await talking
+            workers = await replaced(program, port, 2, {workers[0]})
+            await complete(rooms)
+            # The broker is killed, and comes back.
+            talking = asyncio.gather(*(room.say(2, 0.05) for room in rooms))
+            await asyncio.sleep(0.03)
+            broker.kill()
+            broker.start()
+            await talking
+            await complete(rooms)
+            # The servers are replaced, one after the other.
+            talking = asyncio.gather(*(room.say(2, 0.05) for room in rooms))
+            await asyncio.sleep(0.03)
+            for worker in workers:
+                os.kill(worker, signal.SIGTERM)
+                await replaced(program, port, 2, {worker})
+            await talking
+            await complete(rooms)
+            # Who comes late gets the last 50 messages.
+            late: list[str] = []
+            member = Member(url, rooms[0].members[0].room, "late", lambda m: late.append(m["text"]))
+            task = asyncio.create_task(member.run())
+            await eventually(lambda: len(late) >= 50)
+            task.cancel()
+            await asyncio.wait([task])
+            assert late == [text for _, text in rooms[0].seen[0][-50:]]
+        assert program.stop() == 0
+
+
+def test_the_client_for_terminals(redis: Broker) -> None:
+    port = free_port()
+    with servers(redis.url, redis.url, "--port", str(port), workers=1):
+        command = (sys.executable, "client.py", f"ws://127.0.0.1:{port}/", "terminal", "ann")
+        with Program(*command, cwd=EXAMPLE) as program:
+            program.write("hello\n")
+            assert program.line() == "ann: hello"
+            program.end_input()
+            assert program.wait() == 0

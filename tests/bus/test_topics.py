@@ -1,0 +1,144 @@
+"""Topics with a bus: what is published in one process reaches the subscribers of all."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from fastws import ConnectionClosed, Topics, connect, prepare, serve
+from fastws.bus import BusError
+
+from .conftest import SOON
+
+
+class Receiver:
+    """Somebody else's connection."""
+
+    def __init__(self):
+        self.got = []
+        self.has_ended = False
+
+    def send(self, message):
+        if self.has_ended:
+            raise ConnectionClosed(1000, "")
+        self.got.append(message)
+
+
+@asynccontextmanager
+async def two_processes(broker):
+    async with (
+        Topics(bus=broker.bus(retry=SOON)) as one,
+        Topics(bus=broker.bus(retry=SOON)) as two,
+    ):
+        yield one, two
+
+
+async def test_a_message_reaches_every_process_once(broker, until):
+    async with two_processes(broker) as (one, two):
+        here, also_here, there = Receiver(), Receiver(), Receiver()
+        one.subscribe(here, "room")
+        one.subscribe(also_here, "room")
+        two.subscribe(there, "room")
+        await two.wait_subscribed("room")
+        messages = ["text", b"binary", bytearray(b"array"), prepare("é"), prepare(b"\xff")]
+        for message in messages:
+            assert one.publish("room", message, exclude=also_here) == 1
+        expected = ["text", b"binary", b"array", "é", b"\xff"]
+        await until(lambda: len(there.got) == 5)
+        assert there.got == here.got == expected
+        assert also_here.got == []
+        await one.wait_subscribed("room")
+        assert two.publish("room", "back") == 1
+        await until(lambda: len(here.got) == 6)
+        assert len(there.got) == 6
+
+
+async def test_the_bus_subscribes_with_the_first_and_leaves_with_the_last(broker, until):
+    async with two_processes(broker) as (one, two):
+        first, second = Receiver(), Receiver()
+        wanted = two._relay._bus._topics
+        two.subscribe(first, "room")
+        two.subscribe(second, "room")
+        two.unsubscribe(first, "room")
+        await two.wait_subscribed("room")
+        assert set(wanted) == {"room"}
+        # At once, and again: what counts is the last.
+        for _ in range(3):
+            two.unsubscribe(second, "room")
+            two.subscribe(second, "room")
+        await two.wait_subscribed("room")
+        one.publish("room", "1")
+        await until(lambda: second.got)
+        second.has_ended = True
+        one.publish("room", "2")
+        await until(lambda: not wanted)
+        assert len(two) == 0
+        await two.wait_subscribed("room")
+
+
+async def test_real_connections_of_two_servers(broker, url):
+    async with two_processes(broker) as (one, two):
+
+        def handler(topics):
+            async def chat(ws):
+                topics.subscribe(ws, "room")
+                await topics.wait_subscribed("room")
+                await ws.send("ready")
+                async for message in ws:
+                    topics.publish("room", message)
+
+            return chat
+
+        async with (
+            serve(handler(one), "127.0.0.1", 0) as a,
+            serve(handler(two), "127.0.0.1", 0) as b,
+            connect(url(a)) as alice,
+            connect(url(b)) as bob,
+        ):
+            assert [await alice.recv(), await bob.recv()] == ["ready"] * 2
+            for n in range(100):
+                await alice.send(f"{n}")
+                await bob.send(b"%d" % n)
+            for client in (alice, bob):
+                got = [await client.recv() for _ in range(200)]
+                assert [m for m in got if isinstance(m, str)] == [f"{n}" for n in range(100)]
+                assert [m for m in got if isinstance(m, bytes)] == [b"%d" % n for n in range(100)]
+
+
+async def test_a_bus_that_fails(until, caplog):
+    class Broken:
+        async def start(self, deliver):
+            pass
+
+        async def publish(self, topic, message):
+            raise BusError("it is full")
+
+        async def subscribe(self, topic):
+            await asyncio.sleep(0)
+            raise BusError("no more topics")
+
+        unsubscribe = start
+
+        async def close(self):
+            pass
+
+    async with Topics(bus=Broken()) as topics:
+        receiver = Receiver()
+        topics.subscribe(receiver, "room")
+        with pytest.raises(BusError, match="no more topics"):
+            await topics.wait_subscribed("room")
+        for n in range(3):
+            assert topics.publish("room", f"{n}") == 1
+        await until(lambda: "it is full" in caplog.text)
+    # The subscribers of this process have it, and one line says that others have not.
+    assert receiver.got == ["0", "1", "2"]
+    assert caplog.text.count("messages do not reach other processes: it is full") == 1
+    assert caplog.text.count("topic 'room' does not get messages of other processes") == 1
+
+
+async def test_topics_without_a_bus_have_nothing_to_start():
+    async with Topics() as topics:
+        topics.subscribe(Receiver(), "room")
+        await topics.wait_subscribed("room")

@@ -1,0 +1,245 @@
+"""`fastws serve`: what it runs, where it listens, and what its workers do."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+import urllib.request
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect, unix_connect
+
+from fastws.cli import main
+from fastws.cli._sources import Sources
+
+from .tools import FASTWS, TIMEOUT, Program, free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="workers and Unix sockets")
+
+SOURCE = """\
+import fastws
+
+async def chat(ws):
+    async for message in ws:
+        await ws.send("one: " + message)
+
+class Chat(fastws.WebSocketProtocol):
+    def on_message(self, message):
+        self.send("one: " + message)
+
+class App:
+    async def __aenter__(self):
+        print("entered", flush=True)
+        return chat
+
+    async def __aexit__(self, *exc_info):
+        print("left", flush=True)
+
+app = App()
+
+def pages(request):
+    return None if request.is_websocket else fastws.Response.text("page")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "chats.py").write_text(SOURCE)
+    return tmp_path
+
+
+def serving(folder: Path, name: str, *options: str, env: dict[str, str] | None = None) -> Program:
+    return Program(*FASTWS, "serve", name, *options, cwd=folder, env=env)
+
+
+def ask(url: str, message: str = "hi") -> Any:
+    with connect(url, open_timeout=TIMEOUT) as ws:
+        ws.send(message)
+        return ws.recv(TIMEOUT)
+
+
+def url_of(line: str) -> str:
+    return line.split()[2]
+
+
+@pytest.mark.parametrize("name", ["chats:chat", "chats:Chat", "chats:app"])
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_a_handler_is_served(folder: Path, name: str, workers: tuple[str, ...]) -> None:
+    port = free_port()
+    with serving(folder, name, "--port", str(port), *workers) as program:
+        lines = [program.line()]
+        while not lines[-1].startswith("fastws"):
+            lines.append(program.line())
+        assert f"ws://127.0.0.1:{port} ({name})" in lines[-1]
+        url = url_of(lines[-1])
+        with connect(url) as ws:
+            assert ask(url) == "one: hi"
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as response:
+                assert response.read() == b"OK\n"
+            assert program.stop() == 0
+            with pytest.raises(ConnectionClosed):
+                ws.recv(TIMEOUT)
+            assert ws.close_code == 1001
+        assert program.errors == ""
+        count = 0 if name != "chats:app" else 2 if workers else 1
+        assert (program.output.count("entered"), program.output.count("left")) == (count, count)
+
+
+@pytest.mark.parametrize("loop", [(), ("--uvloop",)])
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_a_unix_socket(folder: Path, loop: tuple[str, ...], workers: tuple[str, ...]) -> None:
+    path = str(folder / "socket")
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(path)
+    options = ("--unix", path, "--process-request", "chats:pages", *workers, *loop)
+    with serving(folder, "chats:chat", *options) as program:
+        assert f"ws+unix:{path} (chats:chat)" in program.line()
+        with unix_connect(path) as ws:
+            ws.send("hi")
+            assert ws.recv(TIMEOUT) == "one: hi"
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            data = b""
+            while piece := client.recv(4096):
+                data += piece
+        assert data.endswith(b"\r\n\r\npage")
+        assert program.stop() == 0
+        assert program.errors == ""
+    assert not workers or not os.path.exists(path)
+
+
+# Starts the rest of the arguments as systemd does: with sockets from descriptor 3 on.
+ACTIVATE = """\
+import os, sys
+for number in map(int, sys.argv[1].split(",")):
+    os.dup2(number, 3 + int(os.environ.setdefault("LISTEN_FDS", "0")))
+    os.environ["LISTEN_FDS"] = str(int(os.environ["LISTEN_FDS"]) + 1)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_sockets_of_systemd(folder: Path, workers: tuple[str, ...]) -> None:
+    with ExitStack() as stack:
+        tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        unix = stack.enter_context(socket.socket(socket.AF_UNIX))
+        unix.bind(str(folder / "socket"))
+        unix.listen()
+        # Clients may come before the server does.
+        early = stack.enter_context(socket.create_connection(tcp.getsockname()))
+        early.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        manager = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        manager.bind(str(folder / "notify"))
+        manager.settimeout(TIMEOUT)
+        for sock in (tcp, unix):
+            os.set_inheritable(sock.fileno(), True)
+        program = stack.enter_context(
+            _activated(folder, [tcp.fileno(), unix.fileno()], "chats:chat", *workers)
+        )
+        urls = {url_of(program.line()) for _ in range(2)}
+        port = tcp.getsockname()[1]
+        assert urls == {f"ws://127.0.0.1:{port}", f"ws+unix:{folder / 'socket'}"}
+        assert manager.recv(100) == b"READY=1"
+        assert early.recv(100).startswith(b"HTTP/1.1 200 ")
+        early.close()
+        assert ask(f"ws://127.0.0.1:{port}") == "one: hi"
+        with unix_connect(str(folder / "socket")) as ws:
+            ws.send("hi")
+            assert ws.recv(TIMEOUT) == "one: hi"
+        assert program.stop() == 0
+        assert program.errors == ""
+
+
+def _activated(folder: Path, numbers: list[int], *args: str) -> Program:
+    listed = ",".join(map(str, numbers))
+    # (subprocess closes what is not named; a shell in between would be another process.)
+    env = {"NOTIFY_SOCKET": str(folder / "notify")}
+    command = (sys.executable, "-c", ACTIVATE, listed, *FASTWS, "serve", *args)
+    return Program(*command, cwd=folder, env=env, pass_fds=numbers)
+
+
+def test_reload_replaces_the_workers(folder: Path) -> None:
+    options = ("--reload", "--port", str(free_port()))
+    with serving(folder, "chats:chat", *options) as program:
+        url = url_of(program.line())
+        assert ask(url) == "one: hi"
+        (folder / "chats.py").write_text(SOURCE.replace("one", "three"))
+        wait_for(url, "three: hi")
+        # A mistake does not end it: the next change may mend it.
+        (folder / "chats.py").write_text("import nothing_of_that_name\n")
+        program.wait_for_errors("another one starts when the sources change")
+        assert "No module named 'nothing_of_that_name'" in program.errors
+        (folder / "chats.py").write_text(SOURCE)
+        wait_for(url, "one: hi")
+        assert program.stop() == 0
+
+
+def wait_for(url: str, answer: str) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            if ask(url) == answer:
+                return
+        except (OSError, ConnectionClosed):
+            pass
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "words"),
+    [
+        (["nothing"], 2, "must be MODULE:NAME, not 'nothing'"),
+        (["nothing:chat"], 1, "no module 'nothing' here"),
+        (["chats:nothing"], 1, "module 'chats' has no 'nothing'"),
+        (["chats:chat", "--process-request", "chats:nothing"], 1, "has no 'nothing'"),
+        (["chats:chat", "--tls-key", "key.pem"], 2, "--tls-key needs --tls-cert"),
+        (["broken:chat"], 1, "cannot import broken:chat"),
+        (["chats:chat", "--unix", "no/such/place"], 1, "cannot listen on no/such/place"),
+        (["chats:chat", "--unix", "no/place", "--workers", "1"], 1, "cannot listen on no/place"),
+        (["chats:nothing", "--workers", "2"], 1, "module 'chats' has no 'nothing'"),
+    ],
+)
+def test_what_cannot_be_served(
+    folder: Path, args: list[str], status: int, words: str, capfd: Any, monkeypatch: Any
+) -> None:
+    (folder / "broken.py").write_text("1 / 0\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("chats", "broken"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert main(["serve", *args, "--port", str(free_port())]) == status
+    for name in ("chats", "broken"):
+        sys.modules.pop(name, None)
+    errors = capfd.readouterr().err
+    assert f"fastws serve: {words}" in errors or words in errors.splitlines()[-1]
+    assert ("ZeroDivisionError" in errors) is (args[0] == "broken:chat")
+
+
+def test_which_files_are_sources(tmp_path: Path) -> None:
+    for name in ("a.py", "b.txt", "sub/c.py", ".git/d.py", "env/e.py", "env/pyvenv.cfg"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    sources = Sources(str(tmp_path))
+    assert not sources.changed()
+    for name in ("b.txt", ".git/d.py", "env/e.py"):
+        (tmp_path / name).write_text("x")
+    assert not sources.changed()
+    for name in ("a.py", "sub/c.py", "sub/new.py"):
+        (tmp_path / name).write_text("x")
+        assert sources.changed()
+    (tmp_path / "sub/new.py").unlink()
+    assert sources.changed()
+    assert not sources.changed()
