@@ -190,7 +190,7 @@ class _Recorded(WebSocketProtocol):
     """An echo whose frames are recorded; or, on the path of the channel, a viewer.
 
     Attributes:
-        seen: on a viewer, the number of frames that it has been told about.
+        seen: on a viewer, the number of frames that it has got, or that had gone before.
     """
 
     def __init__(self, inspection: Inspection) -> None:
@@ -198,7 +198,8 @@ class _Recorded(WebSocketProtocol):
         self._inspection = inspection
         self._received: Scanner | None = None
         self._sent: Scanner | None = None
-        self.seen: int | None = None
+        self._is_viewer = False
+        self.seen = 0
 
     # What the transport reads and writes --------------------------------------------------
 
@@ -228,10 +229,10 @@ class _Recorded(WebSocketProtocol):
     def on_open(self) -> None:
         assert self.request is not None
         if self.request.path == PATH:
-            self.seen = 0
+            self._is_viewer = True
             return
         number = self._inspection.number_connection()
-        host, port = self.remote_address[:2]
+        host, port = (self.remote_address or ("an unknown address", 0))[:2]
         peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         loop = self._loop
 
@@ -252,10 +253,10 @@ class _Recorded(WebSocketProtocol):
         self._sent = Scanner(partial(record, True))
 
     def on_message(self, message: str | bytes) -> None:
-        if self.seen is None:
-            self.send(message)
-        else:
+        if self._is_viewer:
             self._inspection.serve(self)
+        else:
+            self.send(message)
 
     def on_close(self, code: int, reason: str) -> None:
         self._inspection.forget(self)

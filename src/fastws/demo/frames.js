@@ -119,24 +119,26 @@ export class Frames {
       + (extended.length ? hex(extended) + ' = ' + number(frame.size) : ''));
     if (key) part('Mask key', hex(key));
     part('Payload', number(frame.size) + ' bytes'
-      + (payload.length < frame.size ? ', of which the server kept ' + payload.length : ''));
+      + (payload.length < frame.size ? ', of which ' + payload.length + ' are here' : '')
+      + (frame.complete ? '' : '; the connection ended before all of it had arrived'));
     view.replaceChildren(title, bits(head), parts);
 
     const clear = key ? payload.map((octet, i) => octet ^ key[i & 3]) : payload;
     if (opcode === 8 && clear.length > 1) part('Close code', (clear[0] << 8) + clear[1]);
     if (payload.length) {
-      if (key) view.append(...block('Payload on the wire', dump(payload), 'dump'));
-      view.append(...block(key ? 'Payload, unmasked' : 'Payload', dump(clear), 'dump'));
+      const across = view.clientWidth > 620 ? 16 : 8;
+      if (key) view.append(...block('Payload on the wire', dump(payload, across)));
+      view.append(...block(key ? 'Payload, unmasked' : 'Payload', dump(clear, across)));
     }
   }
 }
 
-function block(name, text, style) {
+function block(name, text) {
   const title = document.createElement('p');
   title.className = 'dim';
   title.textContent = name;
   const body = document.createElement('pre');
-  body.className = style;
+  body.className = 'dump';
   body.tabIndex = 0;
   body.textContent = text;
   return [title, body];

@@ -19,6 +19,7 @@ const sizeOf = (entry) =>
   entry.size ?? (entry.size = typeof entry.data === 'string'
     ? encoder.encode(entry.data).length : entry.data.byteLength);
 
+const weigh = ({data}) => typeof data === 'string' ? data.length : data.byteLength;
 const isMessage = (entry) => entry.kind === 'sent' || entry.kind === 'received';
 const wallClock = (entry) => performance.timeOrigin + entry.at;
 
@@ -120,7 +121,7 @@ export class Log {
 
   add(entry) {
     this.entries.push(entry);
-    this.held += entry.data.length ?? entry.data.byteLength;
+    this.held += weigh(entry);
     // (A page in the background draws nothing, but must not keep everything.)
     if (this.entries.length > MAX_ENTRIES * 1.2 || this.held > MAX_HELD * 1.2) this.trim();
     if (!this.drawing) {
@@ -135,9 +136,9 @@ export class Log {
   trim() {
     const {entries} = this;
     let count = Math.max(0, entries.length - MAX_ENTRIES);
-    for (let i = 0; i < count; i++) this.held -= entries[i].data.length ?? entries[i].data.byteLength;
+    for (let i = 0; i < count; i++) this.held -= weigh(entries[i]);
     while (this.held > MAX_HELD && count < entries.length - 1) {
-      this.held -= entries[count].data.length ?? entries[count].data.byteLength;
+      this.held -= weigh(entries[count]);
       count += 1;
     }
     if (!count) return;
@@ -192,7 +193,7 @@ export class Log {
     this.shown = this.passes ? [] : this.entries;
     this.sifted = 0;
     this.gone = 0;
-    if (this.paused) this.frozen = this.passes ? this.entries.filter(this.passes) : [...this.entries];
+    if (this.paused) this.frozen = this.entries.filter(this.passes ?? (() => true));
     this.draw();
   }
 
@@ -224,8 +225,9 @@ export class Log {
     const now = performance.now();
     if (received && now - this.announced > ANNOUNCE) {
       this.announced = now;
-      const last = entries_last(this.entries);
-      if (last) this.byId('heard').textContent = number(received) + ' received, the last: ' + line(last);
+      const last = this.entries.findLast((entry) => entry.kind === 'received');
+      this.byId('heard').textContent = number(received) + ' received'
+        + (last ? ', the last: ' + line(last) : '');
     }
   }
 
@@ -235,8 +237,8 @@ export class Log {
     if (!entry) return;
     const isText = typeof entry.data === 'string';
     const octets = isText ? null : new Uint8Array(entry.data);
-    let content = isText ? (this.byId('pretty').checked ? pretty(entry.data) : entry.data)
-      : dump(octets.subarray(0, MAX_SHOWN / 16));
+    const content = isText ? (this.byId('pretty').checked ? pretty(entry.data) : entry.data)
+      : dump(octets.subarray(0, MAX_SHOWN / 16), view.clientWidth > 620 ? 16 : 8);
     const head = document.createElement('header');
     head.className = 'tools';
     const title = document.createElement('h2');
@@ -267,11 +269,6 @@ export class Log {
       view.append(more);
     }
   }
-}
-
-function entries_last(entries) {
-  for (let i = entries.length - 1; i >= 0; i--) if (entries[i].kind === 'received') return entries[i];
-  return null;
 }
 
 function button(text, act) {

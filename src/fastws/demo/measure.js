@@ -200,13 +200,13 @@ export class Measure {
       return group;
     }));
     this.text = !run ? '' : ['fastws echo page: ' + run.url, ...run.settings,
-      ...figures.map(([name, value]) => name + ': ' + value), navigator.userAgent].join('\n') + '\n';
+      ...figures.map((figure) => figure.join(': ')), navigator.userAgent, ''].join('\n');
     this.draw();
   }
 
   figures(run) {
-    const names = ['Messages', 'Per second', 'Each way', 'Least', 'Median', '90 %', '99 %', '99.9 %',
-      'Most'];
+    const names = ['Messages', 'Per second', 'Each way', 'Least', 'Median', '90 %', '99 %',
+      '99.9 %', 'Most'];
     if (!run || !run.trips.count) return names.map((name) => [name, '–']);
     const {trips} = run;
     const seconds = ((run.ended ?? performance.now()) - run.began) / 1000;
@@ -265,13 +265,21 @@ export class Measure {
       for (let i = first * BARS; i < end * BARS; i++) {
         const x = area.left + (i - first * BARS) * step;
         if (bars[i]) {
-          area.parts.push(shape('rect', {x: x + 0.5, width: Math.max(1, step - 1),
-            y: Math.min(y(bars[i]), area.bottom - 1), height: Math.max(1, area.bottom - y(bars[i]))}));
+          const top = Math.min(y(bars[i]), area.bottom - 1);
+          area.parts.push(shape('rect', {x: x + 0.5, width: Math.max(1, step - 1), y: top,
+            height: area.bottom - top}));
         }
-        const every = Math.ceil(64 / (step * BARS));
-        if (i % BARS === 0 && (i / BARS - first) % every === 0) {
-          area.parts.push(shape('text', {x, y: area.bottom + 18}, label(2 ** (i / BARS) / 1000)));
-        }
+      }
+      // 1, 2, 5, 10 … µs, as far as there is room.
+      let free = area.left;
+      for (let i = 0; i < 24; i++) {
+        const micros = [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3);
+        const x = area.left + (Math.log2(micros) - first) * BARS * step;
+        if (x < free || x > area.right - 16) continue;
+        area.parts.push(
+          shape('line', {class: 'grid', x1: x, x2: x, y1: area.bottom, y2: area.bottom + 5}),
+          shape('text', {x, y: area.bottom + 19, 'text-anchor': 'middle'}, label(micros)));
+        free = x + 52;
       }
       svg.setAttribute('aria-label', 'Histogram of round trips: median '
         + duration(trips.quantile(0.5)) + ', 99 % within ' + duration(trips.quantile(0.99)));
@@ -308,7 +316,8 @@ export class Measure {
 
   drawEmpty(area) {
     area.parts.push(
-      shape('line', {class: 'grid', x1: area.left, x2: area.right, y1: area.bottom, y2: area.bottom}),
+      shape('line',
+        {class: 'grid', x1: area.left, x2: area.right, y1: area.bottom, y2: area.bottom}),
       shape('text', {x: (area.left + area.right) / 2, y: (area.top + area.bottom) / 2,
         'text-anchor': 'middle'}, 'nothing measured yet'));
   }
@@ -318,9 +327,5 @@ const short = (value) => value < 10 && value % 1 ? value.toFixed(1)
   : value < 1000 ? String(Math.round(value))
     : value < 1e6 ? +(value / 1000).toFixed(1) + ' k' : +(value / 1e6).toFixed(1) + ' M';
 
-// Two digits: 0.13 ms, 1.0 ms, 16 ms.
-function label(milliseconds) {
-  if (milliseconds < 1) return Math.round(milliseconds * 1000) + ' µs';
-  return milliseconds < 1000 ? Math.round(milliseconds) + ' ms'
-    : Math.round(milliseconds / 1000) + ' s';
-}
+const label = (micros) => micros < 1000 ? micros + ' µs'
+  : micros < 1e6 ? micros / 1000 + ' ms' : micros / 1e6 + ' s';

@@ -96,7 +96,8 @@ const frames = new Frames(byId);
 
 byId('connection').addEventListener('submit', (event) => {
   event.preventDefault();
-  connect();
+  // (A close code that may not be sent must not keep anybody from connecting.)
+  if (byId('url').reportValidity()) connect();
 });
 
 byId('close').addEventListener('click', () => {

@@ -9,7 +9,8 @@ const CODES = {
     + 'binary, or the other way round.'],
   1005: ['no code', 'The close frame contained no code.'],
   1007: ['invalid data', 'The server received text that is not UTF-8, or data it cannot inflate.'],
-  1008: ['policy violation', 'The server refuses what was sent, or who sent it. Its log says more.'],
+  1008: ['policy violation',
+    'The server refuses what was sent, or who sent it. Its log says more.'],
   1009: ['message too big', 'A message was larger than the server accepts. See fastws echo '
     + '--max-message-size, or the limit of your server.'],
   1010: ['extension missing', 'An extension that the client needs was not agreed on.'],
@@ -53,13 +54,14 @@ export function unhex(text) {
   return Uint8Array.from(digits.match(/../g) ?? [], (pair) => parseInt(pair, 16));
 }
 
-export function dump(octets) {
+// `across`: bytes per line.
+export function dump(octets, across) {
   const lines = [];
-  for (let at = 0; at < octets.length; at += 16) {
-    const part = octets.subarray(at, at + 16);
+  for (let at = 0; at < octets.length; at += across) {
+    const part = octets.subarray(at, at + across);
     const text = Array.from(part, (octet) =>
       octet > 31 && octet < 127 ? String.fromCharCode(octet) : '.').join('');
-    lines.push(at.toString(16).padStart(4, '0') + '  ' + hex(part).padEnd(49) + text);
+    lines.push(at.toString(16).padStart(4, '0') + '  ' + hex(part).padEnd(across * 3 + 1) + text);
   }
   return lines.join('\n');
 }
@@ -122,8 +124,8 @@ export function explainClose(how) {
       why: 'It ended without a close frame, after ' + duration(opened) + '. Code 1006 never '
         + 'travels: the browser uses it for exactly this.'};
   }
-  const range = code < 4000 ? 'Codes from 3000 to 3999 belong to libraries and frameworks. '
-    : 'Codes from 4000 to 4999 belong to applications: the server’s documentation explains them. ';
+  const range = code < 4000 ? 'Codes from 3000 to 3999 belong to libraries and frameworks.'
+    : 'Codes from 4000 to 4999 belong to applications: see the server’s documentation.';
   const [name, meaning] = CODES[code] ?? (code < 3000 ? ['unknown code', 'RFC 6455 reserves it.']
     : [code < 4000 ? 'library’s code' : 'application’s code', range]);
   const calm = closing || code === 1000 || code === 1001 || code === 1005 || code === 1012;
