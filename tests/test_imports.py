@@ -137,7 +137,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         # Parts of a command.
         "_checks": set(),
         "_conversation": {"_shared", "_terminal"},
-        "_echo_server": {"_shared"},
+        "_inspection": set(),
+        "_pages": set(),
+        "_echo_server": {"_inspection", "_pages", "_shared"},
         "_probing": {"_checks"},
         "_workers": {"_echo_server", "_shared"},
         # Commands.

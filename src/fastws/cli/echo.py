@@ -75,7 +75,8 @@ def run(args: Namespace) -> int:
     if args.tls_key is not None and args.tls_cert is None:
         raise CommandError("--tls-key needs --tls-cert", 2)
     if args.inspect and args.workers is not None:
-        raise CommandError("--inspect shows the frames of one process: it needs no --workers", 2)
+        message = "--inspect shows the frames of one process, so it cannot be used with --workers"
+        raise CommandError(message, 2)
     from ._echo_server import announcement, cannot_listen, loop_factory, serve_echo, tls_context
 
     # What is wrong in any process is reported here, once.
