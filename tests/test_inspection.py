@@ -105,13 +105,14 @@ def test_a_violation_is_shown(server):
         b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
-    with view(server) as viewer:
-        with socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as sock:
-            # The first frame comes with the handshake; the second one is of no known kind.
-            sock.sendall(handshake + b"\x81\x80" + KEY + b"\x83\x85" + KEY + b"ab")
-            while sock.recv(4096):
-                pass
-            shown = frames(viewer, sock.getsockname()[1], 4)
+    address = ("127.0.0.1", server.port)
+    with view(server) as viewer, socket.create_connection(address, TIMEOUT) as sock:
+        # The first frame comes with the handshake; the second one is of no known kind.
+        sock.sendall(handshake + b"\x81\x80" + KEY + b"\x83\x85" + KEY + b"ab")
+        answer = b""
+        while b"\x03\xea" not in answer:  # 1002
+            answer += sock.recv(4096)
+        shown = frames(viewer, sock.getsockname()[1], 4)
     received = [(frame["head"], frame["complete"]) for frame in shown if not frame["sent"]]
     assert received == [("8180" + KEY.hex(), True), ("8385" + KEY.hex(), False)]
     echo, close = [frame for frame in shown if frame["sent"]]

@@ -135,9 +135,9 @@ def page(browser: Browser, base: Background) -> Iterator[Page]:
         page.close()
 
 
-@pytest.fixture(params=["chromium", "firefox"])
+@pytest.fixture(scope="module", params=["chromium", "firefox"])
 def tab(request: pytest.FixtureRequest) -> Iterator[Tab]:
-    """A new tab of either browser."""
+    """A tab of either browser; a test should navigate to its page first."""
     if request.param == "chromium":
         tab: Tab = Page(request.getfixturevalue("browser"))
     else:

@@ -179,6 +179,9 @@ def test_the_log(console):
     # The keyboard selects a message and opens it.
     write(console, "filter", "")
     write(console, "kinds", "sent")
+    click(console, "tab-measure")  # a list that is hidden has no size
+    console.wait_until(f"!{by_id('log')}.offsetHeight")
+    click(console, "tab-messages")
     focus(console, "log")
     console.press("ArrowDown")
     console.wait_until(f"!{by_id('detail')}.hidden")

@@ -258,6 +258,11 @@ class _Recorded(WebSocketProtocol):
         else:
             self.send(message)
 
+    def on_error(self, exc: Exception) -> None:
+        # What is wrong with a frame is often known before all of it has arrived.
+        if self._received is not None:
+            self._received.end()
+
     def on_close(self, code: int, reason: str) -> None:
         self._inspection.forget(self)
         for scanner in (self._received, self._sent):

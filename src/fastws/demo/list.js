@@ -19,6 +19,8 @@ export class List {
     this.height = 0;
     new ResizeObserver(() => this.measure()).observe(element);
     element.addEventListener('scroll', () => {
+      // (If the list has a new size, or none, `measure` comes next, and this is not the user.)
+      if (!this.row || element.clientHeight !== this.height) return;
       const end = this.items.length * this.row - this.height;
       this.follows = element.scrollTop >= end - this.row;
       this.draw();
