@@ -236,6 +236,23 @@ def test_a_flood(console):
     assert kept[3]
 
 
+def test_round_trips(console):
+    """Messages that do not come back, and others that nobody sent, do not stop the clock."""
+    trips = console.run(
+        """
+        const {Log} = await import('/log.js');
+        const log = new Log((id) => document.getElementById(id), null, null);
+        for (const text of ['one', 'two', 'three']) log.sent(text);
+        for (const text of ['news', 'two', 'one', 'three']) log.received(text, performance.now());
+        log.sent('four');
+        log.disconnect();
+        log.received('four', 0);
+        return log.entries.slice(3).map((entry) => entry.kind === 'sent' || entry.trip !== null);
+        """
+    )
+    assert trips == [False, True, False, True, True, False]
+
+
 # Connections ----------------------------------------------------------------------------------
 
 
@@ -283,6 +300,8 @@ def test_ends_are_explained(console):
     assert console.run(f"return {by_id('url')}.value;") == "nonsense://localhost"
     explain = "const {explainClose} = await import('/words.js'); return explainClose({reason: '',"
     explain += "wasClean: true, url: 'ws://a/', opened: 90000, silent: 60000, ...how});"
+    given_up = {"code": 1006, "wasClean": False, "opened": None, "closing": True}
+    assert console.run(explain, how=given_up)["calm"]
     lost = console.run(explain, how={"code": 1006, "wasClean": False})
     assert lost["title"] == "Connection lost (code 1006)"
     assert "Nothing was received for 1 min 0 s" in lost["checks"][0]

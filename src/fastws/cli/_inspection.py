@@ -259,9 +259,11 @@ class _Recorded(WebSocketProtocol):
             self.send(message)
 
     def on_error(self, exc: Exception) -> None:
-        # What is wrong with a frame is often known before all of it has arrived.
+        # What is wrong with a frame is often known before all of it has arrived. What follows is
+        # dropped.
         if self._received is not None:
             self._received.end()
+            self._received = None
 
     def on_close(self, code: int, reason: str) -> None:
         self._inspection.forget(self)

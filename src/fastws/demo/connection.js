@@ -9,7 +9,8 @@ const LONGEST_DELAY = 30000;
 const STEADY = 5000;
 
 export class Connection {
-  // `hooks`: changed(), received(data, at), noted(kind, text), explained(explanation or null).
+  // `hooks`: began(), changed(), received(data, at), noted(kind, text), explained(explanation or
+  // null).
   // `reconnects()` tells whether the user wants to reconnect.
   constructor(hooks, reconnects) {
     this.hooks = hooks;
@@ -55,6 +56,7 @@ export class Connection {
       hooks.changed();
       return;
     }
+    hooks.began();
     const number = ++this.number;
     let opened = null;
     let heard = null;

@@ -6,7 +6,8 @@ import {dump, hex, number, plural, size, time} from './words.js';
 
 const MAX_FRAMES = 500;
 const OPCODES = {0: 'continuation', 1: 'text', 2: 'binary', 8: 'close', 9: 'ping', 10: 'pong'};
-const RETRY = 2000; // ms
+const FIRST_DELAY = 2000; // ms, before the next attempt to reach the channel
+const LONGEST_DELAY = 60000;
 
 const octetsOf = (text) =>
   Uint8Array.from(text.match(/../g) ?? [], (pair) => parseInt(pair, 16));
@@ -18,6 +19,7 @@ export class Frames {
     this.missed = 0;
     this.paused = false;
     this.socket = null;
+    this.delay = FIRST_DELAY;
     this.list = new List(byId('frame-list'), fill, (frame) => this.open(frame));
     byId('hold').addEventListener('click', () => {
       this.paused = !this.paused;
@@ -25,12 +27,14 @@ export class Frames {
       byId('hold').textContent = this.paused ? 'Resume' : 'Pause';
       if (!this.paused) this.ask();
     });
-    byId('clear-frames').addEventListener('click', () => {
-      this.frames = [];
-      this.missed = 0;
-      this.list.choose(null);
-      this.draw();
-    });
+    byId('clear-frames').addEventListener('click', () => this.clear());
+  }
+
+  clear() {
+    this.frames = [];
+    this.missed = 0;
+    this.list.choose(null);
+    this.draw();
   }
 
   // The server has a channel for frames. Listen from now on.
@@ -43,20 +47,28 @@ export class Frames {
     this.socket = socket;
     socket.onopen = () => {
       byId('channel').textContent = 'All connections to this server, as the server sees them.';
+      this.delay = FIRST_DELAY;
+      this.clear(); // the server sends the last frames again
       this.ask();
     };
-    socket.onmessage = (event) => this.take(JSON.parse(event.data));
+    socket.onmessage = (event) => {
+      // (A server that was started again, without --inspect, is an echo here as well.)
+      if (event.data === 'next') socket.close();
+      else this.take(JSON.parse(event.data));
+    };
     socket.onclose = () => {
-      byId('channel').textContent = 'The server does not answer. Trying again.';
-      setTimeout(() => this.connect(), RETRY);
+      byId('channel').textContent = 'The server does not show its frames anymore. Trying again.';
+      setTimeout(() => this.connect(), this.delay);
+      this.delay = Math.min(this.delay * 2, LONGEST_DELAY);
     };
   }
 
   // The server sends one batch for each request.
   ask() {
-    if (this.paused || this.asked || this.socket?.readyState !== WebSocket.OPEN) return;
-    this.asked = this.socket;
-    this.socket.send('next');
+    const {socket} = this;
+    if (this.paused || this.asked === socket || socket?.readyState !== WebSocket.OPEN) return;
+    this.asked = socket;
+    socket.send('next');
   }
 
   take(batch) {

@@ -10,7 +10,8 @@ const MAX_PENDING = 10000; // sent messages that may still come back
 const MAX_BINARY = 1 << 16; // bytes of a binary message that are kept
 const MAX_SHOWN = 1 << 16; // characters of a message in the detail view
 const MAX_LINE = 300; // characters of a message in a row
-const ANNOUNCE = 2000; // ms between two messages for screen readers
+const AHEAD = 16; // pending messages that one received message is compared with
+const ANNOUNCE = 1000; // ms; screen readers hear of messages no more often
 
 const SIGNS = {sent: '↑', received: '↓', note: '·', error: '!'};
 const encoder = new TextEncoder();
@@ -54,9 +55,10 @@ export class Log {
     this.byId = byId;
     this.entries = [];
     this.forget();
+    this.disconnect();
     this.paused = false;
     this.drawing = false;
-    this.announced = 0;
+    this.announcing = null;
     this.list = new List(byId('log'), fill, (entry) => this.open(entry));
     for (const id of ['filter', 'kinds']) byId(id).addEventListener('input', () => this.sift());
     byId('pretty').addEventListener('change', () => this.open(this.list.selected));
@@ -92,7 +94,7 @@ export class Log {
     this.add(entry);
   }
 
-  // A server that echoes returns messages in order. Messages in between that are something else
+  // A server that echoes returns messages in order. It may leave some out, and send others, which
   // have no round trip.
   received(data, at) {
     let trip = null;
@@ -102,18 +104,20 @@ export class Log {
       kept = data.slice(0, MAX_BINARY);
       length = data.byteLength;
     }
-    const head = this.pending[this.next];
-    if (head !== undefined && (length === null || length === sizeOf(head))
-      && same(head.data, kept)) {
-      trip = at - head.at;
-      head.trip = trip;
-      this.next += 1;
+    const end = Math.min(this.pending.length, this.next + AHEAD);
+    for (let i = this.next; i < end; i++) {
+      const sent = this.pending[i];
+      if ((length === null || length === sizeOf(sent)) && same(sent.data, kept)) {
+        trip = sent.trip = at - sent.at;
+        this.next = i + 1;
+        break;
+      }
     }
     this.counts.received += 1;
     this.add({kind: 'received', data: kept, at, trip, size: length});
   }
 
-  // A new connection: no message comes back anymore.
+  // A new connection: no message of the old one comes back.
   disconnect() {
     this.pending = [];
     this.next = 0;
@@ -163,7 +167,6 @@ export class Log {
     this.dropped = 0; // entries that are no longer kept
     this.gone = 0; // those of them that the list still has
     this.counts = {sent: 0, received: 0};
-    this.disconnect();
   }
 
   // Showing -----------------------------------------------------------------------------------
@@ -222,13 +225,17 @@ export class Log {
     this.byId('count').textContent =
       sent + received || this.entries.length ? words.join(' · ') : 'no messages yet';
     // Screen readers get a summary now and then, not each message.
-    const now = performance.now();
-    if (received && now - this.announced > ANNOUNCE) {
-      this.announced = now;
-      const last = this.entries.findLast((entry) => entry.kind === 'received');
-      this.byId('heard').textContent = number(received) + ' received'
-        + (last ? ', the last: ' + line(last) : '');
+    if (received && received !== this.announced) {
+      this.announcing ??= setTimeout(() => this.announce(), ANNOUNCE);
     }
+  }
+
+  announce() {
+    this.announcing = null;
+    this.announced = this.counts.received;
+    const last = this.entries.findLast((entry) => entry.kind === 'received');
+    this.byId('heard').textContent = number(this.announced) + ' received'
+      + (last ? ', the last: ' + line(last) : '');
   }
 
   open(entry) {

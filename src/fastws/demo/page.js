@@ -50,7 +50,6 @@ function target() {
 
 function connect() {
   const {url, protocols} = target();
-  log.disconnect();
   connection.connect(url, protocols);
 }
 
@@ -58,6 +57,7 @@ function explain(explanation) {
   byId('notice').hidden = !explanation;
   if (!explanation) return;
   byId('notice').className = explanation.calm ? 'calm' : '';
+  byId('notice').setAttribute('role', explanation.calm ? 'status' : 'alert');
   byId('what').textContent = explanation.title;
   byId('why').textContent = explanation.why;
   byId('checks').hidden = !explanation.checks.length;
@@ -85,6 +85,7 @@ function update() {
 
 const log = new Log(byId, copy, save);
 const connection = new Connection({
+  began: () => log.disconnect(),
   changed: () => update(),
   received: (data, at) => log.received(data, at),
   noted: (kind, text) => log.note(kind, text),
@@ -101,8 +102,13 @@ byId('connection').addEventListener('submit', (event) => {
 });
 
 byId('close').addEventListener('click', () => {
-  if (!byId('code').reportValidity()) return;
-  const code = byId('code').value;
+  const field = byId('code');
+  if (!field.validity.valid) {
+    field.closest('details').open = true;
+    field.reportValidity();
+    return;
+  }
+  const code = field.value;
   connection.close(code === '' ? undefined : Number(code), byId('reason').value);
 });
 

@@ -98,6 +98,10 @@ export function explainClose(how) {
   const secure = url.startsWith('wss:');
   const host = new URL(url).host;
   const quoted = reason ? ' “' + reason + '”' : '';
+  if (closing && opened === null) {
+    return {title: 'Not connected', calm: true, checks: [],
+      why: 'The connection was closed before it was open.'};
+  }
   if (code === 1006 && opened === null) {
     const checks = ['Does a server listen on ' + host + '?',
       'Does it accept WebSockets on this path? If it answered with an HTTP status, the network '
