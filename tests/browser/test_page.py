@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -334,15 +333,12 @@ def test_close_code_and_reason(console):
 
 def test_the_end_of_an_old_connection(console):
     """It is logged under its number, and changes nothing about the new connection."""
-    opened = asyncio.Event
 
-    async def slow(ws):
+    async def listen(ws):
         async for _ in ws:
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
+            """Drop it."""
 
-    del opened
-    with Background(slow, subprotocols=["chat"]) as server:
+    with Background(listen, subprotocols=["chat"]) as server:
         write(console, "url", server.url)
         write(console, "protocols", "other, chat")
         click(console, "connect")
@@ -356,6 +352,32 @@ def test_the_end_of_an_old_connection(console):
         assert "· connection 2 is open: subprotocol chat, no extensions" in entries(console)
     wait_for_state(console, "closed")
     assert text_of(console, "what") == "Closed with 1001, going away"
+    # It may also come late, and be a failure.
+    noted = console.run(
+        """
+        const {Connection} = await import('/connection.js');
+        const made = [];
+        const Real = WebSocket;
+        window.WebSocket = class {
+          constructor(url) { Object.assign(this, {url, readyState: 0}); made.push(this); }
+          close() { this.readyState = 2; }
+        };
+        Object.assign(WebSocket, {OPEN: 1, CLOSING: 2});
+        const noted = [];
+        const hooks = {began() {}, changed() {}, noted: (...note) => noted.push(note),
+          explained: (explanation) => { if (explanation) noted.push(explanation); }};
+        const connection = new Connection(hooks, () => true);
+        connection.connect('ws://a/', []);
+        connection.connect('ws://a/', []);
+        made[1].readyState = 1;
+        made[1].onopen();
+        made[0].readyState = 3;
+        made[0].onclose({code: 1006, reason: '', wasClean: false});
+        window.WebSocket = Real;
+        return [made.length, connection.lost, connection.due, made[0].onmessage, noted.pop()];
+        """
+    )
+    assert noted == [2, False, None, None, ["note", "connection 1 closed: code 1006, not clean"]]
 
 
 def test_reconnecting(console):

@@ -191,8 +191,8 @@ function fill(cells, frame) {
   cells[1].textContent = frame.sent ? '↑' : '↓';
   cells[1].setAttribute('role', 'img');
   cells[1].setAttribute('aria-label', frame.sent ? 'sent by the server' : 'received by the server');
-  cells[2].textContent = (OPCODES[head[0] & 15] ?? 'reserved') + (reserved ? ' *' : '')
-    + (head[0] >> 7 ? '' : ' …');
+  cells[2].textContent = (OPCODES[head[0] & 15] ?? 'reserved') + (head[0] >> 7 ? '' : ' …')
+    + [4, 2, 1].map((bit, i) => (reserved & bit ? ', RSV' + (i + 1) : '')).join('');
   cells[3].textContent = size(frame.size);
   cells[4].textContent = '#' + frame.connection;
   cells[5].textContent = hex(head) + '  ' + hex(octetsOf(frame.payload).slice(0, 32));

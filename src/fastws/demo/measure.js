@@ -123,6 +123,7 @@ export class Measure {
     socket.onopen = () => {
       run.began = run.sampled = performance.now();
       run.before = 0;
+      run.timer = setTimeout(() => this.stop('done'), run.seconds * 1000);
       byId('run-state').textContent = 'running';
       run.fill();
       this.tick();
@@ -156,7 +157,7 @@ export class Measure {
     this.show(run);
   }
 
-  // Ten times a second, by the frames of the screen.
+  // Sample and draw, by the frames of the screen.
   tick() {
     const {run} = this;
     if (!run) return;
@@ -169,13 +170,13 @@ export class Measure {
       run.sampled = now;
       this.show(run);
     }
-    if (now - run.began >= run.seconds * 1000) this.stop('done');
-    else requestAnimationFrame(() => this.tick());
+    requestAnimationFrame(() => this.tick());
   }
 
   stop(why) {
     const {byId, run} = this;
     this.run = null;
+    clearTimeout(run.timer);
     run.ended = performance.now();
     if (run.began === null) run.began = run.ended;
     run.socket.onmessage = null;
