@@ -13,9 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from base64 import b64encode
 from contextlib import ExitStack, suppress
-from hashlib import sha256
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +39,8 @@ from .tools import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import trustme
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, terminals and fork are POSIX's")
@@ -278,20 +278,45 @@ def test_page(server):
     assert response.headers["Content-Type"] == "text/html; charset=utf-8"
     assert response.headers["Cache-Control"] == "no-store"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
-    assert "new WebSocket(" in page
-    assert "innerHTML" not in page
-    assert not re.findall(r"(?:src|href)=.https?:", page)
-    # The policy allows what the page consists of, and nothing else.
+    # The page consists of files of this server, without exception.
+    parts = dict(read_parts(server, page))
+    assert {"page.css", "page.js", "connection.js"} <= parts.keys()
+    assert "new WebSocket(" in parts["connection.js"]
+    for text in (page, *parts.values()):
+        assert "innerHTML" not in text
+        assert not re.findall(r"(?:src|href|from|url\()[=(\s]*['\"]?(?:https?:)?//", text)
+    assert not re.findall(r"<script>|<style>|\son[a-z]+=|style=", page)
+    # The policy allows that, and nothing else.
     policy = dict(
         directive.split(" ", 1)
         for directive in response.headers["Content-Security-Policy"].split("; ")
     )
-    assert policy["default-src"] == "'none'"
-    for directive, tag in (("script-src", "script"), ("style-src", "style")):
-        (inline,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        digest = b64encode(sha256(inline.encode()).digest()).decode()
-        assert policy[directive] == f"'sha256-{digest}'"
-    assert policy["connect-src"] == "'self' ws: wss:"
+    assert policy == {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "connect-src": "'self' ws: wss:",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+
+
+def read_parts(server: Echo, page: str) -> Iterator[tuple[str, str]]:
+    """Fetch the style and the scripts that a page needs, and those that these import."""
+    missing = re.findall(r'(?:src|href)="([a-z.]+)"', page)
+    seen = set(missing)
+    while missing:
+        name = missing.pop()
+        response, text = request(server, "GET", f"/{name}")
+        assert response.status == 200, name
+        kind = {"css": "text/css", "js": "text/javascript"}[name.rpartition(".")[2]]
+        assert response.headers["Content-Type"] == f"{kind}; charset=utf-8"
+        yield name, text
+        more = set(re.findall(r"from '\./([a-z.]+)'", text)) - seen
+        seen |= more
+        missing += more
 
 
 @pytest.mark.parametrize(

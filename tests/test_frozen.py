@@ -300,6 +300,9 @@ def test_a_frozen_echo_server_has_its_page(frozen: Path, workers: int | None) ->
         with urllib.request.urlopen(url) as answer:
             page = answer.read().decode()
         assert page == (PACKAGE / "demo" / "index.html").read_text("utf-8")
+        for name in re.findall(r'(?:src|href)="([a-z.]+)"', page):
+            with urllib.request.urlopen(f"{url}/{name}") as part:
+                assert part.read() == (PACKAGE / "demo" / name).read_bytes()
         assert answer.status == 200
         if sys.platform != "win32":
             assert program.stop(signal.SIGTERM) == 0

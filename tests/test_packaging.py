@@ -36,6 +36,8 @@ SOURCES = (
     ),
     "src/fastws/py.typed",
     "src/fastws/demo/index.html",
+    "src/fastws/demo/page.css",
+    "src/fastws/demo/page.js",
     "src/fastws/__pyinstaller/hook-fastws.cli.py",
     "LICENSE",
     "README.md",
@@ -146,7 +148,11 @@ def test_a_wheel_built_from_the_sdist_is_complete(sdist: Path, tmp_path: Path) -
         assert f"fastws/_c/{module}{SUFFIX}" in names
         assert f"fastws/_c/{module}.pyi" in names
     assert f"fastws/capi{SUFFIX}" in names
-    assert {"fastws/py.typed", "fastws/demo/index.html", "fastws/capi.pyi"} <= names
+    assert {"fastws/py.typed", "fastws/capi.pyi"} <= names
+    # The whole page.
+    assert {name for name in names if name.startswith("fastws/demo/")} == {
+        f"fastws/demo/{path.name}" for path in (tree / "src" / "fastws" / "demo").iterdir()
+    }
     assert "fastws/__pyinstaller/hook-fastws.cli.py" in names
     # What other projects compile against, and nothing else.
     assert [name for name in names if name.endswith(".pxd")] == ["fastws/capi.pxd"]

@@ -1,18 +1,17 @@
-"""Chromium against our servers: its own WebSocket, and the echo server's page."""
+"""Chromium's own WebSocket against our servers."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import queue
-import socket
 
 import pytest
 import trustme
 
 import fastws
 
-from ..tools import TIMEOUT, Background, Echo
+from ..tools import TIMEOUT, Background, Echo, free_port
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="programs are stopped POSIX's way")
 
@@ -50,8 +49,7 @@ def localhost(server) -> str:
 
 @pytest.fixture
 def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
+    return free_port()
 
 
 # The seed conversation ------------------------------------------------------------------
@@ -308,8 +306,8 @@ def test_wss(page, certificate):
     with Echo("--tls-cert", certificate) as server:
         url = f"wss://localhost:{server.port}/"
         page.navigate(url.replace("wss", "https"))
-        wait_for_state(page, "open")
-        assert page.run("return socket.url;") == url
+        page.wait_until("document.getElementById('state').textContent === 'open'")
+        assert page.run("return document.getElementById('url').value;") == url
         talk = "(ws, data) => data ? ws.close(1000) : ws.send('x'.repeat(100000))"
         assert converse(page, url, talk) == [
             ["open", "", ""],
@@ -325,122 +323,3 @@ def test_message_too_big_over_tls(page, certificate):
         seen = converse(page, f"wss://localhost:{server.port}", talk)
     assert seen[-1][:2] == ["close", 1009]
     assert seen[-1][3] is True
-
-
-# The page that the echo server shows --------------------------------------------------------
-
-
-ENTRIES = "[...document.querySelectorAll('#log .text')].map((entry) => entry.textContent)"
-
-
-def entries(page) -> list[str]:
-    return page.run(f"return {ENTRIES};")
-
-
-def wait_for_entry(page, start: str) -> None:
-    page.wait_until(f"{ENTRIES}.some((text) => text.startsWith({start!r}))")
-
-
-def wait_for_state(page, state: str) -> None:
-    page.wait_until(f"document.getElementById('state').textContent === {state!r}")
-
-
-@pytest.fixture
-def demo(page, echo):
-    page.navigate(echo.http)
-    wait_for_state(page, "open")
-    return page
-
-
-def click(page, button: str) -> None:
-    page.run(f"document.getElementById({button!r}).click();")
-
-
-def focus(page, field: str) -> None:
-    page.run(f"document.getElementById({field!r}).focus();")
-
-
-def test_page(demo, echo):
-    url = f"{echo.url}/"
-    focus(demo, "text")
-    demo.type("Hello Server!\n")
-    demo.wait_until(f"{ENTRIES}.length === 4")
-    click(demo, "close")
-    wait_for_state(demo, "closed")
-    assert entries(demo) == [
-        f"connecting to {url}",
-        f"connected to {url}",
-        "Hello Server!",
-        "Hello Server!",
-        'closed with code 1000, reason "closed by the user" (clean)',
-    ]
-    kinds = "[...document.querySelectorAll('#log .text')].map((entry) => entry.classList[0])"
-    assert demo.run(f"return {kinds};") == ["note", "note", "sent", "received", "note"]
-    times = demo.run("return [...document.querySelectorAll('#log time')].map((t) => t.textContent)")
-    assert len(times) == 5
-    assert all(len(text) == len("12:34:56.789") for text in times)
-    assert demo.complaints == []
-
-
-def test_page_reconnects(demo):
-    click(demo, "close")
-    wait_for_state(demo, "closed")
-    assert demo.run("return [send.disabled, binary.disabled, byId('close').disabled];") == [
-        True,
-        True,
-        True,
-    ]
-    click(demo, "connect")
-    wait_for_state(demo, "open")
-    click(demo, "connect")  # while a connection is open: the old one is closed
-    wait_for_entry(demo, "closed with code 1000 (clean)")
-    wait_for_state(demo, "open")
-    assert demo.complaints == []
-
-
-def test_page_sends_binary(demo):
-    click(demo, "binary")
-    demo.wait_until(f"{ENTRIES}.length === 4")
-    sent, received = entries(demo)[2:]
-    assert sent.startswith("binary, 4 bytes: ")
-    assert received == sent
-
-
-def test_page_shows_text_as_text(demo):
-    focus(demo, "text")
-    demo.type("<img src=x onerror=alert(1)>\n")
-    demo.wait_until(f"{ENTRIES}.length === 4")
-    assert entries(demo)[3] == "<img src=x onerror=alert(1)>"
-    assert demo.run("return document.images.length;") == 0
-
-
-def test_page_shows_errors(demo, closed_port):
-    for url, entry in (
-        (f"ws://127.0.0.1:{closed_port}/", "closed with code 1006 (not clean)"),
-        ("nonsense://localhost", "Failed to construct 'WebSocket'"),
-    ):
-        demo.run("byId('url').value = ''; byId('url').focus();")
-        demo.type(f"{url}\n")
-        wait_for_entry(demo, entry)
-        wait_for_state(demo, "closed")
-    assert f"connection failed: ws://127.0.0.1:{closed_port}/" in entries(demo)
-
-
-def test_page_keeps_a_limited_log(demo):
-    demo.run("for (let i = 0; i < 700; i++) log('note', 'x'.repeat(3000));")
-    assert demo.run("return byId('log').children.length;") == 500
-    assert demo.run("return byId('log').lastChild.textContent.length;") < 2100
-    click(demo, "clear")
-    assert entries(demo) == []
-
-
-def test_page_can_be_used_without_a_mouse(demo):
-    """Every control has a name and can be reached."""
-    assert demo.run(
-        """
-        return [...document.querySelectorAll('input, button')].every((control) =>
-            control.labels.length === 1 || control.textContent.trim() !== '');
-        """
-    )
-    assert demo.run("return document.documentElement.lang;") == "en"
-    assert demo.run("return byId('log').getAttribute('role');") == "log"

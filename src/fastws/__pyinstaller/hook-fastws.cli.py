@@ -2,4 +2,4 @@
 
 from PyInstaller.utils.hooks import collect_data_files  # type: ignore[import-untyped]
 
-datas = collect_data_files("fastws", includes=["demo/*.html"])
+datas = collect_data_files("fastws", includes=["demo/*.html", "demo/*.css", "demo/*.js"])

@@ -1,23 +1,20 @@
-"""The server of `fastws echo`: messages, the page, and the health check.
+"""The server of `fastws echo`.
 
-This module knows how to serve in one process. It does not know that there may be several.
+This module knows how to serve in one process. It does not know that there may be several, nor what
+plain HTTP requests get.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
-from base64 import b64encode
-from hashlib import sha256
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from fastws.aio.protocol import WebSocketProtocol
 from fastws.aio.serving import serve
 from fastws.codec import implementation, kernel
-from fastws.http import Response
 
+from ._pages import Pages
 from ._serving import loop_factory, tls_context
 
 if TYPE_CHECKING:
@@ -25,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastws.aio.server import Server
-    from fastws.http import Request
+    from fastws.http import Request, Response
 
 __all__ = ["announcement", "serve_echo"]
 
@@ -43,13 +40,21 @@ def serve_echo(
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
+        protocol_factory: Callable[[], WebSocketProtocol] = _Echo
+        process_request: Callable[[Request], Response | None] = Pages(inspect=args.inspect)
+        if args.inspect:
+            from ._inspection import Inspection
+
+            inspection = Inspection(args.host, process_request)
+            protocol_factory = inspection.protocol_factory
+            process_request = inspection.process_request
 
         async with serve(
-            _Echo,
+            protocol_factory,
             args.host,
             args.port,
             ssl=tls_context(args),
-            process_request=_Pages(),
+            process_request=process_request,
             max_message_size=args.max_message_size,
             deflate=args.deflate,
             reuse_port=True if args.workers is not None else None,
@@ -91,54 +96,3 @@ class _Echo(WebSocketProtocol):
 
     def on_message(self, message: str | bytes) -> None:
         self.send(message)
-
-
-class _Pages:
-    """Answers plain HTTP requests: with a page to try the server from, and a health check."""
-
-    def __init__(self) -> None:
-        try:
-            # With line endings as an HTML parser sees them, for the hashes below.
-            html = files("fastws").joinpath("demo", "index.html").read_text("utf-8")
-        except OSError:
-            html = "<!doctype html><title>fastws</title>The page is not included in this program."
-        # The page may run its own script and style, load nothing, and connect to any WebSocket
-        # server.
-        policy = [
-            "default-src 'none'",
-            *(
-                f"{kind}-src {' '.join(map(_csp_hash, re.findall(pattern, html, re.DOTALL)))}"
-                for kind, pattern in (
-                    ("script", "<script>(.*?)</script>"),
-                    ("style", "<style>(.*?)</style>"),
-                )
-            ),
-            "connect-src 'self' ws: wss:",
-            "img-src data:",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        ]
-        headers = {
-            "Cache-Control": "no-store",
-            "Content-Security-Policy": "; ".join(policy),
-            "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
-        }
-        self._page = Response.html(html, 200, headers)
-        self._health = Response.text("OK\n", 200, {"Cache-Control": "no-store"})
-
-    def __call__(self, request: Request) -> Response | None:
-        if request.is_websocket:
-            return None
-        if request.method not in ("GET", "HEAD"):
-            return Response.text("GET or HEAD\n", 405, {"Allow": "GET, HEAD"})
-        if request.path == "/":
-            return self._page
-        if request.path == "/health":
-            return self._health
-        return Response.text("nothing here but / and /health\n", 404)
-
-
-def _csp_hash(text: str) -> str:
-    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"

@@ -25,11 +25,12 @@ __all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
 SUMMARY = "run a server that sends every message back"
 
 EPILOG = """\
-Open the server's address in a browser to get a page that talks to it.
+Open the server's address in a browser to get a page that talks to it, or to any other server.
 GET /health is answered with OK. SIGINT (Ctrl-C) and SIGTERM shut the server down.
 
 example:
   fastws echo --port 8080
+  fastws echo --inspect
   fastws echo --host 0.0.0.0 --port 8443 --tls-cert cert.pem --tls-key key.pem"""
 
 
@@ -61,12 +62,21 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="the size of the largest message accepted (default: %(default)s)",
     )
     add("--deflate", action="store_true", help="compress messages if the client supports it")
+    add(
+        "--inspect",
+        action="store_true",
+        help="let the page show the last frames of all connections, byte for byte: anybody who "
+        "can open the page can read what others send. Slower; not with --workers",
+    )
 
 
 def run(args: Namespace) -> int:
     """Serve until a signal ends the server."""
     if args.tls_key is not None and args.tls_cert is None:
         raise CommandError("--tls-key needs --tls-cert", 2)
+    if args.inspect and args.workers is not None:
+        message = "--inspect shows the frames of one process, so it cannot be used with --workers"
+        raise CommandError(message, 2)
     from ._echo_server import announcement, serve_echo
     from ._serving import cannot_listen, loop_factory, tls_context
 
