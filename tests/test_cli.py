@@ -976,10 +976,10 @@ def test_connecting_to_a_unix_socket(by, tmp_path):
 @posix
 def test_probing_a_server_at_a_unix_socket(tmp_path):
     path = str(tmp_path / "s")
-    with UnixEcho(echo, path=path):
+    with UnixEcho(echo, path=path, deflate=True):
         result = run_fastws("probe", f"ws+unix://{path}:/")
-    assert result.returncode == 0, result.stdout
-    assert result.stdout.endswith(" 0 wrong, 0 skipped\n")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.endswith(" ok, 0 wrong, 0 skipped\n")
 
 
 def test_refused_connection(capsys, port):

@@ -73,8 +73,8 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
     time. If an attempt fails and waiting would not help, the loop raises the exception.
 
     Args:
-        uri: a ws:// or wss:// URI (RFC 6455 §3); http:// and https:// mean the same. If it
-            contains a user name and a password, they are sent with Basic authentication.
+        uri: a ws:// or wss:// URI (RFC 6455 §3), or an http:// or https:// URL, which is read as
+            in browsers. A user name and a password in it are sent with Basic authentication.
             ws+unix:///path/of/socket:/target connects to a Unix socket.
         protocol: a `WebSocketProtocol` subclass, or another function without arguments that
             returns an instance of one, if the connection should call your methods. It is called
@@ -161,7 +161,8 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
             a proxy, those about TLS are for the server, and the others for the proxy.
             `happy_eyeballs_delay` is 0.25 by default, on every event loop: if a host has several
             addresses, an attempt to connect begins when the one before it has failed, or has not
-            succeeded for so long (RFC 8305). None: only when it has failed.
+            succeeded for so long (RFC 8305). None: only when it has failed, and IPv6 and IPv4
+            addresses are looked up together.
 
     Raises:
         InvalidURIError: if `uri` is not a WebSocket URI.
