@@ -21,6 +21,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import fastws
+from fastws.aio.server import Server
 from fastws.codec import MessageDecoder, MessageEncoder, apply_mask, encode_frame, is_utf8
 from fastws.handshake import ServerHandshake
 from fastws.spec import Opcode
@@ -274,6 +275,20 @@ def handshake() -> Run:
     return turns(turn)
 
 
+def life() -> Run:
+    """A server's connection, from when the transport exists until it is lost."""
+    start = fastws.serve(fastws.WebSocketProtocol, "127.0.0.1", 0, ping_interval=None)._start
+    loop, make = Loop(), Server(*start.args)._make_endpoint
+
+    def turn() -> None:
+        endpoint = make()
+        opened(endpoint)
+        endpoint.connection_lost(None)
+        loop.run_ready()
+
+    return turns(turn)
+
+
 # All of them --------------------------------------------------------------------------------
 
 
@@ -293,6 +308,7 @@ def _operations() -> Iterator[Operation]:
     yield Operation("coroutine echo", 2000, coroutine_echo)
     yield Operation("prepared send", 5000, prepared_send)
     yield Operation("handshake", 50, handshake)
+    yield Operation("connection", 50, life)
 
 
 OPERATIONS = {operation.name: operation for operation in _operations()}

@@ -4,10 +4,12 @@ cdef object _OPEN
 cdef object _CLOSING
 
 
-# (No C methods, except in Hooks: a table of them would make each queue larger.)
+# (`take` is a C method for C code, as it is called after each read.)
 cdef class Sink:
     cdef public list messages
     cdef public object waiter
+
+    cpdef take(self, object endpoint, list events, bint only_messages)
 
 
 cdef class Hooks(Sink):
