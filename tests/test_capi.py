@@ -177,12 +177,15 @@ def test_no_data_may_have_no_address(consumer: Any) -> None:
 @pytest.mark.parametrize("key", [None, KEY])
 @pytest.mark.parametrize(
     "message",
-    ["", "ascii", "hé", "x" * 200, b"", b"data", bytearray(b"ba"), memoryview(b"mv"), "é" * 70_000],
-    ids=range(9),
+    [
+        *("", "ascii", "hé", "x" * 200, b"", b"data", bytearray(b"ba"), memoryview(b"mv")),
+        *("é" * 70_000, fastws.Text("hé".encode())),
+    ],
+    ids=range(10),
 )
 def test_a_message_is_encoded(consumer: Any, message: Any, key: bytes | None) -> None:
     encoder, reference = MessageEncoder(), MessageEncoder()
-    if isinstance(message, str):
+    if isinstance(message, (str, fastws.Text)):
         count = reference.text(message, key)
     else:
         count = reference.binary(message, key)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,9 @@ async def converse(port: int, message: str, **options: object) -> str | bytes:
 def test_every_python_block_is_run() -> None:
     text = README.read_text("utf-8")
     assert text.count("```python") == len(BLOCKS)
-    assert {kind for kind, _ in BLOCKS} == {"server", "client", "hello", "script", "health", "trio"}
+    assert {kind for kind, _ in BLOCKS} == {
+        *("server", "client", "hello", "json", "script", "health", "trio"),
+    }
 
 
 def test_the_echo_server_has_ten_lines() -> None:
@@ -135,6 +138,36 @@ def test_the_health_check_answers_and_the_server_guards_its_door(port: int) -> N
 
     with running(block("health"), port):
         asyncio.run(main())
+
+
+# What the example needs of it, where it cannot be installed.
+ORJSON = """
+import json
+
+
+def loads(data):
+    assert type(data) in (bytes, str)
+    return json.loads(data)
+
+
+def dumps(value):
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+"""
+
+
+def test_the_json_server_adds(port: int, tmp_path: Path) -> None:
+    if find_spec("orjson") is None:
+        (tmp_path / "orjson.py").write_text(ORJSON)
+    result = subprocess.run(
+        [sys.executable, "-c", block("json").replace("8080", str(port))],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == ['{"sum":6}', '{"sum":4}']
 
 
 @pytest.mark.parametrize("code", [code for kind, code in BLOCKS if kind == "script"])

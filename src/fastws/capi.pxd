@@ -76,13 +76,13 @@ cdef enum:
 
 # Messages ---------------------------------------------------------------------------------------
 
-# Like `decoder.feed(data)`: return the events that are complete now, in order: str, bytes, Ping,
-# Pong, Close. A violation raises no exception, but sets the decoder's `error`; nothing follows it.
+# Like `decoder.feed(data)`: return the events that are complete now, in order: str (or Text, if the
+# decoder has decode_text=False), bytes, Ping, Pong, Close. A violation raises no exception, but sets the decoder's `error`; nothing follows it.
 cdef list feed(MessageDecoder decoder, const uint8_t* data, Py_ssize_t size)
 
-# Like `encoder.text` for a str, and `encoder.binary` for a bytes-like object: append a complete
-# message. Return the size of the encoder's buffer. This raises the same exceptions: TypeError,
-# ValueError for lone surrogates, StateError if a fragmented message is not finished.
+# Like `encoder.text` for a str or Text, and `encoder.binary` for a bytes-like object: append a
+# complete message. Return the size of the encoder's buffer. This raises the same exceptions:
+# TypeError, ValueError for lone surrogates, StateError if a fragmented message is not finished.
 cdef Py_ssize_t append(MessageEncoder encoder, object message, const uint8_t* key) except -1
 
 # Like `encoder.frame`: append one frame with this first byte (`FIN | TEXT`, …). The caller must

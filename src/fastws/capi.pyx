@@ -24,6 +24,8 @@ from fastws._c.messages cimport (
 from fastws._c.spec cimport MASK, OPCODE_BITS, RSV_BITS
 from fastws._c.utf8 cimport decode
 
+from fastws.events import Text
+
 from fastws import errors  # no-cython-lint: buffers.pxd needs it
 
 # Tables of the valid first bytes, for each set of RSV bits that may be 1.
@@ -58,19 +60,21 @@ cdef list feed(MessageDecoder decoder, const uint8_t* data, Py_ssize_t size):
 cdef Py_ssize_t append(MessageEncoder encoder, object message, const uint8_t* key) except -1:
     cdef TheMessageEncoder the_encoder = <TheMessageEncoder> <object> encoder
     cdef Octets octets
-    cdef bint is_text = isinstance(message, str)
+    cdef bint is_str = isinstance(message, str)
+    cdef uint8_t first = FIN | (TEXT if is_str else BINARY)
     if encoder is None:
         raise missing("encoder")
+    if isinstance(message, Text):
+        first = FIN | TEXT
+        message = message.data
     if key is NULL:
-        if is_text:
+        if is_str:
             return the_encoder.append_text(TEXT, message, None, True)
-        return the_encoder.append_bytes(FIN | BINARY, message, None)
-    payload = PyUnicode_AsUTF8String(message) if is_text else message
+        return the_encoder.append_bytes(first, message, None)
+    payload = PyUnicode_AsUTF8String(message) if is_str else message
     acquire(payload, &octets)
     try:
-        return the_encoder.append(
-            FIN | (TEXT if is_text else BINARY), octets.data, octets.size, None, key
-        )
+        return the_encoder.append(first, octets.data, octets.size, None, key)
     finally:
         release(&octets)
 

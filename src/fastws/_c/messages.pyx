@@ -37,7 +37,7 @@ from threading import RLock
 from fastws import errors, rules
 from fastws.events import Ping, Pong, Text
 from fastws.exceptions import ProtocolError
-from fastws.rules import as_bytes, close_payload, max_compressed
+from fastws.rules import close_payload, max_compressed
 from fastws.spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE
 from fastws.spec import CONTROL_COST as _CONTROL_COST
 from fastws.spec import INFLATE_BYTE_COST as _BYTE_COST
@@ -765,7 +765,7 @@ cdef class MessageEncoder:
         cdef int first
         if isinstance(message, Text):
             first = OPCODE_TEXT | (FIN if fin else 0)
-            return self.append_bytes(first, as_bytes(message.data), key)
+            return self.append_bytes(first, message.data, key)
         if not isinstance(message, str):
             raise errors.str_required(message)
         return self.append_text(OPCODE_TEXT, message, key, fin)
@@ -971,7 +971,7 @@ cdef class MessageEncoder:
         return self.append(opcode, data, size, key, NULL)
 
     cdef Py_ssize_t _whole_utf8(self, object message, object key) except -1:
-        return self.append_bytes(WHOLE_TEXT, as_bytes(message.data), key)
+        return self.append_bytes(WHOLE_TEXT, message.data, key)
 
     cdef Py_ssize_t append_checked(self, int opcode, object data, object key, bint fin) except -1:
         """Append a frame of a text message that must be UTF-8."""
