@@ -112,14 +112,20 @@ def check_stream(name: str, options: dict[str, Any], data: bytes, sizes: list[in
 
 sizes = st.lists(st.integers(1, 12) | st.integers(1, 300), min_size=1, max_size=6)
 limits = st.none() | st.sampled_from([0, 1, 2, 10, 125, 126, 70_000, 2**64])
-message_options = st.fixed_dictionaries(
+whole_options = st.fixed_dictionaries(
     {
         "masked": st.booleans(),
         "max_message_size": limits,
         "max_fragments": st.none() | st.sampled_from([1, 2, 3, 2**64]),
     }
-) | st.fixed_dictionaries(
-    {"masked": st.booleans(), "stream": st.just(True), "max_stream_size": limits}
+)
+message_options = whole_options | st.fixed_dictionaries(
+    {
+        "masked": st.booleans(),
+        "stream": st.just(True),
+        "max_stream_size": limits,
+        "decode_text": st.booleans(),
+    }
 )
 frame_options = st.fixed_dictionaries(
     {
@@ -217,7 +223,7 @@ def test_streams_of_frames_as_messages(
 
 
 @times(2)
-@given(options=message_options, data=st.data(), sizes=sizes)
+@given(options=whole_options, data=st.data(), sizes=sizes)
 def test_text_as_bytes_is_the_text_as_str(
     options: dict[str, Any], data: st.DataObject, sizes: list[int]
 ) -> None:

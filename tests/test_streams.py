@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastws import Connection, Role, State
 from fastws.deflate import LIBRARIES, Inflater, PartInflater
-from fastws.events import Close, MessagePart, Ping
+from fastws.events import Close, MessagePart, Ping, Text
 from fastws.exceptions import InvalidPayloadError, MessageTooBigError, ProtocolError
 from fastws.spec import INFLATE_PART, STEP, Opcode
 
@@ -94,18 +94,25 @@ def messages(draw: Callable[[Any], Any]) -> bytes:
     cut=st.integers(0, 10) | st.none(),
     limit=st.none() | st.sampled_from([0, 10, 70_000]),
     step=st.sampled_from([None, 1, 5000, STEP]),
+    decode_text=st.booleans(),
 )
 def test_parts_are_the_message(
-    data: bytes, how: str | int, cut: int | None, limit: int | None, step: int | None
+    data: bytes,
+    how: str | int,
+    cut: int | None,
+    limit: int | None,
+    step: int | None,
+    decode_text: bool,
 ) -> None:
     data = data[: len(data) - (cut or 0)]
     chunks = list(pieces(data, how))
     feeds = []
     for twin in TWINS:
+        options = {"step": step, "decode_text": decode_text}
         whole = make_decoder(
-            twin, stream=False, max_message_size=limit, max_fragments=None, step=step
+            twin, stream=False, max_message_size=limit, max_fragments=None, **options
         )
-        parts = make_decoder(twin, max_stream_size=limit, step=step)
+        parts = make_decoder(twin, max_stream_size=limit, **options)
         expected = fed(whole, chunks)
         events = fed(parts, chunks)
         feeds.append(events)
@@ -126,6 +133,16 @@ def test_text_is_cut_between_characters(twin: SimpleNamespace) -> None:
     data = frame(TEXT, "aé😀".encode())
     parts = fed(make_decoder(twin), pieces(data, "bytewise"))
     assert parts == [MessagePart("a", False), MessagePart("é", False), MessagePart("😀", True)]
+
+
+def test_text_as_bytes_is_cut_between_characters_too(twin: SimpleNamespace) -> None:
+    data = frame(TEXT, "aé😀".encode())
+    parts = fed(make_decoder(twin, decode_text=False), pieces(data, "bytewise"))
+    assert [(part.data, part.last) for part in parts] == [
+        (Text(b"a"), False),
+        (Text("é".encode()), False),
+        (Text("😀".encode()), True),
+    ]
 
 
 def test_ascii_before_a_character_that_is_cut_stays_ascii(twin: SimpleNamespace) -> None:

@@ -12,7 +12,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from fastws.deflate import Agreement, PerMessageDeflate
-from fastws.events import MessagePart
+from fastws.events import MessagePart, Text
+from fastws.rules import join
 from fastws.spec import Role
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def pieces(data: bytes, how: str | int) -> Iterator[bytes]:
             yield data[start:end]
 
 
-def joined(events: list[Any]) -> tuple[list[Any], str | bytes | None]:
+def joined(events: list[Any]) -> tuple[list[Any], str | Text | bytes | None]:
     """Join parts of messages: return the events, and what there is of an incomplete message."""
     result, parts = [], []
     for event in events:
@@ -85,6 +86,6 @@ def joined(events: list[Any]) -> tuple[list[Any], str | bytes | None]:
         assert event.data or event.last
         parts.append(event.data)
         if event.last:
-            result.append(type(event.data)().join(parts))
+            result.append(join(parts))
             parts = []
-    return result, type(parts[0])().join(parts) if parts else None
+    return result, join(parts) if parts else None

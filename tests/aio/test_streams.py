@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import tracemalloc
+from contextlib import suppress
 
 import pytest
 
@@ -13,6 +14,7 @@ from fastws import (
     ConnectionClosed,
     MessageTooBigError,
     StateError,
+    Text,
     WebSocketProtocol,
     connect,
     serve,
@@ -47,6 +49,22 @@ async def test_a_message_is_received_in_parts(pair, deflate):
             assert all(parts) or len(parts) == 1
             if message == text:
                 assert len(parts) > 1
+
+
+async def test_text_as_bytes_is_received_in_parts(pair):
+    text = Text(("aé€😀" * 100_000).encode())
+    async with pair(server=STREAM | {"decode_text": False}) as (client, server):
+        for _ in range(4):
+            await client.send(text)
+        parts = await parts_of(server)
+        assert len(parts) > 1
+        assert {type(part) for part in parts} == {Text}
+        assert b"".join([part.data for part in parts]) == text.data
+        assert await server.recv() == text
+        assert await server.recv(decode_text=True) == str(text)
+        assert await server.recv(decode_text=False) == text
+        await server.send("é")
+        assert await client.recv(decode_text=False) == Text("é".encode())
 
 
 async def test_a_message_is_one_part_without_the_option(pair):
@@ -192,11 +210,11 @@ async def test_a_message_that_is_cut_off(pair):
                 yield b"b"
 
             sending = asyncio.create_task(client.send(fragments()))
-            received = []
-            with pytest.raises(ConnectionClosed, match=str(code)):
-                async for part in server.recv_stream():
-                    received.append(part)
-            assert received == [b"a"]
+            stream = server.recv_stream()
+            assert await anext(stream) == b"a"
+            for _ in range(2):
+                with pytest.raises(ConnectionClosed, match=str(code)):
+                    await anext(stream)
             with pytest.raises(ConnectionClosed):
                 await sending
 
@@ -328,6 +346,34 @@ async def test_files_are_sent(pair, tmp_path, deflate, size):
                 await client.send(file)
                 assert await server.recv() == expected
                 assert not file.closed
+
+
+async def test_a_binary_file_is_sent_as_text(pair):
+    text = "é" * (300 * KIB) + "a"
+    async with pair() as (client, server):
+        await client.send_text(io.BytesIO(b"a" + text.encode()))
+        assert await server.recv() == "a" + text
+        with pytest.raises(ValueError, match="not UTF-8"):
+            await client.send_text(io.BytesIO(text.encode()[:-2]))
+        with pytest.raises(ConnectionClosed, match="1011"):
+            await server.recv()
+
+
+async def test_a_message_is_echoed_while_it_arrives(url):
+    async def handler(ws):
+        with suppress(ConnectionClosed):
+            while True:
+                await ws.send(ws.recv_stream())
+
+    async with (
+        serve(handler, "127.0.0.1", 0, stream=True) as server,
+        connect(url(server), stream=True) as ws,
+    ):
+        await ws.send("é" * 100_000)
+        assert await ws.recv() == "é" * 100_000
+        sending = asyncio.create_task(ws.send(in_chunks(b"a" * (64 * KIB), 64)))
+        assert b"".join(await parts_of(ws)) == b"a" * (4 * MIB)
+        await sending
 
 
 async def test_a_file_is_sent_from_its_position_in_large_fragments(raw, url):
