@@ -112,6 +112,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "retries": set(),
         "senders": set(),
         "settings": set(),
+        "fragments": set(),
         "signals": set(),
         "transports": set(),
         "unsent": set(),
@@ -134,12 +135,21 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         },
         # The two styles, and what creates endpoints.
         "protocol": {"endpoint", "twin", "view"},
-        "websocket": {"endpoint", "phases", "twin", "view"},
+        "websocket": {"endpoint", "fragments", "phases", "twin", "view"},
+        "streaming": {"view", "websocket"},
         "client": {
             *("endpoint", "opening", "proxies", "redirects", "retries", "settings", "view"),
-            *("racing", "websocket"),
+            *("racing", "streaming", "websocket"),
         },
-        "server": {"endpoint", "protocol", "signals", "transports", "view", "websocket"},
+        "server": {
+            "endpoint",
+            "protocol",
+            "signals",
+            "streaming",
+            "transports",
+            "view",
+            "websocket",
+        },
         "proxied": {"endpoint"},
         "serving": {"facts", "opening", "proxied", "server", "settings"},
         # What sends to many endpoints.
@@ -220,7 +230,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
 WITH_ASYNCIO = {
     *("client", "endpoint", "facts", "fanout", "flow", "outbox", "pings", "protocol", "proxied"),
     *("proxies", "racing", "receivers", "senders", "server", "serving", "signals", "transports"),
-    *("relay", "websocket"),
+    *("fragments", "relay", "websocket"),
 }
 
 # Twins have no clock, no randomness, no logging and no I/O.
