@@ -130,9 +130,14 @@ INSIDE: dict[str, dict[str, set[str]]] = {
             *("endpoint", "opening", "proxies", "redirects", "retries", "settings", "view"),
             *("racing", "websocket"),
         },
-        "server": {"endpoint", "protocol", "signals", "transports", "view", "websocket"},
+        "admission": {"opening", "view"},
+        "draining": {"phases", "websocket"},
+        "server": {
+            *("admission", "draining", "endpoint", "phases", "protocol", "signals", "transports"),
+            *("view", "websocket"),
+        },
         "proxied": {"endpoint"},
-        "serving": {"facts", "opening", "proxied", "server", "settings"},
+        "serving": {"admission", "facts", "opening", "proxied", "server", "settings"},
     },
     "cli": {
         "__init__": {"_shared", "connect", "echo", "info", "probe", "run"},
@@ -175,8 +180,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
 }
 # The modules of aio that import asyncio when they run. The others are about rules and numbers.
 WITH_ASYNCIO = {
-    *("client", "endpoint", "facts", "flow", "pings", "protocol", "proxied", "proxies", "racing"),
-    *("senders", "server", "serving", "signals", "transports", "websocket"),
+    *("client", "draining", "endpoint", "facts", "flow", "pings", "protocol", "proxied", "proxies"),
+    *("racing", "senders", "server", "serving", "signals", "transports", "websocket"),
 }
 
 # Twins have no clock, no randomness, no logging and no I/O.
