@@ -142,16 +142,13 @@ INSIDE: dict[str, dict[str, set[str]]] = {
             *("racing", "streaming", "websocket"),
         },
         "server": {
-            "endpoint",
-            "protocol",
-            "signals",
-            "streaming",
-            "transports",
-            "view",
-            "websocket",
+            *("admission", "draining", "endpoint", "phases", "protocol", "signals", "streaming"),
+            *("transports", "view", "websocket"),
         },
+        "admission": {"opening", "view"},
+        "draining": {"phases", "websocket"},
         "proxied": {"endpoint"},
-        "serving": {"facts", "opening", "proxied", "server", "settings"},
+        "serving": {"admission", "facts", "opening", "proxied", "server", "settings"},
         # What sends to many endpoints.
         "receivers": {"endpoint", "outbox", "senders", "view"},
         "topics": {"fanout", "receivers", "relay"},
@@ -165,15 +162,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
     },
     "cli": {
         "__init__": {
-            "_shared",
-            "bench",
-            "connect",
-            "echo",
-            "info",
-            "inspect",
-            "probe",
-            "run",
-            "serve",
+            *("_shared", "bench", "connect", "echo", "info", "inspect", "probe", "run", "serve"),
         },
         # What commands share.
         "_terminal": set(),
@@ -230,7 +219,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
 WITH_ASYNCIO = {
     *("client", "endpoint", "facts", "fanout", "flow", "outbox", "pings", "protocol", "proxied"),
     *("proxies", "racing", "receivers", "senders", "server", "serving", "signals", "transports"),
-    *("fragments", "relay", "websocket"),
+    *("draining", "fragments", "relay", "websocket"),
 }
 
 # Twins have no clock, no randomness, no logging and no I/O.

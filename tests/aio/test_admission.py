@@ -260,7 +260,7 @@ def test_a_drain_may_be_stopped_and_ends_if_there_is_nothing_left(monkeypatch):
 
 
 async def test_what_is_idle(url, until, raw, frame):
-    """Who waits for a message is idle; who has one, or sends one, is not."""
+    """A connection is idle if its handler waits; not if it has a message, or sends one."""
     go_on = asyncio.Event()
 
     async def handler(ws):

@@ -67,6 +67,14 @@ def process_request(request: fastws.Request) -> fastws.Response | None:
     return fastws.Response.text("OK\n") if request.path == "/health" else None
 
 
+async def run_server() -> None:
+    async with fastws.serve(partial(Chat, "a"), max_connections=1, max_lifetime=6) as server:
+        for connection in server.connections:
+            assert_type(connection.state, fastws.State | None)
+        await server.serve_forever(drain=30)
+        await server.drain(1.5, 1001)
+
+
 async def process_later(request: fastws.Request) -> fastws.Accept | None:
     assert_type(request.peer, fastws.Peer | None)
     if request.peer is not None and request.peer.tls is not None:

@@ -10,12 +10,12 @@ import asyncio
 import signal
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastws import rules
 from fastws.spec import CloseCode
 
-from .admission import Lifetimes
+from .admission import Admission, Lifetimes
 from .draining import drain
 from .endpoint import Endpoint, as_endpoint
 from .phases import Phase
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from .admission import Admission
     from .opening import ServerOpeningHandshake
     from .settings import Settings
 
@@ -60,12 +59,12 @@ class Server:
         settings: Settings,
         make_opening: Callable[[], ServerOpeningHandshake],
         shutdown_timeout: float | None,
-        admission: Admission | None = None,
+        limits: tuple[int | None, int | None] = (None, None),
         max_lifetime: float | None = None,
     ) -> None:
         # All that have a transport, including those in their opening handshake.
         self._endpoints: set[Endpoint] = set()
-        self._admission = admission
+        self._admission = None if limits == (None, None) else Admission(*limits)
         self._lifetimes = None if max_lifetime is None else Lifetimes(max_lifetime)
         self._handler = handler
         self._settings = settings
@@ -85,10 +84,11 @@ class Server:
         self._closed = asyncio.Event()
 
     @property
-    def connections(self) -> frozenset[Endpoint]:
-        """The open connections at this moment: `WebSocket` or `WebSocketProtocol` objects. Those in
-        their opening handshake, or closing, are not among them."""
-        return frozenset([each for each in self._endpoints if each._phase is Phase.OPEN])
+    def connections(self) -> frozenset[WebSocket | WebSocketProtocol]:
+        """The connections that are open at this moment. Those in their opening handshake, or
+        closing, are not among them."""
+        endpoints = [each for each in self._endpoints if each._phase is Phase.OPEN]
+        return cast("frozenset[WebSocket | WebSocketProtocol]", frozenset(endpoints))
 
     @property
     def sockets(self) -> Sequence[socket.socket]:
@@ -266,8 +266,8 @@ class Server:
                 raise
             return Dropper()
 
+    # (There is a transport, but who is at its other end may not be known yet.)
     def endpoint_expected(self, endpoint: Endpoint) -> None:
-        """There is a transport, but who is at its other end is not known yet."""
         self._endpoints.add(endpoint)
         if self._closing is not None:
             endpoint._transport.abort()

@@ -200,10 +200,10 @@ class serve:  # noqa: N801 - it is called like a function
             max_unsent_size=max_unsent_size,
             decode_text=decode_text,
         )
-        rules.check_timeout("max_lifetime", max_lifetime)
+        # So invalid arguments raise now, not when the first client connects.
         limits = (max_connections, max_connections_per_address)
         Admission(*limits)
-        # So invalid arguments raise now, not when the first client connects.
+        rules.check_timeout("max_lifetime", max_lifetime)
         handshake = ServerHandshake(
             origins=origins,
             subprotocols=subprotocols,
@@ -211,14 +211,14 @@ class serve:  # noqa: N801 - it is called like a function
             headers=Headers(headers),
             max_header_size=max_header_size,
         )
-        self._start = partial(
-            self._listen,
-            limits,
+        self._make_server = partial(
+            Server,
             handler,
             settings,
             lambda: ServerOpeningHandshake(handshake._again(), process_request),
             shutdown_timeout,
-            max_lifetime=max_lifetime,
+            limits,
+            max_lifetime,
         )
         if ssl is not None:
             options["ssl"] = ssl
@@ -235,13 +235,9 @@ class serve:  # noqa: N801 - it is called like a function
         self._options = options
         self._server: Server | None = None
 
-    async def _listen(
-        self, limits: tuple[int | None, int | None], *args: Any, **more: Any
-    ) -> Server:
+    async def _start(self) -> Server:
         loop = asyncio.get_running_loop()
-        # Each server counts its own connections.
-        admission = None if limits == (None, None) else Admission(*limits)
-        server = Server(*args, admission=admission, **more)
+        server = self._make_server()
         create = loop.create_unix_server if self._is_unix else loop.create_server
         make, options = server._make_endpoint, self._options
         if self._proxy_protocol:
