@@ -223,7 +223,12 @@ class Fanout:
 
     # Afterwards, if the publisher waits ------------------------------------------------------
 
-    async def finish(self) -> Published:
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing to wait for."""
+        return not self._waiting and not self._deferred and self.beside is None
+
+    async def finish(self) -> None:
         """With the policy `wait`, wait until slow receivers have taken enough, or are closed
         because that takes them too long."""
         waiting, self._waiting = self._waiting, []
@@ -242,9 +247,6 @@ class Fanout:
         beside, self.beside = self.beside, None
         if beside is not None:
             await beside
-        # Others have their turn, even if this is called in a loop.
-        await asyncio.sleep(0)
-        return Published(self)
 
     async def _wait_for(self, receiver: Receiver, sent: asyncio.Future[None] | None) -> None:
         if sent is not None:
@@ -263,9 +265,12 @@ class Fanout:
                 running = receiver._offer(message, self._compress)
                 if running is not None:
                     await receiver._finish(running)
-            self.sent += 1
         except ConnectionClosed:
             pass
+        except Exception as exc:
+            receiver._log_error("could not send a published message", exc)
+        else:
+            self.sent += 1
 
 
 class Published(int):
@@ -293,4 +298,9 @@ class Published(int):
         return self._fanout.closed
 
     def __await__(self) -> Generator[Any, None, Published]:
-        return self._fanout.finish().__await__()
+        if self._fanout.is_finished:
+            # Other tasks have their turn, even in a loop of calls. (asyncio.sleep(0) does this.)
+            yield
+            return self
+        yield from self._fanout.finish().__await__()
+        return Published(self._fanout)
