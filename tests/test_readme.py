@@ -75,7 +75,8 @@ async def converse(port: int, message: str, **options: object) -> str | bytes:
 def test_every_python_block_is_run() -> None:
     text = README.read_text("utf-8")
     assert text.count("```python") == len(BLOCKS)
-    assert {kind for kind, _ in BLOCKS} == {"server", "client", "hello", "script", "health", "trio"}
+    kinds = {"server", "client", "hello", "script", "health", "trio", "rooms", "fastapi"}
+    assert {kind for kind, _ in BLOCKS} == kinds
 
 
 def test_the_echo_server_has_ten_lines() -> None:
@@ -135,6 +136,29 @@ def test_the_health_check_answers_and_the_server_guards_its_door(port: int) -> N
 
     with running(block("health"), port):
         asyncio.run(main())
+
+
+async def chat(url: str) -> list[str | bytes]:
+    """Say something in one of two rooms; return what the two others hear."""
+    while True:  # until it listens
+        try:
+            async with (
+                fastws.connect(f"{url}a") as one,
+                fastws.connect(f"{url}a") as two,
+                fastws.connect(f"{url}b") as other,
+            ):
+                await two.send("for a")  # so that two has subscribed
+                await other.send("for b")
+                heard = await one.recv()
+                await one.send("Hi")
+                return [heard, await two.recv()]
+        except OSError:
+            await asyncio.sleep(0.05)
+
+
+def test_rooms_are_apart_and_do_not_echo(port: int) -> None:
+    with running(block("rooms"), port):
+        assert asyncio.run(chat(f"ws://localhost:{port}/")) == ["for a", "Hi"]
 
 
 @pytest.mark.parametrize("code", [code for kind, code in BLOCKS if kind == "script"])
