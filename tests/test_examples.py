@@ -31,7 +31,16 @@ from anyio.abc import SocketAttribute
 from anyio.from_thread import BlockingPortal
 from anyio.streams.tls import TLSListener
 
-from fastws import Close, Connection, ConnectionClosed, Ping, Role, encode_frame, serve
+from fastws import (
+    Close,
+    Connection,
+    ConnectionClosed,
+    Ping,
+    Role,
+    connect,
+    encode_frame,
+    serve,
+)
 from fastws.cli._probing import CHECKS, MANNERS, probe
 from fastws.handshake import ClientHandshake, parse_uri
 
@@ -148,6 +157,31 @@ def running_session(name: str, twin: SimpleNamespace) -> Iterator[tuple[Program,
 def test_a_session_server_passes_the_probe_whole(twin: SimpleNamespace, name: str) -> None:
     with running_session(name, twin) as (_, url):
         check_with_probe(url)
+
+
+def test_the_ticker_quotes_what_was_asked_for(twin: SimpleNamespace) -> None:
+    async def ask(url: str) -> None:
+        async with connect(url) as ws:
+            await ws.send("gold")
+            assert await ws.recv() == "unknown share (choose from tea, coffee, cocoa)"
+            await ws.send("tea")
+            assert await ws.recv() == "tea 4.20"
+            for share in ("coffee", "cocoa"):
+                await ws.send(share)
+            # Now each trade is quoted.
+            shares = {(await ws.recv()).split()[0] for _ in range(4)}
+            assert shares <= {"tea", "coffee", "cocoa"}
+            assert len(shares) > 1
+
+    port = free_port()
+    source = (EXAMPLES / "ticker.py").read_text("utf-8").replace("8080", str(port))
+    source = source.replace("PRICES[share] += random", "0; random")  # the first quote is known
+    argv = (sys.executable, "-X", "dev", "-W", "error", "-c", source)
+    with Program(*argv, env={"FASTWS_IMPL": twin.name}) as program:
+        program.wait_for_port(port)
+        asyncio.run(ask(f"ws://localhost:{port}"))
+        assert program.stop(signal.SIGTERM) == 0
+        assert program.errors == ""
 
 
 def check_with_probe(url: str, context: ssl.SSLContext | None = None) -> None:

@@ -77,7 +77,7 @@ def test_every_python_block_is_run() -> None:
     text = README.read_text("utf-8")
     assert text.count("```python") == len(BLOCKS)
     assert {kind for kind, _ in BLOCKS} == {
-        *("server", "client", "hello", "json", "script", "health", "trio"),
+        *("server", "client", "hello", "json", "script", "health", "trio", "rooms", "fastapi"),
     }
 
 
@@ -168,6 +168,29 @@ def test_the_json_server_adds(port: int, tmp_path: Path) -> None:
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines() == ['{"sum":6}', '{"sum":4}']
+
+
+async def chat(url: str) -> list[str | bytes]:
+    """Say something in one of two rooms; return what the two others hear."""
+    while True:  # until it listens
+        try:
+            async with (
+                fastws.connect(f"{url}a") as one,
+                fastws.connect(f"{url}a") as two,
+                fastws.connect(f"{url}b") as other,
+            ):
+                await two.send("for a")  # so that two has subscribed
+                await other.send("for b")
+                heard = await one.recv()
+                await one.send("Hi")
+                return [heard, await two.recv()]
+        except OSError:
+            await asyncio.sleep(0.05)
+
+
+def test_rooms_are_apart_and_do_not_echo(port: int) -> None:
+    with running(block("rooms"), port):
+        assert asyncio.run(chat(f"ws://localhost:{port}/")) == ["for a", "Hi"]
 
 
 @pytest.mark.parametrize("code", [code for kind, code in BLOCKS if kind == "script"])

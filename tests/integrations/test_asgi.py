@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from fastws.integrations.asgi import connection_of
 from fastws.integrations.uvicorn import WebSocketProtocol
 
 from .test_uvicorn import Client, both, run, serving, until
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 def chat(topics: Topics, connections: list[Any]) -> FastAPI:
@@ -68,6 +72,30 @@ def test_a_slow_client_is_closed(cls: Any) -> None:
             client.writer.transport.pause_reading()
             while topics.count("a"):
                 await topics.publish("a", bytes(50_000))
+
+    run(main())
+
+
+def test_the_readme() -> None:
+    (code,) = re.findall(
+        r"<!-- run: fastapi -->\n```python\n(.*?)```", README.read_text("utf-8"), re.S
+    )
+    names: dict[str, Any] = {}
+    exec(code, names)
+
+    async def main() -> None:
+        async with (
+            serving(names["app"]) as server,
+            Client(server.port, "/rooms/a") as one,
+            Client(server.port, "/rooms/a") as two,
+            Client(server.port, "/rooms/b") as other,
+        ):
+            for client in (one, two, other):
+                await client.open()
+            await until(lambda: names["topics"].count("a") == 2)
+            other.send("in another room")
+            one.send("Hi")
+            assert await one.recv() == await two.recv() == "Hi"
 
     run(main())
 

@@ -109,6 +109,29 @@ async def main() -> None:
     await fastws.connect(b"ws://localhost")  # type: ignore[arg-type]
 
 
+class Screen:
+    async def send(self, message: str | bytes) -> None: ...
+
+
+def publish(chat: Chat, ws: fastws.WebSocket, screen: Screen) -> None:
+    topics = fastws.Topics(slow=lambda topic: "drop", max_unsent_size=None, wait_timeout=None)
+    for connection in (chat, ws, screen):
+        topics.subscribe(connection, "news")
+    published = topics.publish("news", "text", exclude=chat, slow="latest", key=("a", 1))
+    assert_type(published, fastws.Published)
+    assert_type(published + published.dropped, int)
+    assert_type(topics.of(ws), frozenset[str])
+    assert_type(list(topics), list[str])
+    assert_type(fastws.broadcast([ws], memoryview(b"binary")), fastws.Published)
+    topics.publish("news", 1)  # type: ignore[arg-type]
+    topics.publish("news", "text", slow="gently")  # type: ignore[arg-type]
+    topics.subscribe("ws", "news")  # type: ignore[arg-type]
+
+
+async def wait_for_all(topics: fastws.Topics) -> None:
+    assert_type(await topics.publish("news", "text", slow="wait"), fastws.Published)
+
+
 def without_io(data: bytes) -> bytes:
     handshake = fastws.ServerHandshake(extensions=[fastws.PerMessageDeflate()])
     assert_type(handshake.deflate, fastws.Agreement | None)

@@ -16,7 +16,7 @@ from fastws.spec import MAX_HEADER
 from .outbox import Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator, Hashable, Iterable
+    from collections.abc import Generator, Hashable, Iterable
 
     from fastws.prepared import PreparedMessage
 
@@ -111,7 +111,6 @@ class Fanout:
         sent: how many receivers it went to.
         dropped: how many messages slow receivers missed because of the policy.
         closed: how many receivers were closed.
-        beside: what else to await: where else the message goes.
     """
 
     __slots__ = (
@@ -123,7 +122,6 @@ class Fanout:
         "_size",
         "_slow",
         "_waiting",
-        "beside",
         "closed",
         "dropped",
         "sent",
@@ -150,7 +148,6 @@ class Fanout:
         self.sent = 0
         self.dropped = 0
         self.closed = 0
-        self.beside: Awaitable[object] | None = None
 
     def send(self, receivers: Iterable[Receiver], exclude: object = None) -> None:
         """Send the message to all receivers but one that it is not for."""
@@ -223,7 +220,12 @@ class Fanout:
 
     # Afterwards, if the publisher waits ------------------------------------------------------
 
-    async def finish(self) -> Published:
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing to wait for."""
+        return not self._waiting and not self._deferred
+
+    async def finish(self) -> None:
         """With the policy `wait`, wait until slow receivers have taken enough, or are closed
         because that takes them too long."""
         waiting, self._waiting = self._waiting, []
@@ -239,12 +241,6 @@ class Fanout:
             for task, receiver in tasks.items():
                 if task.cancelled():
                     self._close(receiver, "too slow")
-        beside, self.beside = self.beside, None
-        if beside is not None:
-            await beside
-        # Others have their turn, even if this is called in a loop.
-        await asyncio.sleep(0)
-        return Published(self)
 
     async def _wait_for(self, receiver: Receiver, sent: asyncio.Future[None] | None) -> None:
         if sent is not None:
@@ -263,9 +259,12 @@ class Fanout:
                 running = receiver._offer(message, self._compress)
                 if running is not None:
                     await receiver._finish(running)
-            self.sent += 1
         except ConnectionClosed:
             pass
+        except Exception as exc:
+            receiver._log_error("could not send a published message", exc)
+        else:
+            self.sent += 1
 
 
 class Published(int):
@@ -293,4 +292,9 @@ class Published(int):
         return self._fanout.closed
 
     def __await__(self) -> Generator[Any, None, Published]:
-        return self._fanout.finish().__await__()
+        if self._fanout.is_finished:
+            # Other tasks have their turn, even in a loop of calls. (asyncio.sleep(0) does this.)
+            yield
+            return self
+        yield from self._fanout.finish().__await__()
+        return Published(self._fanout)

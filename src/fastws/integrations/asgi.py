@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from fastws.aio.endpoint import Endpoint
     from fastws.aio.receivers import SupportsSend
 
-    Message = MutableMapping[str, Any]
-    Send = Callable[[Message], Awaitable[None]]
+    _Message = MutableMapping[str, Any]
+    _Send = Callable[[_Message], Awaitable[None]]
 
 __all__ = ["connection_of"]
 
 _KEY = "fastws.connection"
 
 
-def connection_of(websocket: Any, send: Send | None = None) -> SupportsSend:
+def connection_of(websocket: Any, send: _Send | None = None) -> SupportsSend:
     """Return the connection of an ASGI application, to pass it to `fastws.Topics`.
 
     With `fastws.integrations.uvicorn`, it is the connection itself. With other classes and
@@ -86,7 +86,7 @@ class _Connection:
 
     __slots__ = ("__weakref__", "_send")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: _Send) -> None:
         self._send = send
 
     async def send(self, message: str | bytes) -> None:
@@ -96,7 +96,7 @@ class _Connection:
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         await self._say({"type": "websocket.close", "code": int(code), "reason": reason})
 
-    async def _say(self, message: Message) -> None:
+    async def _say(self, message: _Message) -> None:
         try:
             await self._send(message)
         except Exception as exc:  # each server and framework has its own
