@@ -38,6 +38,7 @@ class Member:
         self.missed = 0
         self.is_there = asyncio.Event()
         self._show = show
+        self._revision = 0
         self._last = 0
         self._early: dict[int, dict[str, Any]] = {}
         self._number = 0
@@ -101,7 +102,8 @@ class Member:
             if entry is not None and not entry[1].done():
                 entry[1].set_result(None)
         elif "here" in message:
-            self.here = message["here"]
+            if message["revision"] > self._revision:
+                self._revision, self.here = message["revision"], message["here"]
         elif "from" in message:
             self.is_there.set()
             if message["from"] > self._last + 1:

@@ -118,8 +118,9 @@ class Store:
 
     # Presence -----------------------------------------------------------------------------
 
-    async def here(self, room: str, names: list[str], seconds: float) -> list[str]:
-        """Say who is in a room on this server for some seconds; return who is there on all."""
+    async def here(self, room: str, names: list[str], seconds: float) -> tuple[int, list[str]]:
+        """Say who is in a room on this server for some seconds; return who is there on all, and
+        a number that is higher in what is newer."""
         now = time.time()
         key = f"chat:{{{room}}}:here"
         async with self._redis.pipeline() as pipeline:
@@ -130,8 +131,10 @@ class Store:
             else:
                 pipeline.hdel(key, self._me)
             pipeline.hgetall(key)
-            servers = [json.loads(value) for value in (await pipeline.execute())[-1].values()]
-        return sorted(name for until, there in servers if until > now for name in there)
+            pipeline.incr(f"{key}:revision")
+            *_, servers, revision = await pipeline.execute()
+        there = [json.loads(value) for value in servers.values()]
+        return revision, sorted(name for until, names in there if until > now for name in names)
 
     async def _until_it_works(self, act: Callable[[], Awaitable[Any]]) -> Any:
         while True:
