@@ -476,6 +476,7 @@ def test_frames(tab):
         assert "1: text" in shown
         assert "48 65 6c 6c 6f" in shown  # unmasked
         assert tab.complaints == []
+    tab.wait_until(f"{by_id('channel')}.textContent.endsWith('does not show its frames anymore.')")
 
 
 # For everybody --------------------------------------------------------------------------------
