@@ -1,7 +1,7 @@
 // One connection after the other: opening, closing, and reconnecting with growing delays. This
 // module knows which of them is the current one. It does not know what becomes of messages.
 
-import {explainClose, explainRefusal, plural} from './words.js';
+import {explainClose, explainRefusal} from './words.js';
 
 const FIRST_DELAY = 1000;
 const LONGEST_DELAY = 30000;
@@ -24,7 +24,7 @@ export class Connection {
   }
 
   get state() {
-    if (this.due !== null) return 'waiting to reconnect';
+    if (this.due !== null) return 'waiting';
     return ['connecting', 'open', 'closing', 'closed'][this.socket ? this.socket.readyState : 3];
   }
 
@@ -109,7 +109,7 @@ export class Connection {
   get countdown() {
     if (this.due === null) return '';
     const seconds = Math.max(1, Math.ceil((this.due - performance.now()) / 1000));
-    return 'in ' + seconds + ' s, after ' + plural(this.failures, 'failure');
+    return 'to reconnect in ' + seconds + ' s';
   }
 
   cancel() {

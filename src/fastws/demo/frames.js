@@ -45,7 +45,9 @@ export class Frames {
     const scheme = location.protocol === 'https:' ? 'wss://' : 'ws://';
     const socket = new WebSocket(scheme + location.host + '/inspect');
     this.socket = socket;
+    let opened = false;
     socket.onopen = () => {
+      opened = true;
       byId('channel').textContent = 'All connections to this server, as the server sees them.';
       this.delay = FIRST_DELAY;
       this.clear(); // the server sends the last frames again
@@ -57,7 +59,9 @@ export class Frames {
       else this.take(JSON.parse(event.data));
     };
     socket.onclose = () => {
-      byId('channel').textContent = 'The server does not show its frames anymore. Trying again.';
+      byId('channel').textContent = opened ? 'The server does not show its frames anymore.'
+        : 'The server does not show its frames. Is it running? It shows them only to a page that '
+          + 'was opened with an IP address, with localhost, or with the server’s own --host.';
       setTimeout(() => this.connect(), this.delay);
       this.delay = Math.min(this.delay * 2, LONGEST_DELAY);
     };

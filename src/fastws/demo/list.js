@@ -7,6 +7,7 @@ export class List {
   constructor(element, fill, select) {
     this.element = element;
     this.items = [];
+    this.count = 0; // how many of them are shown; the array may have grown
     this.selected = null;
     this.fill = fill;
     this.select = select;
@@ -21,7 +22,7 @@ export class List {
     element.addEventListener('scroll', () => {
       // (If the list has a new size, or none, `measure` comes next, and this is not the user.)
       if (!this.row || element.clientHeight !== this.height) return;
-      const end = this.items.length * this.row - this.height;
+      const end = this.count * this.row - this.height;
       this.follows = element.scrollTop >= end - this.row;
       this.draw();
     });
@@ -53,10 +54,11 @@ export class List {
   // Show items; the first `dropped` of those shown before are no longer among them.
   show(items, dropped = 0, afresh = false) {
     this.items = items;
+    this.count = items.length;
     if (!this.row) return;
-    this.space.style.height = items.length * this.row + 'px';
+    this.space.style.height = this.count * this.row + 'px';
     if (this.follows) {
-      this.element.scrollTop = items.length * this.row - this.height;
+      this.element.scrollTop = this.count * this.row - this.height;
     } else if (dropped) {
       this.element.scrollTop -= dropped * this.row;
     }
@@ -65,9 +67,10 @@ export class List {
 
   draw(afresh = false) {
     const {items, rows, row: height} = this;
+    const total = Math.min(this.count, items.length);
     if (!height) return;
     const first = Math.max(0, Math.floor(this.element.scrollTop / height) - 1);
-    const count = Math.min(items.length - first, Math.ceil(this.height / height) + 2);
+    const count = Math.min(total - first, Math.ceil(this.height / height) + 2);
     while (rows.length < count) {
       rows.push(this.makeRow());
       rows.at(-1).id = this.element.id + '-' + rows.length;
@@ -85,12 +88,12 @@ export class List {
         row.item = item;
         row.className = 'row ' + this.fill(row.children, item);
       }
-      if (row.at !== at || row.of !== items.length) {
+      if (row.at !== at || row.of !== total) {
         row.at = at;
-        row.of = items.length;
+        row.of = total;
         row.style.top = at * height + 'px';
         row.setAttribute('aria-posinset', at + 1);
-        row.setAttribute('aria-setsize', items.length);
+        row.setAttribute('aria-setsize', total);
       }
       row.setAttribute('aria-selected', item === chosen);
       if (item === chosen) this.element.setAttribute('aria-activedescendant', row.id);
@@ -104,7 +107,7 @@ export class List {
   }
 
   onKey(event) {
-    const last = this.items.length - 1;
+    const last = this.count - 1;
     const at = this.items.indexOf(this.selected);
     const page = Math.max(1, Math.floor(this.height / this.row) - 1);
     const to = {ArrowDown: at + 1, ArrowUp: at < 0 ? last : at - 1, Home: 0, End: last,
