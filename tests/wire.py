@@ -77,7 +77,7 @@ def pieces(data: bytes, how: str | int) -> Iterator[bytes]:
 
 
 def joined(events: list[Any]) -> tuple[list[Any], str | Text | bytes | None]:
-    """Join parts of messages: return the events, and what there is of an incomplete message."""
+    """Join parts of messages: return the events, and the beginning of an incomplete message."""
     result, parts = [], []
     for event in events:
         if not isinstance(event, MessagePart):

@@ -4,11 +4,24 @@ Each `type: ignore` is a mistake that mypy must find: an unneeded one is an erro
 """
 
 import asyncio
+import io
+import sys
 from functools import partial
 from typing import assert_never, assert_type
 
 import fastws
-from fastws import Close, Connection, Event, Frame, FrameDecoder, Ping, Pong, Role, Text
+from fastws import (
+    Close,
+    Connection,
+    Event,
+    Frame,
+    FrameDecoder,
+    MessagePart,
+    Ping,
+    Pong,
+    Role,
+    Text,
+)
 
 
 class Chat(fastws.WebSocketProtocol):
@@ -35,6 +48,11 @@ class ChatOfBytes(fastws.WebSocketProtocol[Text]):
         self.send_text([b"fragments"])  # type: ignore[arg-type]
 
 
+class Upload(fastws.WebSocketProtocol):
+    def on_message_part(self, part: MessagePart) -> None:
+        assert_type(part.last, bool)
+
+
 class ChatOfBoth(fastws.WebSocketProtocol[str | Text]):
     def on_message(self, message: str | Text | bytes) -> None:
         self.send(message)
@@ -44,6 +62,8 @@ async def echo_of_bytes(ws: fastws.WebSocket[Text]) -> None:
     assert_type(await ws.recv(), Text | bytes)
     async for message in ws:
         await ws.send(assert_type(message, Text | bytes))
+    async for part in ws.recv_stream():
+        assert_type(part, Text | bytes)
     await ws.send_text(b"data")
     await ws.send_text([b"da", "ta", Text(b"")], compress=True)
     await ws.send_text(1)  # type: ignore[arg-type]
@@ -56,6 +76,12 @@ async def echo(ws: fastws.WebSocket) -> None:
     async for message in ws:
         assert_type(message, str | bytes)
         await ws.send(message)
+    async for part in ws.recv_stream():
+        assert_type(part, str | bytes)
+    await ws.send(ws.recv_stream())
+    await ws.send(io.StringIO())
+    await ws.send_text(sys.stdin.buffer)
+    await ws.send(sys)  # type: ignore[arg-type]
     assert_type(await ws.ping(), float)
     await ws.pong(b"data")
     await ws.send(1)  # type: ignore[arg-type]
@@ -93,6 +119,7 @@ async def main() -> None:
         fastws.serve(partial(Chat, "room"), "localhost", 0),
         fastws.serve(echo_of_bytes, "localhost", 0, decode_text=False),
         fastws.serve(ChatOfBytes, "localhost", 0, decode_text=False),
+        fastws.serve(Upload, "localhost", 0, stream=True, max_stream_size=1 << 40),
         fastws.connect("ws://localhost", deflate=fastws.PerMessageDeflate(level=1)) as ws,
         fastws.connect("ws://localhost", protocol=lambda: Chat("room")) as chat,
         fastws.connect(
@@ -141,6 +168,9 @@ def without_io(data: bytes) -> bytes:
         match event:
             case str() | bytes() | Text():
                 connection.send(event)
+            case MessagePart(part, last):
+                assert_type(part, str | Text | bytes)
+                connection.send(part, fin=last)
             case Ping(payload) | Pong(payload):
                 assert_type(payload, bytes)
             case Close(code, reason):
@@ -164,6 +194,8 @@ def session(data: bytes) -> None:
                 server.receive_data(data)
             case str() | bytes() | Text():
                 server.send(event)
+            case MessagePart():
+                server.send(event.data, fin=event.last)
             case fastws.Request():
                 server.accept(headers={"Set-Cookie": event.path})
             case fastws.Opened() | fastws.HalfClose() | Ping() | Pong() | Close():

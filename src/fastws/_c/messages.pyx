@@ -563,8 +563,8 @@ cdef class MessageDecoder:
         return n
 
     cdef int pass_on(self, list events) except -1:
-        """Append what there is of the message to the events, except for a character that is not
-        complete. None comes before it."""
+        """Append the piece of the message that has arrived to the events, after None. A character
+        that is not complete waits for the next piece."""
         cdef uint8_t* data
         cdef uint8_t[4] begun
         cdef Py_ssize_t size = self.buffer.size, left = 0

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from inspect import isawaitable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, get_origin
 
 from fastws import rules, spec
 from fastws.deflate import deflate_extensions
@@ -258,7 +258,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
 
         make_opening(self._route)  # so that invalid arguments raise now
         self._make_opening = make_opening
-        if stream and protocol is WebSocket:
+        if stream and (get_origin(protocol) or protocol) is WebSocket:
             protocol = StreamingWebSocket  # type: ignore[assignment]
         self._make_protocol = protocol
         self._options = options

@@ -46,8 +46,8 @@ Message: TypeAlias = Union[
     PreparedMessage,
     Iterable[str | Text],
     Iterable["Buffer"],
-    AsyncIterable[str | Text],
-    AsyncIterable["Buffer"],
+    # (So that what `recv_stream` returns can be sent.)
+    AsyncIterable[Union[str, Text, "Buffer"]],
     File,
 ]
 
