@@ -40,7 +40,7 @@ OPENING = {
     *("extensions", "handshake", "heads", "hosts", "http", "peers", "proxy_protocol"),
     *("tunnels", "uri"),
 }
-SANS_IO = CODEC | OPENING | {"connection", "deflate", "prepared", "session"}
+SANS_IO = CODEC | OPENING | {"connection", "deflate", "prepared", "session", "text"}
 ALL = SANS_IO | {"aio", "bus", "cli", "demo", "integrations"}
 
 # What each part may import of fastws when it runs ...
@@ -68,7 +68,8 @@ ALLOWED: dict[str, set[str]] = {
     "tunnels": {"exceptions", "heads", "http", "uri"},
     "handshake": {"extensions", "heads", "http", "uri", "exceptions", "spec", "deflate"},
     "prepared": CODEC | {"deflate"},
-    "connection": CODEC | {"_c", "_py", "deflate"},
+    "text": CODEC,
+    "connection": CODEC | {"_c", "_py", "deflate", "prepared", "text"},
     "session": TWIN | OPENING | {"connection", "deflate"},
     "aio": SANS_IO - {"session"},
     "aio.sinks": TWIN | {"_cython", "aio"},

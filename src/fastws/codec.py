@@ -90,14 +90,14 @@ if TYPE_CHECKING or implementation == "py":
     from ._py.masking import apply_mask, apply_mask_inplace
     from ._py.messages import MessageDecoder, MessageEncoder
     from ._py.utf8 import Utf8Validator, decode_utf8, is_utf8
-    from ._py.utf8 import as_text as as_text  # for connections
+    from ._py.utf8 import valid_text as valid_text  # for text
 else:
     from ._c.frames import Frame, FrameDecoder, encode_frame
     from ._c.frames import read_header as read_header
     from ._c.masking import apply_mask, apply_mask_inplace
     from ._c.messages import MessageDecoder, MessageEncoder
     from ._c.utf8 import Utf8Validator, decode_utf8, is_utf8
-    from ._c.utf8 import as_text as as_text
+    from ._c.utf8 import valid_text as valid_text
 
 
 # A frame that was pickled with one twin can be loaded with the other ------------------

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 
 from .codec import MessageDecoder, implementation
 from .deflate import Inflater, PartInflater
-from .spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE, STEP, Role, State
+from .prepared import PreparedMessage, prepare
+from .spec import (
+    DEFAULT_MAX_FRAGMENTS,
+    DEFAULT_MAX_MESSAGE_SIZE,
+    STEP,
+    Opcode,
+    Role,
+    State,
+)
+from .text import as_text, check_fragment
 
 if TYPE_CHECKING or implementation == "py":
     from ._py.connection import Connection as _Connection
@@ -20,7 +29,10 @@ else:  # pragma: no cover - the other twin
     from ._c.connection import Connection as _Connection
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from .deflate import Agreement
+    from .events import Text
 
 __all__ = ["Connection", "State"]
 
@@ -88,7 +100,7 @@ class Connection(_Connection):
             less than 1, or there is a `max_stream_size` without `stream`.
     """
 
-    __slots__ = ()
+    __slots__ = ("_begun",)
 
     # help() shows inherited methods last. Here they appear as methods of this class.
     vars().update({name: member for name, member in vars(_Connection).items() if name[0] != "_"})
@@ -117,6 +129,61 @@ class Connection(_Connection):
             max_stream_size=max_stream_size,
         )
         super().__init__(role, decoder, deflate, _next_mask_key if role is Role.CLIENT else None)
+        # The incomplete character at the end of a fragment, if `send_text` has begun the message.
+        self._begun: bytes | None = None
+
+    def send_text(
+        self,
+        data: str | Text | Buffer,
+        *,
+        fin: bool = True,
+        compress: bool | None = None,
+    ) -> int:
+        """Queue a text message that is given in UTF-8.
+
+        Fragments may be cut inside of a character. Those that are passed to `continuation` are
+        checked, too.
+
+        Args:
+            data: the message in UTF-8 (bytes-like), or as for `send`; or with `fin=False` its
+                first fragment.
+            fin: as for `send`.
+            compress: as for `send`.
+
+        Returns:
+            the number of bytes that are queued for `data_to_send` now.
+
+        Raises:
+            TypeError: if `data` is none of these.
+            ValueError: if `data` is not UTF-8, or has lone surrogates.
+            StateError: if a fragmented message is not finished.
+            ConnectionClosed: if we sent or received a close frame.
+        """
+        if fin:
+            return self.send(as_text(data), compress=compress)
+        octets = prepare(data).payload
+        begun = check_fragment(b"", octets, last=False)
+        queued = self.send(PreparedMessage(Opcode.TEXT, octets), fin=False, compress=compress)
+        self._begun = begun
+        return queued
+
+    def continuation(self, fragment: str | Text | Buffer, *, fin: bool = True) -> None:
+        """Queue another fragment of a message, by default its last.
+
+        Raises:
+            TypeError: if `fragment` is neither a str nor bytes-like.
+            ValueError: if `fragment` has lone surrogates, or `send_text` has begun the message
+                and this is not UTF-8.
+            StateError: if there is no fragmented message to continue.
+            ConnectionClosed: if we sent or received a close frame.
+        """
+        begun = self._begun
+        if begun is not None:
+            self.check_open()
+            fragment = prepare(fragment).payload
+            begun = check_fragment(begun, fragment, last=fin)
+        super().continuation(fragment, fin=fin)
+        self._begun = None if fin else begun
 
 
 # Mask keys (RFC 6455 §5.3: "derived from a strong source of entropy") --------------------

@@ -1,7 +1,6 @@
 """The C types of `fastws._py.connection`, which is also the source of `fastws._c.connection`."""
 
 from fastws._c.messages cimport MessageDecoder, MessageEncoder
-from fastws._c.utf8 cimport Utf8Validator
 
 cdef object _OPEN
 cdef Py_ssize_t _TOO_LARGE_TO_SHARE
@@ -25,7 +24,6 @@ cdef class Connection:
     cdef object _pong_owed
     cdef bint _compressing
     cdef bint _pongs_held
-    cdef Utf8Validator _utf8
 
     # `receive_data` for the first `size` bytes of a buffer, which must not be resized during the
     # call, `send`, and `buffers_to_send` without making bytes of payloads, for C code that is in a

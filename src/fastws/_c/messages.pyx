@@ -37,7 +37,7 @@ from threading import RLock
 from fastws import errors, rules
 from fastws.events import Ping, Pong, Text
 from fastws.exceptions import ProtocolError
-from fastws.rules import close_payload, max_compressed
+from fastws.rules import as_bytes, close_payload, max_compressed
 from fastws.spec import DEFAULT_MAX_FRAGMENTS, DEFAULT_MAX_MESSAGE_SIZE
 from fastws.spec import CONTROL_COST as _CONTROL_COST
 from fastws.spec import INFLATE_BYTE_COST as _BYTE_COST
@@ -976,19 +976,16 @@ cdef class MessageEncoder:
     cdef Py_ssize_t append_checked(self, int opcode, object data, object key, bint fin) except -1:
         """Append a frame of a text message that must be UTF-8."""
         cdef fastws_utf8 utf8 = fastws_utf8(0)
-        cdef Octets octets
+        cdef bytes octets = as_bytes(data)
         cdef Py_ssize_t size
-        cdef bint valid
         if opcode == OPCODE_CONTINUATION:
             utf8 = self.utf8
-        acquire(data, &octets)
-        try:
-            valid = utf8_feed(&utf8, octets.data, octets.size)
-        finally:
-            release(&octets)
-        if not valid or (fin and utf8.needed):
+        if (
+            not utf8_feed(&utf8, <const uint8_t*> PyBytes_AS_STRING(octets), len(octets))
+            or (fin and utf8.needed)
+        ):
             raise errors.utf8_required()
-        size = self.append_bytes(opcode | (FIN if fin else 0), data, key)
+        size = self.append_bytes(opcode | (FIN if fin else 0), octets, key)
         if not fin:
             with cython.critical_section(self):
                 self.in_message = CHECKED

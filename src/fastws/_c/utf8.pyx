@@ -4,7 +4,6 @@
 """The accelerated twin of `fastws._py.utf8`; its docstrings are copied from there."""
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject_GenericSetAttr
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -18,7 +17,6 @@ from fastws._c.masking cimport WORTH_RELEASING_THE_GIL, read_key_at
 
 from fastws import errors
 from fastws.events import Text
-from fastws.rules import as_bytes
 
 cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
@@ -58,19 +56,6 @@ cdef class Utf8Validator:
         finally:
             release(&octets)
 
-    cdef Utf8Validator _after(self, object data, bint last):
-        cdef Utf8Validator after = Utf8Validator.__new__(Utf8Validator)
-        cdef Octets octets
-        after.state = self.state
-        acquire(data, &octets)
-        try:
-            after.valid = utf8_feed(&after.state, octets.data, octets.size)
-        finally:
-            release(&octets)
-        if not after.valid or (last and after.state.needed):
-            raise errors.utf8_required()
-        return after
-
     def __reduce__(self):
         raise errors.not_copyable(self)
 
@@ -88,44 +73,21 @@ def is_utf8(data):
         TypeError: if `data` is not bytes-like.
     """
     cdef Octets octets
+    cdef fastws_utf8 state = fastws_utf8(0)
+    cdef bint valid
     acquire(data, &octets)
     try:
-        return is_valid(octets.data, octets.size)
+        if octets.size >= WORTH_RELEASING_THE_GIL:
+            with nogil:
+                valid = utf8_feed(&state, octets.data, octets.size)
+        else:
+            valid = utf8_feed(&state, octets.data, octets.size)
+        return valid and not state.needed
     finally:
         release(&octets)
 
 
-cdef bint is_valid(const uint8_t* data, Py_ssize_t size) noexcept:
-    cdef fastws_utf8 state = fastws_utf8(0)
-    cdef bint valid
-    if size >= WORTH_RELEASING_THE_GIL:
-        with nogil:
-            valid = utf8_feed(&state, data, size)
-    else:
-        valid = utf8_feed(&state, data, size)
-    return valid and not state.needed
-
-
-def as_text(data):
-    """Return a text message that is given as a str or in UTF-8.
-
-    Raises:
-        TypeError: if `data` is neither a str nor bytes-like.
-        ValueError: if `data` is not UTF-8, or has lone surrogates.
-    """
-    cdef bytes octets
-    if type(data) is bytes:
-        octets = data
-    elif isinstance(data, Text):
-        return data
-    else:
-        octets = str.encode(data) if isinstance(data, str) else as_bytes(data)
-    if not is_valid(<const uint8_t*> PyBytes_AS_STRING(octets), PyBytes_GET_SIZE(octets)):
-        raise errors.utf8_required()
-    return valid_text(octets)
-
-
-cdef object valid_text(bytes data):
+cpdef object valid_text(bytes data):
     # (Python code would be called if it were created in any other way.)
     text = PyType_GenericAlloc(Text, 0)
     PyObject_GenericSetAttr(text, "data", data)

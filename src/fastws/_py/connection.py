@@ -26,7 +26,6 @@ from fastws.spec import CloseCode, Opcode, State
 
 from .frames import encode_frame
 from .messages import MessageDecoder, MessageEncoder
-from .utf8 import Utf8Validator, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,15 +92,9 @@ _CLOSE, _FAIL, _PEER_CLOSE, _VIOLATION, _EOF, _ANSWER = _Cause
 _NO_STATUS: Final = CloseCode.NO_STATUS_RCVD.value
 _ABNORMAL: Final = CloseCode.ABNORMAL_CLOSURE.value
 
-_TEXT: Final = Opcode.TEXT
-
 # From this size on, in bytes, a prepared payload is sent behind a header of its own. A second copy
 # of it, with the header, would take too much memory.
 _TOO_LARGE_TO_SHARE = 64 << 10
-
-
-def _octets(fragment: str | Text | Buffer) -> bytes:
-    return prepare(fragment).payload
 
 
 @cython.cclass
@@ -128,7 +121,6 @@ class Connection:
         "_plain",
         "_pong_owed",
         "_pongs_held",
-        "_utf8",
         "close_code",
         "decode_text",
         "deflate",
@@ -165,8 +157,6 @@ class Connection:
         self._deflater = None if deflate is None else Deflater(deflate)
         self._plain = deflate is None  # messages are sent uncompressed
         self._compressing = False  # the message that is being sent in fragments is compressed
-        # Checks the fragments of a message that `send_text` has begun.
-        self._utf8: Utf8Validator | None = None
         self._make_key = make_key
         self._pongs_held = False
         self._pong_owed: bytes | None = None
@@ -310,44 +300,6 @@ class Connection:
         """
         return self._queue(message, fin, compress)
 
-    @cython.binding(False)
-    @cython.embedsignature(True)
-    @cython.critical_section
-    def send_text(
-        self,
-        data: str | Text | Buffer,
-        *,
-        fin: bool = True,
-        compress: bool | None = None,
-    ) -> int:
-        """Queue a text message that is given in UTF-8.
-
-        Fragments may be cut inside of a character. Those that are passed to `continuation` are
-        checked, too.
-
-        Args:
-            data: the message in UTF-8 (bytes-like), or as for `send`; or with `fin=False` its
-                first fragment.
-            fin: as for `send`.
-            compress: as for `send`.
-
-        Returns:
-            the number of bytes that are queued for `data_to_send` now.
-
-        Raises:
-            TypeError: if `data` is none of these.
-            ValueError: if `data` is not UTF-8, or has lone surrogates.
-            StateError: if a fragmented message is not finished.
-            ConnectionClosed: if we sent or received a close frame.
-        """
-        if fin:
-            return self._queue(as_text(data), True, compress)
-        octets = _octets(data)
-        utf8 = Utf8Validator()._after(octets, False)
-        queued = self._queue(PreparedMessage(_TEXT, octets), False, compress)
-        self._utf8 = utf8
-        return queued
-
     def _queue(
         self, message: str | Text | Buffer | PreparedMessage, fin: bool, compress: bool | None
     ) -> int:
@@ -381,13 +333,10 @@ class Connection:
             prepared = message
         elif deflater is not None and deflater.enabled and compress is not False:
             prepared = prepare(message)
+        elif isinstance(message, (str, Text)):
+            return self._encoder.text(message, key, fin=fin)
         else:
-            if isinstance(message, (str, Text)):
-                queued = self._encoder.text(message, key, fin=fin)
-            else:
-                queued = self._encoder.binary(message, key, fin=fin)
-            self._utf8 = None
-            return queued
+            return self._encoder.binary(message, key, fin=fin)
         compressed = self._compress(prepared, prepared is message, fin, compress)
         payload = prepared.payload if compressed is None else compressed
         rsv1 = compressed is not None
@@ -402,7 +351,6 @@ class Connection:
                 deflater.forget()
             raise
         self._compressing = rsv1 and not fin
-        self._utf8 = None
         return queued
 
     def _shared_frame(self, prepared: PreparedMessage, payload: bytes, rsv1: bool) -> bytes:
@@ -446,30 +394,23 @@ class Connection:
             return None
         return payload
 
-    @cython.critical_section
     def continuation(self, fragment: str | Text | Buffer, *, fin: bool = True) -> None:
         """Queue another fragment of a message, by default its last.
 
         Raises:
             TypeError: if `fragment` is neither a str nor bytes-like.
-            ValueError: if `fragment` has lone surrogates, or `send_text` has begun the message
-                and this is not UTF-8.
+            ValueError: if `fragment` has lone surrogates.
             StateError: if there is no fragmented message to continue.
             ConnectionClosed: if we sent or received a close frame.
         """
         self.check_open()
-        utf8 = self._utf8
-        if utf8 is not None:
-            fragment = _octets(fragment)
-            utf8 = utf8._after(fragment, fin)
         if not self._compressing:
             self._encoder.continuation(fragment, self._mask_key(), fin=fin)
-        else:
-            assert self._deflater is not None
-            payload = self._deflater.deflate(_octets(fragment), fin)
-            self._encoder.frame(Opcode.CONTINUATION, payload, fin=fin, key=self._mask_key())
-            self._compressing = not fin
-        self._utf8 = None if fin else utf8
+            return
+        assert self._deflater is not None
+        payload = self._deflater.deflate(prepare(fragment).payload, fin)
+        self._encoder.frame(Opcode.CONTINUATION, payload, fin=fin, key=self._mask_key())
+        self._compressing = not fin
 
     def ping(self, data: Buffer = b"") -> None:
         """Queue a ping with at most 125 bytes of data (RFC 6455 §5.5.2).

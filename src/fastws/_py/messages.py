@@ -557,7 +557,7 @@ class MessageEncoder:
         """
         last = FIN if fin else 0
         octets = as_bytes(data)
-        utf8 = Utf8Validator()._after(octets, last != 0)
+        utf8 = _checked(None, octets, last)
         size = self._append_data(_TEXT | last, octets, key)
         self._utf8 = None if last else utf8
         return size
@@ -587,7 +587,7 @@ class MessageEncoder:
             fragment = fragment.data
         octets = str.encode(fragment) if isinstance(fragment, str) else as_bytes(fragment)
         last = FIN if fin else 0
-        utf8 = None if self._utf8 is None else self._utf8._after(octets, last != 0)
+        utf8 = None if self._utf8 is None else _checked(self._utf8, octets, last)
         size = self._append_data(last, octets, key)
         self._utf8 = None if last else utf8
         return size
@@ -750,3 +750,13 @@ def _decode_text(payload: bytes) -> str:
         return payload.decode()
     except UnicodeDecodeError:
         raise errors.text_not_utf8() from None
+
+
+def _checked(before: Utf8Validator | None, octets: bytes, last: int) -> Utf8Validator:
+    """Return a validator of a fragment and those before it, which are valid."""
+    utf8 = Utf8Validator()
+    if before is not None:
+        utf8._decoder.setstate(before._decoder.getstate())
+    if not utf8.feed(octets) or (last and not utf8.complete):
+        raise errors.utf8_required()
+    return utf8

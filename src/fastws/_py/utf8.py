@@ -58,18 +58,6 @@ class Utf8Validator:
                 self._valid = not rules.begins_surrogate(self._decoder.getstate()[0])
         return text if self._valid else None
 
-    def _after(self, octets: bytes, last: bool) -> Utf8Validator:
-        """Return a validator that was fed this piece, too, and leave this one as it is.
-
-        Raises:
-            ValueError: if the piece cannot follow, or is the last one and incomplete.
-        """
-        after = Utf8Validator()
-        after._decoder.setstate(self._decoder.getstate())
-        if not after.feed(octets) or (last and not after.complete):
-            raise errors.utf8_required()
-        return after
-
     def __reduce__(self) -> NoReturn:
         raise errors.not_copyable(self)
 
@@ -90,21 +78,6 @@ def is_utf8(data: Buffer) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def as_text(data: str | Buffer | Text) -> Text:
-    """Return a text message that is given as a str or in UTF-8.
-
-    Raises:
-        TypeError: if `data` is neither a str nor bytes-like.
-        ValueError: if `data` is not UTF-8, or has lone surrogates.
-    """
-    if isinstance(data, Text):
-        return data
-    octets = str.encode(data) if isinstance(data, str) else as_bytes(data)
-    if not is_utf8(octets):
-        raise errors.utf8_required()
-    return valid_text(octets)
 
 
 def valid_text(data: bytes) -> Text:

@@ -10,10 +10,10 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
-from fastws.codec import as_text
 from fastws.events import MessagePart
 from fastws.exceptions import ConnectionClosed
 from fastws.spec import CloseCode, State
+from fastws.text import as_text
 
 from . import twin
 from .endpoint import Endpoint

@@ -12,12 +12,12 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, Union, overload
 
 from fastws import errors, rules
-from fastws.codec import as_text
 from fastws.events import Text
 from fastws.exceptions import ConnectionClosed
 from fastws.prepared import PreparedMessage, prepare
 from fastws.rules import memory_of
 from fastws.spec import CloseCode
+from fastws.text import as_text
 
 from .endpoint import Endpoint
 from .fragments import File, as_fragments
