@@ -40,10 +40,8 @@ def fastws_callback_bytes(options: Options) -> Serve:
     from fastws import Text, WebSocketProtocol
 
     class Answer(WebSocketProtocol[Text]):
-        def on_message(self, message: Text | bytes) -> None:
-            match message:
-                case Text(data):
-                    self.send_text(dumps(loads(data)))
+        def on_message(self, message: Any) -> None:
+            self.send_text(dumps(loads(message.data)))
 
     return libraries.fastws(Answer, options, decode_text=False)
 
