@@ -392,11 +392,10 @@ cdef class MessageDecoder:
                 position += self.take_payload(data + position, size - position, events)
                 if self.done:
                     return 0
-                if self.more:
-                    self.stopped = position
-                    return 0
             available = size - position
             if not available:
+                if self.more:
+                    self.stopped = position
                 return 0
             if self.step_left <= 0:
                 self.stopped = position
