@@ -198,7 +198,7 @@ async def test_who_closed_and_does_not_receive_keeps_two_reads_at_most(raw, fram
 
     async with serve(handler, "127.0.0.1", 0) as server:
         async with raw(server) as peer:
-            (ws,) = server.connections
+            (ws,) = server._endpoints
             assert await peer.close_frame() == (4000, "")
             await peer.send(frame(1, b"a") + frame(1, b"b"))
             await until(lambda: ws._sink.messages)
