@@ -91,7 +91,7 @@ class serve:  # noqa: N801 - it is called like a function
 
     Args:
         max_connections: the maximum number of connections; None for no limit. Those beyond it get
-            a 503 with Retry-After as soon as they send something.
+            a 503 with Retry-After as soon as they send something (over TLS, after its handshake).
         max_connections_per_address: the same for the connections from one address. IPv6 addresses
             count by their first 64 bits, and Unix sockets do not count.
         max_lifetime: how long a connection may be open, in seconds; None for no limit. It is
