@@ -69,6 +69,9 @@ bench-instructions-accept: $(VENV)/.built  ## Make what is counted now the basel
 fuzz: $(VENV)/.built-fuzz  ## Fuzz the decoders, the handshake and the kernels for FUZZ_SECONDS (600)
 	$(BIN)/python fuzz/run.py
 
+scale: $(VENV)/.built-test  ## Run the chat in 4 processes with 1,000 clients over both brokers, and kill things
+	$(BIN)/python -m tests.bus.scale
+
 conformance: $(VENV)/.built-test  ## Run the Autobahn suite in every combination (hours)
 	$(BIN)/python tests/conformance/run.py
 

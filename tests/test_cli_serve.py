@@ -142,10 +142,9 @@ def test_sockets_of_systemd(folder: Path, workers: tuple[str, ...]) -> None:
         manager = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         manager.bind(str(folder / "notify"))
         manager.settimeout(TIMEOUT)
-        for sock in (tcp, unix):
-            os.set_inheritable(sock.fileno(), True)
+        env = {"NOTIFY_SOCKET": str(folder / "notify")}
         program = stack.enter_context(
-            _activated(folder, [tcp.fileno(), unix.fileno()], "chats:chat", *workers)
+            activated(folder, env, [tcp.fileno(), unix.fileno()], "serve", "chats:chat", *workers)
         )
         urls = {url_of(program.line()) for _ in range(2)}
         port = tcp.getsockname()[1]
@@ -161,11 +160,10 @@ def test_sockets_of_systemd(folder: Path, workers: tuple[str, ...]) -> None:
         assert program.errors == ""
 
 
-def _activated(folder: Path, numbers: list[int], *args: str) -> Program:
+def activated(folder: Path, env: dict[str, str], numbers: list[int], *args: str) -> Program:
+    """Run `fastws` with these descriptors as its sockets."""
     listed = ",".join(map(str, numbers))
-    # (subprocess closes what is not named; a shell in between would be another process.)
-    env = {"NOTIFY_SOCKET": str(folder / "notify")}
-    command = (sys.executable, "-c", ACTIVATE, listed, *FASTWS, "serve", *args)
+    command = (sys.executable, "-c", ACTIVATE, listed, *FASTWS, *args)
     return Program(*command, cwd=folder, env=env, pass_fds=numbers)
 
 

@@ -91,11 +91,13 @@ class Room:
     def _note(self, n: int, message: dict[str, Any]) -> None:
         self.seen[n].append((message["name"], message["text"]))
 
-    async def say(self, count: int, pause: float = 0.0) -> None:
-        """Have each member say something this many times, one after the other."""
+    async def say(self, count: int, pause: float = 0.0, talkers: int | None = None) -> None:
+        """Have the first members, or all, say something this many times, one after the other."""
         for _ in range(count):
             self._said += 1
-            await asyncio.gather(*(self._one(member, f"{self._said}") for member in self.members))
+            await asyncio.gather(
+                *(self._one(member, f"{self._said}") for member in self.members[:talkers])
+            )
             if pause:
                 await asyncio.sleep(pause)
 

@@ -1,0 +1,91 @@
+"""examples/deploy: the chat behind real proxies, with the very files that users get."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fastws.cli import _parser
+from fastws.cli._handlers import load
+
+from ..test_cli_serve import activated, ask, url_of
+from .chat import EXAMPLE, Room, complete, members
+from .deploying import DEPLOY, deployed
+
+if TYPE_CHECKING:
+    from .conftest import Broker
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.mark.parametrize("name", ["nginx", "haproxy"])
+@pytest.mark.loops("asyncio")
+async def test_the_chat_behind_a_proxy(name: str, redis: Broker, tmp_path: Path) -> None:
+    with deployed(name, redis, tmp_path) as (url, (one, two)):
+        room = Room(url, name, 12)
+        async with members([room]):
+            await room.say(2)
+            await complete([room])
+            # One server drains, and does not come back.
+            talking = asyncio.create_task(room.say(3, 0.05))
+            await asyncio.sleep(0.03)
+            one._process.send_signal(signal.SIGTERM)
+            await talking
+            await complete([room])
+            assert one.wait() == 0
+        assert one.errors == two.errors == ""
+
+
+def test_the_unit_of_systemd(redis: Broker, tmp_path: Path) -> None:
+    unit = (DEPLOY / "chat.service").read_text("utf-8")
+    found = re.search(r"^ExecStart=\S+/fastws (.+)$", unit, re.MULTILINE)
+    assert found is not None
+    env = {"CHAT_STORE": redis.url, "NOTIFY_SOCKET": str(tmp_path / "notify")}
+    with (
+        socket.create_server(("127.0.0.1", 0)) as sock,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+    ):
+        manager.bind(env["NOTIFY_SOCKET"])
+        with activated(EXAMPLE, env, [sock.fileno()], *found[1].split()) as program:
+            url = url_of(program.line())
+            assert manager.recv(100) == b"READY=1"
+            assert json.loads(ask(url, '{"join": "unit", "name": "a", "client": "b"}')) == {
+                "from": 1
+            }
+            assert program.stop() == 0
+            assert manager.recv(100) == b"STOPPING=1"
+
+
+def test_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (DEPLOY / "Containerfile").read_text("utf-8")
+    found = re.search(r"^CMD (\[.*\])$", text, re.MULTILINE)
+    assert found is not None
+    args = _parser().parse_args(json.loads(found[1])[1:])
+    copied = re.search(r"^COPY (.*) /srv/chat/$", text, re.MULTILINE)
+    assert copied is not None
+    # Everything that the server needs.
+    for name in copied[1].split():
+        assert (EXAMPLE / name).is_file()
+    monkeypatch.chdir(EXAMPLE)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    try:
+        assert load(args.handler)
+        assert load(args.process_request)
+    finally:
+        sources = {sys.modules.pop(name).__file__ for name in ("chat", "store")}
+    assert {Path(str(path)).name for path in sources} <= set(copied[1].split())
+    # Kubernetes gives a pod enough time.
+    kubernetes = (DEPLOY / "kubernetes.yaml").read_text("utf-8")
+    grace = re.search(r"terminationGracePeriodSeconds: (\d+)", kubernetes)
+    sleep = re.search(r'\["sleep", "(\d+)"\]', kubernetes)
+    assert grace is not None
+    assert sleep is not None
+    assert int(grace[1]) > int(sleep[1]) + args.shutdown_timeout + 1
