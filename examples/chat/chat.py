@@ -35,7 +35,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from store import AWAY, Store
+from store import AWAY, Store, end
 
 from fastws import Response, Topics, WebSocket, broadcast
 
@@ -71,10 +71,7 @@ class Chat:
         return self.talk
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = list(self.tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self.tasks.copy())
         await self.stack.aclose()
 
     def bus(self, url: str) -> Bus:

@@ -48,6 +48,14 @@ return line
 """
 
 
+async def end(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: redis-py swallows some cancellations."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=0.1)
+
+
 class Store:
     """Rooms in Redis."""
 
@@ -67,8 +75,7 @@ class Store:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await end({self._task})
         await self._redis.aclose()
 
     # Messages -----------------------------------------------------------------------------
