@@ -1,4 +1,4 @@
-"""A chat: rooms, the last 50 messages for who comes late, who is there; on any number of servers.
+"""A chat: rooms, the last 50 messages for late comers, who is there; on any number of servers.
 
     redis-server --appendonly yes
     fastws serve chat:app --workers 4

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..tools import Program
 
 WORKERS, ROOMS, MEMBERS = 4, 20, 50
-TALKERS = 10  # of each room: the history has only 50 messages for who is away
+TALKERS = 10  # of each room: more than 50 messages are not kept for members that are away
 SECONDS = 5.0
 
 

@@ -1,4 +1,4 @@
-"""The chat of examples/chat loses nothing, whoever dies. `make scale` does this with more."""
+"""The chat of examples/chat loses nothing when servers and brokers die. `make scale` does this with more."""
 
 from __future__ import annotations
 

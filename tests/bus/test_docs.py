@@ -43,7 +43,7 @@ def test_the_code_runs(redis: Broker) -> None:
             connect(f"ws://localhost:{ports[0]}", **options) as ann,
             connect(f"ws://localhost:{ports[1]}", **options) as bob,
         ):
-            # Who has heard its own message is subscribed.
+            # A client that has heard its own message is subscribed.
             for client in (ann, bob):
                 client.send("hello")
             while bob.recv(TIMEOUT) != "hello":
