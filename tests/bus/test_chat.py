@@ -1,4 +1,4 @@
-"""The chat of examples/chat loses nothing when servers and brokers die. `make scale` does this with more."""
+"""The chat of examples/chat loses nothing. `make scale` does this with more of everything."""
 
 from __future__ import annotations
 
