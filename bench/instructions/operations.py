@@ -21,7 +21,6 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import fastws
-from fastws.aio.server import Server
 from fastws.codec import MessageDecoder, MessageEncoder, apply_mask, encode_frame, is_utf8
 from fastws.handshake import ServerHandshake
 from fastws.spec import Opcode
@@ -277,8 +276,8 @@ def handshake() -> Run:
 
 def life() -> Run:
     """A server's connection, from when the transport exists until it is lost."""
-    start = fastws.serve(fastws.WebSocketProtocol, "127.0.0.1", 0, ping_interval=None)._start
-    loop, make = Loop(), Server(*start.args)._make_endpoint
+    serving = fastws.serve(fastws.WebSocketProtocol, "127.0.0.1", 0, ping_interval=None)
+    loop, make = Loop(), serving._make_server()._make_endpoint
 
     def turn() -> None:
         endpoint = make()

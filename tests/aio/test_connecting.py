@@ -101,7 +101,7 @@ def end(sock, how):
     sock.close()
 
 
-BEFORE_TLS = [nothing, some, half_a_server_hello, an_alert, plain_http]
+BEFORE_TLS = [nothing, some, half_a_server_hello]
 WITHIN = [nothing, some, the_request, half_the_head]
 STAGES = [
     *[("plain", play, how) for play in WITHIN for how in ("close", "reset")],
@@ -193,7 +193,8 @@ async def test_nobody_listens(swift, tls):
 
 
 async def test_what_does_not_pass_is_not_tried_again(tls, swift):
-    """A bad certificate, and a server that refuses, however the connection ends after that."""
+    """A bad certificate, a server without TLS, and one that refuses, however the connection ends
+    after that."""
 
     async def first(uri, **options):
         async for _ in connect(uri, host=HOST, **options):
@@ -215,6 +216,11 @@ async def test_what_does_not_pass_is_not_tried_again(tls, swift):
         read_head(sock)
         sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 100\r\n\r\nbecause")
 
+    # It is no server for TLS, or does not want to speak it with us.
+    for play in (an_alert, plain_http):
+        with Server(tls.server, "before", play, "close") as server:
+            with pytest.raises(ssl.SSLError):
+                await first(server.uri, ssl=tls.client)
     for how in ("close", "shutdown"):
         with Server(tls.server, "within", half_a_refusal, how) as server:
             with pytest.raises(ResponseError, match="403") as caught:
