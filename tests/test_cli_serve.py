@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 import time
 import urllib.request
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,10 +19,10 @@ from websockets.sync.client import connect, unix_connect
 from fastws.cli import main
 from fastws.cli._sources import Sources
 
-from .tools import FASTWS, TIMEOUT, Program, free_port
+from .tools import FASTWS, TIMEOUT, Program, free_port, needs_uvloop
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
     from typing import Any
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="workers and Unix sockets")
@@ -52,9 +54,12 @@ def pages(request):
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "chats.py").write_text(SOURCE)
-    return tmp_path
+def folder() -> Iterator[Path]:
+    # (The path of a Unix socket must be short.)
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        path = Path(name)
+        (path / "chats.py").write_text(SOURCE)
+        yield path
 
 
 def serving(folder: Path, name: str, *options: str, env: dict[str, str] | None = None) -> Program:
@@ -94,7 +99,7 @@ def test_a_handler_is_served(folder: Path, name: str, workers: tuple[str, ...]) 
         assert (program.output.count("entered"), program.output.count("left")) == (count, count)
 
 
-@pytest.mark.parametrize("loop", [(), ("--uvloop",)])
+@pytest.mark.parametrize("loop", [(), pytest.param(("--uvloop",), marks=needs_uvloop)])
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")])
 def test_a_unix_socket(folder: Path, loop: tuple[str, ...], workers: tuple[str, ...]) -> None:
     path = str(folder / "socket")

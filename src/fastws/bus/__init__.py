@@ -16,9 +16,6 @@ from fastws.exceptions import WebSocketError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeAlias
-
-    Deliver: TypeAlias = Callable[[str, str | bytes], None]
 
 __all__ = ["Bus", "BusError"]
 
