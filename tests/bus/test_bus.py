@@ -12,7 +12,7 @@ from fastws import RetryPolicy
 from fastws.bus import BusError
 from fastws.bus._envelope import GAP, new_origin, open_envelope, seal, seal_gap
 
-from .conftest import SOON
+from .conftest import SOON, Nats
 
 
 class Process:
@@ -248,3 +248,24 @@ def test_an_envelope_is_what_its_documentation_says():
         seal(origin, "\ud800")
     with pytest.raises(TypeError):
         seal(origin, 1)  # type: ignore[arg-type]
+
+
+# A slow process --------------------------------------------------------------------------------
+
+
+async def test_what_nats_drops_in_a_slow_process_is_a_gap(tmp_path, until, monkeypatch):
+    monkeypatch.setattr("fastws.bus.nats._PENDING", 2000)
+    nats = Nats(tmp_path).start()
+    try:
+        async with processes(nats, 2) as (one, two):
+            await two.bus.subscribe("a")
+            await two.bus.subscribe("b")
+            # Many of them are read at once, before the task of their topic runs.
+            for _ in range(20):
+                await one.bus.publish("a", "x" * 1000)
+            await one.bus.publish("b", "end")
+            await until(lambda: ("b", "end") in two.arrived and two.gaps)
+            assert set(two.gaps) == {frozenset("a")}
+            assert len(two.arrived) < 21
+    finally:
+        nats.kill()
