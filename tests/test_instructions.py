@@ -281,8 +281,10 @@ def test_operations_can_be_performed() -> None:
 import os
 from bench.instructions.operations import OPERATIONS
 
+kept = []  # or a task that waits would be collected
 for name, operation in OPERATIONS.items():
-    operation.make()(3)
+    kept.append(operation.make())
+    kept[-1](3)
     print(name)
 os._exit(print(end="", flush=True) or 0)  # connections are open
 """

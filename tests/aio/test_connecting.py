@@ -218,9 +218,8 @@ async def test_what_does_not_pass_is_not_tried_again(tls, swift):
 
     # It is no server for TLS, or does not want to speak it with us.
     for play in (an_alert, plain_http):
-        with Server(tls.server, "before", play, "close") as server:
-            with pytest.raises(ssl.SSLError):
-                await first(server.uri, ssl=tls.client)
+        with Server(tls.server, "before", play, "close") as server, pytest.raises(ssl.SSLError):
+            await first(server.uri, ssl=tls.client)
     for how in ("close", "shutdown"):
         with Server(tls.server, "within", half_a_refusal, how) as server:
             with pytest.raises(ResponseError, match="403") as caught:
