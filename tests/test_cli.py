@@ -680,6 +680,7 @@ def test_lines_are_edited_and_called_up_again(server, terminal):
     client.expect("unfinished")
     client.type("\x15/ping\r")
     client.expect("pong after ")
+    client.expect(PROMPT)
     client.type("\x04")
     client.expect("closed: 1000 normal_closure")
     assert client.wait() == 0
