@@ -20,6 +20,8 @@ from fastws import (
     connect,
     serve,
 )
+from fastws.codec import encode_frame
+from fastws.spec import Opcode
 
 KIB, MIB = 1 << 10, 1 << 20
 STREAM = {"stream": True}
@@ -221,13 +223,22 @@ async def test_a_message_that_is_cut_off(pair):
                 await sending
 
 
-async def test_only_one_task_waits(pair):
+@pytest.mark.parametrize("first", ["recv", "recv_stream"])
+@pytest.mark.parametrize("second", ["recv", "recv_stream"])
+async def test_only_one_task_waits(pair, first, second):
+    receive = {"recv": lambda ws: ws.recv(), "recv_stream": parts_of}
     async with pair(server=STREAM) as (_, server):
-        waiting = asyncio.create_task(server.recv())
-        await asyncio.sleep(0)
+        waiting = asyncio.create_task(receive[first](server))
+        for opcode, data in (Opcode.TEXT, b"a"), (Opcode.CONTINUATION, b"b"):
+            await asyncio.sleep(0)
+            with pytest.raises(StateError, match="another task is waiting"):
+                await receive[second](server)
+            last = opcode is Opcode.CONTINUATION
+            server.data_received(encode_frame(opcode, data, fin=last, key=bytes(4)))
+        # A part is there, and the task that waits for it has not had its turn yet.
         with pytest.raises(StateError, match="another task is waiting"):
-            await parts_of(server)
-        waiting.cancel()
+            await receive[second](server)
+        assert "".join(await waiting) == "ab"
 
 
 # Hooks ----------------------------------------------------------------------------------------

@@ -90,10 +90,17 @@ class StreamingWebSocket(WebSocket[T]):
     # The next part is that of the message that was begun, if there is one.
 
     async def _next_part(self) -> MessagePart:
+        self._check_turn()
         return cast("MessagePart", await super().recv())
+
+    def _check_turn(self) -> None:
+        # Its part may have arrived already: then it is not for us.
+        if self._sink.waiter is not None:
+            raise errors.already_waiting()
 
     async def _finish_reading(self) -> None:
         """Drop the rest of the message that a `_Reader` has begun."""
+        self._check_turn()
         while self._reader is not None:
             if (await self._next_part()).last:
                 self._reader = None
