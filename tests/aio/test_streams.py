@@ -128,6 +128,22 @@ async def test_a_message_that_is_received_whole_has_a_limit(pair, kind):
                 await receive()
 
 
+@pytest.mark.parametrize("whose", ["theirs", "ours"])
+async def test_a_message_that_is_too_big_is_refused_after_the_close_frame(pair, whose):
+    async with pair(server=STREAM | {"max_message_size": 10}) as (client, server):
+        await client.send([bytes(10), b"a"])
+        await client.send("later")
+        await client.ping()
+        await (client if whose == "theirs" else server).close()
+        with pytest.raises(ConnectionClosed, match="message over 10 bytes") as caught:
+            async for _ in server:
+                pass
+        assert caught.value.code == 1009
+        assert isinstance(caught.value.__cause__, MessageTooBigError)
+        with pytest.raises(ConnectionClosed, match="1000"):
+            await server.recv()
+
+
 async def test_a_stream_has_a_limit_of_its_own(pair):
     options = STREAM | {"max_stream_size": 10, "max_message_size": 1}
     async with pair(server=options) as (client, server):

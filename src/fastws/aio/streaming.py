@@ -111,12 +111,16 @@ class StreamingWebSocket(WebSocket[T]):
         return rules.join(begun)
 
     def _refuse_message(self, limit: int) -> None:
-        """The peer's message is too big for `recv`: end the connection as a decoder does."""
-        self._begun, self._sink.messages = [], None
-        connection = self._require_connection()
-        connection._violated(errors.message_too_big(limit))
+        """The peer's message is too big for `recv`: end the connection as a decoder does.
+
+        It may have ended before, even with 1000; but not for who has not received this message.
+        """
+        self._take_begun()
+        self._sink.messages = None
+        error = errors.message_too_big(limit)
+        self._require_connection()._violated(error)
         self._flush()
-        raise self._closed_error()
+        raise ConnectionClosed(error.close_code, str(error)) from error
 
 
 class _Reader(Generic[T]):
