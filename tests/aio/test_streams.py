@@ -77,6 +77,22 @@ async def test_a_message_is_one_part_without_the_option(pair):
         assert await parts_of(server) == ["a" * MIB]
 
 
+async def test_the_same_iterator_goes_on_without_the_option(pair):
+    async with pair() as (client, server):
+        stream = server.recv_stream()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await anext(stream)
+        await client.send("a")
+        assert [part async for part in stream] == ["a"]
+        assert [part async for part in stream] == []
+        stream = server.recv_stream()
+        await client.close()
+        for _ in range(2):
+            with pytest.raises(ConnectionClosed):
+                await anext(stream)
+
+
 async def test_parts_arrive_before_the_message_is_complete(pair):
     async with pair(server=STREAM) as (client, server):
         more = asyncio.Event()

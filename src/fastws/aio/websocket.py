@@ -155,14 +155,13 @@ class WebSocket(Endpoint, Generic[T]):
             message = self._waited(None)
         return message
 
-    async def recv_stream(self) -> AsyncIterator[T | bytes]:
+    def recv_stream(self) -> AsyncIterator[T | bytes]:
         """Iterate over the parts of the next message as they arrive, instead of waiting for all of
         it: `async for part in ws.recv_stream()`.
 
         With the argument `stream` of `serve` and `connect`, a message can have any size: only
         its parts need memory, and a slow reader slows down its peer. Without it, the message has
-        one part. Parts are of type `str` if the message is text, else `bytes`. They are empty only
-        if the message is.
+        one part. Parts are of the types that `recv` returns. They are empty only if the message is.
 
         Cancelling the iteration loses nothing: the same iterator goes on with the next part. If it
         is not iterated to the end, the rest of the message is dropped as soon as another message is
@@ -173,7 +172,7 @@ class WebSocket(Endpoint, Generic[T]):
             StateError: if another task is waiting for a message, or the rest of this one was
                 dropped.
         """
-        yield await self.recv()
+        return _OnePart(self)
 
     # Sending ----------------------------------------------------------------------------
 
@@ -407,6 +406,26 @@ class WebSocket(Endpoint, Generic[T]):
 
     def _failed(self, exc: Exception) -> None:
         logger.debug("connection failed (%s): %s", self.remote_address, exc)
+
+
+class _OnePart(Generic[T]):
+    """Iterates over the next message as one part."""
+
+    __slots__ = ("_is_done", "_ws")
+
+    def __init__(self, ws: WebSocket[T]) -> None:
+        self._ws = ws
+        self._is_done = False
+
+    def __aiter__(self) -> AsyncIterator[T | bytes]:
+        return self
+
+    async def __anext__(self) -> T | bytes:
+        if self._is_done:
+            raise StopAsyncIteration
+        message = await self._ws.recv()
+        self._is_done = True
+        return message
 
 
 def _is_buffer(message: Message | TextMessage) -> TypeGuard[Buffer]:
