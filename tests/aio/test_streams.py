@@ -459,6 +459,20 @@ async def test_what_read_must_return(pair, result, error):
         assert await server.recv() == "goes on"
 
 
+async def test_a_file_that_has_nothing_yet_is_not_at_its_end(pair):
+    pieces = iter([b"a", None])
+
+    class NotBlocking(io.RawIOBase):
+        def read(self, size=-1):
+            return next(pieces)
+
+    async with pair() as (client, server):
+        with pytest.raises(TypeError):
+            await client.send(NotBlocking())
+        with pytest.raises(ConnectionClosed, match="1011"):
+            await server.recv()
+
+
 async def test_a_file_that_fails_ends_the_connection(pair):
     class Failing(io.RawIOBase):
         pieces = 0

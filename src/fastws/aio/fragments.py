@@ -59,7 +59,8 @@ async def _read(read: Any, size: int, *, in_memory: bool) -> AsyncGenerator[Any]
         else:
             # Disks, pipes and network drives can take any time.
             piece = await loop.run_in_executor(None, read, size)
-        if piece or is_empty:
+        # (None: there is nothing yet. That is no end, and who sends it will say so.)
+        if piece or piece is None or is_empty:
             yield piece
         if not piece:
             return
