@@ -76,9 +76,10 @@ cdef enum:
 
 # Messages ---------------------------------------------------------------------------------------
 
-# Like `decoder.feed(data)`: return the events that are complete now, in order: str (or Text if the
-# decoder was made with decode_text=False), bytes, Ping, Pong, Close. A violation raises no
-# exception, but sets the decoder's `error`; nothing follows it.
+# Like `decoder.feed(data)`: return the events that are complete now, in order: str (or Text, if the
+# decoder has decode_text=False), bytes (or MessagePart instead of these, if it has stream=True),
+# Ping, Pong, Close. A violation raises no exception, but sets the decoder's `error`; nothing
+# follows it.
 cdef list feed(MessageDecoder decoder, const uint8_t* data, Py_ssize_t size)
 
 # Like `encoder.text` for a str or Text, and `encoder.binary` for a bytes-like object: append a
