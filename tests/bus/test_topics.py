@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from fastws import ConnectionClosed, Topics, connect, prepare, serve
+from fastws import ConnectionClosed, Text, Topics, connect, prepare, serve
 from fastws.bus import BusError
 
 from .conftest import SOON
@@ -43,16 +43,17 @@ async def test_a_message_reaches_every_process_once(broker, until):
         two.subscribe(there, "room")
         await two.wait_subscribed("room")
         messages = ["text", b"binary", bytearray(b"array"), prepare("é"), prepare(b"\xff")]
+        messages.append(Text(b"json"))
         for message in messages:
             assert one.publish("room", message, exclude=also_here) == 1
-        expected = ["text", b"binary", b"array", "é", b"\xff"]
-        await until(lambda: len(there.got) == 5)
+        expected = ["text", b"binary", b"array", "é", b"\xff", "json"]
+        await until(lambda: len(there.got) == 6)
         assert there.got == here.got == expected
         assert also_here.got == []
         await one.wait_subscribed("room")
         assert two.publish("room", "back") == 1
-        await until(lambda: len(here.got) == 6)
-        assert len(there.got) == 6
+        await until(lambda: len(here.got) == 7)
+        assert len(there.got) == 7
 
 
 async def test_the_bus_subscribes_with_the_first_and_leaves_with_the_last(broker, until):

@@ -150,6 +150,8 @@ def publish(chat: Chat, ws: fastws.WebSocket, screen: Screen) -> None:
     assert_type(topics.of(ws), frozenset[str])
     assert_type(list(topics), list[str])
     assert_type(fastws.broadcast([ws], memoryview(b"binary")), fastws.Published)
+    fastws.broadcast([ws], Text(b"text"))
+    topics.publish("news", Text(b"text"))
     topics.publish("news", 1)  # type: ignore[arg-type]
     topics.publish("news", "text", slow="gently")  # type: ignore[arg-type]
     topics.subscribe("ws", "news")  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from fastws.events import Text
 from fastws.prepared import PreparedMessage
 from fastws.spec import Opcode
 
@@ -65,11 +66,13 @@ class Relay:
 
     # Messages -----------------------------------------------------------------------------
 
-    def publish(self, topic: str, message: str | Buffer | PreparedMessage) -> None:
+    def publish(self, topic: str, message: str | Text | Buffer | PreparedMessage) -> None:
         """Have the bus publish a message after those before it."""
         if isinstance(message, PreparedMessage):
             payload = message.payload
             message = payload.decode() if message.opcode is Opcode.TEXT else payload
+        elif isinstance(message, Text):
+            message = str(message)
         elif not isinstance(message, str):
             message = bytes(message)
         if self._size > _MAX_OUTBOX:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from fastws.bus import Bus
+    from fastws.events import Text
 
     from .receivers import Receiver
 
@@ -186,7 +187,7 @@ class Topics:
     def publish(
         self,
         topic: str,
-        message: str | Buffer | PreparedMessage,
+        message: str | Text | Buffer | PreparedMessage,
         *,
         exclude: SupportsSend | None = None,
         slow: Policy | None = None,
@@ -205,7 +206,7 @@ class Topics:
 
         Args:
             topic: the topic.
-            message: text (str), binary (bytes-like), or what `prepare` returned.
+            message: text (str or Text), binary (bytes-like), or what `prepare` returned.
             exclude: a connection that does not get the message, such as the one that it is from.
             slow: what to do about slow receivers; None: what the topic has. "wait" skips a
                 receiver that has no room, unless the result is awaited.
@@ -283,7 +284,7 @@ class Topics:
 
 def broadcast(
     connections: Iterable[SupportsSend],
-    message: str | Buffer | PreparedMessage,
+    message: str | Text | Buffer | PreparedMessage,
     *,
     exclude: SupportsSend | None = None,
     slow: Policy = "close",
@@ -296,7 +297,7 @@ def broadcast(
 
     Args:
         connections: the connections. They may be a set that changes when one of them ends.
-        message: text (str), binary (bytes-like), or what `prepare` returned.
+        message: text (str or Text), binary (bytes-like), or what `prepare` returned.
         exclude: a connection that does not get the message.
         slow, key, compress: as for `Topics.publish`.
         max_unsent_size, wait_timeout: as for `Topics`.
