@@ -273,6 +273,39 @@ async def test_only_one_task_waits(pair, first, second):
         assert "".join(await waiting) == "ab"
 
 
+async def test_closing_leaves_no_gap_in_a_message(raw, frame):
+    """If nothing is received while we close, what arrives is dropped: from then on, all of it."""
+    done = asyncio.Event()
+    accepted = asyncio.get_running_loop().create_future()
+
+    async def handler(ws):
+        accepted.set_result(ws)
+        await done.wait()
+
+    async with serve(handler, "127.0.0.1", 0, max_queue=1, **STREAM) as server, raw(server) as peer:
+        ws = await accepted
+        ws.data_received(frame(Opcode.TEXT, b"a", fin=False))
+        ws.data_received(frame(Opcode.CONTINUATION, b"b", fin=False))
+        ws._begin_closing(1000, "")
+        await asyncio.sleep(0.15)
+        ws.data_received(frame(Opcode.CONTINUATION, b"c", fin=False))
+        stream = ws.recv_stream()
+        assert [await anext(stream), await anext(stream)] == ["a", "b"]
+        ws.data_received(frame(Opcode.CONTINUATION, b"d"))
+        await peer.send(frame(Opcode.CLOSE, b"\x03\xe8"))
+        with pytest.raises(ConnectionClosed):
+            await anext(stream)
+        done.set()
+
+
+def test_no_other_kind_of_websocket_receives_parts():
+    class Mine(WebSocket):
+        pass
+
+    with pytest.raises(TypeError, match="subclass of WebSocket"):
+        connect("ws://127.0.0.1:9", protocol=Mine, stream=True)
+
+
 # Hooks ----------------------------------------------------------------------------------------
 
 

@@ -163,7 +163,7 @@ class Queue(Sink):
             if not messages:
                 return
         messages.reverse()
-        if self.messages is None:
+        if self.messages is None and not self._discarding:
             self.messages = messages
         else:
             self._enqueue(endpoint, messages)
@@ -207,7 +207,7 @@ class Queue(Sink):
 
     def _enqueue(self, endpoint: Flow, messages: list[str | bytes | Text]) -> None:
         if self._discarding:
-            return
+            return  # for good: there must be no gap between what is received
         assert self.messages is not None
         self.messages[:0] = messages
         # (What came before the first pile is in the queue, and counted with it.)
