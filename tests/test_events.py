@@ -156,3 +156,7 @@ def test_text_is_made_of_bytes(data: object) -> None:
 
 def test_memory_of_a_text_includes_its_bytes() -> None:
     assert 10_000 <= memory_of(Text(bytes(10_000))) < 10_200
+
+
+def test_memory_of_a_part_includes_the_part() -> None:
+    assert 20 <= memory_of(MessagePart(b"a", False)) - memory_of(b"a") < 200

@@ -85,6 +85,9 @@ class MessagePart:
     data: str | Text | bytes
     last: bool
 
+    def __sizeof__(self) -> int:
+        return object.__sizeof__(self) + self.data.__sizeof__()  # as for Text
+
 
 @dataclass(frozen=True, slots=True)
 class Ping:

@@ -307,9 +307,9 @@ def memory_of(message: str | bytes | Text | MessagePart) -> int:
 
     A str takes 1, 2 or 4 bytes for each character, depending on its widest character.
     """
-    if isinstance(message, MessagePart):
-        message = message.data
-    return message.__sizeof__() if _KNOWS_SIZES else len(message)
+    if _KNOWS_SIZES:
+        return message.__sizeof__()
+    return len(message.data if isinstance(message, MessagePart) else message)
 
 
 def as_bytes(data: Buffer) -> bytes:
