@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from inspect import isawaitable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, get_origin
+from typing import TYPE_CHECKING, Any, Generic
 
 from fastws import rules, spec
 from fastws.deflate import deflate_extensions
@@ -29,7 +29,7 @@ from .racing import CHOICES, connect_socket, hand_over, is_address
 from .redirects import Redirection, Route
 from .retries import RetryPolicy
 from .settings import Settings
-from .streaming import StreamingWebSocket
+from .streaming import receiving_parts
 from .view import logger
 from .websocket import WebSocket
 
@@ -258,8 +258,8 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
 
         make_opening(self._route)  # so that invalid arguments raise now
         self._make_opening = make_opening
-        if stream and (get_origin(protocol) or protocol) is WebSocket:
-            protocol = StreamingWebSocket  # type: ignore[assignment]
+        if stream:
+            protocol = receiving_parts(protocol)
         self._make_protocol = protocol
         self._options = options
         self._open_timeout = open_timeout

@@ -7,7 +7,7 @@ the same queue that has whole messages on other connections.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, cast, get_origin
 
 from fastws import errors, rules
 from fastws.events import Text
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fastws.events import MessagePart
 
-__all__ = ["StreamingWebSocket"]
+__all__ = ["StreamingWebSocket", "receiving_parts"]
 
 
 class StreamingWebSocket(WebSocket[T]):
@@ -163,6 +163,20 @@ class _Reader(Generic[T]):
         if part.data or is_first:
             return part.data
         raise StopAsyncIteration
+
+
+def receiving_parts(protocol: Any) -> Any:
+    """Return a protocol factory that is like this one, for connections that receive parts.
+
+    Raises:
+        TypeError: if it is a subclass of `WebSocket`: its `recv` would return parts.
+    """
+    kind = get_origin(protocol) or protocol
+    if kind is WebSocket:
+        return StreamingWebSocket
+    if isinstance(kind, type) and issubclass(kind, WebSocket):
+        raise TypeError("with stream=True, protocol must not be a subclass of WebSocket")
+    return protocol
 
 
 def _size_of(data: str | Text | bytes) -> int:
