@@ -14,6 +14,8 @@ from fastws.aio.admission import _origin
 from fastws.aio.draining import drain, is_idle
 from fastws.aio.phases import Phase
 
+from ..wire import upgrade_request
+
 PLAIN = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -76,6 +78,39 @@ async def test_silent_connections_beyond_the_limit_are_few_and_do_not_stay(
         assert (await peer.rest()).endswith(b"too many connections\n")
         peer.writer.write_eof()
         await until(lambda: not server._endpoints)
+
+
+async def test_a_silent_connection_beyond_the_limit_does_not_stay_without_an_open_timeout(
+    echo, raw, monkeypatch
+):
+    monkeypatch.setattr(admission, "_RETRY_AFTER", 0.05)
+    async with (
+        serve(echo, "127.0.0.1", 0, max_connections=0, open_timeout=None) as server,
+        raw(server, handshake=False) as peer,
+        asyncio.timeout(5),
+    ):
+        assert (await peer.head())[0] == 503
+
+
+async def test_nobody_sees_the_request_of_a_connection_that_was_dropped(raw, until, monkeypatch):
+    """It may come in one packet with the header that says where it comes from."""
+    monkeypatch.setattr(admission, "_MAX_REFUSALS", 0)
+    seen = []
+
+    class Opened(WebSocketProtocol):
+        def on_open(self):
+            seen.append(self)
+
+    options = {"proxy_protocol": True, "max_connections": 0, "process_request": seen.append}
+    async with (
+        serve(Opened, "127.0.0.1", 0, **options) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        await peer.send(b"PROXY TCP4 192.0.2.1 192.0.2.9 1 2\r\n" + upgrade_request())
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await peer.reader.readexactly(1)
+        await until(lambda: not server._endpoints)
+    assert not seen
 
 
 async def test_the_limits_are_for_the_addresses_that_a_proxy_tells(url, raw):

@@ -243,6 +243,40 @@ async def test_a_server_that_closes_does_not_wait_for_headers(echo, secure, tls,
             await peer.reader.readexactly(1)
 
 
+@pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
+async def test_a_server_that_closes_does_not_wait_for_tls(failing, tls, raw):
+    """No event loop tells the task that waits for TLS."""
+    async with (
+        serve(failing, "127.0.0.1", 0, proxy_protocol=True, ssl=tls.server) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        await peer.send(V1)
+        await asyncio.sleep(0.05)  # until it has begun
+        async with asyncio.timeout(5):
+            await server.close()
+        assert not server._endpoints
+    assert len(failing.errors) == 1
+
+
+@pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
+async def test_a_timeout_for_tls_holds_after_a_header(echo, tls, raw, until):
+    options = {"proxy_protocol": True, "ssl": tls.server, "ssl_handshake_timeout": 0.05}
+    async with (
+        serve(echo, "127.0.0.1", 0, **options, open_timeout=30) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        await peer.send(V1)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            async with asyncio.timeout(5):
+                await peer.reader.readexactly(1)
+        await until(lambda: not server._endpoints)
+
+
+async def test_options_of_tls_need_tls(echo):
+    with pytest.raises(ValueError, match="ssl_handshake_timeout"):
+        await serve(echo, "127.0.0.1", 0, proxy_protocol=True, ssl_handshake_timeout=1)
+
+
 async def test_a_header_over_a_unix_socket(telling, tmp_path):
     path = str(tmp_path / "socket")
     async with serve(telling, path=path, proxy_protocol=True):

@@ -166,11 +166,10 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         if self._creator is not None:
             self._creator.endpoint_made(self)
         opening = self._opening = self._opening or ServerOpeningHandshake()
-        timeout = settings.open_timeout
-        if timeout is not None:
-            if self._open_by is None:
-                self._open_by = self._loop.time() + timeout
-            timeout = max(self._open_by - self._loop.time(), 0.0)
+        now = self._loop.time()
+        if self._open_by is None and settings.open_timeout is not None:
+            self._open_by = now + settings.open_timeout
+        timeout = None if self._open_by is None else max(self._open_by - now, 0.0)
         self._set_timer(timeout, self._open_timed_out)
         if octets := opening.begin(self):
             self._transport.write(octets)

@@ -36,9 +36,10 @@ def behind_proxy(
     Raises:
         NotImplementedError: if TLS cannot begin after the header in this event loop.
     """
-    tls = {name: value for name, value in options.items() if name.startswith("ssl")}
-    options = {name: value for name, value in options.items() if name not in tls}
-    if "ssl" in tls:
+    tls: dict[str, Any] = {}
+    if "ssl" in options:
+        tls = {name: value for name, value in options.items() if name.startswith("ssl")}
+        options = {name: value for name, value in options.items() if name not in tls}
         proactor = getattr(asyncio, "ProactorEventLoop", None)  # of Windows
         if proactor is not None and isinstance(asyncio.get_running_loop(), proactor):
             # It reads ahead, and `start_tls` cannot take what was read.
@@ -127,10 +128,7 @@ class _Gate(asyncio.BufferedProtocol):
             self._transport.pause_reading()
             self._task = asyncio.get_running_loop().create_task(self._start_tls())
         else:
-            self._transport.set_protocol(endpoint)
-            self._hand_over(self._transport)
-            if reader.rest:
-                endpoint.data_received(reader.rest)
+            self._hand_over(self._transport, reader.rest)
 
     def _pass_on(self, octets: bytes) -> None:
         if self._tls:
@@ -153,8 +151,8 @@ class _Gate(asyncio.BufferedProtocol):
         options = dict(self._tls)
         context = options.pop("ssl")
         if self._endpoint._open_by is not None:
-            left = self._endpoint._open_by - loop.time()
-            options["ssl_handshake_timeout"] = max(left, 0.001)
+            left = max(self._endpoint._open_by - loop.time(), 0.001)
+            options["ssl_handshake_timeout"] = min(options["ssl_handshake_timeout"] or left, left)
         try:
             transport = await loop.start_tls(
                 self._transport, self, context, server_side=True, **options
@@ -167,20 +165,24 @@ class _Gate(asyncio.BufferedProtocol):
             self._transport.abort()
             self._lose(HandshakeError("the TLS handshake was cancelled"))
             raise
-        if self._is_lost or transport is None:
+        # If we close the connection meanwhile, event loops raise nothing and tell nobody: asyncio
+        # returns None, and uvloop a transport that is closed.
+        if transport is None or self._is_lost or (transport.is_closing() and not self._has_ended):
             self._lose(None)
             return
-        endpoint = self._endpoint
-        transport.set_protocol(endpoint)
-        self._hand_over(transport)
-        if self._early:
-            endpoint.data_received(bytes(self._early))
+        self._hand_over(transport, bytes(self._early))
         if self._has_ended:
-            endpoint.eof_received()
+            self._endpoint.eof_received()
 
-    def _hand_over(self, transport: asyncio.Transport) -> None:
+    def _hand_over(self, transport: asyncio.Transport, received: bytes) -> None:
+        """Let the endpoint take over, and give it what was received for it."""
         self._cancel_timer()
+        was_closing = transport.is_closing()  # because the client has ended its side
+        transport.set_protocol(self._endpoint)
         self._endpoint.connection_made(transport)
+        # The server may have dropped the connection. Then nobody must see its request.
+        if received and (was_closing or not transport.is_closing()):
+            self._endpoint.data_received(received)
 
     def _timed_out(self) -> None:
         if self._task is None:
