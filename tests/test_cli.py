@@ -737,6 +737,7 @@ def test_slash_lines(server):
         ("/pong", "unknown command: /pong; to send a line with a slash, begin with //"),
         ("/ping x", "unknown command: /ping x; to send a line with a slash, begin with //"),
         ("/close now", "not a close code: now"),
+        (f"/close {'1' * 5000}", f"not a close code: {'1' * 5000}"),
         ("/close 1005", "close code 1005 may not be used in a close frame"),
         (f"/close 1000 {'x' * 124}", "close reason over 123 bytes"),
     ],

@@ -258,6 +258,19 @@ def test_what_a_connection_sends_breaks_no_rule(
     ] == sent
 
 
+def test_what_follows_a_length_that_cannot_be() -> None:
+    data = bytes.fromhex("827fffffffffffffffff 0102 8100".replace(" ", ""))
+    conversation = Conversation()
+    *frames, rest = [
+        *conversation.feed(Role.SERVER, data[:-2]),
+        *conversation.feed(Role.SERVER, data[-2:]),
+        *conversation.end(),
+    ]
+    assert len(frames) == 1
+    assert isinstance(rest, Rest)
+    assert (rest.offset, rest.size) == (12, 2)
+
+
 # The opening handshake ------------------------------------------------------------------
 
 

@@ -10,7 +10,8 @@ from http.client import HTTPConnection
 import pytest
 from websockets.sync.client import connect as websockets_connect
 
-from fastws.cli._inspection import MAX_FRAMES, MAX_PAYLOAD, Scanner
+from fastws.cli._inspection import MAX_FRAMES, MAX_PAYLOAD, Scanner, refusal
+from fastws.http import Headers, Request
 
 from .tools import TIMEOUT, Echo, needs_uvloop, run_fastws
 
@@ -175,10 +176,19 @@ def status(server: Echo, host: str, origin: str | None, path: str = "/inspect") 
         ("127.0.0.1:8080", "http://evil.example", 403),
         ("evil.example:8080", "http://evil.example:8080", 403),  # DNS rebinding
         ("localhost.evil.example", "http://localhost.evil.example", 403),
+        ("localhost:99999", "http://localhost:99999", 400),
+        ("local host", "http://local host", 400),
     ],
 )
 def test_only_the_page_of_this_server_sees_frames(server, host, origin, expected):
     assert status(server, host, origin) == expected
+
+
+def test_a_host_in_upper_case_is_the_same():
+    headers = Headers({"Host": "example.com:8080", "Origin": "http://example.com:8080"})
+    request = Request("GET", "/inspect", headers)
+    assert refusal(request, "Example.COM") is None
+    assert refusal(request, "example.org").status == 403
 
 
 def test_without_the_option_there_is_no_channel():

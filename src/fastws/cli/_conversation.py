@@ -135,7 +135,8 @@ class Conversation:
             say(f"pong after {await ws.ping() * 1000:.1f} ms")
         elif command == "/close":
             code = words[0] if words else "1000"
-            if not code.isdecimal():
+            # (More digits may be too many for an int.)
+            if not code.isdecimal() or len(code) > 9:
                 self._complain(f"not a close code: {code}")
                 return
             self._closed_by_user = int(code)

@@ -290,7 +290,7 @@ class _Reader:
         """Take bytes from the buffer; return their offset, and them."""
         octets = bytes(self._buffer[:size])
         del self._buffer[:size]
-        offset, self._offset = self._offset, self._offset + size
+        offset, self._offset = self._offset, self._offset + len(octets)
         self._needed = 0
         return offset, octets
 

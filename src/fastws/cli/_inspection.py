@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from fastws.aio.protocol import WebSocketProtocol
+from fastws.exceptions import InvalidURIError
 from fastws.http import Response
 from fastws.spec import State
 from fastws.uri import parse_uri
@@ -171,8 +172,11 @@ def refusal(request: Request, host: str) -> Response | None:
     """
     if request.headers.get("Origin") not in (f"http://{request.host}", f"https://{request.host}"):
         return Response.text("only the page of this server may inspect frames\n", 403)
-    name = parse_uri(f"ws://{request.host}/").host
-    if name not in ("localhost", host) and not _is_address(name):
+    try:
+        name = parse_uri(f"ws://{request.host}/").host
+    except InvalidURIError:
+        return Response.text("not a host\n", 400)
+    if name not in ("localhost", host.lower()) and not _is_address(name):
         words = f"open the page with an IP address, or start the server with --host {name}\n"
         return Response.text(words, 403)
     return None

@@ -13,9 +13,17 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastws.exceptions import HandshakeError
+from fastws.exceptions import HandshakeError, InvalidURIError
 
-from ._shared import add_trust_arguments, cannot_connect, integer, is_tty, print_line, trust
+from ._shared import (
+    CommandError,
+    add_trust_arguments,
+    cannot_connect,
+    integer,
+    is_tty,
+    print_line,
+    trust,
+)
 from ._terminal import printable
 
 if TYPE_CHECKING:
@@ -111,6 +119,8 @@ def run(args: Namespace) -> int:
     """Put load on the server and print the result."""
     import asyncio
 
+    from fastws.aio.client import connect
+
     from ._loading import Plan, load
 
     plan = Plan(
@@ -122,9 +132,16 @@ def run(args: Namespace) -> int:
         warmup=args.warmup,
         duration=args.duration,
     )
+    context = trust(args)
+    try:
+        connect(args.uri, ssl=context)  # says what is wrong with the arguments
+    except InvalidURIError as exc:
+        raise cannot_connect(args.uri, exc) from exc
+    except ValueError as exc:
+        raise CommandError(str(exc), 2) from exc
     try:
         with _progress(plan) as on_progress:
-            result = asyncio.run(load(plan, ssl=trust(args), on_progress=on_progress))
+            result = asyncio.run(load(plan, ssl=context, on_progress=on_progress))
     except ExceptionGroup as group:
         error = _first(group)
         if isinstance(error, (OSError, HandshakeError)):
