@@ -312,6 +312,26 @@ async def test_what_is_idle(url, until, raw, frame):
     assert not is_idle(WebSocketProtocol())  # never open
 
 
+async def test_who_waits_for_the_rest_of_a_message_is_not_idle(until, raw, frame):
+    async def handle(ws):
+        await ws.recv()
+        async for _ in ws.recv_stream():
+            pass
+        await ws.recv()
+
+    async with serve(handle, "127.0.0.1", 0, stream=True) as server, raw(server) as peer:
+        await until(lambda: server.connections)
+        (ws,) = server.connections
+        for _ in range(2):
+            await until(lambda: is_idle(ws))
+            await peer.send(frame(2, b"begin", fin=False))
+            await until(lambda: ws._sink.waiter is not None and (ws._reader or ws._begun))
+            assert not is_idle(ws)
+            await peer.send(frame(0, b"end"))
+        await until(lambda: is_idle(ws))
+        await peer.send(frame(8, b"\x03\xe8"))
+
+
 async def test_a_server_drains_then_closes(echo, url, raw):
     async with serve(echo, "127.0.0.1", 0) as server:
         clients = [await connect(url(server)) for _ in range(10)]

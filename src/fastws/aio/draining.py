@@ -32,7 +32,7 @@ def is_idle(endpoint: Endpoint) -> bool:
     return (
         connection is not None
         and not sink.messages
-        and (sink.waiter is not None or not isinstance(endpoint, WebSocket))
+        and (not isinstance(endpoint, WebSocket) or endpoint._awaits_message())
         and not connection.has_pending
         and not connection.bytes_queued
         and not endpoint._is_sending()

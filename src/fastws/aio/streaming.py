@@ -87,6 +87,9 @@ class StreamingWebSocket(WebSocket[T]):
     def recv_stream(self) -> AsyncIterator[T | bytes]:
         return _Reader(self)
 
+    def _awaits_message(self) -> bool:
+        return super()._awaits_message() and self._reader is None and not self._begun
+
     # The next part is that of the message that was begun, if there is one.
 
     async def _next_part(self) -> MessagePart:

@@ -174,6 +174,10 @@ class WebSocket(Endpoint, Generic[T]):
         """
         return _OnePart(self)
 
+    def _awaits_message(self) -> bool:
+        """Return whether the application waits for the next message."""
+        return self._sink.waiter is not None
+
     # Sending ----------------------------------------------------------------------------
 
     async def send(self, message: Message, *, compress: bool | None = None) -> None:
