@@ -35,6 +35,22 @@ async def test_a_reader_receives_all_that_was_sent_before_the_peers_close_frame(
             assert (received, ws.close_code) == (COUNT, 1000)
 
 
+async def test_a_reader_that_takes_its_time_receives_all_of_it() -> None:
+    """It is not taken for one that has stopped receiving, however long all of it takes."""
+    async with fastws.serve(Many, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        ws = await fastws.connect(f"ws://127.0.0.1:{port}")
+        await ws.send("go")
+        await ws.recv()
+        closing = asyncio.create_task(ws.close())
+        received = 1
+        async for _ in ws:
+            received += 1
+            await asyncio.sleep(0.002)
+        await closing
+        assert (received, ws.close_code) == (COUNT, 1000)
+
+
 async def test_messages_that_nobody_receives_do_not_hold_up_the_close_handshake() -> None:
     async with fastws.serve(Many, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]

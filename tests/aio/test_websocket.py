@@ -224,7 +224,8 @@ async def test_who_closes_may_take_its_time_to_receive(raw, frame, settled, monk
             if len(messages) == 1:
                 await settled(lambda: len(ws._sink.messages or ()))
                 # One was taken meanwhile.
-                ws._sink._drop_unread(ws, len(ws._sink.messages or ()) + 1)
+                waiting = ws._sink.messages or []
+                ws._sink._drop_unread(ws, waiting, len(waiting) + 1)
         await closing
         got.set_result(messages)
 

@@ -182,9 +182,14 @@ class Queue(Sink):
         return Pace.SLOW if endpoint._is_overfull() else Pace.FAST
 
     def closing(self, endpoint: Flow) -> None:
-        count = self._in_the_way(endpoint)
-        if count:
-            endpoint._loop.call_later(_PATIENCE, self._drop_unread, endpoint, count)
+        messages = self.messages
+        if messages is not None and self._is_in_the_way(endpoint):
+            # (The task that takes messages has a turn first: after a stall, uvloop calls what is
+            # due before it.)
+            loop = endpoint._loop
+            loop.call_later(
+                _PATIENCE, loop.call_soon, self._drop_unread, endpoint, messages, len(messages)
+            )
 
     def ended(self, endpoint: Flow) -> None:
         self.wake()
@@ -240,15 +245,18 @@ class Queue(Sink):
             self.is_held = held
             self._arrived = 0
 
-    def _in_the_way(self, endpoint: Flow) -> int:
-        """Return how many messages keep the peer's close frame from us."""
-        if self.is_held and self.messages is not None and endpoint.state is _CLOSING:
-            return len(self.messages)
-        return 0
+    def _is_in_the_way(self, endpoint: Flow) -> bool:
+        """Return whether messages that wait keep the peer's close frame from us."""
+        return self.is_held and endpoint.state is _CLOSING
 
-    def _drop_unread(self, endpoint: Flow, unread: int) -> None:
-        if self._in_the_way(endpoint) >= unread:
+    def _drop_unread(
+        self, endpoint: Flow, messages: list[str | bytes | Text], unread: int
+    ) -> None:
+        # (If all of them were taken, there is another list now, which has its own time.)
+        if self.messages is not messages or not self._is_in_the_way(endpoint):
+            return
+        if len(messages) < unread:
+            self.closing(endpoint)
+        else:
             self._discarding = True
             self._hold(endpoint, False)
-        else:
-            self.closing(endpoint)
