@@ -145,6 +145,8 @@ def publish(chat: Chat, ws: fastws.WebSocket, screen: Screen) -> None:
     for connection in (chat, ws, screen):
         topics.subscribe(connection, "news")
     published = topics.publish("news", "text", exclude=chat, slow="latest", key=("a", 1))
+    assert_type(topics.publish("news", fastws.Text(b"text")), fastws.Published)
+    assert_type(fastws.broadcast([chat, ws], fastws.Text(b"text")), fastws.Published)
     assert_type(published, fastws.Published)
     assert_type(published + published.dropped, int)
     assert_type(topics.of(ws), frozenset[str])

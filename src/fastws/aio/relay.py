@@ -11,16 +11,13 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from fastws.events import Text
-from fastws.prepared import PreparedMessage
 from fastws.spec import Opcode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from typing_extensions import Buffer
-
     from fastws.bus import Bus
+    from fastws.prepared import PreparedMessage
 
 __all__ = ["Relay"]
 
@@ -66,15 +63,11 @@ class Relay:
 
     # Messages -----------------------------------------------------------------------------
 
-    def publish(self, topic: str, message: str | Text | Buffer | PreparedMessage) -> None:
+    def publish(self, topic: str, message: str | PreparedMessage) -> None:
         """Have the bus publish a message after those before it."""
-        if isinstance(message, PreparedMessage):
+        if not isinstance(message, str):
             payload = message.payload
             message = payload.decode() if message.opcode is Opcode.TEXT else payload
-        elif isinstance(message, Text):
-            message = str(message)
-        elif not isinstance(message, str):
-            message = bytes(message)
         if self._size > _MAX_OUTBOX:
             self._drop(f"{self._size} bytes wait for the bus")
             return

@@ -227,7 +227,7 @@ class Topics:
             topic, prepared, exclude=exclude, slow=slow, key=key, compress=compress
         )
         if self._relay is not None:
-            self._relay.publish(topic, message)
+            self._relay.publish(topic, message if isinstance(message, str) else prepared)
         return Published(fanout)
 
     def _deliver(
