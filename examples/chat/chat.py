@@ -35,7 +35,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from store import AWAY, Store, end
+from redis.exceptions import RedisError
+from store import Store, end
 
 from fastws import Response, Topics, WebSocket, broadcast
 
@@ -94,6 +95,7 @@ class Chat:
         try:
             hello = json.loads(await ws.recv())
             room, name, client = (str(hello[key])[:100] for key in ("join", "name", "client"))
+            (room + name + client).encode()  # JSON can have lone surrogates, UTF-8 cannot
             # From here on, no message is missed. So what the store has now and what comes later
             # is everything.
             self.topics.subscribe(ws, room)
@@ -107,7 +109,7 @@ class Chat:
             finally:
                 del self.members[room][ws]
                 self.changed.add(room)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             await ws.close(1008, "not understood")
 
     async def take(self, ws: WebSocket, room: str, name: str, client: str, message: dict) -> None:
@@ -154,8 +156,8 @@ class Chat:
             try:
                 for room in rooms:
                     await self.tell_who_is_here(room, room in changed)
-            except AWAY:
-                self.changed |= changed  # the store is away
+            except RedisError:
+                self.changed |= changed  # the store is away, or full
 
     async def tell_who_is_here(self, room: str, changed: bool) -> None:
         members = self.members.get(room, {})
@@ -166,7 +168,7 @@ class Chat:
         elif names != self.here.get(room):
             broadcast(members, message)
         self.here[room] = names
-        if not members:
+        if not self.members.get(room):  # nobody has come meanwhile
             self.members.pop(room, None)
             self.here.pop(room, None)
 

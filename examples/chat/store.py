@@ -97,7 +97,14 @@ class Store:
             waiting = [self._waiting.popleft() for _ in range(min(len(self._waiting), 200))]
             if self._waiting:
                 self._news.set()
-            results = await self._until_it_works(partial(self._add_all, waiting))
+            try:
+                results = await self._until_it_works(partial(self._add_all, waiting))
+            except exceptions.RedisError as exc:
+                # Redis refused it: it may be full. The clients are told, and repeat it.
+                for _, future in waiting:
+                    if not future.done():
+                        future.set_exception(exc)
+                continue
             for (_, future), line in zip(waiting, results, strict=True):
                 if not future.done():
                     future.set_result(line)

@@ -9,8 +9,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
-from ..tools import Program, free_port
+from ..tools import TIMEOUT, Program, free_port
 from .chat import EXAMPLE, Member, Room, complete, eventually, members, replaced, servers
 
 if TYPE_CHECKING:
@@ -65,12 +67,31 @@ async def test_a_chat_loses_nothing(broker: Broker, redis: Broker) -> None:
         assert program.stop() == 0
 
 
+HELLO = '{"join": "terminal", "name": "eve", "client": "eve"}'
+
+
 def test_the_client_for_terminals(redis: Broker) -> None:
     port = free_port()
-    with servers(redis.url, redis.url, "--port", str(port), workers=1):
+    with servers(redis.url, redis.url, "--port", str(port), workers=1) as server:
+        # What is no message of a client ends its connection, and disturbs nobody else.
+        for messages in (
+            [HELLO.replace('": "eve"', '": "\\ud800"'), '{"id": 1, "text": "x"}'],
+            [HELLO.replace("terminal", "\\ud800")],
+            [HELLO, '{"id": 1e999, "text": "x"}'],
+            [HELLO, '{"id": 1, "text": ' + "[" * 100_000],
+        ):
+            with connect(f"ws://127.0.0.1:{port}/", proxy=None) as eve:
+                with pytest.raises(ConnectionClosed):
+                    for message in messages:
+                        eve.send(message)
+                    while True:
+                        eve.recv(TIMEOUT)
+                assert eve.close_code == 1008
         command = (sys.executable, "client.py", f"ws://127.0.0.1:{port}/", "terminal", "ann")
         with Program(*command, cwd=EXAMPLE) as program:
             program.write("hello\n")
             assert program.line() == "ann: hello"
             program.end_input()
             assert program.wait() == 0
+        assert server.stop() == 0
+        assert server.errors == ""
