@@ -249,9 +249,7 @@ class Queue(Sink):
         """Return whether messages that wait keep the peer's close frame from us."""
         return self.is_held and endpoint.state is _CLOSING
 
-    def _drop_unread(
-        self, endpoint: Flow, messages: list[str | bytes | Text], unread: int
-    ) -> None:
+    def _drop_unread(self, endpoint: Flow, messages: list[str | bytes | Text], unread: int) -> None:
         # (If all of them were taken, there is another list now, which has its own time.)
         if self.messages is not messages or not self._is_in_the_way(endpoint):
             return
