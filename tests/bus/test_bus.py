@@ -171,6 +171,11 @@ async def test_what_waits_is_bounded_and_a_loss_is_told(broker, until, caplog):
             assert one.bus.waiting_size == 0
             await one.bus.publish("a", "y")
             await until(lambda: len(two.arrived) == sent + 1)
+            # One that is larger than the limit is sent if nothing waits.
+            await one.bus.publish("a", "z" * 200_000)
+            with pytest.raises(BusError, match=r"^200\d+ bytes wait for the broker"):
+                await one.bus.publish("a", "y")
+            await until(lambda: two.arrived[-1] == ("a", "z" * 200_000) and len(two.gaps) == 2)
             with pytest.raises(ValueError, match="message must be at most"):
                 await one.bus.publish("a", bytes(17 << 20))
             with pytest.raises(ValueError, match="topic must be at most 1024 bytes, not 1026"):
@@ -196,6 +201,10 @@ async def test_a_bus_that_is_not_open(broker, caplog):
     with pytest.raises(BusError, match="closed, or not started"):
         await process.bus.publish("a", "x")
     await process.bus.close()
+    starting = asyncio.create_task(process.bus.start(process.deliver))
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.wait([starting])
     await process.bus.start(process.deliver)
     with pytest.raises(BusError, match="started before"):
         await process.bus.start(process.deliver)

@@ -60,7 +60,7 @@ class BrokerBus:
     Args:
         on_gap: called with a frozenset of topics when messages of them may have been lost.
         retry: how long to wait before each attempt to reconnect.
-        max_waiting: how many bytes may wait to be published.
+        max_waiting: how many bytes may wait to be published, if that is more than one message.
         max_message_size: the largest message that the broker takes, in bytes.
     """
 
@@ -121,8 +121,10 @@ class BrokerBus:
         self._deliver = deliver
         try:
             link = await self._connect()
-        except Exception as exc:
+        except BaseException as exc:
             self._deliver = None
+            if not isinstance(exc, Exception):
+                raise  # cancelled
             raise BusError(f"cannot connect to the broker: {_describe(exc)}") from exc
         self._task = asyncio.get_running_loop().create_task(self._stay_connected(link))
 
@@ -149,7 +151,7 @@ class BrokerBus:
         """Queue a message for all other processes that have subscribed to its topic.
 
         This does not wait for the broker. While the broker is away, messages wait, up to
-        `max_waiting` bytes.
+        `max_waiting` bytes; a larger one only waits alone.
 
         Raises:
             BusError: if the message is dropped because too much waits, or if the bus is closed.
@@ -165,7 +167,7 @@ class BrokerBus:
                 f"not {len(data) - HEADER_SIZE}"
             )
         size = len(data) + name_size + _OVERHEAD
-        if self._size + size > self._max_waiting:
+        if self._size and self._size + size > self._max_waiting:
             if len(self._lost) * _OVERHEAD < self._max_waiting:
                 self._lost.add(topic)
             raise BusError(f"{self._size} bytes wait for the broker already")

@@ -59,7 +59,7 @@ class NatsBus(BrokerBus):
         retry: how long to wait before each attempt to reconnect; by default up to 0.25 seconds
             at first, and up to 5 later.
         max_waiting: how many bytes may wait to be published. Each message counts 256 bytes more
-            than it has.
+            than it has; a larger one may wait alone.
         max_message_size: the largest message that may be published, in bytes. Servers have a
             limit of their own, `max_payload`; 9 bytes less are the limit if that is smaller.
         **options: passed to `nats.connect`: user, password, token, user_credentials, tls, …

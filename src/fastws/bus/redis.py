@@ -54,7 +54,7 @@ class RedisBus(BrokerBus):
         retry: how long to wait before each attempt to reconnect; by default up to 0.25 seconds
             at first, and up to 5 later.
         max_waiting: how many bytes may wait to be published. Each message counts 256 bytes more
-            than it has.
+            than it has; a larger one may wait alone.
         max_message_size: the largest message that may be published, in bytes.
         **options: passed to `redis.asyncio.ConnectionPool.from_url`: username, password,
             ssl_ca_certs, …
