@@ -244,7 +244,8 @@ async def test_a_message_does_not_interrupt_one_in_fragments(room, until):
 
 
 async def test_what_waits_for_its_turn_is_bounded_and_ends_with_the_connection(room, until):
-    topics = Topics(slow="drop", max_unsent_size=24)
+    # Each that waits counts 256 bytes more.
+    topics = Topics(slow="drop", max_unsent_size=2 * 256 + 10)
     gate = asyncio.Event()
 
     async def fragments():
@@ -420,7 +421,7 @@ async def test_latest_keeps_the_newest_of_each_key(stuck, style):
             assert (published, published.dropped) == (1, number > 0)
             topics.publish("room", f"no key {number}")
             topics.publish("other", f"other {number}", key="A")
-        assert member._unsent() < before + 50
+        assert member._unsent() < before + 4 * 256 + 50
         # What follows keeps its order; the bound holds for all keys together.
         assert topics.publish("room", "afterwards", slow="drop") == 1
         keys = [key for key in range(100) if topics.publish("room", bytes(4 * KIB), key=key)]
@@ -607,7 +608,7 @@ class SlowEar(Ear):
 
 
 async def test_an_object_whose_send_is_a_coroutine(until):
-    topics = Topics(slow="drop", max_unsent_size=100)
+    topics = Topics(slow="drop", max_unsent_size=43 * (2 + 256))
     ear = SlowEar()
     topics.subscribe(ear, "room")
     for number in range(200):
@@ -618,13 +619,23 @@ async def test_an_object_whose_send_is_a_coroutine(until):
         assert broadcast([ear], f"latest {number}", slow="latest") == 1
     await asyncio.sleep(0.01)
     assert not waiting.done()
-    assert receiver_of(ear)._unsent() <= 120
+    assert receiver_of(ear)._unsent() <= 44 * (2 + 256) + 20
     ear.gate.set()
     assert await waiting == 1
     expected = [f"{number:02d}" for number in range(44)] + ["deferred", "latest 9"]
     await until(lambda: len(ear.heard) == len(expected))
     assert ear.heard == expected
     assert await topics.publish("room", "direct", slow="wait") == 1
+
+
+async def test_many_messages_without_contents_are_too_much_too(until):
+    topics = Topics(slow="drop", max_unsent_size=64 * KIB)
+    ear = SlowEar()
+    topics.subscribe(ear, "room")
+    sent = sum(topics.publish("room", "") for _ in range(1000))
+    assert 100 < sent <= 257
+    ear.gate.set()
+    await until(lambda: ear.heard == [""] * sent)
 
 
 async def test_an_object_whose_send_is_a_coroutine_is_closed(until):

@@ -13,7 +13,7 @@ from fastws import rules
 from fastws.exceptions import ConnectionClosed
 from fastws.spec import MAX_HEADER
 
-from .outbox import Outbox
+from .outbox import Outbox, cost
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Hashable, Iterable
@@ -180,8 +180,8 @@ class Fanout:
             outbox = None
         is_latest = self._slow == "latest"
         key = self._key if is_latest else None
-        size = self._size
-        replaced = None if outbox is None or key is None else outbox.size_of(key)
+        size = cost(self._message) if is_busy or is_latest else self._size
+        replaced = None if outbox is None or key is None else outbox.cost_of(key)
         if not self._budget.has_room(receiver, size - (replaced or 0)):
             self._refuse(receiver)
             return False

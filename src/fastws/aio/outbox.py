@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from fastws.exceptions import ConnectionClosed
 
@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
     _Entry: TypeAlias = tuple[PreparedMessage, bool | None, asyncio.Future[None] | None]
 
-__all__ = ["Outbox"]
+__all__ = ["Outbox", "cost"]
+
+# What each message that waits costs beside its payload, in bytes. So short ones are bounded, too.
+_OVERHEAD: Final = 256
+
+
+def cost(message: PreparedMessage) -> int:
+    """Return how many bytes a message takes while it waits."""
+    return len(message.payload) + _OVERHEAD
 
 
 class Outbox:
@@ -35,7 +43,7 @@ class Outbox:
         running: what is being sent already, and must be awaited first.
 
     Attributes:
-        size: how many bytes wait.
+        size: how many bytes wait, with what each message costs beside its payload.
     """
 
     __slots__ = ("_entries", "_place", "_running", "_senders", "_task", "size")
@@ -71,13 +79,13 @@ class Outbox:
         """
         if key is None:
             key = object()
-        self.size += len(message.payload) - (self.size_of(key) or 0)
+        self.size += cost(message) - (self.cost_of(key) or 0)
         self._entries[key] = (message, compress, sent)
 
-    def size_of(self, key: Hashable) -> int | None:
-        """Return the size of the message with this key that waits, in bytes; None if none does."""
+    def cost_of(self, key: Hashable) -> int | None:
+        """Return the cost of the message with this key that waits; None if none does."""
         entry = self._entries.get(key)
-        return None if entry is None else len(entry[0].payload)
+        return None if entry is None else cost(entry[0])
 
     def is_last(self) -> bool:
         """Return whether nobody has lined up since. If somebody has, what is published now has to
@@ -105,7 +113,7 @@ class Outbox:
                     if running is not None:
                         await receiver._finish(running)
                 finally:
-                    self.size -= len(message.payload)
+                    self.size -= cost(message)
                     _tell(sent)
                 if receiver._must_yield:
                     await receiver._yield_to_loop()

@@ -59,6 +59,7 @@ class Topics:
             function that takes a topic and returns one of these.
         max_unsent_size: how much may be unsent on a connection, in bytes, before that happens;
             None for no limit. A connection is never slow if at most its `write_limit` is unsent.
+            A message that waits for its turn to be sent counts 256 bytes more than it has.
         max_total_unsent_size: the same for all slow connections together.
         wait_timeout: how long "wait" waits, in seconds, before it closes a connection with 1008;
             None for no timeout.
