@@ -628,6 +628,26 @@ async def test_an_object_whose_send_is_a_coroutine(until):
     assert await topics.publish("room", "direct", slow="wait") == 1
 
 
+async def test_a_message_that_waits_for_room_keeps_its_place(until):
+    topics = Topics(slow="drop", max_unsent_size=1000)
+    ear = SlowEar()
+    topics.subscribe(ear, "room")
+
+    async def publish_and_wait():
+        return await topics.publish("room", "3" * 900, slow="wait")
+
+    for message in ("1", "2"):
+        topics.publish("room", message)
+    publishing = asyncio.create_task(publish_and_wait())
+    await asyncio.sleep(0)
+    # This has room, and was published after that.
+    assert topics.publish("room", "4") == 1
+    ear.gate.set()
+    assert await publishing == 1
+    await until(lambda: len(ear.heard) == 4)
+    assert [message[0] for message in ear.heard] == ["1", "2", "3", "4"]
+
+
 async def test_many_messages_without_contents_are_too_much_too(until):
     topics = Topics(slow="drop", max_unsent_size=64 * KIB)
     ear = SlowEar()

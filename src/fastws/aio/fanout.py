@@ -7,6 +7,7 @@ It does not know what topics are.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
 from fastws import rules
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fastws.prepared import PreparedMessage
 
     from .receivers import Receiver
+    from .senders import Senders
 
 __all__ = ["Budget", "Fanout", "Policy", "Published", "check_policy"]
 
@@ -236,7 +238,12 @@ class Fanout:
                 for receiver, sent in waiting:
                     tasks[group.create_task(self._wait_for(receiver, sent))] = receiver
                 for receiver in deferred:
-                    tasks[group.create_task(self._send_later(receiver))] = receiver
+                    # (What is sent from now on comes after this message.)
+                    senders = receiver._waiting_senders()
+                    place = senders.line_up()
+                    task = group.create_task(self._send_later(receiver, place))
+                    task.add_done_callback(partial(_leave, senders, place))
+                    tasks[task] = receiver
         except TimeoutError:
             for task, receiver in tasks.items():
                 if task.cancelled():
@@ -248,23 +255,26 @@ class Fanout:
         elif receiver._write_paused:
             await receiver._drain()
 
-    async def _send_later(self, receiver: Receiver) -> None:
-        message = self._message
+    async def _send_later(self, receiver: Receiver, place: asyncio.Future[None]) -> None:
         try:
-            async with receiver._waiting_senders().turn():
-                while receiver._write_paused and receiver._is_open():
-                    if self._budget.has_room(receiver, self._size):
-                        break
-                    await receiver._drain()
-                running = receiver._offer(message, self._compress)
-                if running is not None:
-                    await receiver._finish(running)
+            await place
+            while receiver._write_paused and receiver._is_open():
+                if self._budget.has_room(receiver, self._size):
+                    break
+                await receiver._drain()
+            running = receiver._offer(self._message, self._compress)
+            if running is not None:
+                await receiver._finish(running)
         except ConnectionClosed:
             pass
         except Exception as exc:
             receiver._log_error("could not send a published message", exc)
         else:
             self.sent += 1
+
+
+def _leave(senders: Senders, place: asyncio.Future[None], _: asyncio.Task[None]) -> None:
+    senders.leave(place)
 
 
 class Published(int):
