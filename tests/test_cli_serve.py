@@ -48,6 +48,12 @@ class App:
 
 app = App()
 
+class NoDatabase(App):
+    async def __aenter__(self):
+        raise OSError("no database")
+
+no_database = NoDatabase()
+
 def pages(request):
     return None if request.is_websocket else fastws.Response.text("page")
 """
@@ -200,6 +206,15 @@ def wait_for(url: str, answer: str) -> None:
         time.sleep(0.05)
 
 
+def test_a_worker_that_cannot_start_is_tried_again(folder: Path) -> None:
+    options = ("--workers", "1", "--port", str(free_port()))
+    with serving(folder, "chats:no_database", *options) as program:
+        program.wait_for_errors("another one starts in 1 s")
+        assert "OSError: no database" in program.errors
+        assert "cannot listen" not in program.errors
+        assert program.stop() == 0
+
+
 @pytest.mark.parametrize(
     ("args", "status", "words"),
     [
@@ -209,6 +224,7 @@ def wait_for(url: str, answer: str) -> None:
         (["chats:chat", "--process-request", "chats:nothing"], 1, "has no 'nothing'"),
         (["chats:chat", "--tls-key", "key.pem"], 2, "--tls-key needs --tls-cert"),
         (["broken:chat"], 1, "cannot import broken:chat"),
+        (["chats:no_database"], 1, "cannot enter chats:no_database"),
         (["chats:chat", "--unix", "no/such/place"], 1, "cannot listen on no/such/place"),
         (["chats:chat", "--unix", "no/place", "--workers", "1"], 1, "cannot listen on no/place"),
         (["chats:nothing", "--workers", "2"], 1, "module 'chats' has no 'nothing'"),

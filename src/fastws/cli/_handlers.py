@@ -70,7 +70,7 @@ def serve_handler(
         parent: in a worker, a file descriptor that becomes readable when the parent process dies.
 
     Raises:
-        CommandError: if the handler cannot be found or imported.
+        CommandError: if the handler cannot be found, imported or entered.
     """
     try:
         handler = load(args.handler)
@@ -78,8 +78,7 @@ def serve_handler(
     except CommandError:
         raise
     except Exception as exc:
-        traceback.print_exception(exc)
-        raise CommandError(f"cannot import {args.handler}") from exc
+        raise _failed("import", args, exc) from exc
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
@@ -100,7 +99,13 @@ def serve_handler(
         async with AsyncExitStack() as stack:
             called = handler
             if hasattr(handler, "__aenter__") and not isinstance(handler, type):
-                called = await stack.enter_async_context(handler)
+                try:
+                    called = await stack.enter_async_context(handler)
+                except Exception as exc:  # an OSError would be taken for one of the server
+                    error = _failed("enter", args, exc)
+                    if parent is not None:
+                        raise SystemExit(1) from exc  # the next worker may have more luck
+                    raise error from exc
             servers = [
                 await stack.enter_async_context(serve(called, **place, **options))
                 for place in places
@@ -122,6 +127,12 @@ def serve_handler(
 
     with asyncio.Runner(loop_factory=loop_factory(args)) as runner:
         runner.run(run())
+
+
+def _failed(what: str, args: Namespace, exc: Exception) -> CommandError:
+    """Report what the application's code raised; return what to raise instead."""
+    traceback.print_exception(exc)
+    return CommandError(f"cannot {what} {args.handler}")
 
 
 def announcement(args: Namespace, address: Any) -> str:
