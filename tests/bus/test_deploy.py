@@ -46,6 +46,7 @@ async def test_the_chat_behind_a_proxy(name: str, redis: Broker, tmp_path: Path)
 
 def test_the_unit_of_systemd(redis: Broker, tmp_path: Path) -> None:
     unit = (DEPLOY / "chat.service").read_text("utf-8")
+    socket_unit = (DEPLOY / "chat.socket").read_text("utf-8")
     found = re.search(r"^ExecStart=\S+/fastws (.+)$", unit, re.MULTILINE)
     assert found is not None
     env = {"CHAT_STORE": redis.url, "NOTIFY_SOCKET": str(tmp_path / "notify")}
@@ -57,6 +58,12 @@ def test_the_unit_of_systemd(redis: Broker, tmp_path: Path) -> None:
         with activated(EXAMPLE, env, [sock.fileno()], *found[1].split()) as program:
             url = url_of(program.line())
             assert manager.recv(100) == b"READY=1"
+            # As many clients can wait as the socket's unit says.
+            backlog = re.search(r"^Backlog=(\d+)$", socket_unit, re.MULTILINE)
+            assert backlog is not None
+            most = int(Path("/proc/sys/net/core/somaxconn").read_text())
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+            assert int.from_bytes(info[28:32], sys.byteorder) == min(int(backlog[1]), most)
             assert json.loads(ask(url, '{"join": "unit", "name": "a", "client": "b"}')) == {
                 "from": 1
             }

@@ -33,7 +33,8 @@ MODULE:NAME is imported from the current directory, or from wherever Python look
 context manager, which each process enters before it listens and leaves when all connections have
 ended, and whose result is the handler.
 
-If systemd passes sockets (LISTEN_FDS), the server listens on these instead of --host and --port.
+If systemd passes sockets (LISTEN_FDS), the server listens on these instead of --host and --port;
+--backlog replaces the Backlog= of their unit.
 GET /health is answered with OK, unless --process-request is given. SIGINT (Ctrl-C) and SIGTERM shut
 the server down: it stops listening, closes all connections with 1001, and waits for the handlers.
 A worker that gets SIGTERM does the same, and is replaced.
