@@ -193,6 +193,64 @@ def test_echo(options):
 
 
 @posix
+@pytest.mark.parametrize(
+    "options", [[], ["--inspect"], pytest.param(["--uvloop"], marks=needs_uvloop)], ids=" ".join
+)
+def test_a_terminal_shows_what_the_server_does(options, terminal):
+    optional("rich")
+    echo = terminal("echo", "--port", "0", *options, kind="xterm")
+    echo.expect("fastws echo: ")
+    echo.expect(" (")
+    url = echo.before
+    echo.expect("0 connections, 0 messages/s, 0.0 MB/s, 0 in all")
+    with connect(url) as ws:
+        ws.send("é" * 50_000)
+        ws.send(bytes(100_000))
+        for _ in range(2):
+            ws.recv(TIMEOUT)
+        echo.expect("1 connection, ")
+        echo.expect(" MB/s, 2 in all")
+        messages, _, size = echo.before.rpartition(" messages/s, ")
+        assert int(messages) > 0
+        assert float(size) > 0
+    echo.expect("0 connections, 0 messages/s, 0.0 MB/s, 2 in all")
+    echo.signal(signal.SIGINT)
+    assert echo.wait() == 0
+    echo.expect_end()
+    assert echo.before.endswith("\x1b[2K")  # the line is gone
+
+
+@posix
+def test_the_status_line_leaves_the_terminal_to_a_shell(terminal):
+    optional("rich")
+    echo = terminal("echo", "--port", "0", kind="xterm", shell=True)
+    echo.expect("\x1b[?25h")  # the cursor is there
+    echo.expect(" in all")
+    echo.type("\x1a")  # Ctrl-Z
+    echo.expect("STOPPED")
+    assert "\x1b[?25l" not in echo.before
+    echo.type("\n")
+    echo.expect("RESUMED")
+    echo.expect(" in all")
+    echo.type("\x03")  # Ctrl-C
+    echo.expect("ENDED 0")
+
+
+@posix
+@pytest.mark.parametrize("kind", ["dumb", "xterm"])
+def test_terminals_without_a_status_line(kind, terminal, tmp_path, monkeypatch):
+    if kind == "xterm":
+        (tmp_path / "rich.py").write_text("raise ImportError")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    echo = terminal("echo", "--port", "0", kind=kind)
+    echo.expect(f"kernel {fastws.kernel}\r\n")
+    echo.signal(signal.SIGINT)
+    assert echo.wait() == 0
+    echo.expect_end()
+    assert echo.before == ""
+
+
+@posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_it_in_order(number):
     with Echo() as server, connect(server.url) as ws:

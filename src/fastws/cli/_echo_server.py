@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastws.aio.protocol import WebSocketProtocol
@@ -16,6 +17,7 @@ from fastws.codec import implementation, kernel
 
 from ._pages import Pages
 from ._serving import loop_factory, tls_context
+from ._status import counted
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -24,11 +26,17 @@ if TYPE_CHECKING:
     from fastws.aio.server import Server
     from fastws.http import Request, Response
 
+    from ._status import Counts
+
 __all__ = ["announcement", "serve_echo"]
 
 
 def serve_echo(
-    args: Namespace, announce: Callable[[Server], None], *, parent: int | None = None
+    args: Namespace,
+    announce: Callable[[Server], None],
+    *,
+    parent: int | None = None,
+    counts: Counts | None = None,
 ) -> None:
     """Run an echo server in this process until a signal ends it.
 
@@ -36,17 +44,21 @@ def serve_echo(
         args: the arguments of the command.
         announce: called when the server listens and handles signals.
         parent: in a worker, a file descriptor that becomes readable when the parent process dies.
+        counts: where to count what the server does; None to count nothing, which is faster.
     """
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        protocol_factory: Callable[[], WebSocketProtocol] = _Echo
+        protocol: type[WebSocketProtocol] = _Echo if counts is None else counted(_Echo, counts)
+        protocol_factory: Callable[[], WebSocketProtocol] = protocol
         process_request: Callable[[Request], Response | None] = Pages(inspect=args.inspect)
         if args.inspect:
-            from ._inspection import Inspection
+            from ._inspection import Inspection, Recorded
 
             inspection = Inspection(args.host, process_request)
             protocol_factory = inspection.protocol_factory
+            if counts is not None:
+                protocol_factory = partial(counted(Recorded, counts), inspection)
             process_request = inspection.process_request
 
         async with serve(

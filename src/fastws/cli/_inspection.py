@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from fastws.http import Request
 
-__all__ = ["PATH", "Inspection", "Scanner", "refusal"]
+__all__ = ["PATH", "Inspection", "Recorded", "Scanner", "refusal"]
 
 PATH: Final = "/inspect"
 
@@ -53,11 +53,11 @@ class Inspection:
     def __init__(self, host: str, process_request: Callable[[Request], Response | None]) -> None:
         self._host = host
         self._process_request = process_request
-        self.protocol_factory = partial(_Recorded, self)
+        self.protocol_factory = partial(Recorded, self)
         self._frames: deque[dict[str, Any]] = deque(maxlen=MAX_FRAMES)
         self._count = 0  # of all frames, kept or not
         self._connections = 0
-        self._waiting: list[_Recorded] = []
+        self._waiting: list[Recorded] = []
         self._is_due = False
 
     def process_request(self, request: Request) -> Response | None:
@@ -79,7 +79,7 @@ class Inspection:
             self._is_due = True
             loop.call_later(_DELAY, self._serve_all)
 
-    def serve(self, viewer: _Recorded) -> None:
+    def serve(self, viewer: Recorded) -> None:
         """Send a viewer the frames that it has not seen, or do so as soon as there are some."""
         if viewer.seen == self._count:
             if viewer not in self._waiting:
@@ -91,7 +91,7 @@ class Inspection:
         viewer.seen = self._count
         viewer.send(json.dumps({"missed": missed, "frames": frames}, separators=(",", ":")))
 
-    def forget(self, viewer: _Recorded) -> None:
+    def forget(self, viewer: Recorded) -> None:
         """A viewer is gone."""
         if viewer in self._waiting:
             self._waiting.remove(viewer)
@@ -190,7 +190,7 @@ def _is_address(text: str) -> bool:
     return True
 
 
-class _Recorded(WebSocketProtocol):
+class Recorded(WebSocketProtocol):
     """An echo whose frames are recorded; or, on the path of the channel, a viewer.
 
     Attributes:

@@ -28,6 +28,9 @@ EPILOG = """\
 Open the server's address in a browser to get a page that talks to it, or to any other server.
 GET /health is answered with OK. SIGINT (Ctrl-C) and SIGTERM shut the server down.
 
+On a terminal, a line shows how many connections there are and what they send, unless there are
+--workers. This needs the extra fastws-codec[cli].
+
 example:
   fastws echo --port 8080
   fastws echo --inspect
@@ -88,13 +91,20 @@ def run(args: Namespace) -> int:
 
         return run_workers(args, Job("echo", serve_echo, announcement))
 
+    from ._status import Counts, status_line
+
+    counts = Counts()
+
     def announce(server: Server) -> None:
         with suppress(BrokenPipeError):
             for sock in server.sockets:
                 print(announcement(args, sock.getsockname()), flush=True)
+        if show is not None:
+            show()
 
     try:
-        serve_echo(args, announce)
+        with status_line(counts) as show:
+            serve_echo(args, announce, counts=None if show is None else counts)
     except KeyboardInterrupt:
         pass  # on Windows, where the event loop handles no signals
     except (OSError, ValueError) as exc:
