@@ -42,7 +42,7 @@ class Counts:
     size: int = 0
 
 
-def counted(base: type[WebSocketProtocol], counts: Counts) -> type[Any]:
+def counted(base: type[WebSocketProtocol], counts: Counts) -> Any:
     """Return a class of connections that does what this one does, and counts."""
 
     class Counted(base):  # type: ignore[valid-type,misc]
