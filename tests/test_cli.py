@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -34,6 +35,7 @@ from .tools import (
     free_port,
     needs_uvloop,
     optional,
+    require,
     run,
     run_fastws,
 )
@@ -106,7 +108,7 @@ def test_version(capsys):
 def test_help_names_the_commands(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE) == [
+    assert re.findall(r"^    (\w+)\s", capsys.readouterr().out, re.MULTILINE) == [
         "run",
         "serve",
         "echo",
@@ -115,10 +117,11 @@ def test_help_names_the_commands(capsys):
         "bench",
         "inspect",
         "info",
+        "completion",
     ]
 
 
-@pytest.mark.parametrize("command", ["echo", "connect", "bench", "inspect", "info"])
+@pytest.mark.parametrize("command", ["echo", "connect", "bench", "inspect", "info", "completion"])
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as exit_info:
         main([command, "--help"])
@@ -136,6 +139,7 @@ def test_help_has_an_example(command, capsys):
         ["echo", "--port", "65536"],
         ["echo", "--workers", "0"],
         ["echo", "--max-message-size", "-1"],
+        ["completion", "cmd.exe"],
         ["connect"],
         ["connect", "ws://localhost", "--header", "no colon"],
         ["connect", "ws://localhost", "--ca", "ca.pem", "--insecure"],
@@ -161,6 +165,51 @@ def test_asyncio_is_imported_only_by_commands_that_need_it(args):
     )
     result = run(sys.executable, "-c", code, *args)
     assert (result.returncode, result.stderr) == (0, "set()\n")
+
+
+@linux
+def test_bash_completes_commands_options_and_files(tmp_path):
+    optional("shtab")
+    script = run_fastws("completion", "bash")
+    assert (script.returncode, script.stderr) == (0, "")
+    (tmp_path / "fastws.sh").write_text(script.stdout)
+    (tmp_path / "chain.pem").touch()
+    lines = ["ec", "echo --tls-c", "echo --tls-cert ch", "serve --unix ch", "completion z"]
+    code = (
+        "source ./fastws.sh; complete -p fastws >&2\n"
+        "while read -a COMP_WORDS; do COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=()\n"
+        '_shtab_fastws; echo "${COMPREPLY[@]}"; done'
+    )
+    result = run(
+        require("bash", install="apt install bash"),
+        "-c",
+        code,
+        input="".join(f"fastws {line}\n" for line in lines),
+        cwd=tmp_path,
+    )
+    assert re.fullmatch(r"complete .*-F _shtab_fastws fastws\n", result.stderr)
+    assert result.stdout.split("\n") == ["echo", "--tls-cert", "chain.pem", "chain.pem", "zsh", ""]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish", "tcsh"])
+def test_scripts_for_other_shells(shell, tmp_path):
+    optional("shtab")
+    script = run_fastws("completion", shell)
+    assert (script.returncode, script.stderr) == (0, "")
+    for word in ("completion", "inspect", "tls-cert", "max-message-size"):
+        assert word in script.stdout
+    if shell != "tcsh" and (program := shutil.which(shell)) is not None:
+        (tmp_path / "script").write_text(script.stdout)
+        result = run(program, "-n", str(tmp_path / "script"))
+        assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_no_shtab(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert failure(capsys, "completion", "bash") == (
+        1,
+        "fastws completion: shtab is not installed; pip install fastws-codec[cli] installs it\n",
+    )
 
 
 @posix

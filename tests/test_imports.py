@@ -163,7 +163,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
     },
     "cli": {
         "__init__": {
-            *("_shared", "bench", "connect", "echo", "info", "inspect", "probe", "run", "serve"),
+            *("_shared", "bench", "completion", "connect", "echo", "info", "inspect", "probe"),
+            *("run", "serve"),
         },
         # What commands share.
         "_terminal": set(),
@@ -187,6 +188,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "_workers": {"_serving", "_shared"},
         # Commands.
         "bench": {"_loading", "_shared", "_terminal"},
+        "completion": {"_shared"},
         "connect": {"_conversation", "_prompt", "_shared", "_terminal"},
         "echo": {"_echo_server", "_serving", "_shared", "_status", "_workers"},
         "info": {"_shared"},

@@ -22,7 +22,7 @@ from fastws import __version__
 
 # These modules import asyncio, and what builds on it, only when the command runs: listing the
 # commands must be fast. (They are imported by a statement so that PyInstaller finds them.)
-from . import bench, connect, echo, info, inspect, probe, run, serve
+from . import bench, completion, connect, echo, info, inspect, probe, run, serve
 from ._shared import CommandError, OutputError, escape_logs, say
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "bench": bench,
     "inspect": inspect,
     "info": info,
+    "completion": completion,
 }
 
 
@@ -120,4 +121,5 @@ def _parser() -> argparse.ArgumentParser:
                 formatter_class=argparse.RawDescriptionHelpFormatter,
             )
         )
+    commands.choices["completion"].set_defaults(parser=parser)
     return parser

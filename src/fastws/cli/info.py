@@ -52,6 +52,7 @@ DEPENDENCIES = (
     "idna",
     "prompt-toolkit",
     "rich",
+    "shtab",
     "redis",
     "nats-py",
 )
