@@ -10,7 +10,9 @@ import struct
 import sys
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
+from html.parser import HTMLParser
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 import pytest
 
@@ -22,6 +24,7 @@ from ..tools import FASTWS, TIMEOUT, free_port, run, traced
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
 
 class Echo(fastws.WebSocketProtocol):
@@ -342,6 +345,84 @@ def test_no_time_for_all_is_no_success(
     assert capsys.readouterr().err == (
         "fastws probe: the time for all checks is up; --total-timeout allows more\n"
     )
+
+
+def test_reports(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    by_name = {check.name: check for check in CHECKS}
+    ping, post, rsv1 = by_name["ping"], by_name["POST"], by_name["RSV1 on a ping"]
+    evil = "pong '<script>&\"\x1b\ud800\x00]]>'"
+    made = [
+        Result(ping, "whole", "wrong", evil, 0.25),
+        Result(ping, "byte by byte", "ok", "pong 'Hello'", 0.5),
+        Result(post, "whole", "ok", "HTTP 405"),
+        Result(post, "byte by byte", "ok", "HTTP 405"),
+        Result(rsv1, "whole", "skipped", "permessage-deflate is not negotiated"),
+        Result(rsv1, "byte by byte", "skipped", OUT_OF_TIME),
+    ]
+
+    async def results(*_: object, **__: object) -> list[Result]:
+        return made
+
+    monkeypatch.setattr("fastws.cli._probing.probe", results)
+    uri = "ws://localhost/?<b>&"
+    xml, page = tmp_path / "probe.xml", tmp_path / "probe.html"
+    assert cli.main(["probe", uri, "--junit", str(xml), "--html", str(page)]) == 1
+    capsys.readouterr()
+
+    suite = ElementTree.fromstring(xml.read_text("utf-8"))[0]
+    names = ("tests", "failures", "errors", "skipped", "time")
+    assert [suite.get(name) for name in names] == ["6", "1", "1", "1", "0.750"]
+    cases = suite.findall("testcase")
+    assert [[child.tag for child in case] for case in cases] == [
+        ["failure"], [], [], [], ["skipped"], ["error"],
+    ]  # fmt: skip
+    assert cases[0].attrib == {
+        "classname": "fastws.probe.frames", "name": "ping, whole", "time": "0.250",
+    }  # fmt: skip
+    shown = "pong '<script>&\"\\x1b\\ud800\\x00]]>'"
+    assert cases[0][0].get("message") == f"{shown} instead of pong 'Hello'"
+    assert cases[0][0].text == "a ping is answered with a pong of the same data (RFC 6455 §5.5.2)"
+
+    parser = _Page()
+    parser.feed(page.read_text("utf-8"))
+    assert parser.tags.isdisjoint({"script", "link", "img"})
+    assert parser.titles == [f"fastws probe: {uri}"]
+    assert parser.cells[:4] == [
+        "ping",
+        f"wrong {shown} (whole)ok pong 'Hello' (byte by byte)",
+        "pong 'Hello'",
+        "a ping is answered with a pong of the same data RFC 6455 §5.5.2",
+    ]
+    assert parser.cells[4:8] == [
+        "POST", "ok HTTP 405", "HTTP 4xx", "the method is GET RFC 6455 §4.2.1",
+    ]  # fmt: skip
+    assert len(parser.cells) == 4 * 4  # the wrong one is listed first, and in its section
+
+    assert cli.main(["probe", uri, "--junit", str(tmp_path / "no" / "probe.xml")]) == 1
+    assert capsys.readouterr().err.startswith("fastws probe: cannot write ")
+
+
+class _Page(HTMLParser):
+    """What a page shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.titles: list[str] = []
+        self.cells: list[str] = []
+        self._into: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.add(tag)
+        if tag in ("td", "title", "style", "th", "p", "h1", "h2"):
+            self._into = {"td": self.cells, "title": self.titles}.get(tag, [])
+            self._into.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self._into:
+            self._into[-1] += data.rstrip("\n")
 
 
 # Connections that end, and connections that never begin --------------------------------------

@@ -56,12 +56,14 @@ class Result:
         manner: how the data was sent: one of MANNERS.
         verdict: "ok", "wrong" or "skipped".
         answer: what the server did.
+        seconds: how long the check took.
     """
 
     check: Check
     manner: str
     verdict: str
     answer: str
+    seconds: float = 0.0
 
 
 async def probe(
@@ -122,12 +124,13 @@ async def _run(
     """Make one check, which ends at the deadline whatever the server does."""
     if deadline <= _now():
         return Result(check, manner, "skipped", OUT_OF_TIME)
+    begin = _now()
     session = None
     try:
         async with asyncio.timeout_at(deadline), _session(uri, ssl) as session:
             answer = await session.run(check, manner)
     except _Skipped as exc:
-        return Result(check, manner, "skipped", str(exc))
+        return Result(check, manner, "skipped", str(exc), _now() - begin)
     except TimeoutError as exc:
         # The operating system raises this error too, with an error number.
         answer = "no connection: it takes too long" if session is None else "no answer"
@@ -147,7 +150,8 @@ async def _run(
         else:
             answer = f"connection lost: {exc}"
     expected = any(_matches(answer, text) for text in check.expected)
-    return Result(check, manner, "ok" if expected else "wrong", answer[:_MAX_ANSWER])
+    verdict = "ok" if expected else "wrong"
+    return Result(check, manner, verdict, answer[:_MAX_ANSWER], _now() - begin)
 
 
 # One connection -----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """`fastws probe`: check how a server answers input that breaks the rules.
 
-This module knows the options of the command and how results are printed. What is sent, and which
+This module knows the options of the command and how results are printed; reports in files are
+written by `_reports`. What is sent, and which
 answers are right, is in `_checks`; how it is sent and what comes back, in `_probing`.
 """
 
@@ -8,11 +9,21 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastws.exceptions import HandshakeError
 
-from ._shared import add_trust_arguments, cannot_connect, integer, print_line, say, trust
+from ._shared import (
+    CommandError,
+    add_trust_arguments,
+    cannot_connect,
+    describe,
+    integer,
+    print_line,
+    say,
+    trust,
+)
 from ._terminal import printable
 
 if TYPE_CHECKING:
@@ -31,7 +42,8 @@ RFC 7692 require, if there was not enough time for all checks, or if there is no
 
 example:
   fastws probe ws://localhost:8080
-  fastws probe wss://staging.example.com/chat --json"""
+  fastws probe wss://staging.example.com/chat --json
+  fastws probe ws://localhost:8080 --junit probe.xml --html probe.html"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -39,6 +51,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("uri", metavar="URI", help="your server's address: ws://..., wss://... or ws+unix://...")
     add("--json", action="store_true", help="print all results as JSON")
+    add("--junit", metavar="FILE", help="write all results to this file, as XML for CI systems")
+    add("--html", metavar="FILE", help="write all results to this file, as a page for a browser")
     add("--all", action="store_true", help="list correct answers, too")
     add(
         "--timeout",
@@ -103,7 +117,19 @@ def run(args: Namespace) -> int:
         print_line(json.dumps(rows, indent=2).replace("\x7f", r"\u007f"))
     else:
         print_line(", ".join(f"{number} {verdict}" for verdict, number in counts.items()))
+    _write_reports(args, results)
     incomplete = any(result.answer == OUT_OF_TIME for result in results)
     if incomplete:
         say(f"fastws probe: {OUT_OF_TIME.removeprefix('not tried: ')}; --total-timeout allows more")
     return 1 if counts["wrong"] or incomplete else 0
+
+
+def _write_reports(args: Namespace, results: list[Result]) -> None:
+    from ._reports import html, junit
+
+    for path, report in ((args.junit, junit), (args.html, html)):
+        if path is not None:
+            try:
+                Path(path).write_text(report(args.uri, results), "utf-8")
+            except OSError as exc:
+                raise CommandError(f"cannot write {path}: {describe(exc)}") from exc
