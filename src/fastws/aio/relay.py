@@ -65,14 +65,18 @@ class Relay:
 
     def publish(self, topic: str, message: str | PreparedMessage) -> None:
         """Have the bus publish a message after those before it."""
-        if not isinstance(message, str):
-            payload = message.payload
-            message = payload.decode() if message.opcode is Opcode.TEXT else payload
+        data: str | bytes
+        if isinstance(message, str):
+            data = message
+        elif message.opcode is Opcode.TEXT:
+            data = message.payload.decode()
+        else:
+            data = message.payload
         if self._size > _MAX_OUTBOX:
             self._drop(f"{self._size} bytes wait for the bus")
             return
-        self._size += len(message) + _OVERHEAD
-        self._outbox.append((topic, message))
+        self._size += len(data) + _OVERHEAD
+        self._outbox.append((topic, data))
         if self._sending is None:
             self._sending = asyncio.get_running_loop().create_task(self._send())
 

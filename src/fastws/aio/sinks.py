@@ -186,10 +186,8 @@ class Queue(Sink):
         if messages is not None and self._is_in_the_way(endpoint):
             # (The task that takes messages has a turn first: after a stall, uvloop calls what is
             # due before it.)
-            loop = endpoint._loop
-            loop.call_later(
-                _PATIENCE, loop.call_soon, self._drop_unread, endpoint, messages, len(messages)
-            )
+            later = (endpoint._loop.call_soon, self._drop_unread, endpoint, messages)
+            endpoint._loop.call_later(_PATIENCE, *later, len(messages))
 
     def ended(self, endpoint: Flow) -> None:
         self.wake()
