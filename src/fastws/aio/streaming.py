@@ -116,7 +116,7 @@ class StreamingWebSocket(WebSocket[T]):
     def _refuse_message(self, limit: int) -> None:
         """The peer's message is too big for `recv`: end the connection as a decoder does.
 
-        It may have ended before, even with 1000; but not for who has not received this message.
+        It may have ended before, even with 1000, but that must not hide this message.
         """
         self._take_begun()
         self._sink.messages = None
