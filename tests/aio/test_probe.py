@@ -47,6 +47,12 @@ def test_our_server_passes_whole(deflate: bool) -> None:
     assert len(results) == len(CHECKS) * len(MANNERS)
 
 
+def test_checks_are_many_and_different() -> None:
+    assert len(CHECKS) >= 150
+    assert len({check.name for check in CHECKS}) == len(CHECKS)
+    assert len({(check.data, check.request, check.deflate) for check in CHECKS}) == len(CHECKS)
+
+
 # Servers that are not as they should be --------------------------------------------------
 
 

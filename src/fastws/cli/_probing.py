@@ -314,8 +314,11 @@ class _Session:
             if not data or len(line) > _MAX_WAITING:
                 break
         parts = line.partition(b"\n")[0].decode("latin-1").split(" ", 2)
-        if len(parts) > 1 and parts[0] == "HTTP/1.1" and re.fullmatch("[1-9][0-9]{2}", parts[1]):
-            return f"HTTP {parts[1]}"
+        version, status, *_ = *parts, ""
+        # A server may refuse in HTTP/1.0 what it cannot read.
+        versions = ("HTTP/1.1",) if status == "101" else ("HTTP/1.0", "HTTP/1.1")
+        if version in versions and re.fullmatch("[1-9][0-9]{2}", status):
+            return f"HTTP {status}"
         return "not HTTP"
 
     async def _answer(self, *, deflate: bool) -> str:
@@ -345,4 +348,10 @@ class _Session:
 
 
 def _matches(answer: str, expected: str) -> bool:
-    return answer == expected or (expected == "HTTP 4xx" and answer.startswith("HTTP 4"))
+    match expected:
+        case "HTTP 4xx":
+            return answer.startswith("HTTP 4")
+        case "HTTP, but not 101":
+            return answer.startswith("HTTP ") and answer != "HTTP 101"
+        case _:
+            return answer == expected

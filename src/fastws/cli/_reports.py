@@ -163,7 +163,14 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .6rem;
   border-bottom: 1px solid var(--line) }
 td { overflow-wrap: break-word }
 a { color: var(--link) }
-.ok { color: var(--ok) } .wrong { color: var(--wrong) } .skipped { color: var(--skipped) }"""
+.ok { color: var(--ok) } .wrong { color: var(--wrong) } .skipped { color: var(--skipped) }
+@media (max-width: 40rem) {
+  tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line) }
+  td { display: block; padding: 0; border: 0 }
+  th { display: none }
+  td:first-child { font-weight: bold }
+  td:nth-child(3)::before { content: "expected " }
+}"""
 
 # (The address of the page must not be told to the sites it links to.)
 _PAGE: Final = """\

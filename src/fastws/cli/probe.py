@@ -37,8 +37,9 @@ SUMMARY = "check how a server answers input that breaks the rules"
 
 EPILOG = """\
 Each check uses a connection of its own, and runs twice: with all data sent at once, and byte by
-byte. A check reads at most 1 MiB. The exit status is 1 if an answer is not what RFC 6455 or
-RFC 7692 require, if there was not enough time for all checks, or if there is no server.
+byte. A check reads at most 1 MiB. The exit status is 1 if an answer is not what RFC 6455 and
+RFC 7692 require, and RFC 9110 and RFC 9112 of a handshake; if there was not enough time for all
+checks; or if there is no server.
 
 example:
   fastws probe ws://localhost:8080
