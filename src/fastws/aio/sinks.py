@@ -186,8 +186,14 @@ class Queue(Sink):
         if messages is not None and self._is_in_the_way(endpoint):
             # (The task that takes messages has a turn first: after a stall, uvloop calls what is
             # due before it.)
-            later = (endpoint._loop.call_soon, self._drop_unread, endpoint, messages)
-            endpoint._loop.call_later(_PATIENCE, *later, len(messages))
+            endpoint._loop.call_later(
+                _PATIENCE,
+                endpoint._loop.call_soon,
+                self._drop_unread,
+                endpoint,
+                messages,
+                len(messages),
+            )
 
     def ended(self, endpoint: Flow) -> None:
         self.wake()
