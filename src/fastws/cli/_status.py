@@ -45,7 +45,7 @@ class Counts:
 def counted(base: type[WebSocketProtocol], counts: Counts) -> Any:
     """Return a class of connections that does what this one does, and counts."""
 
-    class Counted(base):  # type: ignore[valid-type,misc]
+    class _Counted(base):  # type: ignore[valid-type,misc]
         __slots__ = ()
 
         def on_open(self) -> None:
@@ -64,7 +64,7 @@ def counted(base: type[WebSocketProtocol], counts: Counts) -> Any:
             counts.connections -= 1
             super().on_close(code, reason)
 
-    return Counted
+    return _Counted
 
 
 @contextmanager
