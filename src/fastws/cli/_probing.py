@@ -122,7 +122,8 @@ async def _run(
     check: Check, manner: str, uri: URI, ssl: ssl_module.SSLContext | None, deadline: float
 ) -> Result:
     """Make one check, which ends at the deadline whatever the server does."""
-    if deadline <= _now():
+    # (uvloop's timers may end a millisecond early.)
+    if deadline - _now() < 0.002:
         return Result(check, manner, "skipped", OUT_OF_TIME)
     begin = _now()
     session = None
