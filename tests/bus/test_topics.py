@@ -10,6 +10,7 @@ import pytest
 from fastws import ConnectionClosed, Text, Topics, connect, prepare, serve
 from fastws.bus import BusError
 
+from ..aio.test_stopping import EAGER
 from .conftest import SOON
 
 
@@ -107,6 +108,31 @@ async def test_real_connections_of_two_servers(broker, url):
                 got = [await client.recv() for _ in range(200)]
                 assert [m for m in got if isinstance(m, str)] == [f"{n}" for n in range(100)]
                 assert [m for m in got if isinstance(m, bytes)] == [b"%d" % n for n in range(100)]
+
+
+@pytest.mark.skipif(EAGER is None, reason="eager tasks came with Python 3.12")
+async def test_eager_tasks(until):
+    """What the bus does at once is done before its task is known."""
+
+    class Memory:
+        async def start(self, *_):
+            pass
+
+        async def publish(self, topic, message):
+            published.append(message)
+
+        subscribe = unsubscribe = close = start
+
+    asyncio.get_running_loop().set_task_factory(EAGER)
+    published = []
+    async with Topics(bus=Memory()) as topics:
+        topics.subscribe(Receiver(), "room")
+        await topics.wait_subscribed("room")
+        for number in range(1, 4):
+            assert topics.publish("room", f"{number}") == 1
+            await until(lambda number=number: len(published) == number)
+        assert await topics.publish("room", "4", slow="wait") == 1
+    assert published == ["1", "2", "3", "4"]
 
 
 async def test_a_bus_that_fails(until, caplog):

@@ -78,7 +78,8 @@ class Relay:
         self._size += len(data) + _OVERHEAD
         self._outbox.append((topic, data))
         if self._sending is None:
-            self._sending = asyncio.get_running_loop().create_task(self._send())
+            # (An eager task would run before it is stored.)
+            self._sending = asyncio.Task(self._send(), loop=asyncio.get_running_loop())
 
     async def _send(self) -> None:
         try:
@@ -107,7 +108,7 @@ class Relay:
         before = self._changes.get(topic)
         if before is not None:
             before.cancel()  # it may be waiting for a broker that is away
-        # (An eager task would run before it is stored.)
+        # (Not an eager one either.)
         task = asyncio.Task(self._tell(topic, before), loop=asyncio.get_running_loop())
         self._changes[topic] = task
         task.add_done_callback(lambda task: self._told(topic, task))

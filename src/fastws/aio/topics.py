@@ -117,7 +117,8 @@ class Topics:
     async def wait_subscribed(self, topic: str) -> None:
         """Wait until no message of other processes is missed that is published to a topic from now
         on: from the first `subscribe` of a topic, it takes the bus a moment. Without a bus, or
-        without subscribers here, this returns at once.
+        without subscribers here, this returns at once. It also does so for a topic that was
+        subscribed before the broker went away: `on_gap` of the bus tells when it is back.
 
         Raises:
             BusError: if the bus cannot subscribe to the topic.
