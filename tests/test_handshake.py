@@ -734,6 +734,21 @@ def test_host() -> None:
     assert refusal(changed(GOOD, Host=None), "GET http://server.example/ HTTP/1.1").status == 400
 
 
+@pytest.mark.parametrize(
+    "host", ["a b", "a, b", "user@a", "a/b", "a?b", "a#b", "http://a", "a\\b", "ä", "<a>", '"a"']
+)
+def test_a_host_must_be_one(host: str) -> None:
+    error = refusal(changed(GOOD, Host=host))
+    assert (error.status, str(error)) == (400, "Host is not a host")
+
+
+@pytest.mark.parametrize("host", ["a_b:80", "%41.example", "[::1]:80", "a.example.:", "(a)"])
+def test_hosts_of_all_kinds(host: str) -> None:
+    handshake = ServerHandshake()
+    request = handshake.receive_data(request_bytes(changed(GOOD, Host=host)))
+    handshake.accept(request)
+
+
 @pytest.mark.parametrize("cut", [lambda data: [data], in_bytes], ids=["whole", "in bytes"])
 @pytest.mark.parametrize(
     "lines", [b"\r\n", b"\n", b"\r\n\r\n", b"\n\r\n\n", b"\r\n" * 20], ids=repr

@@ -79,6 +79,8 @@ DEFAULT_MAX_HEADERS: Final = 128
 DEFAULT_MAX_BODY_SIZE: Final = 64 << 10
 
 _VERSION = "13"
+# The characters of a host and a port (RFC 3986 §3.2.2, §3.2.3).
+_is_host = re.compile(r"[\w.~!$&'()*+,;=%:\[\]-]+", re.ASCII).fullmatch
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 # 16 bytes in base64 (§4.2.1). The four unused bits at the end may have any value: the example in
@@ -379,6 +381,8 @@ def _check_request(request: Request) -> str:
     hosts = values.get("host", ())
     if len(hosts) != 1 or not hosts[0]:
         raise RequestError("no Host, or more than one")
+    if not _is_host(hosts[0]):
+        raise RequestError("Host is not a host")
     # The bytes of a body would be read as frames.
     if "transfer-encoding" in values or (
         "content-length" in values and set(list_members(headers, "Content-Length")) - {"0"}

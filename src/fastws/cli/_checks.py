@@ -465,6 +465,8 @@ _REFUSED = (
                  _4XX, _request(Sec_WebSocket_Extensions=value))
                 for value in (";", "a;", "a; b=", "a b", 'a; b="c', 'a; b="c d"', "a; b=c=d")
             ),
+            ("Host of two words", "9112 §3.2", "Host is a host and perhaps a port", _4XX,
+             _request(Host="a b")),
             ("two Host", "9112 §3.2", "more than one Host is refused", _4XX,
              _request(more=("Host: other.example",))),
             ("white space before a colon", "9112 §5.1", "it is refused", _4XX,
