@@ -52,6 +52,9 @@ class _Phase(Enum):
     CLOSING = "nothing more is sent, and the peer's close frame is to come"
     CLOSED = "nothing more is received or sent"
 
+    # Enum's own runs Python code, during which another thread may have a turn.
+    __hash__ = object.__hash__
+
 
 class _Cause(Enum):
     CLOSE = "the application closes"
@@ -60,6 +63,8 @@ class _Cause(Enum):
     VIOLATION = "the peer broke the protocol, or decoding failed"
     EOF = "the stream ended"
     ANSWER = "all answers are given"
+
+    __hash__ = object.__hash__
 
 
 # The next phase by phase and cause, and whether to queue a close frame. All other combinations
@@ -558,11 +563,13 @@ class Connection:
         if step is None:
             return 0
         phase, announced = step
+        state = _STATES[phase]
         if announced:
             self._encoder.close(code, reason, self._mask_key())
         code = _NO_STATUS if code is None else int(code)
+        # (Nothing below runs Python code, so no other thread sees half of it.)
         self._ending = (code, reason, error)
         self._phase = phase
         self.close_code = None if phase is _Phase.CLOSING else code
-        self.state = _STATES[phase]
+        self.state = state
         return 0
