@@ -11,23 +11,28 @@ import os
 import re
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fastws.exceptions import InvalidURIError, ResponseError
 from fastws.http import Response
+from fastws.spec import DEFAULT_MAX_MESSAGE_SIZE
 
 from ._terminal import printable
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     "DISTRIBUTION",
     "CommandError",
     "OutputError",
+    "add_server_arguments",
     "add_trust_arguments",
     "cannot_connect",
+    "check_server_arguments",
+    "decimal",
     "describe",
     "escape_logs",
     "integer",
@@ -36,6 +41,8 @@ __all__ = [
     "say",
     "trust",
 ]
+
+T = TypeVar("T", int, float)
 
 # The name under which fastws is installed.
 DISTRIBUTION: Final = "fastws-codec"
@@ -172,13 +179,59 @@ _MAX_LINE: Final = 500
 
 def integer(least: int, most: int, text: str) -> int:
     """Convert an argument to an integer in a range, for `argparse`."""
+    return _in_range(int, least, most, text)
+
+
+def decimal(least: float, most: float, text: str) -> float:
+    """Convert an argument to a float in a range, for `argparse`."""
+    return _in_range(float, least, most, text)
+
+
+def _in_range(convert: Callable[[str], T], least: T, most: T, text: str) -> T:
     try:
-        number = int(text)
+        number = convert(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"not a number: {text!r}") from None
     if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f"not in the range {least}-{most}: {text}")
+        raise argparse.ArgumentTypeError(f"not in the range {_short(least)}-{_short(most)}: {text}")
     return number
+
+
+def _short(number: float) -> str:
+    return f"{number:g}" if isinstance(number, float) else str(number)
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that every server has."""
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    add(
+        "--port",
+        type=partial(integer, 0, 65535),
+        default=8080,
+        help="the port to listen on; 0 for any free port (default: %(default)s)",
+    )
+    add("--uvloop", action="store_true", help="use uvloop's event loop")
+    add("--tls-cert", metavar="FILE", help="serve wss:// with this certificate chain (PEM)")
+    add("--tls-key", metavar="FILE", help="its private key, if it is in a separate file")
+    add(
+        "--max-message-size",
+        type=partial(integer, 0, sys.maxsize),
+        default=DEFAULT_MAX_MESSAGE_SIZE,
+        metavar="BYTES",
+        help="the size of the largest message accepted (default: %(default)s)",
+    )
+    add("--deflate", action="store_true", help="compress messages if the client supports it")
+
+
+def check_server_arguments(args: argparse.Namespace) -> None:
+    """Check these options together.
+
+    Raises:
+        CommandError: if one of them needs another.
+    """
+    if args.tls_key is not None and args.tls_cert is None:
+        raise CommandError("--tls-key needs --tls-cert", 2)
 
 
 def add_trust_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentTypeError
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from ._shared import (
     CommandError,
     add_trust_arguments,
     cannot_connect,
+    decimal,
     integer,
     is_tty,
     print_line,
@@ -75,7 +75,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     loop.add_argument(
         "--rate",
-        type=partial(_number, 0.01, 1e7),
+        type=partial(decimal, 0.01, 1e7),
         metavar="N",
         help="send N messages per second in all, however long the answers take",
     )
@@ -89,30 +89,20 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--binary", action="store_true", help="send binary messages instead of text")
     add(
         "--duration",
-        type=partial(_number, 0.01, 1e6),
+        type=partial(decimal, 0.01, 1e6),
         default=10.0,
         metavar="SECONDS",
         help="how long to measure (default: %(default)g)",
     )
     add(
         "--warmup",
-        type=partial(_number, 0, 1e6),
+        type=partial(decimal, 0, 1e6),
         default=0.5,
         metavar="SECONDS",
         help="how long to send before that (default: %(default)g)",
     )
     add("--json", action="store_true", help="print the result as JSON")
     add_trust_arguments(parser)
-
-
-def _number(least: float, most: float, text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        raise ArgumentTypeError(f"not a number: {text!r}") from None
-    if not least <= number <= most:
-        raise ArgumentTypeError(f"not in the range {least:g}-{most:g}: {text}")
-    return number
 
 
 def run(args: Namespace) -> int:

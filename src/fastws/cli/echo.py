@@ -6,14 +6,11 @@ itself is in `_echo_server`, its worker processes are in `_workers`.
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fastws.spec import DEFAULT_MAX_MESSAGE_SIZE
-
-from ._shared import CommandError, integer
+from ._shared import CommandError, add_server_arguments, check_server_arguments, integer
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -40,16 +37,7 @@ example:
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
-    add(
-        "--port",
-        type=partial(integer, 0, 65535),
-        default=8080,
-        help="the port to listen on; 0 for any free port (default: %(default)s)",
-    )
-    add("--uvloop", action="store_true", help="use uvloop's event loop")
-    add("--tls-cert", metavar="FILE", help="serve wss:// with this certificate chain (PEM)")
-    add("--tls-key", metavar="FILE", help="its private key, if it is in a separate file")
+    add_server_arguments(parser)
     add(
         "--workers",
         type=partial(integer, 1, 1024),
@@ -57,14 +45,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="run N processes that share the port; the kernel spreads the clients over them, and "
         "a process that dies is replaced",
     )
-    add(
-        "--max-message-size",
-        type=partial(integer, 0, sys.maxsize),
-        default=DEFAULT_MAX_MESSAGE_SIZE,
-        metavar="BYTES",
-        help="the size of the largest message accepted (default: %(default)s)",
-    )
-    add("--deflate", action="store_true", help="compress messages if the client supports it")
     add(
         "--inspect",
         action="store_true",
@@ -75,8 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Serve until a signal ends the server."""
-    if args.tls_key is not None and args.tls_cert is None:
-        raise CommandError("--tls-key needs --tls-cert", 2)
+    check_server_arguments(args)
     if args.inspect and args.workers is not None:
         message = "--inspect shows the frames of one process, so it cannot be used with --workers"
         raise CommandError(message, 2)

@@ -9,14 +9,11 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import sys
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fastws.spec import DEFAULT_MAX_MESSAGE_SIZE
-
-from ._shared import CommandError, integer
+from ._shared import CommandError, add_server_arguments, check_server_arguments, integer
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -49,17 +46,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     add = parser.add_argument
     add("handler", metavar="MODULE:NAME", help="what to run")
-    add("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
-    add(
-        "--port",
-        type=partial(integer, 0, 65535),
-        default=8080,
-        help="the port to listen on; 0 for any free port (default: %(default)s)",
-    )
+    add_server_arguments(parser)
     add("--unix", dest="path", metavar="PATH", help="listen on a Unix socket instead")
-    add("--uvloop", action="store_true", help="use uvloop's event loop")
-    add("--tls-cert", metavar="FILE", help="serve wss:// with this certificate chain (PEM)")
-    add("--tls-key", metavar="FILE", help="its private key, if it is in a separate file")
     add(
         "--workers",
         type=partial(integer, 1, 1024),
@@ -77,14 +65,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="MODULE:NAME",
         help="a function that answers HTTP requests before the handshake, as that of fastws.serve",
     )
-    add(
-        "--max-message-size",
-        type=partial(integer, 0, sys.maxsize),
-        default=DEFAULT_MAX_MESSAGE_SIZE,
-        metavar="BYTES",
-        help="the size of the largest message accepted (default: %(default)s)",
-    )
-    add("--deflate", action="store_true", help="compress messages if the client supports it")
     add(
         "--shutdown-timeout",
         type=partial(integer, 0, 86400),
@@ -104,8 +84,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Serve until a signal ends the server."""
-    if args.tls_key is not None and args.tls_cert is None:
-        raise CommandError("--tls-key needs --tls-cert", 2)
+    check_server_arguments(args)
     from ._handlers import announce_servers, announcement, serve_handler
     from ._serving import cannot_listen, loop_factory, tls_context
     from ._systemd import notify, take_sockets
