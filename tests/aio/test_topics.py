@@ -554,20 +554,24 @@ async def test_fifty_of_a_thousand_receivers_never_read(until, settled):
     """They delay nobody, and what is held for them is bounded."""
     topics = Topics(slow="drop", max_unsent_size=24 * KIB, max_total_unsent_size=800 * KIB)
     async with audience(topics, 950, 50, until) as (reading, stuck, received):
-        before = await settled(received)
-        for number in range(1, 11):
-            published = await topics.publish("room", bytes(4 * KIB))
-            assert published + published.dropped == 1000
-            expected = before + number * 950 * (4 * KIB + 4)
+        # How many messages the system's buffers take differs between machines.
+        expected = await settled(received)
+        dropped = 0
+        while dropped < 50:
+            published = topics.publish("room", bytes(4 * KIB))
+            held = [member._unsent() for member in stuck]
+            dropped = published.dropped
+            assert published + dropped == 1000
+            expected += 950 * (4 * KIB + 4)
             await until(lambda expected=expected: received() == expected)
-        assert published.dropped == 50
-        held = [member._unsent() for member in stuck]
+        assert dropped == 50
         assert max(held) <= 24 * KIB
         assert 790 * KIB < sum(held) <= 800 * KIB
         assert not any(member._unsent() for member in reading)
+        closed = 0
         while topics.count("room") > 950:
-            closing = await topics.publish("room", bytes(4 * KIB), slow="close")
-            assert closing.closed
+            closed += (await topics.publish("room", bytes(4 * KIB), slow="close")).closed
+        assert closed == 50
         # (Their close frames were never written.)
         await until(lambda: max(member._unsent() for member in stuck) < 100)
 
