@@ -50,6 +50,9 @@ lint-workflows: $(VENV)/.built-dev  ## Check the GitHub workflows with zizmor an
 		done; \
 	fi
 
+docs: $(VENV)/.built-docs  ## Build the documentation, and check its examples and links
+	$(BIN)/python tools/site.py
+
 format: $(VENV)/.built-dev  ## Format the Python code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -113,6 +116,10 @@ $(VENV)/.built-bench: $(BIN)/python $(SOURCES)
 
 $(VENV)/.built-fuzz: $(BIN)/python $(SOURCES)
 	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e '.[fuzz]'
+	touch $(VENV)/.built $@
+
+$(VENV)/.built-docs: $(BIN)/python $(SOURCES) tools/docs.txt
+	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q --constraint tools/docs.txt -e '.[docs]'
 	touch $(VENV)/.built $@
 
 # pre-commit uses the same versions.

@@ -4,7 +4,7 @@ python -m bench [--quick] [--parts NAME,…] [-k WORDS] [--into RESULTS.json] [-
 python -m bench tables RESULTS.json
 python -m bench targets RESULTS.json
 python -m bench compare A.json B.json
-python -m bench charts RESULTS.json [--directory DIRECTORY] [--readme]
+python -m bench charts RESULTS.json [--directory DIRECTORY] [--page]
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from . import report, targets
 from .results import Results
 
 ROOT = Path(__file__).parent.parent
-CHARTS = ROOT / "bench" / "charts"
-README = ROOT / "README.md"
-BEGIN, END = "<!-- speed -->\n", "<!-- /speed -->\n"
+CHARTS = ROOT / "docs" / "_static" / "charts"
+PAGE = ROOT / "docs" / "explanation" / "performance.md"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,13 +37,13 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n{targets.report(results)}")
     complete = not args.quick and set(parts) == set(plan) and not args.k
     if complete and args.charts:
-        # The README only shows runs that included everything.
-        draw(results, CHARTS, readme=True)
+        # The documentation only shows runs that included everything.
+        draw(results, CHARTS, page=True)
     print(f"\nwritten to {path}")
     return int(bool(results.content["failed"] or results.content["problems"]))
 
 
-def draw(results: Results, directory: Path, readme: bool) -> None:
+def draw(results: Results, directory: Path, page: bool) -> None:
     try:
         from . import charts
     except ImportError as exc:
@@ -52,16 +51,23 @@ def draw(results: Results, directory: Path, readme: bool) -> None:
         return
     for path in charts.draw(results, directory):
         print(f"{path} ({path.stat().st_size / 1024:.0f} KiB)")
-    if readme:
-        before, _, rest = README.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        README.write_text(
-            f"{before}{BEGIN}{report.summary(results)}\n{caption(results)}{END}{after}"
-        )
+    if page:
+        _replace(PAGE, "speed", f"{report.summary(results)}\n{caption(results)}")
+        _replace(ROOT / "README.md", "number", charts.headline(results))
+
+
+def _replace(path: Path, name: str, new: str) -> None:
+    """Replace the lines between two comments, unless there is nothing to replace them with."""
+    if not new:
+        return
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+    before, _, rest = path.read_text("utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    path.write_text(f"{before}{begin}{new}{end}{after}", "utf-8")
 
 
 def caption(results: Results) -> str:
-    """Return what the README says about the run behind its charts."""
+    """Return what the page says about the run behind its charts."""
     content = results.content
     versions = content["versions"]
     own = ("python", "fastws", "commit", "c compiler", "c++ compiler", "node", "ws", "bufferutil")
@@ -120,9 +126,9 @@ def main() -> int:
     )
     charts = command("charts", "draw them", "results")
     charts.add_argument("--directory", type=Path, default=CHARTS)
-    charts.add_argument("--readme", action="store_true", help="and say in the README of what")
+    charts.add_argument("--page", action="store_true", help=f"and write the tables in {PAGE.name}")
     charts.set_defaults(
-        command=lambda args: draw(Results.load(args.results), args.directory, args.readme)
+        command=lambda args: draw(Results.load(args.results), args.directory, args.page)
     )
     args = parser.parse_args()
     return args.command(args) or 0

@@ -1,4 +1,4 @@
-"""Results as charts, in SVG, for the README.
+"""Results as charts, in SVG, for README.md and the documentation.
 
 This module knows matplotlib and which lines are worth drawing. The same results give the same
 files. They have no background, and colours that can be distinguished on white and on black; a
@@ -105,8 +105,10 @@ def draw(results: Results, directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     charts = {"decode": _decode, "utf8": _utf8, "growth": _growth}
     drawn = [(name, chart, STYLE) for name, chart in charts.items()]
-    # The text of this one is much to read, so it has a file for each background.
-    drawn += [(f"echo-{theme}", _echo, STYLE | inked(ink)) for theme, ink in INKS.items()]
+    # The text of these is much to read, so they have a file for each background.
+    for theme, ink in INKS.items():
+        drawn.append((f"echo-{theme}", _echo, STYLE | inked(ink)))
+        drawn.append((f"readme-{theme}", _readme, STYLE | inked(ink)))
     written = []
     for name, chart, style in drawn:
         with mpl.rc_context(style):
@@ -188,6 +190,35 @@ def _echo(results: Results) -> Figure | None:
     return figure
 
 
+def _readme(results: Results) -> Figure | None:
+    """The first chart that anybody sees: one workload, and words instead of abbreviations."""
+    rates = _echo_rates(results, "50x16x32")
+    if not rates:
+        return None
+    figure = Figure(figsize=(7.4, 0.75 + 0.225 * len(rates)))
+    figure.set_layout_engine("constrained", rect=(0, 0.05, 1, 0.95))
+    _ranking(
+        figure.subplots(),
+        f"Messages that an echo server answers per second\n{WORKLOADS['50x16x32']}",
+        rates,
+        at=-0.36,
+    )
+    return figure
+
+
+def headline(results: Results) -> str:
+    """Say what the first chart shows, in the sentences that README.md begins with."""
+    rates = _echo_rates(results, "50x16x32")
+    labels = [ECHO_LABELS[name] for name in ("fastws-callback", "picows", "aiohttp", "websockets")]
+    if not rates.keys() >= {*labels}:
+        return ""
+    ours, *others = (_short(rates[label]) for label in labels)
+    return (
+        f"On one core, its echo server answers **{ours}** small messages per second. "
+        f"picows answers {others[0]}, aiohttp {others[1]}\nand websockets {others[2]}.\n"
+    )
+
+
 def _echo_rates(results: Results, workload: str) -> dict[str, float]:
     """The fastest event loop and transports of each server, the fastest server first."""
     rates: dict[str, float] = {}
@@ -199,7 +230,7 @@ def _echo_rates(results: Results, workload: str) -> dict[str, float]:
     return dict(sorted(rates.items(), key=lambda item: item[1], reverse=True))
 
 
-def _ranking(axes: Axes, title: str, rates: dict[str, float]) -> None:
+def _ranking(axes: Axes, title: str, rates: dict[str, float], at: float = -0.66) -> None:
     colours = [
         OURS[0] if label.startswith("fastws") else CPP if label.endswith("(C++)") else PEERS
         for label in rates
@@ -215,7 +246,7 @@ def _ranking(axes: Axes, title: str, rates: dict[str, float]) -> None:
     axes.tick_params(axis="y", length=0, labelsize=8)
     axes.spines[["bottom", "left"]].set_visible(False)
     # It begins where the names of the servers do.
-    axes.set_title(title, loc="left", x=-0.66, fontsize=9)
+    axes.set_title(title, loc="left", x=at, fontsize=9)
 
 
 def _short(rate: float) -> str:

@@ -1,4 +1,4 @@
-"""The memory cost of compression per connection: the table in the README.
+"""The memory cost of compression per connection: the table in docs/explanation/compression.md.
 
     python bench/deflate_memory.py [--connections N]
 

@@ -145,7 +145,7 @@ def _server_sections(results: Results) -> Iterator[str]:
         yield "\n".join(lines)
 
 
-# In the README ------------------------------------------------------------------------
+# In the documentation -----------------------------------------------------------------
 
 Column = tuple[str, str, float]  # a workload, a figure, and what to divide it by
 

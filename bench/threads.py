@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).parent.parent
-CHARTS = ROOT / "bench" / "charts"
+CHARTS = ROOT / "docs" / "_static" / "charts"
 THREADS = (1, 2)
 SECONDS = 0.4  # for each round
 ROUNDS = 4

@@ -34,7 +34,7 @@ python=$work/venv/bin/python
     'pytest-timeout>=2.3' 'trustme>=1.2' zlib-ng isal uvloop aiofastnet
 rm -rf "$work/tree"
 mkdir -p "$work/tree"
-cp -R pyproject.toml setup.py README.md LICENSE src tests tools "$work/tree"
+cp -R pyproject.toml setup.py README.md LICENSE docs src tests tools "$work/tree"
 find "$work/tree" \( -name '*.so' -o -name '*.egg-info' -o -name __pycache__ \) -prune \
     -exec rm -rf {} +
 cd "$work/tree"

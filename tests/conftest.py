@@ -64,7 +64,7 @@ if find_spec("_interpreters") is None and find_spec("_xxsubinterpreters") is Non
     collect_ignore += ["test_subinterpreters.py"]  # PyPy has none
 
 # These test the checkout, or need more than the package: a browser, Node, hosts.
-AROUND = {"browser", "bus", "conformance", "integrations", "node", "proxies"}
+AROUND = {"browser", "bus", "conformance", "docs", "integrations", "node", "proxies"}
 AROUND |= {"test_cli_run.py", "test_examples.py", "test_fuzz_targets.py", "test_packaging.py"}
 AROUND |= {
     "test_architecture.py",
@@ -72,6 +72,7 @@ AROUND |= {
     "test_inspect.py",
     "test_instructions.py",
     "test_phases.py",
+    "test_readme.py",
     "test_sources.py",
     "test_versions.py",
     "test_wheels.py",

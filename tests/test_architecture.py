@@ -1,4 +1,4 @@
-"""docs/architecture.md: what it names exists, and its tables are those of the code.
+"""docs/explanation/architecture.md: what it names exists, and its tables are those of the code.
 
 A word in backticks that looks like a path must be a file or directory. A path followed by one
 more word in backticks, with at most a space or line break between, must define that name. Names
@@ -23,7 +23,7 @@ from .test_imports import of_python
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "fastws"
-TEXT = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+TEXT = (ROOT / "docs" / "explanation" / "architecture.md").read_text("utf-8")
 
 PATH = r"(?:[\w.-]+/)*[\w-]+\.(?:pyx|pyi?|pxd|h|c|md|toml)|[\w/]+/"
 PATHS = sorted({path for path in re.findall(rf"`({PATH})`", TEXT) if "NAME" not in path})

@@ -1,4 +1,4 @@
-"""Tests how `codec` chooses a twin (docs/architecture.md), each time in a fresh interpreter."""
+"""Tests how `codec` chooses a twin (twins.md), each time in a fresh interpreter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests `frames` against RFC 6455 §5.2, §5.5, §5.7 and the rows of README.md about a header."""
+"""Tests `frames` against RFC 6455 §5.2, §5.5, §5.7 and the rows of limits.md about a header."""
 
 from __future__ import annotations
 

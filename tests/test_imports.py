@@ -1,4 +1,4 @@
-"""Checks the import arrows of docs/architecture.md, by reading the source tree.
+"""Checks the import arrows of docs/explanation/architecture.md, by reading the source tree.
 
     spec <- exceptions <- errors <- rules <- _py | _c <- codec <- deflate <- connection
     http <- extensions, heads <----------------------------- handshake <- aio <- cli

@@ -51,9 +51,9 @@ def test_a_frame_is_explained_byte_by_byte(capsys: pytest.CaptureFixture[str]) -
     ]
 
 
-def test_the_readme_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
-    command, _, output = readme.partition("$ fastws inspect ")[2].partition("\n")
+def test_the_documentation_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs/explanation/limits.md").read_text("utf-8")
+    command, _, output = page.partition("$ fastws inspect ")[2].partition("\n")
     assert inspected(capsys, *shlex.split(command)) == (0, output.partition("\n```")[0].split("\n"))
 
 

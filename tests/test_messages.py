@@ -1,4 +1,4 @@
-"""Tests `messages` against RFC 6455 §5-§8 and every row of README.md about a decoder.
+"""Tests `messages` against RFC 6455 §5-§8 and every row of limits.md about a decoder.
 
 Streams are built by hand, not by the encoder under test, for both kinds of peer: a client,
 which masks, and a server, which does not.
@@ -316,7 +316,7 @@ def test_big_message_in_small_pieces(
     assert type(events[0]) is (bytes if kind == "binary" else str)
 
 
-# What is not (README.md, "What bad input gets") ----------------------------------------------
+# What is not (docs/explanation/limits.md) -----------------------------------------------------
 
 Row = tuple[
     "Callable[[Peer], bytes]",  # a valid part

@@ -1,4 +1,4 @@
-"""The table of phases: docs/architecture.md shows it, and uvicorn's connections go by it.
+"""The table of phases: architecture.md shows it, and uvicorn's connections go by it.
 
 tests/aio/test_phases.py has each path through it, with the servers and clients of fastws.
 """

@@ -18,8 +18,8 @@ import fastws
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# The modules that define the public names, as in the table of levels in README.md. Signatures may
-# also use names in the `__all__` of these.
+# The modules that define the public names, as in the table of levels in stability.md. Signatures
+# may also use names in the `__all__` of these.
 DOCUMENTED = (
     "fastws",
     "fastws.aio.client",

@@ -1,4 +1,4 @@
-"""Tests `fastws.spec` against RFC 6455 §5.2, §7.4 and the defaults of README.md."""
+"""Tests `fastws.spec` against RFC 6455 §5.2, §7.4 and the documented defaults."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Several threads at once, with their own objects and with shared ones.
 
-The README promises that objects are independent of each other, and that immutable ones can be
+threads.md promises that objects are independent of each other, and that immutable ones can be
 shared freely. A call of a compiled decoder, encoder or validator is atomic, in whatever order
 threads make them; in pure Python, threads that share such an object need a lock.
 

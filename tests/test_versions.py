@@ -1,4 +1,4 @@
-"""The promises about versions: in the changelog, the dependencies' bounds and README.md."""
+"""The promises about versions: in the changelog, the dependencies' bounds and the documents."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from . import lowest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(fastws.__file__).parent
-README = (ROOT / "README.md").read_text("utf-8")
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text("utf-8")
+STABILITY = (ROOT / "docs" / "reference" / "stability.md").read_text("utf-8")
 
 # The version --------------------------------------------------------------------------
 
@@ -84,8 +84,10 @@ def test_nothing_tells_to_install_another_project() -> None:
     assert told > 10
 
 
-def test_the_wheel_that_the_readme_names_is_of_this_version() -> None:
-    assert set(re.findall(r"fastws_codec-(.+?)-py3", README)) == {fastws.__version__}
+@pytest.mark.parametrize("name", ["README.md", "docs/reference/installation.md"])
+def test_the_wheel_that_is_named_is_of_this_version(name: str) -> None:
+    text = (ROOT / name).read_text("utf-8")
+    assert set(re.findall(r"fastws_codec-(.+?)-py3", text)) == {fastws.__version__}
 
 
 # The changelog ------------------------------------------------------------------------
@@ -229,17 +231,13 @@ def test_hosts_are_installed_in_versions_that_are_tested() -> None:
         assert known[name].covers(str(bounds[name])), name
 
 
-# What README.md promises ------------------------------------------------------------------
-
-
-def section(title: str) -> str:
-    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+# What docs/reference/stability.md promises ----------------------------------------------------
 
 
 def table() -> dict[str, str]:
     """Return the levels by name."""
     levels = {}
-    for row in re.findall(r"^\| (.*) \|$", section("Versions and stability"), re.MULTILINE):
+    for row in re.findall(r"^\| (.*) \|$", STABILITY, re.MULTILINE):
         names, level, _ = (cell.strip() for cell in f"{row} ".split(" | ", 2))
         if names != "What":
             assert level in ("public", "provisional", "private"), row
@@ -284,13 +282,6 @@ def test_what_is_public_is_complete() -> None:
     variables = {name.strip("`") for name in levels if name.startswith("`FASTWS_")}
     assert variables == {"FASTWS_IMPL", "FASTWS_KERNEL", "FASTWS_EXT"}
     assert {"the command line", "what goes over the wire", "error messages"} <= levels.keys()
-
-
-def test_documents_that_are_linked_are_there() -> None:
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert "CHANGELOG.md" in targets
-    for target in targets:
-        assert (ROOT / target).is_file(), target
 
 
 def test_make_targets_that_documents_name_are_there() -> None:

@@ -62,7 +62,8 @@ def test(wheel: Path, python: str, quick: bool, options: list[str]) -> bool:
             shutil.copy(ROOT / path, place)
         ignored = shutil.ignore_patterns("node_modules", "__pycache__", ".*")
         shutil.copytree(ROOT / "tests", place / "tests", ignore=ignored)
-        shutil.copytree(ROOT / "examples", place / "examples", ignore=ignored)
+        for name in ("docs", "examples"):
+            shutil.copytree(ROOT / name, place / name, ignore=ignored)
         venv = place / "venv"
         subprocess.run(["uv", "venv", "-q", "--python", python, venv], check=True)
         installed = venv / "bin" / "python"

@@ -115,7 +115,7 @@ def table(results: Results, hosts: Sequence[Host], workloads: Sequence[str]) -> 
 
 
 def markdown(results: Results, hosts: Sequence[Host], workloads: Sequence[str]) -> str:
-    """The table of the README: how many times as many messages fastws handles."""
+    """The table of the documentation: how many times as many messages fastws handles."""
     lines = [["With fastws, times as many messages", *workloads]]
     lines.append(["---", *["---:"] * len(workloads)])
     for host in hosts:
@@ -139,7 +139,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.7, help="for each measurement (0.7)")
     parser.add_argument("--rounds", type=int, default=3, help="the median of so many (3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to a file")
-    parser.add_argument("--markdown", action="store_true", help="print the README's table too")
+    parser.add_argument("--markdown", action="store_true", help="print it for the site, too")
     args = parser.parse_args()
     hosts = [host for host in HOSTS if not args.only or args.only in host.name]
     wanted = args.workloads.split(",")

@@ -27,8 +27,8 @@ The codec can also be used alone: `MessageDecoder`, `MessageEncoder`, `FrameDeco
 `encode_frame`, `apply_mask`, `Utf8Validator`, … `fastws.implementation` says which of its twins
 is in use.
 
-The names in `__all__` are public. README.md, "Versions and stability", says what that promises,
-for this module and for those below it.
+The names in `__all__` are public. The documentation says under "Versions and stability" what that
+promises, for this module and for those below it.
 """
 
 from typing import TYPE_CHECKING

@@ -87,7 +87,7 @@ def browser(node: str, texts: list[str]) -> Iterator[list[str | int] | None]:
 
 
 def may_refuse(url: list[str | int]) -> bool:
-    """Whether fastws refuses what a browser accepts: see README.md."""
+    """Whether fastws refuses what a browser accepts: see docs/reference/uris.md."""
     host, port, _, *credentials = map(str, url)
     labels = host.removesuffix(".").split(".")
     is_host = host[0] == "[" or re.fullmatch(r"[a-z0-9._-]+", host)

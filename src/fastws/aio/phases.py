@@ -1,7 +1,8 @@
 """The life of a connection on a transport, as a table.
 
 This module knows which phases there are, which may follow which and why. It does not know what
-an endpoint does in them: `Endpoint._enter` does that. docs/architecture.md shows the table.
+an endpoint does in them: `Endpoint._enter` does that.
+docs/explanation/architecture.md shows the table.
 """
 
 from __future__ import annotations

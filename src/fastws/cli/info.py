@@ -36,7 +36,8 @@ __all__ = ["DEPENDENCIES", "EPILOG", "SUMMARY", "add_arguments", "collect", "run
 SUMMARY = "show what runs here, and on what, for bug reports"
 
 EPILOG = """\
-The keys of the JSON are stable, and documented in README.md. Home directories are written as ~.
+The keys of the JSON are stable; the documentation lists them under "Reporting a bug". Home
+directories are written as ~.
 
 example:
   fastws info --json"""
@@ -75,7 +76,7 @@ def run(args: Namespace) -> int:
 
 
 def collect(fastws: str) -> dict[str, Any]:
-    """Return all information, ready for JSON; README.md documents the keys.
+    """Return all information, ready for JSON. docs/reference/bug-reports.md has the keys.
 
     Args:
         fastws: the version of fastws.

@@ -7,7 +7,7 @@
 aiohttp reads and unmasks frames with compiled code, and its server sends a frame as a header and
 the payload. fastws would not make that faster, so it does not change it. But aiohttp's client
 copies, masks and joins a frame in pure Python. fastws does all of that in one step, which matters
-for large messages: see the README for figures.
+for large messages: the documentation has figures.
 
 With `install(zlib_backend="zlib-ng")` or `"isal"`, aiohttp compresses with that library, including
 HTTP bodies. `aiohttp.set_zlib_backend` does the same, without fastws. zlib-ng is faster in both
