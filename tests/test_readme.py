@@ -26,7 +26,7 @@ def test_it_is_short() -> None:
 
 def test_the_echo_server_has_ten_lines() -> None:
     lines = code("README.md", "server").splitlines()
-    assert len([line for line in lines if line.strip()]) == 10
+    assert len([line for line in lines if line.strip()]) <= 10
 
 
 def test_the_echo_server_and_the_client_talk() -> None:

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from docutils import nodes
+from sphinx.ext.napoleon import GoogleDocstring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,10 +19,30 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
 
+# The docstrings of attributes, until `restore` has seen them.
+marked: dict[str, list[str]] = {}
 SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Yields):$")
 ITEM = re.compile(r"([A-Z][A-Z_]+): ")
+# What annotations say, and what it is called in the documentation.
+ALIASES = {
+    "Buffer": "collections.abc.Buffer",
+    "asyncio.transports.BaseTransport": "asyncio.BaseTransport",
+    "ssl_module.SSLContext": "ssl.SSLContext",
+}
+# fastws makes objects of these classes, and nobody else.
+OURS = ("fastws.Server", "fastws.Published", "fastws.WebSocket", "fastws.PreparedMessage")
 # Modules of the standard library whose names are linked.
-MODULES = ("asyncio", "collections.abc", "contextlib", "datetime", "enum", "re", "socket", "ssl")
+MODULES = (
+    "asyncio",
+    "collections.abc",
+    "contextlib",
+    "datetime",
+    "enum",
+    "re",
+    "signal",
+    "socket",
+    "ssl",
+)
 
 
 def mark(lines: list[str]) -> Iterator[str]:
@@ -43,7 +64,8 @@ def mark(lines: list[str]) -> Iterator[str]:
             line = f"  {line.lstrip()}"
         elif indented and not (in_section or in_code or previous):
             in_code = True
-            yield from (".. code-block:: python", "")
+            is_drawing = "\N{BOX DRAWINGS LIGHT VERTICAL AND RIGHT}" in "".join(lines)
+            yield from (f".. code-block:: {'text' if is_drawing else 'python'}", "")
         yield line
         previous = line
 
@@ -52,6 +74,23 @@ def process(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
     lines[:] = mark(lines)
+    if what in ("attribute", "data", "property"):
+        marked[name] = [*lines]
+
+
+def restore(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Undo what napoleon does to attributes: to take what comes before a colon for a type."""
+    if name in marked:
+        lines[:] = GoogleDocstring(marked.pop(name), app.config).lines()
+
+
+def without_arguments(
+    app: Sphinx, what: str, name: str, *details: object
+) -> tuple[str, str | None] | None:
+    """Hide the arguments of classes that only fastws makes objects of."""
+    return ("", None) if what == "class" and name in OURS else None
 
 
 def unresolved(
@@ -59,16 +98,17 @@ def unresolved(
 ) -> nodes.Element | None:
     """Find what the standard library documents; nothing is looked up in the network."""
     target = str(node.get("reftarget", ""))
-    if node.get("refdomain") != "py":
+    target = ALIASES.get(target, target)
+    module = target.rpartition(".")[0]
+    if node.get("refdomain") != "py" or module not in MODULES:
         return None
-    module, _, name = target.rpartition(".")
-    if module in MODULES and name:
-        url = f"https://docs.python.org/3/library/{module}.html#{target}"
-        return nodes.reference("", "", content, refuri=url, internal=False)
-    return None
+    url = f"https://docs.python.org/3/library/{module}.html#{target}"
+    return nodes.reference("", "", content, refuri=url, internal=False)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", process, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", restore, priority=600)  # after it
+    app.connect("autodoc-process-signature", without_arguments)
     app.connect("missing-reference", unresolved)
     return {"parallel_read_safe": True}

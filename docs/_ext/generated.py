@@ -171,7 +171,9 @@ def hosts() -> str:
             docstring = [*mark(cleandoc(ast.get_docstring(node) or "").split("\n"))]
             text = str(GoogleDocstring(docstring, Config(napoleon_use_rtype=False)))
             kind = "function" if is_function else "class"
-            parts.append(f".. py:{kind}:: {exported}{arguments}\n\n{indent(text, '   ')}")
+            parts.append(
+                f".. py:{kind}:: {exported}{arguments}\n   :no-index:\n\n{indent(text, '   ')}"
+            )
         parts.append("```\n")
     return "\n\n".join(parts)
 
