@@ -46,7 +46,6 @@ nitpick_ignore_regex = [
     ("py:class", r"_?(Policy|Params|Message|TextMessage|SupportsSend|SessionOptions|Send|[A-Z])"),
     ("py:class", r"CompressorParameters|ProxyHeader|fastws\.(aio|_py)\..*"),
 ]
-suppress_warnings = ["toc.empty_glob"]
 
 # Markdown. Headings have GitHub's anchors, so that links work there as well.
 myst_heading_anchors = 4
