@@ -6,7 +6,6 @@ The results are compared to the Python API. tests/capi_consumer is that other pr
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -42,7 +41,6 @@ setup(
     ext_modules=[Extension(name, [f"{name}.pyx"]) for name in ("consumer", "echo")],
 )
 """
-README = (HERE.parent / "README.md").read_text("utf-8")
 # If these change, so does the interface that consumers were compiled against. They all must be
 # recompiled, and CHANGELOG.md must say so.
 SIGNATURES = {
@@ -76,11 +74,9 @@ LAYOUT = (24, 0, 8, 12, 16)
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of the other project, compiled."""
     folder = tmp_path_factory.mktemp("consumer")
-    shutil.copy(HERE / "capi_consumer" / "consumer.pyx", folder)
+    for name in ("consumer.pyx", "echo.pyx", "use.py"):
+        shutil.copy(HERE / "capi_consumer" / name, folder)
     (folder / "setup.py").write_text(SETUP)
-    (example,) = re.findall(r"<!-- build: echo -->\n```cython\n(.*?)```", README, re.DOTALL)
-    directive = "# cython: language_level=3, freethreading_compatible=True\n"
-    (folder / "echo.pyx").write_text(directive + example)
     result = subprocess.run(
         [sys.executable, "setup.py", "build_ext", "--inplace"],
         cwd=folder,
@@ -348,7 +344,7 @@ def test_the_constants_are_those_of_the_rfc(consumer: Any) -> None:
     assert consumer.constants() == [0x80, 0x40, 0x20, 0x10, *Opcode, 0xC1]
 
 
-def test_the_readme_has_a_consumer_that_works(built: Path) -> None:
+def test_the_documentation_has_a_consumer_that_works(built: Path) -> None:
     echo = load(built, "echo").Echo()
     expected = MessageEncoder()
     for event in EVENTS:
@@ -357,6 +353,15 @@ def test_the_readme_has_a_consumer_that_works(built: Path) -> None:
         elif isinstance(event, bytes):
             expected.binary(event)
     assert echo.data_received(STREAM) == expected.take()
+    result = subprocess.run(
+        [sys.executable, "use.py"],
+        cwd=built,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (0, "['Hello Server!']\n")
 
 
 # What goes wrong ---------------------------------------------------------------------------

@@ -1,40 +1,35 @@
-"""docs/deploying.md: its Python runs, and its configuration files are those of examples/deploy."""
+"""docs/howto: the code that needs a broker runs, and configuration is that of examples/deploy."""
 
 from __future__ import annotations
 
-import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
 from websockets.sync.client import connect
 
+from ..docs.pages import DOCS, ROOT, blocks, code
 from ..tools import TIMEOUT, Program, free_port
 from .deploying import DEPLOY
 
 if TYPE_CHECKING:
     from .conftest import Broker
 
-TEXT = (Path(__file__).parents[2] / "docs" / "deploying.md").read_text("utf-8")
-FILES = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", TEXT, re.DOTALL)
-
-
-@pytest.mark.parametrize(("name", "text"), FILES, ids=[name for name, _ in FILES])
-def test_a_file_is_that_of_the_examples(name: str, text: str) -> None:
-    assert text == (DEPLOY / name).read_text("utf-8")
-
 
 def test_all_files_are_shown() -> None:
-    assert {name for name, _ in FILES} == {path.name for path in DEPLOY.iterdir()}
+    shown = {
+        ROOT / name: text
+        for page in sorted((DOCS / "howto").glob("*.md"))
+        for kind, name, _, text in blocks(f"howto/{page.name}")
+        if kind == "file"
+    }
+    for path in DEPLOY.iterdir():
+        assert shown[path] == path.read_text("utf-8")
 
 
 def test_the_code_runs(redis: Broker) -> None:
-    (code,) = re.findall(r"<!-- run: bus -->\n```python\n(.*?)```", TEXT, re.DOTALL)
-    assert TEXT.count("```python") == 1
-    code = code.replace("redis://localhost:6379", redis.url)
+    bus = code("howto/brokers.md", "bus").replace("redis://localhost:6379", redis.url)
     ports = [free_port(), free_port()]
-    argv = [[sys.executable, "-c", code.replace("8080", str(port))] for port in ports]
+    argv = [[sys.executable, "-c", bus.replace("8080", str(port))] for port in ports]
     with Program(*argv[0]) as one, Program(*argv[1]) as two:
         for program, port in ((one, ports[0]), (two, ports[1])):
             program.wait_for_port(port)
@@ -53,3 +48,7 @@ def test_the_code_runs(redis: Broker) -> None:
                 pass
         assert (one.stop(), two.stop()) == (0, 0)
         assert one.errors == two.errors == ""
+
+
+def test_the_line_for_nats() -> None:
+    exec(code("howto/brokers.md", "nats"), {})

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from pathlib import Path
+import sys
 from typing import Any
 
 import pytest
@@ -15,9 +14,9 @@ from fastws.aio.endpoint import Endpoint
 from fastws.integrations.asgi import connection_of
 from fastws.integrations.uvicorn import WebSocketProtocol
 
+from ..docs.pages import code
+from ..tools import Program, free_port
 from .test_uvicorn import Client, both, run, serving, until
-
-README = Path(__file__).parents[2] / "README.md"
 
 
 def chat(topics: Topics, connections: list[Any]) -> FastAPI:
@@ -76,12 +75,9 @@ def test_a_slow_client_is_closed(cls: Any) -> None:
     run(main())
 
 
-def test_the_readme() -> None:
-    (code,) = re.findall(
-        r"<!-- run: fastapi -->\n```python\n(.*?)```", README.read_text("utf-8"), re.S
-    )
+def test_the_chat_of_the_documentation() -> None:
     names: dict[str, Any] = {}
-    exec(code, names)
+    exec(code("howto/broadcasting.md", "fastapi"), names)
 
     async def main() -> None:
         async with (
@@ -98,6 +94,22 @@ def test_the_readme() -> None:
             assert await one.recv() == await two.recv() == "Hi"
 
     run(main())
+
+
+def test_the_program_to_freeze_of_the_documentation() -> None:
+    port = free_port()
+    program = code("howto/frozen.md", "uvicorn").replace("8080", str(port))
+
+    async def main() -> None:
+        async with Client(port, "/") as client:
+            await client.open()
+            client.send("Hi")
+            assert await client.recv() == "Hi"
+
+    with Program(sys.executable, "-c", program) as running:
+        running.wait_for_port(port)
+        run(main())
+        assert running.errors == ""
 
 
 def test_a_task_that_is_done_leaves() -> None:
