@@ -230,6 +230,22 @@ def test_the_client_on_trio() -> None:
         assert answers == ["Server: Hello Server!"]
 
 
+def test_a_task_on_trio_sends_too() -> None:
+    async def main() -> None:
+        async for ws in fastws.connect(f"ws://localhost:{port}", retry=SOON):
+            async with ws:
+                assert await ws.recv() == "tick"
+                await ws.send("Hi")
+                assert await ws.recv() == "Hi"
+            assert ws.close_code == 1000
+            break
+
+    optional("trio")
+    port = free_port()
+    with serving(code("howto/trio.md", "ticks"), port, kills=True):
+        asyncio.run(main())
+
+
 # Servers ----------------------------------------------------------------------------------------
 
 
