@@ -1,7 +1,7 @@
 """docs/howto: the code of the guides runs unchanged, except for the port, and does what they say.
 
-What needs a broker is tested in tests/bus, what needs a host in tests/integrations, and what needs
-a compiler in tests/test_capi.py.
+What needs a broker is tested in tests/bus, what needs a host in tests/integrations, what needs a
+compiler in tests/test_capi.py, and scripts that only have to run in test_blocks.py.
 """
 
 from __future__ import annotations
@@ -23,20 +23,12 @@ import pytest
 import fastws
 
 from ..tools import FASTWS, TIMEOUT, Background, Program, free_port, optional, run
-from .pages import ROOT, blocks, code
+from .pages import ROOT, code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SOON = fastws.RetryPolicy(initial_delay=0.05, max_delay=0.05)
-FILES = {
-    "howto/nginx.md": ["examples/deploy/nginx.conf"],
-    "howto/haproxy.md": ["examples/deploy/haproxy.cfg"],
-    "howto/systemd.md": ["examples/deploy/chat.socket", "examples/deploy/chat.service"],
-    "howto/containers.md": ["examples/deploy/Containerfile"],
-    "howto/kubernetes.md": ["examples/deploy/kubernetes.yaml"],
-    "howto/cython.md": ["tests/capi_consumer/echo.pyx", "tests/capi_consumer/use.py"],
-}
 
 
 async def echo(ws: fastws.WebSocket) -> None:
@@ -71,14 +63,6 @@ async def ask(port: int, message: str, **options: Any) -> str | bytes:
             await ws.send(message)
             return await ws.recv()
     raise AssertionError("unreachable")
-
-
-@pytest.mark.parametrize("page", FILES)
-def test_a_file_is_that_of_the_project(page: str) -> None:
-    shown = {name: text for kind, name, _, text in blocks(page) if kind == "file"}
-    assert [*shown] == FILES[page]
-    for name, text in shown.items():
-        assert text == (ROOT / name).read_text("utf-8")
 
 
 @pytest.mark.parametrize(
