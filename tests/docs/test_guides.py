@@ -15,7 +15,6 @@ import sys
 import tomllib
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,6 +26,7 @@ from .pages import ROOT, code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SOON = fastws.RetryPolicy(initial_delay=0.05, max_delay=0.05)
 
@@ -185,7 +185,7 @@ def test_a_client_uses_the_proxy_of_the_environment() -> None:
             await asyncio.start_server(tunnel, "127.0.0.1", 0) as proxy,
         ):
             port = server.sockets[0].getsockname()[1]
-            address = "127.0.0.1:%d" % proxy.sockets[0].getsockname()[1]
+            address = f"127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
             env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
             env["WS_PROXY"] = f"http://{address}"
             source, lines = code("howto/proxies.md", "client"), []
