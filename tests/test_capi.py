@@ -5,8 +5,10 @@ The results are compared to the Python API. tests/capi_consumer is that other pr
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -29,6 +31,8 @@ from fastws import (
     encode_frame,
 )
 from fastws import _py as pure
+
+from .tools import Program, free_port, run
 
 HERE = Path(__file__).parent
 KEY = b"\x01\xf2\x83\x04"
@@ -443,3 +447,42 @@ def test_threads_may_share_an_object(consumer: Any) -> None:
         thread.join()
     counts.append(len(consumer.take(encoder)))
     assert sum(counts) == 3 * 3000 * (12 + 12 + 2)
+
+
+# The example ----------------------------------------------------------------------------
+
+
+def test_the_example_echoes(tmp_path: Path) -> None:
+    folder = shutil.copytree(HERE.parent / "examples" / "cython_server", tmp_path / "example")
+    result = run(
+        *(sys.executable, "setup.py", "build_ext", "--inplace"),
+        cwd=folder,
+        env=os.environ | {"CFLAGS": f"{os.environ.get('CFLAGS', '')} -O0"},
+    )
+    assert result.returncode == 0, result.stderr
+    port = free_port()
+    server = folder / "server.py"
+    server.write_text(server.read_text("utf-8").replace("8080", str(port)), "utf-8")
+    with Program(sys.executable, "-X", "dev", "-W", "error", str(server)) as program:
+        program.wait_for_port(port)
+        asyncio.run(talk(f"ws://localhost:{port}"))
+        assert program.stop(signal.SIGINT) == 0
+        assert program.errors == ""
+
+
+async def talk(url: str) -> None:
+    async with fastws.connect(url) as ws:
+        await ws.send("Hello Server!")
+        await ws.send(bytes(100_000))
+        assert [await ws.recv(), await ws.recv()] == ["Hello Server!", bytes(100_000)]
+        await ws.ping()
+        await ws.close(3000, "bye")
+        assert (ws.close_code, ws.close_reason) == (3000, "bye")
+    port = fastws.ClientHandshake(url).uri.port
+    for sent, answered in ((b"nonsense\r\n\r\n", b"HTTP/1.1 400 "), (b"", b"")):
+        reader, writer = await asyncio.open_connection("localhost", port)
+        writer.write(sent)
+        writer.write_eof()
+        assert (await reader.read()).startswith(answered)
+        writer.close()
+        await writer.wait_closed()

@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import queue
+import re
 import signal
 import socket
 import socketserver
@@ -14,13 +15,14 @@ import ssl
 import sys
 import threading
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 import anyio
 import pytest
@@ -30,12 +32,16 @@ import trustme
 from anyio.abc import SocketAttribute
 from anyio.from_thread import BlockingPortal
 from anyio.streams.tls import TLSListener
+from cryptography.x509 import load_pem_x509_certificate
 
 from fastws import (
+    Accept,
     Close,
     Connection,
     ConnectionClosed,
     Ping,
+    Response,
+    ResponseError,
     Role,
     connect,
     encode_frame,
@@ -44,7 +50,7 @@ from fastws import (
 from fastws.cli._probing import CHECKS, MANNERS, probe
 from fastws.handshake import ClientHandshake, parse_uri
 
-from .tools import TIMEOUT, Program, free_port, run_fastws
+from .tools import TIMEOUT, Background, Program, free_port, run_fastws
 from .wire import upgrade_request
 
 if TYPE_CHECKING:
@@ -85,7 +91,7 @@ def test_trio_server_says_goodbye_when_it_is_stopped(twin: SimpleNamespace, numb
             client.connection.send("still here?")
             await client.flush()
             assert await client.next() == "still here?"
-            program._process.send_signal(number)
+            program.send_signal(number)
             assert await client.next() == Close(1001, "")
             await client.flush()
             assert await client.stream.receive_some(1) == b""
@@ -353,6 +359,362 @@ def test_a_session_server_survives_clients_that_leave(
         with socket.create_connection(("localhost", port), TIMEOUT) as sock:
             sock.sendall(upgrade_request())
             assert sock.recv(65536).startswith(b"HTTP/1.1 101 ")
+
+
+# Small programs ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def running_file(name: str, *args: str, **changes: str) -> Iterator[tuple[Program, int]]:
+    """Run a server on a free port; end it with Ctrl-C, and check that it says nothing.
+
+    Args:
+        name: the file.
+        args: its arguments.
+        changes: other texts to replace in it, by the names of what they are assigned to.
+    """
+    port = free_port()
+    source = (EXAMPLES / name).read_text("utf-8").replace("8080", str(port))
+    source = source.replace("8443", str(port))
+    for what, value in changes.items():
+        source, count = re.subn(rf"\b{what} ?= ?[\w.]+", f"{what}={value}", source)
+        assert count
+    with Program(sys.executable, "-X", "dev", "-W", "error", "-c", source, *args) as program:
+        program.wait_for_port(port)
+        yield program, port
+        assert program.stop(signal.SIGINT) == 0
+        assert program.errors == ""
+
+
+def test_the_list_of_examples_is_complete() -> None:
+    text = (EXAMPLES / "README.md").read_text("utf-8")
+    for path in EXAMPLES.iterdir():
+        name = path.name if path.is_file() else f"{path.name}/"
+        assert name.startswith(("_", "README")) or name in text
+    for name in re.findall(r"[\w/]+\.py\b", text):
+        there = [EXAMPLES.parent / name, *EXAMPLES.glob(f"*/{name}"), EXAMPLES / name]
+        assert any(path.exists() for path in there), name
+
+
+def test_the_echo_server_echoes_and_says_goodbye() -> None:
+    async def talk(program: Program, port: int) -> None:
+        async with connect(f"ws://localhost:{port}") as ws:
+            await ws.send("Hello Server!")
+            await ws.send(b"\x00\xff")
+            assert [await ws.recv(), await ws.recv()] == ["Hello Server!", b"\x00\xff"]
+            program.send_signal(signal.SIGINT)
+            await ws.wait_closed()
+            assert ws.close_code == 1001
+
+    with running_file("echo.py") as (program, port):
+        asyncio.run(talk(program, port))
+
+
+def test_the_chat_on_fastapi_has_rooms_and_a_page() -> None:
+    async def talk(port: int) -> None:
+        url = f"ws://localhost:{port}/rooms"
+        async with (
+            connect(f"{url}/tea") as ann,
+            connect(f"{url}/coffee") as bob,
+        ):
+            assert await ann.recv() == await bob.recv() == "1 in this room"
+            async with connect(f"{url}/tea") as eve:
+                assert await ann.recv() == await eve.recv() == "2 in this room"
+                await eve.send("Hi!")
+                assert await ann.recv() == await eve.recv() == "Hi!"
+            await bob.send("Is anybody here?")
+            assert await bob.recv() == "Is anybody here?"
+
+    with running_file("fastapi_chat.py") as (_, port):
+        asyncio.run(talk(port))
+        with urlopen(f"http://127.0.0.1:{port}/") as response:
+            assert b"new WebSocket" in response.read()
+
+
+def test_the_client_comes_back_when_the_server_does() -> None:
+    port = free_port()
+    ticker = (EXAMPLES / "ticker.py").read_text("utf-8").replace("8080", str(port))
+    client = (EXAMPLES / "reconnecting_client.py").read_text("utf-8")
+    client = client.replace("initial_delay=1,", "initial_delay=0.05,")
+    start = (sys.executable, "-X", "dev", "-W", "error", "-c")
+    with Program(*start, client, f"ws://localhost:{port}", "tea") as watcher:
+        for end in ("the server has closed the connection (1001)", "the connection is lost (1006)"):
+            with Program(*start, ticker) as server:
+                assert watcher.line().startswith("tea ")
+                server.stop(signal.SIGKILL if "1006" in end else signal.SIGTERM)
+            while (line := watcher.line()) != end:
+                assert line.startswith("tea ")
+        assert watcher.stop(signal.SIGINT) == 0
+        assert watcher.errors == ""
+
+
+def test_the_tls_server_takes_a_new_certificate(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+
+    def renew() -> int:
+        issued = authority.issue_cert("localhost")
+        issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+        issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+        return load_pem_x509_certificate(issued.cert_chain_pems[0].bytes()).serial_number
+
+    async def echoed(ws: Any) -> int:
+        await ws.send("Hello Server!")
+        assert await ws.recv() == "Hello Server!"
+        shown = ws.get_extra_info("ssl_object").getpeercert()["serialNumber"]
+        return int(shown, 16)
+
+    async def talk(program: Program, port: int, serial: int) -> None:
+        async with connect(f"wss://localhost:{port}", ssl=context) as old:
+            assert await echoed(old) == serial
+            serial = renew()
+            program.send_signal(signal.SIGHUP)
+            while True:
+                async with connect(f"wss://localhost:{port}", ssl=context) as new:
+                    if await echoed(new) == serial:
+                        break
+            await echoed(old)
+
+    serial = renew()
+    paths = [str(tmp_path / name) for name in ("cert.pem", "key.pem")]
+    with running_file("tls_server.py", *paths) as (program, port):
+        asyncio.run(talk(program, port, serial))
+
+
+def test_the_json_server_sorts_and_explains() -> None:
+    async def talk(port: int) -> None:
+        async with connect(f"ws://localhost:{port}") as ws:
+            for question, answer in (
+                ('{"id": 1, "sort": ["é", "b", "a"]}', {"id": 1, "sorted": ["a", "b", "é"]}),
+                ('{"id": 2, "sort": [1, "a"]}', {"error": ...}),
+                ("[]", {"error": ...}),
+                ("no", {"error": ...}),
+                ('"\\ud800"', {"error": ...}),
+            ):
+                await ws.send(question)
+                given = json.loads(await ws.recv())
+                assert given.keys() == answer.keys()
+                assert "error" in given or given == answer
+            await ws.send(b"{}")
+            await ws.wait_closed()
+            assert (ws.close_code, ws.close_reason) == (1003, "JSON in text messages, please")
+
+    with running_file("json_server.py") as (_, port):
+        asyncio.run(talk(port))
+
+
+# The proxy ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy() -> Any:
+    """The proxy as a module."""
+    return SimpleNamespace(**load("proxy"))
+
+
+@asynccontextmanager
+async def proxied(proxy: Any, to: str | None = None, **options: Any) -> AsyncIterator[Any]:
+    """Run a server of ours, and the proxy before it; yield the proxy's URL, and what the server
+    has seen."""
+    seen: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+
+    async def handle(ws: Any) -> None:
+        try:
+            async for message in ws:
+                match message:
+                    case "close":
+                        await ws.close(4000, "as you like")
+                    case "abort":
+                        ws.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+                    case _:
+                        await ws.send(message)
+        finally:
+            await ws.wait_closed()
+            seen.put_nowait((ws.close_code, ws.close_reason))
+
+    port = free_port()
+    async with asyncio.timeout(TIMEOUT), serve(handle, "127.0.0.1", 0, **options) as server:
+        url = to or f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        running = asyncio.create_task(proxy.main(port, url))
+        while True:
+            with suppress(OSError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            await asyncio.sleep(0.01)
+        try:
+            yield SimpleNamespace(url=f"ws://127.0.0.1:{port}", seen=seen, task=running)
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+
+def run_proxied(use: Callable[[Any], Awaitable[None]], proxy: Any, **options: Any) -> None:
+    async def main() -> None:
+        async with proxied(proxy, **options) as place:
+            await use(place)
+
+    asyncio.run(main(), debug=False)
+
+
+def test_the_proxy_passes_on_frames_as_they_are(
+    proxy: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def use(place: Any) -> None:
+        async with connect(place.url, subprotocols=["b"], headers={"Cookie": "tea"}) as ws:
+            assert ws.subprotocol == "b"
+            assert ws.response.headers["Set-Cookie"] == "tea"
+            await ws.send(["Hello ", "Server!"])
+            assert await ws.recv() == "Hello Server!"
+            await ws.send(bytes(100_000))
+            assert await ws.recv() == bytes(100_000)
+            await ws.ping(b"there?")
+            await ws.close(3001, "bye")
+            assert ws.close_code == 3001
+        assert await place.seen.get() == (3001, "bye")
+
+    def process_request(request: Any) -> Accept:
+        return Accept({"Set-Cookie": request.headers["Cookie"]})
+
+    run_proxied(use, proxy, subprotocols=["a", "b"], process_request=process_request)
+    assert capsys.readouterr().out.splitlines() == [
+        "> text, 6 bytes, more to come",
+        "> continuation, 7 bytes, more to come",
+        "> continuation, 0 bytes",
+        "< text, 13 bytes",
+        "> binary, 100000 bytes",
+        "< binary, 100000 bytes",
+        "> ping, 6 bytes",
+        "< pong, 6 bytes",
+        "> close 3001 bye",
+        "< close 3001 bye",
+    ]
+
+
+def test_each_end_behind_the_proxy_learns_how_the_other_ended(proxy: Any) -> None:
+    async def use(place: Any) -> None:
+        async with connect(place.url) as ws:
+            await ws.send("close")
+            await ws.wait_closed()
+            assert (ws.close_code, ws.close_reason) == (4000, "as you like")
+        async with connect(place.url) as ws:
+            await ws.send("abort")
+            await ws.wait_closed()
+            assert ws.close_code == 1006
+        async with connect(place.url) as ws:
+            await ws.send("Hi")
+            await ws.recv()
+            ws.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        # A frame that is not masked.
+        async with connect(place.url) as ws:
+            ws.get_extra_info("socket").send(encode_frame(1, b"Hi"))
+            await ws.wait_closed()
+            assert ws.close_code == 1002
+        # The proxy is stopped.
+        async with connect(place.url) as ws:
+            await ws.send("Hi")
+            await ws.recv()
+            place.task.cancel()
+            await asyncio.wait([place.task])
+        codes = [(await place.seen.get())[0] for _ in range(5)]
+        assert codes == [4000, 1006, 1006, 1006, 1001]
+
+    run_proxied(use, proxy)
+
+
+def test_the_proxy_passes_on_a_refusal(proxy: Any) -> None:
+    async def fetch(url: str, request: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(request)
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return answer.partition(b"\r\n")[0]
+
+    async def use(place: Any) -> None:
+        with pytest.raises(ResponseError) as caught:
+            await connect(place.url + "/secret?key=1")
+        assert caught.value.status == 403
+        assert caught.value.response.body == b"not /secret key=1\n"
+        assert await fetch(place.url, b"GET / HTTP/1.1\r\nHost: here\r\n\r\n") == (
+            b"HTTP/1.1 426 Upgrade Required"
+        )
+        assert await fetch(place.url, b"nonsense\r\n\r\n") == b"HTTP/1.1 400 Bad Request"
+        twice = upgrade_request("Sec-WebSocket-Protocol: a, a")
+        assert await fetch(place.url, twice) == b"HTTP/1.1 400 Bad Request"
+
+    async def use_none(place: Any) -> None:
+        with pytest.raises(ResponseError) as caught:
+            await connect(place.url)
+        assert caught.value.status == 502
+
+    def process_request(request: Any) -> Response | None:
+        if request.path == "/":
+            return None
+        return Response.text(f"not {request.path} {request.query}\n", status=403)
+
+    run_proxied(use, proxy, process_request=process_request)
+    run_proxied(use_none, proxy, to=f"ws://127.0.0.1:{free_port()}")
+
+
+def test_the_proxy_reads_no_faster_than_the_server(proxy: Any) -> None:
+    count, size = 256, 256 << 10  # 64 MiB, far more than all buffers have
+
+    async def use(place: Any) -> None:
+        async def send_all() -> None:
+            for number in range(count):
+                await ws.send(number.to_bytes(4, "big") + bytes(size - 4))
+                sent.append(number)
+
+        sent: list[int] = []
+        async with connect(place.url) as ws:
+            sending = asyncio.create_task(send_all())
+            still = 0
+            while still < 10:  # until nothing moves any more
+                before = len(sent)
+                await asyncio.sleep(0.02)
+                still = still + 1 if len(sent) == before > 0 else 0
+            assert len(sent) < count
+            may_read.set()
+            await sending
+            assert await ws.recv() == "all"
+
+    async def handle(ws: Any) -> None:
+        await may_read.wait()
+        for number in range(count):
+            assert int.from_bytes((await ws.recv())[:4], "big") == number
+        await ws.send("all")
+
+    async def main() -> None:
+        nonlocal may_read
+        may_read = asyncio.Event()
+        async with serve(handle, "127.0.0.1", 0) as server:
+            url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with proxied(proxy, url) as place:
+                await use(place)
+
+    may_read: Any = None
+    asyncio.run(main())
+
+
+def test_the_proxy_ends_with_ctrl_c() -> None:
+    with Background(lambda ws: ws.wait_closed()) as server:
+        source = (EXAMPLES / "proxy.py").read_text("utf-8")
+        port = free_port()
+        argv = (sys.executable, "-X", "dev", "-W", "error", "-c", source, str(port), server.url)
+        with Program(*argv) as program:
+            program.wait_for_port(port)
+            assert asyncio.run(code_after(program, port)) == 1001
+            assert program.wait() == 0
+            assert program.errors == ""
+
+
+async def code_after(program: Program, port: int) -> int | None:
+    """Stop a server, and return the close code that its client gets."""
+    async with connect(f"ws://localhost:{port}") as ws:
+        program.send_signal(signal.SIGINT)
+        await ws.wait_closed()
+        return ws.close_code
 
 
 # In this process ------------------------------------------------------------------------------

@@ -191,9 +191,12 @@ class Program:
         with suppress(BrokenPipeError):
             self._process.stdin.close()
 
+    def send_signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, then `wait`."""
-        self._process.send_signal(number)
+        self.send_signal(number)
         return self.wait()
 
     def wait(self) -> int:
