@@ -463,7 +463,7 @@ def test_the_example_echoes(tmp_path: Path) -> None:
     port = free_port()
     server = folder / "server.py"
     server.write_text(server.read_text("utf-8").replace("8080", str(port)), "utf-8")
-    with Program(sys.executable, "-X", "dev", "-W", "error", str(server)) as program:
+    with Program(sys.executable, "-W", "error", str(server)) as program:
         program.wait_for_port(port)
         asyncio.run(talk(f"ws://localhost:{port}"))
         assert program.stop(signal.SIGINT) == 0

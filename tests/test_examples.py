@@ -379,7 +379,7 @@ def running_file(name: str, *args: str, **changes: str) -> Iterator[tuple[Progra
     for what, value in changes.items():
         source, count = re.subn(rf"\b{what} ?= ?[\w.]+", f"{what}={value}", source)
         assert count
-    with Program(sys.executable, "-X", "dev", "-W", "error", "-c", source, *args) as program:
+    with Program(sys.executable, "-W", "error", "-c", source, *args) as program:
         program.wait_for_port(port)
         yield program, port
         assert program.stop(signal.SIGINT) == 0
@@ -436,7 +436,7 @@ def test_the_client_comes_back_when_the_server_does() -> None:
     ticker = (EXAMPLES / "ticker.py").read_text("utf-8").replace("8080", str(port))
     client = (EXAMPLES / "reconnecting_client.py").read_text("utf-8")
     client = client.replace("initial_delay=1,", "initial_delay=0.05,")
-    start = (sys.executable, "-X", "dev", "-W", "error", "-c")
+    start = (sys.executable, "-W", "error", "-c")
     with Program(*start, client, f"ws://localhost:{port}", "tea") as watcher:
         for end in ("the server has closed the connection (1001)", "the connection is lost (1006)"):
             with Program(*start, ticker) as server:
@@ -701,7 +701,7 @@ def test_the_proxy_ends_with_ctrl_c() -> None:
     with Background(lambda ws: ws.wait_closed()) as server:
         source = (EXAMPLES / "proxy.py").read_text("utf-8")
         port = free_port()
-        argv = (sys.executable, "-X", "dev", "-W", "error", "-c", source, str(port), server.url)
+        argv = (sys.executable, "-W", "error", "-c", source, str(port), server.url)
         with Program(*argv) as program:
             program.wait_for_port(port)
             assert asyncio.run(code_after(program, port)) == 1001
