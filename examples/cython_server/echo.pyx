@@ -2,9 +2,9 @@
 """A connection of an echo server, as a Cython class: `loop.create_server(Echo, …)`.
 
 Messages go from `data_received` to the transport without calls of Python methods in between:
-`fastws.capi` has functions that take a pointer and a size. Other things that `fastws.serve` does are
-left out: keepalive, timeouts for clients that do not send or read, and closing connections with 1001
-when the server ends.
+`fastws.capi` has functions that take a pointer and a size. Other things that `fastws.serve` does
+are left out: keepalive, timeouts for clients that do not send or read, and closing connections
+with 1001 when the server ends.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
