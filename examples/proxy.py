@@ -174,13 +174,18 @@ async def pass_frames(source, target, arrow):
     data = source.early
     with suppress(OSError):
         while True:
-            for frame in decoder.feed(data):
-                print(arrow, describe(frame), flush=True)
-                target.send(frame.opcode, frame.payload, frame.fin)
-            if decoder.error is not None:
+            if not target.is_done:
+                for frame in decoder.feed(data):
+                    print(arrow, describe(frame), flush=True)
+                    target.send(frame.opcode, frame.payload, frame.fin)
+                await target.writer.drain()
+            # (After a close frame, violations do not matter.)
+            if decoder.error is not None and not target.is_done:
                 source.close(decoder.error.close_code)
-                break
-            await target.writer.drain()
+                source.end_stream()
+                target.end_stream()
+            # What comes now is dropped, but must be read: else, the source gets a reset, perhaps
+            # before it has read our close frame.
             data = await source.reader.read(65536)
             if not data:
                 break

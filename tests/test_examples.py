@@ -617,6 +617,17 @@ def test_each_end_behind_the_proxy_learns_how_the_other_ended(proxy: Any) -> Non
     run_proxied(use, proxy)
 
 
+def test_the_proxy_ends_connections_well(proxy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def use(place: Any) -> None:
+        results = await probe(place.url, timeout=TIMEOUT)
+        assert [result for result in results if result.verdict not in ("ok", "skipped")] == []
+        assert len(results) == len(some) * len(MANNERS)
+
+    some = CHECKS[::4]
+    monkeypatch.setattr("fastws.cli._probing.CHECKS", some)
+    run_proxied(use, proxy)
+
+
 def test_the_proxy_passes_on_a_refusal(proxy: Any) -> None:
     async def fetch(url: str, request: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
