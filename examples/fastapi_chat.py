@@ -19,11 +19,11 @@ from fastws.integrations.asgi import connection_of
 PAGE = """<!doctype html>
 <meta charset="utf-8">
 <title>Chat</title>
-<form><input autofocus autocomplete="off"> <button>Say</button></form>
+<form><input aria-label="Message" autocomplete="off"> <button>Say</button></form>
 <ol></ol>
 <script>
   const room = location.hash.slice(1) || 'lobby';
-  const ws = new WebSocket(`ws://${location.host}/rooms/${encodeURIComponent(room)}`);
+  const ws = new WebSocket(`${location.origin.replace('http', 'ws')}/rooms/${room}`);
   const show = (text) => {
     const line = document.createElement('li');
     line.textContent = text;
@@ -31,9 +31,10 @@ PAGE = """<!doctype html>
   };
   ws.onmessage = (event) => show(event.data);
   ws.onclose = (event) => show(`The connection has ended (${event.code}).`);
+  const input = document.querySelector('input');
+  input.focus();
   document.querySelector('form').onsubmit = (event) => {
     event.preventDefault();
-    const input = document.querySelector('input');
     ws.send(input.value);
     input.value = '';
   };

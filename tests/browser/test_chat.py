@@ -1,20 +1,22 @@
-"""The chat of examples/chat: two pages in one room, on two servers behind HAProxy."""
+"""The chats of examples/: that of chat/ on two servers behind HAProxy, and that on FastAPI."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ..bus.conftest import redis  # noqa: F401
 from ..bus.deploying import deployed
+from ..tools import Program, free_port
 from .conftest import Browser, Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from ..bus.conftest import Broker
 
@@ -73,4 +75,23 @@ def test_two_pages_in_a_room(
         assert servers[0].wait() == 0
         assert ann.run(f"return {LINES}") == bob.run(f"return {LINES}")
         # (A connection that a server closes is no error.)
+        assert ann.complaints == bob.complaints == []
+
+
+def test_two_pages_on_fastapi(pages: list[Page]) -> None:
+    port = free_port()
+    example = Path(__file__).parents[2] / "examples" / "fastapi_chat.py"
+    source = example.read_text("utf-8").replace("8080", str(port))
+    lines = "[...document.querySelectorAll('li')].map((line) => line.innerText)"
+    ann, bob = pages
+    with Program(sys.executable, "-c", source) as program:
+        program.wait_for_port(port)
+        for number, page in enumerate(pages, 1):
+            page.navigate(f"http://localhost:{port}/#tea%20room")
+            page.wait_until(f"{lines}.at(-1) === '{number} in this room'")
+        ann.type("I am <b>here</b>\n")
+        bob.wait_until(f"{lines}.at(-1) === 'I am <b>here</b>'")
+        program.stop(signal.SIGINT)
+        for page in pages:
+            page.wait_until(f"{lines}.at(-1) === 'The connection has ended (1012).'")
         assert ann.complaints == bob.complaints == []
