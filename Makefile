@@ -5,7 +5,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# `auto` installs pure Python if there is no C compiler, `no` always.
 EXT ?= require
+# Where `make run` listens. (HOST is a variable of some shells, so the environment does not count.)
+PORT ?= 8080
+HOST := 127.0.0.1
 # tests/integrations needs the extra `hosts`, tests/test_wheels.py needs `wheels`.
 TEST_EXTRAS ?= test,hosts,wheels
 PYTEST_ARGS ?= -n auto --dist loadfile
@@ -13,6 +17,9 @@ PYTEST_ARGS ?= -n auto --dist loadfile
 SOURCES := pyproject.toml setup.py tools/commands.py tools/sbom.py src/fastws/__init__.py \
 	src/fastws/_py/connection.py src/fastws/aio/wire.py src/fastws/aio/sinks.py \
 	$(wildcard src/fastws/*.p[yx][xd] src/fastws/_c/*.p[yx][xd] src/fastws/_c/kernels/*.h)
+
+INSTALL := FASTWS_EXT=$(EXT) $(BIN)/python tools/install.py
+SUITE := FASTWS_EXT=$(EXT) $(BIN)/python tools/suite.py
 
 # Every target except the stamps at the end.
 .PHONY: $(shell sed -n 's/^\([a-z][a-z0-9-]*\):.*/\1/p' $(MAKEFILE_LIST))
@@ -22,16 +29,17 @@ help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-26s %s\n", $$1, $$2 }' Makefile
 	@echo "make -C tools         List the other jobs: sanitizers, wheels, emulators and so on"
 
-run: $(VENV)/.built  ## Build fastws and start the echo server on port 8080
-	$(BIN)/fastws echo --port 8080
+run: $(VENV)/.built  ## Build fastws and start the echo server on port 8080 (or PORT, and HOST)
+	@$(BIN)/fastws echo --host $(HOST) --port $(PORT)
 
-test: test-c test-py  ## Build fastws and run the whole test suite with both twins
+test: $(VENV)/.built-test  ## Build fastws and run the whole test suite with both twins
+	@$(SUITE) c py -- $(PYTEST_ARGS)
 
 test-c: $(VENV)/.built-test
-	FASTWS_IMPL=c $(BIN)/python -X dev -m pytest $(PYTEST_ARGS)
+	@$(SUITE) c -- $(PYTEST_ARGS)
 
 test-py: $(VENV)/.built-test
-	FASTWS_IMPL=py $(BIN)/python -X dev -m pytest $(PYTEST_ARGS)
+	@$(SUITE) py -- $(PYTEST_ARGS)
 
 lint: $(VENV)/.built-dev  ## Check style, types and English
 	$(BIN)/ruff check .
@@ -84,9 +92,12 @@ upstream: $(VENV)/.built-test  ## Run the WebSocket tests of other servers with 
 # tools/Makefile has a target for each of these.
 emulated:  ## Test on emulated CPUs, with other C libraries, systems and Pythons (an hour)
 	fuzz/neon.sh
-	$(PYTHON) tools/cross.py cpus s390x foreign aarch64 musl pypy pyodide next
+	$(PYTHON) tools/cross.py cpus s390x others foreign aarch64 musl pypy pyodide next
 
-wheels: $(VENV)/.built-dev  ## Build the sdist and the wheels for this machine, in dist/
+release-check: $(VENV)/.built-release  ## Do everything for a release except upload it (10 minutes)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/release.py $(RELEASE_ARGS)
+
+wheels: $(VENV)/.built-release  ## Build the sdist and the wheels for this machine, in dist/
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/build.py
 
 clean:  ## Remove everything that was built, and the virtual environments
@@ -99,24 +110,28 @@ clean:  ## Remove everything that was built, and the virtual environments
 # those with fewer: it writes their stamps, too, so that nothing is compiled twice.
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade pip
+	@$(PYTHON) tools/install.py --venv $(VENV)
 
 $(VENV)/.built: $(BIN)/python $(SOURCES)
-	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e .
-	touch $@
+	@$(INSTALL) -e .
+	@touch $@
 
 $(VENV)/.built-test: $(BIN)/python $(SOURCES)
-	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e '.[$(TEST_EXTRAS)]'
-	touch $(VENV)/.built $@
+	@$(INSTALL) -e '.[$(TEST_EXTRAS)]'
+	@touch $(VENV)/.built $@
 
 $(VENV)/.built-bench: $(BIN)/python $(SOURCES)
-	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e '.[bench]'
-	touch $(VENV)/.built $@
+	@$(INSTALL) -e '.[bench]'
+	@touch $(VENV)/.built $@
 
 $(VENV)/.built-fuzz: $(BIN)/python $(SOURCES)
-	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q -e '.[fuzz]'
-	touch $(VENV)/.built $@
+	@$(INSTALL) -e '.[fuzz]'
+	@touch $(VENV)/.built $@
+
+# The tools that build a release, in the versions that the workflow uses; not fastws itself.
+$(VENV)/.built-release: $(BIN)/python tools/release.txt
+	@$(INSTALL) -r tools/release.txt 'readme-renderer[md]'
+	@touch $@
 
 $(VENV)/.built-docs: $(BIN)/python $(SOURCES) tools/docs.txt
 	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q --constraint tools/docs.txt -e '.[docs]'
@@ -124,5 +139,5 @@ $(VENV)/.built-docs: $(BIN)/python $(SOURCES) tools/docs.txt
 
 # pre-commit uses the same versions.
 $(VENV)/.built-dev: $(BIN)/python $(SOURCES) tools/lint.txt
-	FASTWS_EXT=$(EXT) $(BIN)/python -m pip install -q --constraint tools/lint.txt -e '.[dev]'
-	touch $(VENV)/.built $(VENV)/.built-test $(VENV)/.built-bench $@
+	@$(INSTALL) --constraint tools/lint.txt -e '.[dev]'
+	@touch $(VENV)/.built $(VENV)/.built-test $(VENV)/.built-bench $@
