@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -63,8 +64,43 @@ def test_the_release_has_a_job_for_each_platform() -> None:
     jobs = workflow("release.yml")["jobs"]
     matrix = jobs["wheels"]["strategy"]["matrix"]["include"]
     assert [row["platform"] for row in matrix] == list(check.PLATFORMS)
+    for row in matrix:
+        cpu = row["platform"].removeprefix("manylinux_").removeprefix("musllinux_")
+        # cibuildwheel must be told to build for a CPU that is not the machine's.
+        assert row.get("archs") == (cpu if cpu in check.OTHER_CPUS else None)
+        # An x86-64 CPU needs no emulator for i686.
+        assert row.get("emulated", False) == (cpu in check.OTHER_CPUS and cpu != "i686")
     assert jobs["check"]["needs"] == ["pure", "wheels"]
     assert jobs["publish"]["needs"] == "check"
+
+
+def test_what_is_run_with_the_wheels_for_other_cpus() -> None:
+    (override,) = (
+        override
+        for override in CONFIGURATION["tool"]["cibuildwheel"]["overrides"]
+        if all(cpu in override["select"] for cpu in check.OTHER_CPUS)
+    )
+    smoke, codec = override["test-command"]
+    named = [word for word in f"{smoke} {codec}".split() if word.endswith(".py")]
+    assert len(named) > 5
+    for name in named:
+        assert (ROOT / name.removeprefix("{project}/")).is_file()
+    # Nothing that must be compiled first.
+    assert override["test-extras"] == []
+
+
+def test_the_workflow_installs_pinned_tools_only() -> None:
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text("utf-8")
+    commands = re.findall(r"pip install (.*)", text)
+    assert len(commands) == 3
+    installed = set()
+    for command in commands:
+        options, file, *names = shlex.split(command)
+        assert (options, file) == ("--constraint", "tools/release.txt")
+        installed |= {name.partition("[")[0] for name in names}
+    assert installed <= pins("release.txt").keys()
+    recipes = (ROOT / "Makefile").read_text("utf-8")
+    assert "-r tools/release.txt" in recipes
 
 
 def test_only_publishing_may_do_more_than_read() -> None:
@@ -148,24 +184,30 @@ def release() -> list[Path]:
     tags = {
         "manylinux_x86_64": "manylinux2014_x86_64.manylinux_2_17_x86_64",
         "manylinux_aarch64": "manylinux_2_17_aarch64.manylinux2014_aarch64",
-        "musllinux_x86_64": "musllinux_1_2_x86_64",
-        "musllinux_aarch64": "musllinux_1_2_aarch64",
+        # auditwheel adds the tags of the oldest glibc that a wheel fits.
+        "manylinux_i686": "manylinux1_i686.manylinux2014_i686.manylinux_2_17_i686",
+        "manylinux_armv7l": "manylinux2014_armv7l.manylinux_2_17_armv7l.manylinux_2_31_armv7l",
+        "manylinux_riscv64": "manylinux_2_31_riscv64.manylinux_2_39_riscv64",
         "macosx_x86_64": "macosx_10_13_x86_64",
         "macosx_arm64": "macosx_11_0_arm64",
         "win_amd64": "win_amd64",
         "win_arm64": "win_arm64",
     }
     names = [f"fastws_codec-{VERSION}.tar.gz", f"fastws_codec-{VERSION}-py3-none-any.whl"]
-    for abi in check.PYTHONS:
-        python = abi.removesuffix("t")
+    for platform in check.PLATFORMS:
+        libc, _, cpu = platform.partition("_")
+        usual = {"musllinux": f"musllinux_1_2_{cpu}"}
+        usual["manylinux"] = f"manylinux2014_{cpu}.manylinux_2_17_{cpu}"
+        tag = tags.get(platform) or usual[libc]
         names += [
-            f"fastws_codec-{VERSION}-{python}-{abi}-{tags[name]}.whl" for name in check.PLATFORMS
+            f"fastws_codec-{VERSION}-{abi.removesuffix('t')}-{abi}-{tag}.whl"
+            for abi in check.PYTHONS
         ]
     return [Path(name) for name in names]
 
 
 def test_a_release_is_complete() -> None:
-    assert len(release()) == 58
+    assert len(release()) == 128
     check.check_complete(release())
 
 
@@ -174,8 +216,8 @@ def test_a_release_is_complete() -> None:
     [
         (lambda files: files[1:], "missing: sdist"),
         (lambda files: [*files[:1], *files[2:]], "missing: pure"),
-        (lambda files: files[:-1], "missing: cp315t-win_arm64"),
-        (lambda files: [*files, files[5]], "there twice: cp311-musllinux_aarch64"),
+        (lambda files: files[:-1], "missing: cp315t-musllinux_riscv64"),
+        (lambda files: [*files, files[2]], "there twice: cp311-manylinux_x86_64"),
         (
             lambda files: [*files, Path(f"fastws_codec-{VERSION}-cp310-cp310-win_amd64.whl")],
             "not wanted: cp310-win_amd64",
@@ -188,6 +230,13 @@ def test_a_release_is_complete() -> None:
             lambda files: [
                 *files,
                 Path(f"fastws_codec-{VERSION}-cp312-cp312-manylinux_2_34_x86_64.whl"),
+            ],
+            "not a platform that is built for",
+        ),
+        (
+            lambda files: [
+                *files,
+                Path(f"fastws_codec-{VERSION}-cp312-cp312-manylinux_2_17_loongarch64.whl"),
             ],
             "not a platform that is built for",
         ),

@@ -44,7 +44,8 @@ SHARED: Final = {
 }
 MAX_SIZE: Final = 832 << 10  # bytes, of a wheel
 PYTHONS: Final = ("cp311", "cp312", "cp313", "cp314", "cp314t", "cp315", "cp315t")
-PLATFORMS: Final = (
+# Where the whole suite is run with each wheel.
+TESTED: Final = (
     "manylinux_x86_64",
     "manylinux_aarch64",
     "musllinux_x86_64",
@@ -54,14 +55,15 @@ PLATFORMS: Final = (
     "win_amd64",
     "win_arm64",
 )
-# Platform tags, and the platforms that they stand for. For Linux, see PEP 600 and PEP 656.
-TAGS: Final = {
-    r"manylinux_2_17_(x86_64|aarch64)\.manylinux2014_\1": r"manylinux_\1",
-    r"manylinux2014_(x86_64|aarch64)\.manylinux_2_17_\1": r"manylinux_\1",
-    r"musllinux_1_2_(x86_64|aarch64)": r"musllinux_\1",
-    r"macosx_\d+_\d+_(x86_64|arm64)": r"macosx_\1",
-    r"win_(amd64|arm64)": r"win_\1",
-}
+# CPUs for which many test dependencies have no wheels: the codec's tests and tools/smoke.py are
+# run, most of them in an emulator.
+OTHER_CPUS: Final = ("i686", "armv7l", "ppc64le", "s390x", "riscv64")
+OTHERS: Final = tuple(f"{libc}linux_{cpu}" for libc in ("many", "musl") for cpu in OTHER_CPUS)
+PLATFORMS: Final = (*TESTED, *OTHERS)
+# The glibc that a wheel may need at most: 2.17, except where there is no build image with that.
+GLIBC: Final = {"armv7l": 31, "riscv64": 39}
+# Old names of manylinux tags, and the glibc that they stand for (PEP 600).
+OLD_NAMES: Final = {"1": 5, "2010": 12, "2014": 17}
 
 
 class BadFile(Exception):
@@ -151,14 +153,33 @@ def identifier(path: Path) -> str:
     """
     if path.name.endswith(".tar.gz"):
         return "sdist"
-    _, _, python, abi, platform = path.stem.split("-")
-    if (python, abi, platform) == ("py3", "none", "any"):
+    _, _, python, abi, tags = path.stem.split("-")
+    if (python, abi, tags) == ("py3", "none", "any"):
         return "pure"
-    for pattern, name in TAGS.items():
-        match = re.fullmatch(pattern, platform)
-        if match and abi in (python, f"{python}t"):
-            return f"{abi}-{match.expand(name)}"
+    platform = platform_of(tags)
+    if platform in PLATFORMS and abi in (python, f"{python}t"):
+        return f"{abi}-{platform}"
     raise BadFile(f"{path.name}: not a platform that is built for")
+
+
+def platform_of(tags: str) -> str | None:
+    """Return cibuildwheel's name for the platform of these tags, which dots separate, if any."""
+    if match := re.fullmatch(r"musllinux_1_2_(\w+)", tags):
+        return f"musllinux_{match[1]}"
+    if match := re.fullmatch(r"macosx_\d+_\d+_(x86_64|arm64)", tags):
+        return f"macosx_{match[1]}"
+    if re.fullmatch(r"win_(amd64|arm64)", tags):
+        return tags
+    cpus, versions = set(), []
+    for tag in tags.split("."):
+        match = re.fullmatch(r"manylinux(?:_2_(\d+)|(1|2010|2014))_(\w+)", tag)
+        if match is None:
+            return None
+        versions.append(int(match[1]) if match[1] else OLD_NAMES[match[2]])
+        cpus.add(match[3])
+    cpu = cpus.pop()
+    # One that fits an old glibc fits every later one.
+    return None if cpus or min(versions) > GLIBC.get(cpu, 17) else f"manylinux_{cpu}"
 
 
 def version_of(path: Path) -> str:
@@ -219,7 +240,9 @@ def check_elf(where: str, content: bytes) -> None:
                 if tag.entry.d_tag in ("DT_RPATH", "DT_RUNPATH"):
                     raise BadFile(f"{where} looks for libraries in its own places")
                 if tag.entry.d_tag == "DT_NEEDED" and not re.match(
-                    r"libc\.|libm\.|ld-", tag.needed
+                    # libpthread is part of the C library; until glibc 2.34, it was a separate file.
+                    r"lib(c|m|pthread)\.|ld-",
+                    tag.needed,
                 ):
                     raise BadFile(f"{where} needs {tag.needed}")
 

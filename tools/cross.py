@@ -6,6 +6,7 @@ pypy     runs the suite with the pure wheel on Debian's PyPy
 next     builds the extension for Debian sid's Pythons, and runs the suite with both twins on each
 cpus     runs the kernels and the codec's tests on older CPUs, emulated
 s390x    does the same on a big-endian CPU, cross-compiled
+others   does the same on i686, armv7l, ppc64le and riscv64
 aarch64  cross-compiles and audits a manylinux wheel for ARM, and tests it in an emulator
 musl     cross-compiles and audits musllinux wheels, and runs their kernels
 foreign  compiles the kernels for Windows and macOS, and runs those that Wine can run; compiles the
@@ -29,6 +30,7 @@ import tarfile
 import zipfile
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 # The unpacked Pythons contain no byte code, and start slowly until they have written it.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -37,7 +39,56 @@ ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache"
 WORK = CACHE / "cross"
 NEXT = ("3.14", "3.15")
-LIBRARIES = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu", "s390x": "s390x-linux-gnu"}
+LIBRARIES = {
+    "amd64": "x86_64-linux-gnu",
+    "arm64": "aarch64-linux-gnu",
+    "armhf": "arm-linux-gnueabihf",
+    "i386": "i386-linux-gnu",
+    "ppc64el": "powerpc64le-linux-gnu",
+    "riscv64": "riscv64-linux-gnu",
+    "s390x": "s390x-linux-gnu",
+}
+# How wheels call them, if not like their libraries.
+MACHINES = {"armhf": "armv7l", "i386": "i686", "ppc64el": "ppc64le"}
+
+
+class Other(NamedTuple):
+    """A CPU that has only the portable kernels.
+
+    Attributes:
+        architecture, suite, python: Debian's name for it, the oldest release that we can use, and
+            its Python.
+        emulator: the name of QEMU's program.
+        glibc, musl: zig's targets.
+    """
+
+    architecture: str
+    suite: str
+    python: str
+    emulator: str
+    glibc: str
+    musl: str
+
+
+# By the name of the platform in wheels.
+OTHERS = {
+    "i686": Other("i386", "bookworm", "3.11", "i386", "x86-linux-gnu.2.28", "x86-linux-musl"),
+    "armv7l": Other(
+        *("armhf", "bookworm", "3.11", "arm"),
+        *("arm-linux-gnueabihf.2.28", "arm-linux-musleabihf"),
+    ),
+    "ppc64le": Other(
+        *("ppc64el", "bookworm", "3.11", "ppc64le"),
+        *("powerpc64le-linux-gnu.2.28", "powerpc64le-linux-musl"),
+    ),
+    "riscv64": Other(
+        *("riscv64", "trixie", "3.13", "riscv64"),
+        *("riscv64-linux-gnu.2.39", "riscv64-linux-musl"),
+    ),
+    "s390x": Other(
+        "s390x", "bookworm", "3.11", "s390x", "s390x-linux-gnu.2.28", "s390x-linux-musl"
+    ),
+}
 
 # The tests of `fastws run` use these.
 HOSTS = ("hypercorn>=0.17", "uvicorn>=0.36", "wsproto>=1.2")
@@ -282,8 +333,8 @@ def codec(name: str, python: tuple[object, ...], kernel: str, *files: str, **env
 
 def cross_wheel(name: str, suite_: str, architecture: str, version: str, target: str) -> Path:
     """Compile the sdist for another platform, with a Python of that version for this machine."""
-    libc = target.split("-")[2].partition(".")[0]
     library = LIBRARIES[architecture]
+    theirs = library.replace("gnu", "musl") if "musl" in target else library
     packages = (f"python{version}", f"libpython{version}-dev")
     home = debian(suite_, architecture, *packages)
     here = debian(suite_, "amd64", *packages)
@@ -298,8 +349,7 @@ def cross_wheel(name: str, suite_: str, architecture: str, version: str, target:
     data = home / f"usr/lib/python{version}" / f"_sysconfigdata__{library}.py"
     (work / "sysconfigdata_of_target.py").write_text(
         data.read_text().replace(
-            f"{version.replace('.', '')}-{library}",
-            f"{version.replace('.', '')}-{library.replace('gnu', libc)}",
+            f"{version.replace('.', '')}-{library}", f"{version.replace('.', '')}-{theirs}"
         )
     )
     cc = compiler(target)
@@ -313,7 +363,7 @@ def cross_wheel(name: str, suite_: str, architecture: str, version: str, target:
         CFLAGS=f"-O3 -g0 -idirafter {home}/usr/include",
         PYTHONPATH=str(work),
         _PYTHON_SYSCONFIGDATA_NAME="sysconfigdata_of_target",
-        _PYTHON_HOST_PLATFORM=f"linux-{library.partition('-')[0]}",
+        _PYTHON_HOST_PLATFORM=f"linux-{MACHINES.get(architecture, library.partition('-')[0])}",
     )
     (wheel,) = work.glob("*.whl")
     return wheel
@@ -391,14 +441,31 @@ def cpus() -> None:
 
 def s390x() -> None:
     """Test on a big-endian CPU."""
-    kernels("s390x-linux-musl", "scalar", emulator("s390x"))
-    wheel = cross_wheel("s390x", "bookworm", "s390x", "3.11", "s390x-linux-gnu.2.28")
-    root = debian("bookworm", "s390x", "python3.11")
-    packages = site("s390x", "3.11", "s390x", "pytest", "pytest-timeout", "h11", FOR_PYPY[0])
+    other("s390x")
+
+
+def others() -> None:
+    """Test on the other CPUs for which wheels are published, two of them with 32 bits."""
+    for machine in OTHERS.keys() - {"s390x"}:
+        other(machine)
+
+
+def other(machine: str) -> None:
+    """Test on one of these CPUs."""
+    cpu = OTHERS[machine]
+    qemu = emulator(cpu.emulator)
+    kernels(cpu.musl, "scalar", qemu)
+    # The wheel is not repaired: auditwheel does not read those of every other CPU.
+    wheel = cross_wheel(machine, cpu.suite, cpu.architecture, cpu.python, cpu.glibc)
+    root = debian(cpu.suite, cpu.architecture, f"python{cpu.python}")
+    needed = ("pytest", "pytest-timeout", "h11", FOR_PYPY[0])
+    packages = site(machine, cpu.python, machine, *needed)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(packages)
-    command = (emulator("s390x"), "-L", root, root / "usr/bin/python3.11")
-    codec("s390x, big-endian", command, "scalar", PYTHONPATH=str(packages))
+    command = (qemu, "-L", root, root / f"usr/bin/python{cpu.python}")
+    env = {"PYTHONPATH": str(packages)}
+    print(output(*command, ROOT / "tools/smoke.py", "--no-command", FASTWS_IMPL="c", **env))
+    codec(machine, command, "scalar", **env)
 
 
 def aarch64() -> None:
@@ -506,6 +573,7 @@ JOBS = {
     "next": next_,
     "cpus": cpus,
     "s390x": s390x,
+    "others": others,
     "aarch64": aarch64,
     "musl": musl,
     "foreign": foreign,
