@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import report, targets
+from . import busy, highlights, report, targets
 from .results import Results
 
 ROOT = Path(__file__).parent.parent
@@ -29,17 +29,26 @@ def run(args: argparse.Namespace) -> int:
     if unknown := set(parts) - set(plan):
         print(f"no such parts: {', '.join(sorted(unknown))}; there are", *plan, file=sys.stderr)
         return 2
+    watch = busy.Watch()
+    if warning := watch.before():
+        print(warning, file=sys.stderr, flush=True)
     results = runs.measure(plan, parts, keyword=args.k)
+    disturbance = watch.after()
     if args.into and args.into.exists():
         results = Results.load(args.into).updated(results)
     path = runs.save(results, args.into)
     print(report.describe(results), report.tables(results), sep="\n\n")
-    print(f"\n{targets.report(results)}")
+    if not args.quick:
+        print(f"\n{targets.report(results)}")
     complete = not args.quick and set(parts) == set(plan) and not args.k
     if complete and args.charts:
         # The documentation only shows runs that included everything.
         draw(results, CHARTS, page=True)
     print(f"\nwritten to {path}")
+    # Last, so that nobody overlooks it.
+    print(f"\n{highlights.report(results)}", flush=True)
+    if disturbance:
+        print(f"\n{disturbance}", file=sys.stderr)
     return int(bool(results.content["failed"] or results.content["problems"]))
 
 
