@@ -68,11 +68,15 @@ AROUND = {"browser", "bus", "conformance", "docs", "integrations", "node", "prox
 AROUND |= {"test_cli_run.py", "test_examples.py", "test_fuzz_targets.py", "test_packaging.py"}
 AROUND |= {
     "test_architecture.py",
+    "test_benchmarks.py",
     "test_english.py",
     "test_inspect.py",
     "test_instructions.py",
+    "test_make.py",
+    "test_newcomer.py",
     "test_phases.py",
     "test_readme.py",
+    "test_release.py",
     "test_sources.py",
     "test_versions.py",
     "test_wheels.py",
