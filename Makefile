@@ -110,7 +110,7 @@ clean:  ## Remove everything that was built, and the virtual environments
 # those with fewer: it writes their stamps, too, so that nothing is compiled twice.
 
 $(BIN)/python:
-	@$(PYTHON) tools/install.py --venv $(VENV)
+	@FASTWS_EXT=$(EXT) $(PYTHON) tools/install.py --venv $(VENV)
 
 $(VENV)/.built: $(BIN)/python $(SOURCES)
 	@$(INSTALL) -e .

@@ -35,9 +35,11 @@ Collecting h11>=0.16 (from fastws-codec==1.0)
 Collecting uvloop>=0.21
 Building wheels for collected packages: fastws-codec
   Building editable for fastws-codec (pyproject.toml): started
+  Compiling src/fastws/_c/kernel.pyx because it changed.
   building 'fastws._c.kernel' extension
   gcc -O3 -c kernel.c
   building 'fastws.capi' extension
+  Building editable for fastws-codec (pyproject.toml): finished with status 'done'
 Installing collected packages: h11, uvloop, fastws-codec
 Successfully installed fastws-codec-1.0
 """

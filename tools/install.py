@@ -51,13 +51,12 @@ def main(args: list[str]) -> int:
             f"fastws needs Python {oldest} or newer, and {sys.executable} is {mine}. "
             f"If you have a newer one: make run PYTHON=python{oldest}"
         )
-    if args[:1] == ["--venv"]:
-        return create(args[1])
     choice = os.environ.get("FASTWS_EXT", "auto")
     compiler = compiler_name()
-    if "-e" in args and choice == "require" and not shutil.which(compiler):
+    # Say so before anything else, not after half a minute.
+    if choice == "require" and {"-e", "--venv"} & {*args} and not shutil.which(compiler):
         return fail(NO_COMPILER.format(compiler=compiler))
-    return install(args, choice)
+    return create(args[1]) if args[:1] == ["--venv"] else install(args, choice)
 
 
 def fail(text: str) -> int:
@@ -77,7 +76,7 @@ def create(directory: str) -> int:
     steps.start(f"Creating {directory} with Python {version}")
     command = [sys.executable, "-m", "venv", directory]
     python = os.path.join(directory, "bin", "python")
-    pip = [python, "-m", "pip", "install", "-q", "--upgrade", "pip"]
+    pip = [python, "-m", "pip", "install", "-qq", "--upgrade", "pip"]
     status = run(command) or run(pip)
     steps.end()
     return status
@@ -131,7 +130,7 @@ def which_twin() -> list[str]:
     result = subprocess.run(
         [sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True, check=True
     )
-    return result.stdout.split(maxsplit=1)
+    return result.stdout.split()
 
 
 def explain(lines: list[str]) -> str:
@@ -169,17 +168,24 @@ class Reader:
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
         self._fetching = False
+        self._is_cython = False
 
     def read(self, line: str) -> None:
         text = line.strip()
-        if match := re.match(r"building '([\w.]+)' extension", text):
-            self._steps.start(f"Compiling {match[1]}")
-        elif re.match(r"Collecting |Requirement already satisfied: ", text):
+        if match := re.match(r"Compiling src/(\S+)\.pyx because ", text):
+            self._steps.start(f"Compiling {match[1].replace('/', '.')}")
+            self._is_cython = True
+        elif match := re.match(r"building '([\w.]+)' extension", text):
+            # Usually, the C compiler goes on with what Cython has just made.
+            if not self._is_cython:
+                self._steps.start(f"Compiling {match[1]}")
+            self._is_cython = False
+        elif re.match(r"Collecting |Processing |Requirement already satisfied: ", text):
             # The first ones are the build tools; pip runs itself to install them.
             if not line.startswith(" ") and not self._fetching:
                 self._fetching = True
                 self._steps.start("Finding and downloading the dependencies")
-        elif text.startswith("Building editable for "):
+        elif re.match(r"Building editable for .*: started", text):
             self._steps.start("Preparing to compile")
         elif not line.startswith(" ") and (
             match := re.match(r"Installing collected packages: (.*)", text)
