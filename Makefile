@@ -94,7 +94,7 @@ emulated:  ## Test on emulated CPUs, with other C libraries, systems and Pythons
 	fuzz/neon.sh
 	$(PYTHON) tools/cross.py cpus s390x others foreign aarch64 musl pypy pyodide next
 
-release-check: $(VENV)/.built-release  ## Do everything for a release except upload it (10 minutes)
+release-check: $(VENV)/.built-release  ## Do everything for a release except upload it (4 minutes)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/release.py $(RELEASE_ARGS)
 
 wheels: $(VENV)/.built-release  ## Build the sdist and the wheels for this machine, in dist/
