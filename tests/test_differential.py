@@ -78,8 +78,8 @@ def judged(decoder: Any, chunks: list[bytes]) -> list[Any]:
         events = decoder.feed(chunk)
         error = decoder.error
         verdict = error and (type(error), str(error), error.close_code)
-        only_messages = getattr(decoder, "_only_messages", None)
-        result.append((shown(events), verdict, only_messages))
+        counts = getattr(decoder, "_counts", tuple)()
+        result.append((shown(events), verdict, (getattr(decoder, "_only_messages", None), counts)))
     return result
 
 
@@ -514,6 +514,7 @@ def test_any_calls_to_an_encoder(calls: list[tuple[str, tuple[Any, ...], dict[st
         ]
         assert results[0] == results[1]
         assert len(py) == len(c)
+        assert c._counts() == py._counts()
     assert c.take() == py.take()
 
 

@@ -40,7 +40,7 @@ OPENING = {
     *("extensions", "handshake", "heads", "hosts", "http", "peers", "proxy_protocol"),
     *("tunnels", "uri"),
 }
-SANS_IO = CODEC | OPENING | {"connection", "deflate", "prepared", "session", "text"}
+SANS_IO = CODEC | OPENING | {"connection", "deflate", "prepared", "session", "stats", "text"}
 ALL = SANS_IO | {"aio", "bus", "cli", "demo", "integrations"}
 
 # What each part may import of fastws when it runs ...
@@ -69,8 +69,9 @@ ALLOWED: dict[str, set[str]] = {
     "handshake": {"extensions", "heads", "http", "uri", "exceptions", "spec", "deflate"},
     "prepared": CODEC | {"deflate"},
     "text": CODEC,
-    "connection": CODEC | {"_c", "_py", "deflate", "prepared", "text"},
-    "session": TWIN | OPENING | {"connection", "deflate"},
+    "stats": set(),
+    "connection": CODEC | {"_c", "_py", "deflate", "prepared", "stats", "text"},
+    "session": TWIN | OPENING | {"connection", "deflate", "stats"},
     "aio": SANS_IO - {"session"},
     "aio.sinks": TWIN | {"_cython", "aio"},
     "aio.wire": TWIN | {"_cython", "aio", "prepared"},

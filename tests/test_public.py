@@ -43,6 +43,7 @@ DOCUMENTED = (
     "fastws.proxy_protocol",
     "fastws.session",
     "fastws.spec",
+    "fastws.stats",
     "fastws.uri",
 )
 ELSEWHERE = {

@@ -73,6 +73,7 @@ from .http import Headers, HeadersLike, Request, Response
 from .peers import Peer, TLSInfo
 from .prepared import PreparedMessage, prepare
 from .spec import CloseCode, Opcode, Role
+from .stats import Stats
 from .uri import URI
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ __all__ = [
     "ServerHandshake",
     "Session",
     "State",
+    "Stats",
     "TLSInfo",
     "URI",
     "Write",

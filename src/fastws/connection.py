@@ -21,6 +21,7 @@ from .spec import (
     Role,
     State,
 )
+from .stats import Stats
 from .text import as_text, check_fragment
 
 if TYPE_CHECKING or implementation == "py":
@@ -93,6 +94,7 @@ class Connection(_Connection):
             it sent none), our own if the peer broke the protocol, or 1006 if the connection was
             lost without a close frame. None if the connection has not ended.
         close_reason: the reason that belongs to the code.
+        stats: what was counted so far.
 
     Raises:
         TypeError: if a limit is not an int.
@@ -184,6 +186,26 @@ class Connection(_Connection):
             begun = check_fragment(begun, fragment, last=fin)
         super().continuation(fragment, fin=fin)
         self._begun = None if fin else begun
+
+    @property
+    def stats(self) -> Stats:
+        """What was counted so far: messages, frames, bytes, pings and pongs in each direction."""
+        received, sent, deflater = self._decoder._counts(), self._encoder._counts(), self._deflater
+        return Stats(
+            messages_received=received[0],
+            messages_sent=sent[0],
+            frames_received=received[1],
+            frames_sent=sent[1],
+            bytes_received=received[2],
+            bytes_sent=sent[2],
+            payload_received=received[3],
+            payload_sent=sent[3] + (0 if deflater is None else deflater.saved),
+            pings_received=received[4],
+            pings_sent=sent[4],
+            pongs_received=received[5],
+            pongs_sent=sent[5],
+            unsent=self.bytes_queued,
+        )
 
 
 # Mask keys (RFC 6455 §5.3: "derived from a strong source of entropy") --------------------

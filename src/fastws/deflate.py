@@ -464,9 +464,10 @@ class Deflater:
         enabled: whether a library can compress for the window agreed on. If not, all messages
             must be sent uncompressed, as any message may be (§6).
         threshold: the smallest message to compress, in bytes.
+        saved: how many bytes the messages that were sent have become smaller; its user counts them.
     """
 
-    __slots__ = ("_agreement", "_stream", "_zlib", "enabled", "threshold")
+    __slots__ = ("_agreement", "_stream", "_zlib", "enabled", "saved", "threshold")
 
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
@@ -474,6 +475,7 @@ class Deflater:
         self._stream: Any = None
         self.enabled = agreement.max_window_bits >= MIN_WINDOW_BITS
         self.threshold = agreement.config.threshold
+        self.saved = 0
 
     @property
     def parameters(self) -> CompressorParameters:

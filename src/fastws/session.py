@@ -41,6 +41,7 @@ from .spec import (
     Role,
     State,
 )
+from .stats import Stats
 
 if TYPE_CHECKING:
     import re
@@ -607,6 +608,11 @@ class Session:
         """Why the connection did not open: a HandshakeError or TimeoutError. Or the peer's
         violation of the protocol, if it ended the connection: a ProtocolError."""
         return self._error if self._connection is None else self._connection.error
+
+    @property
+    def stats(self) -> Stats:
+        """What was counted since the connection was open."""
+        return Stats() if self._connection is None else self._connection.stats
 
     @property
     def bytes_queued(self) -> int:

@@ -288,11 +288,11 @@ async def test_a_pong_waits_for_a_slow_peer(pair):
         ws._transport.pause_reading()
         held = asyncio.ensure_future(theirs.send(bytes(8 << 20)))
         await asyncio.sleep(0.05)
-        before = theirs._written
+        before = theirs.stats.bytes_sent
         waiting = [asyncio.ensure_future(theirs.pong(bytes(100))) for _ in range(10)]
         await asyncio.sleep(0.05)
         assert not any(task.done() for task in waiting)
-        assert theirs._written == before
+        assert theirs.stats.bytes_sent == before
         ws._transport.resume_reading()
         await ws.recv()
         await asyncio.gather(held, *waiting)

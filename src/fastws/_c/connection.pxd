@@ -18,7 +18,7 @@ cdef class Connection:
     cdef readonly MessageDecoder _decoder
     cdef readonly object role
     cdef readonly object deflate
-    cdef object _deflater
+    cdef readonly object _deflater
     cdef object _phase
     cdef object _ending
     cdef object _pong_owed

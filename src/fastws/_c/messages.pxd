@@ -25,13 +25,19 @@ cdef class MessageDecoder:
     cdef readonly bint _only_messages
     cdef bint _decode_text
     cdef readonly Py_ssize_t _left
-    cdef bint stream
-    cdef bint more  # whether the inflater has more of the piece that it got last
+    # (Booleans, but smaller than bint: there may be very many decoders.)
+    cdef uint8_t stream
+    cdef uint8_t more  # whether the inflater has more of the piece that it got last
+    cdef uint8_t inflating
+    cdef uint8_t masked
+    cdef uint8_t done
+    cdef uint8_t failed_inside
+    cdef uint8_t in_payload
+    cdef uint8_t compressed
     cdef object max_message_size
     cdef object max_fragments
     cdef object inflater
     cdef object turn  # a lock, if there is an inflater
-    cdef bint inflating
     cdef Py_ssize_t step
     # How much this call may still do; where it stopped, or -1; the data that it left for the next
     # call, and where that begins.
@@ -42,30 +48,33 @@ cdef class MessageDecoder:
     cdef uint64_t size_limit
     cdef uint64_t compressed_limit
     cdef uint64_t fragments_limit
-    cdef bint masked
-    cdef bint done
     # What this call found. Events and errors are created after all data was processed.
     cdef int controls
+    cdef int parts  # of messages that go on
     cdef list texts  # the indices of bytes that become a Text
     cdef Failure failure
     cdef Progress progress
-    cdef bint failed_inside
     cdef object inflater_error
     # The beginning of an incomplete header or control frame.
     cdef uint8_t[MAX_TAIL] tail
     cdef int tail_size
     # The data frame whose payload is arriving.
-    cdef bint in_payload
     cdef Header header
     cdef uint64_t remaining
     # The message that the frame belongs to. If the opcode is 0, there is none.
     cdef int opcode
-    cdef bint compressed
     cdef uint64_t size
     cdef uint64_t fragments
     cdef Growing buffer  # a str for text
     cdef fastws_utf8 utf8
-    cdef bint is_ascii
+    cdef uint8_t is_ascii
+    # What there was since the beginning: see `_counts`.
+    cdef uint64_t bytes_seen
+    cdef uint64_t payload_seen
+    cdef uint64_t messages_seen
+    cdef uint64_t fragments_seen
+    cdef uint64_t pings_seen
+    cdef uint64_t pongs_seen
 
     cdef list _feed(self, object data)
     cdef list _feed_from(self, bytearray storage, Py_ssize_t size)
@@ -102,6 +111,14 @@ cdef class MessageEncoder:
     cdef Growing buffer  # the next buffer
     cdef list buffers  # complete ones, of bytes or Payload; None if there are none
     cdef Py_ssize_t size  # of all complete buffers
+    # What there was since the beginning: see `_counts`.
+    cdef uint64_t bytes_taken
+    cdef uint64_t payload_made
+    cdef uint64_t messages_made
+    cdef uint64_t fragments_made
+    cdef uint64_t pings_made
+    cdef uint64_t pongs_made
+    cdef uint64_t closes_made
 
     cdef list _take_all(self)
     cdef bytes _take_only(self)

@@ -156,7 +156,7 @@ cdef class MessageDecoder:
             self.step = (
                 PY_SSIZE_T_MAX if step is None else min(step, PY_SSIZE_T_MAX)
             )
-            self.masked = masked
+            self.masked = True if masked else False
             self.max_message_size = max_message_size
             self.max_fragments = max_fragments
             self.size_limit = (
@@ -232,6 +232,15 @@ cdef class MessageDecoder:
     cdef bint _has_rest(self):
         return self.rest is not None
 
+    @cython.critical_section
+    def _counts(self):
+        cdef uint64_t closes = 1 if self.done and self.error is None else 0
+        cdef uint64_t controls = self.pings_seen + self.pongs_seen + closes
+        return (
+            self.messages_seen, self.messages_seen + self.fragments_seen + controls,
+            self.bytes_seen, self.payload_seen, self.pings_seen, self.pongs_seen,
+        )
+
     def __reduce__(self):
         raise errors.not_copyable(self)
 
@@ -256,12 +265,13 @@ cdef class MessageDecoder:
         try:
             with cython.critical_section(self):
                 self.failure = NO_FAILURE
-                self.controls = 0
+                self.controls = self.parts = 0
                 if not self._decode_text:
                     # Before the state is read, as this may run the garbage collector.
                     texts = self.texts = []
                 self._only_messages = not self.done
                 if not self.done:
+                    self.bytes_seen += size
                     self.step_left = self.step
                     if self.rest is None:
                         self.decode(data, size, events, left)
@@ -270,6 +280,7 @@ cdef class MessageDecoder:
                             self.rest_start = 0
                     else:
                         self.decode_rest(data, size, events)
+                    self.messages_seen += len(events) - self.controls - 2 * self.parts
                 if texts is not None:
                     self.texts = None
                 failure = self.failure
@@ -388,6 +399,7 @@ cdef class MessageDecoder:
                     # Memory for another large message is allocated when this one may be gone:
                     # free() returns the memory of two to the system, and page faults are slow.
                     left[0] = size - position
+                    self.bytes_seen -= left[0]
                     return 0
                 position += self.take_payload(data + position, size - position, events)
                 if self.done:
@@ -420,6 +432,7 @@ cdef class MessageDecoder:
                     length = available
                 if length <= limit and length <= available - start:
                     key = fastws_load32(p + start - 4) if mask else 0
+                    self.payload_seen += length
                     if self.append_whole(p + start, length, key, p[0] & OPCODE_BITS, events):
                         return 0
                     position += start + length
@@ -506,6 +519,10 @@ cdef class MessageDecoder:
         events.append(held)
         self.controls += 1
         if opcode != OPCODE_CLOSE:
+            if opcode == OPCODE_PING:
+                self.pings_seen += 1
+            else:
+                self.pongs_seen += 1
             self._only_messages = False
             self.step_left -= CONTROL_COST
         elif whole:
@@ -522,6 +539,8 @@ cdef class MessageDecoder:
             n = <Py_ssize_t> self.remaining
         if self.compressed:
             n = 0 if self.more else min(n, PIECE)
+        else:
+            self.payload_seen += n
         last = self.header.first & FIN and <uint64_t> n == self.remaining
         if self.compressed:
             if self.take_compressed(p, n, last, events):
@@ -543,6 +562,7 @@ cdef class MessageDecoder:
             return n
         if not last:
             self.in_payload = False
+            self.fragments_seen += 1
             return n
         if self.utf8.needed:
             self.fail(NOT_UTF8)
@@ -579,6 +599,7 @@ cdef class MessageDecoder:
             if not size:
                 return 0
         events.append(None)
+        self.parts += 1
         if not self.buffer.is_str:
             self.buffer.size = size
             piece = growing_take(&self.buffer)
@@ -643,6 +664,7 @@ cdef class MessageDecoder:
                 self.fail(TOO_BIG)
                 return 1
             self.size += octets.size
+            self.payload_seen += octets.size
             if not self.more:
                 return 0
             self.pass_on(events)
@@ -877,6 +899,7 @@ cdef class MessageEncoder:
         """Return everything appended since the last call."""
         with cython.critical_section(self):
             if self.buffers is None:
+                self.bytes_taken += self.buffer.size
                 return growing_take(&self.buffer)
         return self._join(self._take_all())
 
@@ -891,6 +914,14 @@ cdef class MessageEncoder:
     def __reduce__(self):
         raise errors.not_copyable(self)
 
+    @cython.critical_section
+    def _counts(self):
+        cdef uint64_t controls = self.pings_made + self.pongs_made + self.closes_made
+        return (
+            self.messages_made, self.messages_made + self.fragments_made + controls,
+            self.bytes_taken, self.payload_made, self.pings_made, self.pongs_made,
+        )
+
     cdef list _take_all(self):
         cdef list buffers, none = None
         with cython.critical_section(self):
@@ -898,6 +929,7 @@ cdef class MessageEncoder:
                 none = []  # before the state is read, as this may run the garbage collector
             buffers = none if self.buffers is None else self.buffers
             self.buffers = None
+            self.bytes_taken += self.size + self.buffer.size
             self.size = 0
             if self.buffer.size:
                 buffers.append(growing_take(&self.buffer))
@@ -905,7 +937,10 @@ cdef class MessageEncoder:
 
     cdef bytes _take_only(self):
         with cython.critical_section(self):
-            return None if self.buffers is not None else growing_take(&self.buffer)
+            if self.buffers is not None:
+                return None
+            self.bytes_taken += self.buffer.size
+            return growing_take(&self.buffer)
 
     cdef Py_ssize_t _whole_frame(self, bytes frame) except -1:
         cdef Py_ssize_t size = len(frame)
@@ -913,6 +948,8 @@ cdef class MessageEncoder:
         with cython.critical_section(self):
             if self.in_message:
                 raise errors.in_message()
+            self.messages_made += 1
+            self.payload_made += size - frame_header_size(frame)
             if self.buffer.size:
                 p = growing_extend(&self.buffer, size, size)
                 memcpy(p, PyBytes_AS_STRING(frame), size)
@@ -1028,7 +1065,7 @@ cdef class MessageEncoder:
             self.size += self.buffer.size + size
             self.buffers.append(growing_take(&self.buffer))
             self.buffers.append(payload)
-            self.in_message = 0 if first & FIN else 1
+            count_data(self, first, size)
             return self.size
 
     cdef Py_ssize_t append(
@@ -1057,7 +1094,13 @@ cdef class MessageEncoder:
             elif size:
                 memcpy(p + head, payload, size)
             if not first & CONTROL_BIT:
-                self.in_message = 0 if first & FIN else 1
+                count_data(self, first, size)
+            elif first & OPCODE_BITS == OPCODE_PING:
+                self.pings_made += 1
+            elif first & OPCODE_BITS == OPCODE_PONG:
+                self.pongs_made += 1
+            else:
+                self.closes_made += 1
             return self.size + self.buffer.size
 
     cdef int check_turn(self, int first) except -1:
@@ -1066,6 +1109,25 @@ cdef class MessageEncoder:
         if not self.in_message and not first & OPCODE_BITS:
             raise errors.not_in_message()
         return 0
+
+
+cdef inline void count_data(MessageEncoder encoder, int first, Py_ssize_t size) noexcept:
+    """A data frame was appended."""
+    encoder.payload_made += size
+    if first & FIN:
+        encoder.in_message = 0
+        encoder.messages_made += 1
+    else:
+        encoder.in_message = 1
+        encoder.fragments_made += 1
+
+
+cdef inline Py_ssize_t frame_header_size(bytes frame) noexcept:
+    """Return the size of the header of an encoded frame that is not masked."""
+    cdef uint8_t length = PyBytes_AS_STRING(frame)[1]
+    if length < LENGTH_16:
+        return 2
+    return 4 if length == LENGTH_16 else 10
 
 
 cdef inline Py_ssize_t append_short(
@@ -1080,6 +1142,8 @@ cdef inline Py_ssize_t append_short(
         p[0] = first
         p[1] = size
         memcpy(p + 2, payload, size)
+        encoder.messages_made += 1
+        encoder.payload_made += size
         return encoder.size + encoder.buffer.size
 
 

@@ -44,7 +44,6 @@ cdef class Wire:
     cdef public bint _write_paused
     cdef public object _phase
     cdef public TheSink _sink
-    cdef public Py_ssize_t _written
     cdef public object _loop
     cdef readonly object _buffer
     cdef bytearray _storage
@@ -54,6 +53,9 @@ cdef class Wire:
     cdef public bint _must_yield
     cdef public bint _received_since_ping
     cdef bint _mixed
+    cdef public unsigned int _read_pauses
+    cdef public unsigned int _write_pauses
+    cdef public double _latency
 
     cdef object _receive_from(self, bytearray storage, Py_ssize_t size)
     cdef object _receive_left(self, bytearray storage, Py_ssize_t size)

@@ -355,6 +355,9 @@ class Connection:
             if deflater is not None:
                 deflater.forget()
             raise
+        if compressed is not None:
+            assert deflater is not None
+            deflater.saved += len(prepared.payload) - len(compressed)
         self._compressing = rsv1 and not fin
         return queued
 
@@ -413,8 +416,10 @@ class Connection:
             self._encoder.continuation(fragment, self._mask_key(), fin=fin)
             return
         assert self._deflater is not None
-        payload = self._deflater.deflate(prepare(fragment).payload, fin)
+        octets = prepare(fragment).payload
+        payload = self._deflater.deflate(octets, fin)
         self._encoder.frame(Opcode.CONTINUATION, payload, fin=fin, key=self._mask_key())
+        self._deflater.saved += len(octets) - len(payload)
         self._compressing = not fin
 
     def ping(self, data: Buffer = b"") -> None:

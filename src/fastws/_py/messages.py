@@ -135,21 +135,28 @@ class MessageDecoder:
 
     __slots__ = (
         "_buffer",
+        "_bytes_seen",
         "_compressed",
         "_decode_text",
         "_decodes",
         "_done",
         "_fin",
         "_fragments",
+        "_fragments_seen",
         "_inflater",
         "_inflating",
         "_key",
         "_masked",
         "_max_fragments",
         "_max_message_size",
+        "_messages_seen",
         "_more",
+        "_no_messages",
         "_only_messages",
         "_opcode",
+        "_payload_seen",
+        "_pings_seen",
+        "_pongs_seen",
         "_remaining",
         "_rest",
         "_rsv",
@@ -212,6 +219,10 @@ class MessageDecoder:
         self._buffer: BytesIO | None = None
         self._utf8: Utf8Validator | None = None
         self._text: StringIO | None = None
+        # What there was since the beginning: see `_counts`.
+        self._bytes_seen = self._payload_seen = self._messages_seen = 0
+        self._fragments_seen = self._pings_seen = self._pongs_seen = 0
+        self._no_messages = 0  # how many of the events of this call are not messages
 
     def feed(self, data: Buffer) -> list[Event]:
         """Decode the data that the socket delivered.
@@ -239,6 +250,8 @@ class MessageDecoder:
         self._only_messages = not self._done
         if self._done:
             return events
+        self._bytes_seen += len(octets)
+        self._no_messages = 0
         if self._tail or self._rest:
             octets = self._tail + self._rest + octets  # one of the first two is empty
             self._tail = self._rest = b""
@@ -254,6 +267,7 @@ class MessageDecoder:
             self.error = errors.decoding_failed()
             self._finish()
             raise
+        self._messages_seen += len(events) - self._no_messages
         return rules.make_parts(events) if self._stream else events
 
     @property
@@ -275,6 +289,14 @@ class MessageDecoder:
 
     def _has_rest(self) -> bool:
         return self._rest != b"" or self._more
+
+    def _counts(self) -> tuple[int, int, int, int, int, int]:
+        """Return what was decoded so far: complete messages, complete frames, bytes, bytes of the
+        messages' payloads, pings, pongs."""
+        messages, pings, pongs = self._messages_seen, self._pings_seen, self._pongs_seen
+        closes = 1 if self._done and self.error is None else 0
+        frames = messages + self._fragments_seen + pings + pongs + closes
+        return messages, frames, self._bytes_seen, self._payload_seen, pings, pongs
 
     def __reduce__(self) -> NoReturn:
         raise errors.not_copyable(self)
@@ -306,6 +328,7 @@ class MessageDecoder:
                 stop = start + length
                 if minimal and stop <= end and (limit is None or length <= limit):
                     payload = data[start:stop]
+                    self._payload_seen += length
                     if mask:
                         payload = xor(payload, data[start - MASK_KEY_SIZE : start])
                     if data[position] == _WHOLE_TEXT:
@@ -363,9 +386,16 @@ class MessageDecoder:
             if isinstance(close, ProtocolError):
                 raise close
             events.append(close)
+            self._no_messages += 1
             self._finish()
         elif len(payload) == length:
-            events.append(Ping(payload) if opcode == Opcode.PING else Pong(payload))
+            if opcode == Opcode.PING:
+                events.append(Ping(payload))
+                self._pings_seen += 1
+            else:
+                events.append(Pong(payload))
+                self._pongs_seen += 1
+            self._no_messages += 1
             self._only_messages = False
             self._step_left -= CONTROL_COST
 
@@ -389,6 +419,8 @@ class MessageDecoder:
         size = min(self._remaining, len(data) - position)
         if self._compressed:
             size = 0 if self._more else min(size, INFLATE_PIECE)
+        else:
+            self._payload_seen += size
         piece = data[position : position + size]
         if self._key:
             piece = xor(piece, self._key)
@@ -397,6 +429,8 @@ class MessageDecoder:
         complete = self._fin and not self._remaining
         if self._stream:
             self._take_parts(piece, complete, events)
+            if not self._fin and not self._remaining and not self._more:
+                self._fragments_seen += 1
             return position + size
         if self._compressed:
             assert self._inflater is not None
@@ -436,6 +470,8 @@ class MessageDecoder:
                 events.append(text)
         if complete:
             self._reset_message()
+        elif not self._remaining:
+            self._fragments_seen += 1
         return position + size
 
     def _take_parts(self, piece: bytes, last: bool, events: list[Any]) -> None:
@@ -473,6 +509,7 @@ class MessageDecoder:
             if not part:
                 return
             events.append(None)
+            self._no_messages += 2
         if self._compressed and self._decodes:
             # A str may take four times as much as its UTF-8.
             self._step_left -= memory_of(part) - len(part)
@@ -487,6 +524,7 @@ class MessageDecoder:
             assert self._max_message_size is not None
             raise errors.message_too_big(self._max_message_size)
         self._size += size
+        self._payload_seen += size
 
     def _budget(self) -> int | None:
         """Return how many more bytes the message may have; None if there is no limit."""
@@ -514,7 +552,20 @@ class MessageEncoder:
     unpredictable mask key to each call (RFC 6455 §5.3); a server passes none.
     """
 
-    __slots__ = ("_buffers", "_in_message", "_parts", "_size", "_utf8")
+    __slots__ = (
+        "_buffers",
+        "_bytes_taken",
+        "_closes_made",
+        "_fragments_made",
+        "_in_message",
+        "_messages_made",
+        "_parts",
+        "_payload_made",
+        "_pings_made",
+        "_pongs_made",
+        "_size",
+        "_utf8",
+    )
 
     def __init__(self) -> None:
         self._buffers: list[bytes] = []  # complete ones
@@ -523,6 +574,9 @@ class MessageEncoder:
         self._in_message = False
         # Checks the fragments of a message that `text_bytes` has begun.
         self._utf8: Utf8Validator | None = None
+        # What there was since the beginning: see `_counts`.
+        self._bytes_taken = self._payload_made = self._messages_made = 0
+        self._fragments_made = self._pings_made = self._pongs_made = self._closes_made = 0
 
     def __len__(self) -> int:
         """Return the number of bytes that `take` would return."""
@@ -644,9 +698,16 @@ class MessageEncoder:
         opcode = Opcode(opcode)
         octets = as_bytes(payload)
         if opcode & CONTROL_BIT:
-            return self._append(
+            size = self._append(
                 encode_frame(opcode, octets, fin=fin, rsv1=rsv1, rsv2=rsv2, rsv3=rsv3, key=key)
             )
+            if opcode == Opcode.PING:
+                self._pings_made += 1
+            elif opcode == Opcode.PONG:
+                self._pongs_made += 1
+            else:
+                self._closes_made += 1
+            return size
         first = opcode | rsv_bits(rsv1, rsv2, rsv3) | (FIN if fin else 0)
         return self._append_data(first, octets, key)
 
@@ -672,6 +733,7 @@ class MessageEncoder:
             self._buffers.append(b"".join(self._parts))
             self._parts.clear()
         buffers, self._buffers = self._buffers, []
+        self._bytes_taken += self._size
         self._size = 0
         return buffers
 
@@ -690,6 +752,7 @@ class MessageEncoder:
             return None
         octets = b"".join(self._parts)
         self._parts.clear()
+        self._bytes_taken += self._size
         self._size = 0
         return octets
 
@@ -698,7 +761,16 @@ class MessageEncoder:
         taken."""
         if self._in_message:
             raise errors.in_message()
+        self._messages_made += 1
+        self._payload_made += len(frame) - _header_size(frame)
         return self._append(frame)
+
+    def _counts(self) -> tuple[int, int, int, int, int, int]:
+        """Return what was encoded so far, without `raw`: complete messages, frames, bytes that were
+        taken (also of `raw`), bytes of the messages' payloads, pings, pongs."""
+        messages, pings, pongs = self._messages_made, self._pings_made, self._pongs_made
+        frames = messages + self._fragments_made + pings + pongs + self._closes_made
+        return messages, frames, self._bytes_taken, self._payload_made, pings, pongs
 
     def _join(self, buffers: list[bytes]) -> bytes:
         """Return buffers that `_take_all` has returned, in one piece."""
@@ -735,6 +807,11 @@ class MessageEncoder:
                 self._buffers += b"".join([*self._parts, head]), octets
                 self._parts.clear()
         self._in_message = not first & FIN
+        if first & FIN:
+            self._messages_made += 1
+        else:
+            self._fragments_made += 1
+        self._payload_made += size
         self._utf8 = None
         self._size += len(head) + size
         return self._size
@@ -743,6 +820,14 @@ class MessageEncoder:
         self._parts.append(encoded)
         self._size += len(encoded)
         return self._size
+
+
+def _header_size(frame: bytes) -> int:
+    """Return the size of the header of an encoded frame that is not masked."""
+    length = frame[1]
+    if length < LENGTH_16:
+        return 2
+    return 4 if length == LENGTH_16 else 10
 
 
 def _decode_text(payload: bytes) -> str:

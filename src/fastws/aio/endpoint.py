@@ -50,7 +50,6 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__",
         "_close_waiter",
-        "_keepalive",
         "_lost_by",
         "_open_by",
         "_timer",
@@ -63,7 +62,6 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         super().__init__(sink)
         self._open_by: float | None = None  # when the opening handshake has to be done
         self._timer: asyncio.TimerHandle | None = None  # of the phase
-        self._keepalive: Keepalive | None = None  # while open
         self._lost_by: Exception | None = None  # why the transport went
         self._close_waiter: asyncio.Future[None] | None = None
 
@@ -345,7 +343,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         is_stuck = keepalive.is_stuck(now, unread)
         is_alive = keepalive.is_alive(
             self._transport,
-            written=self._written,
+            written=connection._encoder._counts()[2],
             is_server=connection.role is Role.SERVER,
             was_heard=self._received_since_ping,
             is_held_up=self._reading_paused and not is_stuck,
@@ -357,6 +355,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         if verdict is Verdict.PING:
             if not self._write_paused:
                 connection.ping(KEEPALIVE)
+                keepalive.sent_ping()
                 self._schedule_flush()
             self._received_since_ping = False
         self._set_timer(max(keepalive.due - now, 0.001), self._keep_alive)

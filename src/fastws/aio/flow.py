@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from fastws.connection import Connection
+    from fastws.events import Event
     from fastws.prepared import PreparedMessage
 
+    from .keepalive import Keepalive
     from .opening import OpeningHandshake
     from .settings import Settings
     from .twin import Sink
@@ -49,12 +51,13 @@ _STOPPED = Pace.STOPPED
 class Flow(View):
     """Base of `Endpoint`: what it does about a peer, or an application, that is slow."""
 
-    __slots__ = ("_opening", "_pause", "_reading_paused", "_settings", "_watchers")
+    __slots__ = ("_keepalive", "_opening", "_pause", "_reading_paused", "_settings", "_watchers")
 
     def __init__(self, sink: Sink) -> None:
         super().__init__(sink)
         self._settings: Settings = DEFAULT_SETTINGS
         self._opening: OpeningHandshake | None = None  # in that phase
+        self._keepalive: Keepalive | None = None  # while open
         self._reading_paused = False
         self._pause: asyncio.Handle | None = None  # after which reading goes on
         # What to call when the connection is no longer open; None most of the time.
@@ -129,6 +132,14 @@ class Flow(View):
             self._end_connection()
         self._update_reading()
 
+    def _take_pongs(self, events: list[Event]) -> None:
+        latency = None if self._keepalive is None else self._keepalive.resolve(events)
+        if self._pings is not None:
+            answered = self._pings.resolve(events)
+            latency = latency if answered is None else answered
+        if latency is not None:
+            self._latency = latency
+
     def _end_waiting(self) -> None:
         """Nothing more is received: wake who waits for what will not come."""
         if self._pause is not None:
@@ -141,6 +152,7 @@ class Flow(View):
 
     def pause_writing(self) -> None:
         self._write_paused = True
+        self._write_pauses += 1
         self._hold_pongs()
         self._update_reading()
 
@@ -270,16 +282,6 @@ class Flow(View):
 
     def _is_open(self) -> bool:
         return self._phase is Phase.OPEN and self.state is State.OPEN
-
-    def _unsent(self) -> int:
-        """Return how many bytes this process holds that the peer has not taken."""
-        connection, senders = self._connection, self._senders
-        size = self._transport.get_write_buffer_size()
-        if connection is not None:
-            size += connection.bytes_queued
-        if senders is not None:
-            size += sum(outbox.size for outbox in senders.outboxes)
-        return size
 
     def _most_unsent(self) -> int | None:
         """Return the maximum of that; None for no limit."""

@@ -1,18 +1,24 @@
 """When to ping a peer, and when to give it up.
 
-This module knows the clock and what counts as a sign of life. It does not know what a ping is,
-or how the connection ends.
+This module knows the clock, what counts as a sign of life, and how long the answer to a ping took.
+It does not know how pings travel, or how the connection ends.
 """
 
 from __future__ import annotations
 
 from enum import Enum
+from time import perf_counter
 from typing import TYPE_CHECKING
+
+from fastws.events import Pong
+from fastws.spec import KEEPALIVE
 
 from .unsent import acknowledged, unacknowledged
 
 if TYPE_CHECKING:
     import asyncio
+
+    from fastws.events import Event
 
     from .settings import Settings
 
@@ -42,11 +48,12 @@ class Keepalive:
         now: the time, in seconds.
     """
 
-    __slots__ = ("_deadline", "_next_ping", "_taken", "_unread")
+    __slots__ = ("_deadline", "_next_ping", "_pinged", "_taken", "_unread")
 
     def __init__(self, interval: float, now: float) -> None:
         self._next_ping = now + interval
         self._deadline: float | None = None  # by when the peer has to give a sign of life
+        self._pinged: float | None = None  # when a ping was sent that has no answer yet
         self._taken = 0  # by the peer until the last look, in bytes
         # How many messages have not been received, and since when it has been as many.
         self._unread = (0, 0.0)
@@ -94,6 +101,20 @@ class Keepalive:
         if is_waiting and is_server:
             return takes
         return takes or was_heard or is_held_up
+
+    def sent_ping(self) -> None:
+        """A ping was sent."""
+        self._pinged = perf_counter()  # finer than a loop's time
+
+    def resolve(self, events: list[Event]) -> float | None:
+        """Look among the events for the pong that answers the last ping; return the time that the
+        round trip took, in seconds, or None."""
+        if self._pinged is not None:
+            for event in events:
+                if isinstance(event, Pong) and event.data == KEEPALIVE:
+                    latency, self._pinged = perf_counter() - self._pinged, None
+                    return latency
+        return None
 
     def is_stuck(self, now: float, unread: int) -> bool:
         """Return whether no message has been received for too long.

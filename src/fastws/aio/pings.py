@@ -58,8 +58,13 @@ class Pings:
         self._waiting[octets] = (perf_counter(), waiter)
         return waiter
 
-    def resolve(self, events: list[Event]) -> None:
-        """Look among the events for pongs that answer our pings."""
+    def resolve(self, events: list[Event]) -> float | None:
+        """Look among the events for pongs that answer our pings.
+
+        Returns:
+            the round trip of the last ping that is answered, in seconds; None if there is none.
+        """
+        latency = None
         for event in events:
             if isinstance(event, Pong) and event.data in self._waiting:
                 now = perf_counter()  # finer than a loop's time
@@ -71,6 +76,8 @@ class Pings:
                     if not waiter.done():
                         waiter.set_result(now - sent)
                     answered = data == event.data
+                latency = now - sent
+        return latency
 
     def end(self, make_error: Callable[[], ConnectionClosed]) -> None:
         """Wake all that wait: no pong will come."""

@@ -176,7 +176,7 @@ class Queue(Sink):
             return Pace.STOPPED if self.is_held else Pace.FAST
         if connection.has_pending and self.messages is not None:
             # What was read and is not decoded yet waits, too, for these to be taken.
-            self._set_held(True)
+            self._set_held(endpoint, True)
         if self.is_held:
             return Pace.STOPPED if self.is_full(endpoint) else Pace.SLOW
         return Pace.SLOW if endpoint._is_overfull() else Pace.FAST
@@ -241,12 +241,14 @@ class Queue(Sink):
         return self._arrived >= limit
 
     def _hold(self, endpoint: Flow, held: bool) -> None:
-        self._set_held(held)
+        self._set_held(endpoint, held)
         endpoint._update_reading()
 
-    def _set_held(self, held: bool) -> None:
+    def _set_held(self, endpoint: Flow, held: bool) -> None:
         if held != self.is_held:
             self.is_held = held
+            if held:
+                endpoint._read_pauses += 1
             self._arrived = 0
 
     def _is_in_the_way(self, endpoint: Flow) -> bool:

@@ -7,9 +7,11 @@ what changes that.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastws.spec import State
+from fastws.stats import Stats
 
 from .blame import blames_peer
 from .twin import Wire
@@ -93,6 +95,30 @@ class View(Wire):
     def state(self) -> State | None:
         """What can still happen; None before the connection is open."""
         return None if self._connection is None else self._connection.state
+
+    @property
+    def stats(self) -> Stats:
+        """What was counted since the connection was open: messages, frames, bytes, pings and pongs
+        in each direction, the latency, and how often limits were reached."""
+        if self._connection is None:
+            return Stats()
+        return replace(
+            self._connection.stats,
+            unsent=self._unsent(),
+            latency=None if self._latency < 0 else self._latency,
+            read_pauses=self._read_pauses,
+            write_pauses=self._write_pauses,
+        )
+
+    def _unsent(self) -> int:
+        """Return how many bytes this process holds that the peer has not taken."""
+        connection, senders = self._connection, self._senders
+        size = self._transport.get_write_buffer_size()
+        if connection is not None:
+            size += connection.bytes_queued
+        if senders is not None:
+            size += sum(outbox.size for outbox in senders.outboxes)
+        return size
 
     @property
     def close_code(self) -> int | None:

@@ -163,12 +163,14 @@ class Wire:
         "_buffer",
         "_connection",
         "_is_corked",
+        "_latency",
         "_loop",
         "_mixed",
         "_must_yield",
         "_pace",
         "_phase",
         "_pings",
+        "_read_pauses",
         "_received_since_ping",
         "_senders",
         "_sink",
@@ -176,19 +178,21 @@ class Wire:
         "_transport",
         "_turn",
         "_write_paused",
-        "_written",
+        "_write_pauses",
         "_wrote_in",
     )
 
     _buffer: memoryview
     _connection: Connection | None
     _is_corked: bool
+    _latency: float
     _loop: Any
     _mixed: bool
     _must_yield: bool
     _pace: Pace
     _phase: Phase
     _pings: Pings | None
+    _read_pauses: int
     _received_since_ping: bool
     _sink: Sink
     _storage: bytearray
@@ -196,17 +200,15 @@ class Wire:
     _turn: Turn
     _senders: Senders | None
     _write_paused: bool
-    _written: int
+    _write_pauses: int
     _wrote_in: int
 
     def __init__(self, sink: Sink) -> None:
         self._phase = _OPENING
-        self._transport = None
-        self._connection = None
+        self._transport = self._connection = None
         self._sink = sink
         self._pace = _FAST
-        self._pings = None
-        self._senders = None
+        self._pings = self._senders = None
         self._received_since_ping = False
         # What is sent waits for the end of the read, or of the turn of the event loop.
         self._is_corked = False
@@ -214,7 +216,9 @@ class Wire:
         # a task has just begun to process a message.
         self._wrote_in = _NEVER
         self._write_paused = False
-        self._written = 0  # to the transport, in bytes
+        # For `View.stats`. (Here, because they take less memory in C.)
+        self._latency = -1.0  # of the last ping, in seconds; -1 if there was none
+        self._read_pauses = self._write_pauses = 0
         # A coroutine sent much in this turn of the event loop, and others must have theirs: a
         # transport that met an error drops what it is given, until connection_lost is called.
         self._must_yield = False
@@ -280,8 +284,8 @@ class Wire:
             if connection._decoder._left:
                 turn._left_by, turn._left_in, turn._left_size = self, storage, size
             many = len(events) > _MANY_EVENTS
-            if self._pings is not None:
-                self._pings.resolve(events)
+            if not connection._only_messages:
+                self._take_pongs(events)
             if events:
                 self._sink.take(self, events, connection._only_messages)
         finally:
@@ -491,7 +495,6 @@ class Wire:
             return
         if self._write_paused and self._drop_slow_peer():
             return
-        self._written += len(octets)
         self._transport.write(octets)
 
     def _write(self, buffers: list[bytes]) -> None:
@@ -533,13 +536,16 @@ class Wire:
             raise
 
     def _write_piece(self, piece: bytes | memoryview) -> None:
-        self._written += len(piece)
         self._transport.write(piece)
 
     # For `Endpoint` to fill in ------------------------------------------------------------
 
     def _receive_opening(self, data: bytes) -> None:
         """Take what arrives before the connection is open."""
+        raise NotImplementedError
+
+    def _take_pongs(self, events: list[Any]) -> None:
+        """There are control frames among the events."""
         raise NotImplementedError
 
     def _after_read(self, size: int) -> None:
