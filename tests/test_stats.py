@@ -159,7 +159,7 @@ def test_what_is_refused_does_not_count(twin: SimpleNamespace) -> None:
         lambda: encoder.binary(b"", key=b"123"),
         lambda: encoder.continuation(None),
     ):
-        with pytest.raises(Exception, match="."):
+        with pytest.raises(Exception, match=r"."):
             call()
     assert counts_of(encoder) == before
 

@@ -211,7 +211,7 @@ def check_limit(name: str, value: int | None, least: int) -> int | None:
         raise TypeError(f"{name} must be an int or None, not {type(value).__name__!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}")
-    return value
+    return int(value)
 
 
 def check_limits(

@@ -25,7 +25,7 @@ cdef class MessageDecoder:
     cdef readonly bint _only_messages
     cdef bint _decode_text
     cdef readonly Py_ssize_t _left
-    # (Booleans, but smaller than bint: there may be very many decoders.)
+    # (Booleans, but smaller than bint, as there may be very many decoders.)
     cdef uint8_t stream
     cdef uint8_t more  # whether the inflater has more of the piece that it got last
     cdef uint8_t inflating
@@ -34,8 +34,6 @@ cdef class MessageDecoder:
     cdef uint8_t failed_inside
     cdef uint8_t in_payload
     cdef uint8_t compressed
-    cdef object max_message_size
-    cdef object max_fragments
     cdef object inflater
     cdef object turn  # a lock, if there is an inflater
     cdef Py_ssize_t step
@@ -57,24 +55,24 @@ cdef class MessageDecoder:
     cdef object inflater_error
     # The beginning of an incomplete header or control frame.
     cdef uint8_t[MAX_TAIL] tail
-    cdef int tail_size
+    cdef uint8_t tail_size
+    cdef uint8_t opcode  # of the message that the frame belongs to; 0 if there is none
+    cdef uint8_t is_ascii  # whether what has arrived of it is
     # The data frame whose payload is arriving.
     cdef Header header
     cdef uint64_t remaining
-    # The message that the frame belongs to. If the opcode is 0, there is none.
-    cdef int opcode
+    # The message that the frame belongs to.
     cdef uint64_t size
     cdef uint64_t fragments
     cdef Growing buffer  # a str for text
     cdef fastws_utf8 utf8
-    cdef uint8_t is_ascii
-    # What there was since the beginning: see `_counts`.
+    # Counts since the beginning: see `_counts`.
     cdef uint64_t bytes_seen
     cdef uint64_t payload_seen
     cdef uint64_t messages_seen
     cdef uint64_t fragments_seen
-    cdef uint64_t pings_seen
-    cdef uint64_t pongs_seen
+    cdef uint32_t pings_seen
+    cdef uint32_t pongs_seen
 
     cdef list _feed(self, object data)
     cdef list _feed_from(self, bytearray storage, Py_ssize_t size)
@@ -111,14 +109,13 @@ cdef class MessageEncoder:
     cdef Growing buffer  # the next buffer
     cdef list buffers  # complete ones, of bytes or Payload; None if there are none
     cdef Py_ssize_t size  # of all complete buffers
-    # What there was since the beginning: see `_counts`.
+    # Counts since the beginning: see `_counts`.
     cdef uint64_t bytes_taken
     cdef uint64_t payload_made
     cdef uint64_t messages_made
-    cdef uint64_t fragments_made
-    cdef uint64_t pings_made
-    cdef uint64_t pongs_made
-    cdef uint64_t closes_made
+    cdef uint64_t others_made
+    cdef uint32_t pings_made
+    cdef uint32_t pongs_made
 
     cdef list _take_all(self)
     cdef bytes _take_only(self)

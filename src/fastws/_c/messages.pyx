@@ -157,8 +157,6 @@ cdef class MessageDecoder:
                 PY_SSIZE_T_MAX if step is None else min(step, PY_SSIZE_T_MAX)
             )
             self.masked = True if masked else False
-            self.max_message_size = max_message_size
-            self.max_fragments = max_fragments
             self.size_limit = (
                 UINT64_MAX if max_message_size is None else min(max_message_size, UINT64_MAX)
             )
@@ -234,10 +232,13 @@ cdef class MessageDecoder:
 
     @cython.critical_section
     def _counts(self):
+        """Return what was decoded so far: complete messages, complete frames, bytes, bytes of the
+        messages' payloads, pings, pongs.
+        """
         cdef uint64_t closes = 1 if self.done and self.error is None else 0
-        cdef uint64_t controls = self.pings_seen + self.pongs_seen + closes
+        cdef uint64_t frames = self.messages_seen + self.fragments_seen + closes
         return (
-            self.messages_seen, self.messages_seen + self.fragments_seen + controls,
+            self.messages_seen, frames + self.pings_seen + self.pongs_seen,
             self.bytes_seen, self.payload_seen, self.pings_seen, self.pongs_seen,
         )
 
@@ -337,12 +338,12 @@ cdef class MessageDecoder:
         if failure == BAD_HEADER:
             rsv = 0 if self.inflater is None else RSV1
             return header_error(
-                self.progress, &self.header, rsv, self.failed_inside, self.masked
+                self.progress, &self.header, rsv, self.failed_inside != 0, self.masked
             )
         if failure == TOO_MANY_FRAGMENTS:
-            return errors.too_many_fragments(self.max_fragments)
+            return errors.too_many_fragments(self.fragments_limit)
         if failure == TOO_BIG:
-            return errors.message_too_big(self.max_message_size)
+            return errors.message_too_big(self.size_limit)
         if failure == NOT_UTF8:
             return errors.text_not_utf8()
         return self.inflater_error
@@ -632,7 +633,7 @@ cdef class MessageDecoder:
         if n:
             mask_octets(<uint8_t*> PyBytes_AS_STRING(piece), p, n, self.header.key)
         while True:
-            budget = None if self.max_message_size is None else self.max_message_size - self.size
+            budget = None if self.size_limit == UINT64_MAX else self.size_limit - self.size
             self.inflating = True
             try:
                 if self.stream:
@@ -916,9 +917,12 @@ cdef class MessageEncoder:
 
     @cython.critical_section
     def _counts(self):
-        cdef uint64_t controls = self.pings_made + self.pongs_made + self.closes_made
+        """Return what was encoded so far, without `raw`: complete messages, frames, bytes that were
+        taken (also of `raw`), bytes of the messages' payloads, pings, pongs.
+        """
+        cdef uint64_t frames = self.messages_made + self.others_made
         return (
-            self.messages_made, self.messages_made + self.fragments_made + controls,
+            self.messages_made, frames + self.pings_made + self.pongs_made,
             self.bytes_taken, self.payload_made, self.pings_made, self.pongs_made,
         )
 
@@ -1100,7 +1104,7 @@ cdef class MessageEncoder:
             elif first & OPCODE_BITS == OPCODE_PONG:
                 self.pongs_made += 1
             else:
-                self.closes_made += 1
+                self.others_made += 1
             return self.size + self.buffer.size
 
     cdef int check_turn(self, int first) except -1:
@@ -1119,7 +1123,7 @@ cdef inline void count_data(MessageEncoder encoder, int first, Py_ssize_t size) 
         encoder.messages_made += 1
     else:
         encoder.in_message = 1
-        encoder.fragments_made += 1
+        encoder.others_made += 1
 
 
 cdef inline Py_ssize_t frame_header_size(bytes frame) noexcept:

@@ -219,7 +219,7 @@ class MessageDecoder:
         self._buffer: BytesIO | None = None
         self._utf8: Utf8Validator | None = None
         self._text: StringIO | None = None
-        # What there was since the beginning: see `_counts`.
+        # Counts since the beginning: see `_counts`.
         self._bytes_seen = self._payload_seen = self._messages_seen = 0
         self._fragments_seen = self._pings_seen = self._pongs_seen = 0
         self._no_messages = 0  # how many of the events of this call are not messages
@@ -555,10 +555,9 @@ class MessageEncoder:
     __slots__ = (
         "_buffers",
         "_bytes_taken",
-        "_closes_made",
-        "_fragments_made",
         "_in_message",
         "_messages_made",
+        "_others_made",
         "_parts",
         "_payload_made",
         "_pings_made",
@@ -574,9 +573,10 @@ class MessageEncoder:
         self._in_message = False
         # Checks the fragments of a message that `text_bytes` has begun.
         self._utf8: Utf8Validator | None = None
-        # What there was since the beginning: see `_counts`.
+        # Counts since the beginning: see `_counts`. (Others are close frames and the fragments
+        # with which a message does not end.)
         self._bytes_taken = self._payload_made = self._messages_made = 0
-        self._fragments_made = self._pings_made = self._pongs_made = self._closes_made = 0
+        self._others_made = self._pings_made = self._pongs_made = 0
 
     def __len__(self) -> int:
         """Return the number of bytes that `take` would return."""
@@ -706,7 +706,7 @@ class MessageEncoder:
             elif opcode == Opcode.PONG:
                 self._pongs_made += 1
             else:
-                self._closes_made += 1
+                self._others_made += 1
             return size
         first = opcode | rsv_bits(rsv1, rsv2, rsv3) | (FIN if fin else 0)
         return self._append_data(first, octets, key)
@@ -769,7 +769,7 @@ class MessageEncoder:
         """Return what was encoded so far, without `raw`: complete messages, frames, bytes that were
         taken (also of `raw`), bytes of the messages' payloads, pings, pongs."""
         messages, pings, pongs = self._messages_made, self._pings_made, self._pongs_made
-        frames = messages + self._fragments_made + pings + pongs + self._closes_made
+        frames = messages + self._others_made + pings + pongs
         return messages, frames, self._bytes_taken, self._payload_made, pings, pongs
 
     def _join(self, buffers: list[bytes]) -> bytes:
@@ -810,7 +810,7 @@ class MessageEncoder:
         if first & FIN:
             self._messages_made += 1
         else:
-            self._fragments_made += 1
+            self._others_made += 1
         self._payload_made += size
         self._utf8 = None
         self._size += len(head) + size
