@@ -1018,3 +1018,94 @@ async def test_a_server_without_timeouts(echo, raw, frame):
         assert await peer.frame() == (0x81, b"a")
         assert await peer.close_frame() == (1000, "")
         assert await peer.rest() == b""
+
+
+# Functions of the wrong kind ------------------------------------------------------------------
+
+
+async def handle(ws):
+    pass
+
+
+async def produce(ws):
+    yield
+
+
+async def hook(self, *args):
+    pass
+
+
+async def producing_hook(self, *args):
+    yield
+
+
+class Mixin:
+    async def on_close(self, code, reason):
+        pass
+
+
+@pytest.mark.parametrize(
+    "name", ["on_open", "on_message", "on_message_part", "on_close", "on_error"]
+)
+@pytest.mark.parametrize("function", [hook, producing_hook, partial(hook, 1)])
+def test_a_hook_that_is_asynchronous_is_refused(name, function):
+    with pytest.raises(TypeError) as caught:
+        type("Chat", (WebSocketProtocol,), {name: function})
+    said = str(caught.value)
+    assert said.startswith(f"Chat.{name} must not be asynchronous")
+    assert f"Use 'def {name}'" in said
+
+
+def test_a_hook_that_is_inherited_is_refused_too():
+    with pytest.raises(TypeError, match=r"Chat\.on_close must not be asynchronous"):
+
+        class Chat(Mixin, WebSocketProtocol):
+            pass
+
+
+def test_other_methods_may_be_asynchronous():
+    class Chat(WebSocketProtocol):
+        async def say(self):
+            pass
+
+        async def on_timer(self):
+            pass
+
+    assert Chat()
+
+
+@pytest.mark.parametrize(
+    ("handler", "words"),
+    [
+        (Recorder(), "handler must be the class Recorder, not an instance of it"),
+        (None, "handler must be callable, not 'NoneType'"),
+        (WebSocket, "handler must be a coroutine function or a WebSocketProtocol subclass, not"),
+        (produce, "handler must be a coroutine function, but produce contains 'yield'"),
+    ],
+)
+def test_what_cannot_handle_connections(handler, words):
+    with pytest.raises(TypeError, match=words):
+        serve(handler, "127.0.0.1", 0)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        (Recorder(), "protocol must be the class Recorder, not an instance of it"),
+        (None, "protocol must be callable, not 'NoneType'"),
+        (
+            handle,
+            "protocol must be a WebSocketProtocol subclass, not the coroutine function handle",
+        ),
+    ],
+)
+def test_what_makes_no_protocols(protocol, words):
+    with pytest.raises(TypeError, match=words):
+        connect("ws://localhost/", protocol=protocol)
+
+
+async def test_a_handler_that_is_an_ordinary_function(url, caplog):
+    async with serve(lambda ws: None, "127.0.0.1", 0) as server, connect(url(server)) as ws:
+        with pytest.raises(ConnectionClosed, match="1011"):
+            await ws.recv()
+    assert "handler must be a coroutine function" in caplog.text

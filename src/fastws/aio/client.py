@@ -29,7 +29,7 @@ from .racing import CHOICES, connect_socket, hand_over, is_address
 from .redirects import Redirection, Route
 from .retries import RetryPolicy
 from .settings import Settings
-from .streaming import receiving_parts
+from .streaming import factory_of
 from .view import logger
 from .websocket import WebSocket
 
@@ -258,9 +258,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
 
         make_opening(self._route)  # so that invalid arguments raise now
         self._make_opening = make_opening
-        if stream:
-            protocol = receiving_parts(protocol)
-        self._make_protocol = protocol
+        self._make_protocol: Callable[[], P] = factory_of(protocol, stream)
         self._options = options
         self._open_timeout = open_timeout
         self._settings = Settings(

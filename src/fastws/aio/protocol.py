@@ -7,6 +7,7 @@ the job of `Endpoint`.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from fastws.events import Event, Text
     from fastws.prepared import PreparedMessage
 
-__all__ = ["WebSocketProtocol", "is_protocol_factory"]
+__all__ = ["WebSocketProtocol", "check_handler", "is_protocol_factory"]
+
+_HOOK_NAMES = ("on_open", "on_message", "on_message_part", "on_close", "on_error")
 
 
 class _PartHooks(Hooks):
@@ -57,7 +60,8 @@ class WebSocketProtocol(Endpoint, Generic[T]):
     """A connection that calls your methods: override the hooks that you need.
 
     The hooks are called in the event loop, one at a time. If one of them raises an exception, it
-    is logged, and the connection is closed with 1011.
+    is logged, and the connection is closed with 1011. They are functions, not coroutine functions:
+    nobody awaits them. Creating a class with `async def on_message` raises TypeError.
 
     The class is a protocol factory for `loop.create_server`. You can also pass it to
     `fastws.serve` and `fastws.connect`, which add what a bare transport does not provide.
@@ -77,6 +81,16 @@ class WebSocketProtocol(Endpoint, Generic[T]):
 
     def __init__(self) -> None:
         super().__init__(_HOOKS)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in _HOOK_NAMES:
+            if _is_asynchronous(getattr(cls, name)):
+                raise TypeError(
+                    f"{cls.__qualname__}.{name} must not be asynchronous: hooks are called, not "
+                    f"awaited. Use 'def {name}', and start a task for what takes time; or pass "
+                    "serve() a coroutine function instead of a class"
+                )
 
     # Hooks ----------------------------------------------------------------------------
 
@@ -224,12 +238,38 @@ class WebSocketProtocol(Endpoint, Generic[T]):
             self._begin_closing(code, "")
 
 
+def check_handler(handler: object) -> None:
+    """Check that a function can handle a server's connections, as far as can be seen.
+
+    Raises:
+        TypeError: if it cannot.
+    """
+    if isinstance(handler, Endpoint):
+        name = type(handler).__name__
+        raise TypeError(f"handler must be the class {name}, not an instance of it")
+    if not callable(handler):
+        raise TypeError(f"handler must be callable, not {type(handler).__name__!r}")
+    if isinstance(handler, type) and issubclass(handler, Endpoint):
+        if not issubclass(handler, WebSocketProtocol):
+            raise TypeError(
+                "handler must be a coroutine function or a WebSocketProtocol subclass, not the "
+                f"class {handler.__name__}"
+            )
+    elif inspect.isasyncgenfunction(handler):
+        name = getattr(handler, "__qualname__", repr(handler))
+        raise TypeError(f"handler must be a coroutine function, but {name} contains 'yield'")
+
+
 def is_protocol_factory(handler: object) -> bool:
     """Return whether a function makes protocols, as their classes do."""
     while isinstance(handler, partial):
         handler = handler.func
     handler = getattr(handler, "__origin__", handler)  # of `WebSocketProtocol[Text]`
     return isinstance(handler, type) and issubclass(handler, WebSocketProtocol)
+
+
+def _is_asynchronous(function: object) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _raise(exc: BaseException) -> NoReturn:

@@ -304,7 +304,10 @@ class Server:
         code = CloseCode.INTERNAL_ERROR
         _current_handler.set(asyncio.current_task())
         try:
-            await self._handler(ws)  # type: ignore[call-arg, misc]
+            running: Any = self._handler(ws)  # type: ignore[call-arg]
+            if running is None:
+                raise TypeError("handler must be a coroutine function ('async def')")
+            await running
             code = CloseCode.NORMAL_CLOSURE
             await ws._finish_sends()
         except asyncio.CancelledError:

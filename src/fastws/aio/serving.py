@@ -19,6 +19,7 @@ from fastws.http import Headers
 from .admission import Admission
 from .facts import note_server_names
 from .opening import ServerOpeningHandshake
+from .protocol import check_handler
 from .server import Server
 from .settings import Settings
 
@@ -181,8 +182,7 @@ class serve:  # noqa: N801 - it is called like a function
         shutdown_timeout: float | None = 10.0,
         **options: Any,
     ) -> None:
-        if not callable(handler):
-            raise TypeError(f"handler must be callable, not {type(handler).__name__!r}")
+        check_handler(handler)
         if (path is not None or sock is not None) and (host is not None or port is not None):
             raise ValueError("a path or a sock takes the place of host and port")
         settings = Settings(

@@ -7,12 +7,14 @@ the same queue that has whole messages on other connections.
 
 from __future__ import annotations
 
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Generic, cast, get_origin
 
 from fastws import errors, rules
 from fastws.events import Text
 from fastws.exceptions import ConnectionClosed
 
+from .endpoint import Endpoint
 from .view import T
 from .websocket import WebSocket
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from fastws.events import MessagePart
 
-__all__ = ["StreamingWebSocket", "receiving_parts"]
+__all__ = ["StreamingWebSocket", "factory_of"]
 
 
 class StreamingWebSocket(WebSocket[T]):
@@ -168,12 +170,26 @@ class _Reader(Generic[T]):
         raise StopAsyncIteration
 
 
-def receiving_parts(protocol: Any) -> Any:
-    """Return a protocol factory that is like this one, for connections that receive parts.
+def factory_of(protocol: Any, stream: bool) -> Any:
+    """Return what makes the protocols of a client: this, or what receives parts in its place.
 
     Raises:
-        TypeError: if it is a subclass of `WebSocket`: its `recv` would return parts.
+        TypeError: if it can make none; or, with `stream`, if it is a subclass of `WebSocket`: its
+            `recv` would return parts.
     """
+    if isinstance(protocol, Endpoint):
+        name = type(protocol).__name__
+        raise TypeError(f"protocol must be the class {name}, not an instance of it")
+    if not callable(protocol):
+        raise TypeError(f"protocol must be callable, not {type(protocol).__name__!r}")
+    if iscoroutinefunction(protocol):
+        name = getattr(protocol, "__qualname__", repr(protocol))
+        raise TypeError(
+            f"protocol must be a WebSocketProtocol subclass, not the coroutine function {name}: "
+            "without protocol, connect() returns a WebSocket to await"
+        )
+    if not stream:
+        return protocol
     kind = get_origin(protocol) or protocol
     if kind is WebSocket:
         return StreamingWebSocket
