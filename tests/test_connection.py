@@ -774,3 +774,77 @@ def test_a_forked_child_draws_keys_of_its_own():
     theirs = {data[i : i + 4] for i in range(0, len(data), 4)}
     assert len(data) == 80
     assert not theirs & set(sent_keys(Connection(CLIENT), 1100))
+
+
+# What the exception knows ----------------------------------------------------------------
+
+
+def closed(connection: Connection) -> ConnectionClosed:
+    with pytest.raises(ConnectionClosed) as caught:
+        connection.send("more")
+    error = caught.value
+    assert error.last_heard is error.unsent is None
+    return error
+
+
+@roles
+def test_the_error_knows_which_side_closed(role):
+    connection, peer = pair(role)
+    connection.close(1001, "bye")
+    error = closed(connection)
+    assert (error.by_peer, error.sent, error.received) == (False, Close(1001, "bye"), None)
+    deliver(connection, peer)
+    peer.data_to_send()  # the answer
+    error = closed(peer)
+    assert (error.by_peer, error.code) == (True, 1001)
+    assert error.sent == error.received == Close(1001, "bye")
+    assert str(error).startswith("1001 going_away: bye; the peer closed with 1001, we answered")
+
+
+@roles
+def test_the_error_knows_both_codes(role):
+    connection, _peer = pair(role)
+    connection.close(4000)
+    connection.data_to_send()
+    connection.receive_data(from_peer(connection, 8, b"\x0f\xa1why"))
+    error = closed(connection)
+    assert (error.code, error.reason, error.by_peer) == (4001, "why", False)
+    assert (error.sent, error.received) == (Close(4000), Close(4001, "why"))
+
+
+@roles
+def test_a_close_frame_without_a_code_in_the_error(role):
+    connection, peer = pair(role)
+    connection.close(None)
+    deliver(connection, peer)
+    peer.data_to_send()
+    error = closed(peer)
+    assert (error.sent, error.received, error.by_peer) == (Close(1005), Close(1005), True)
+
+
+@roles
+def test_the_error_of_a_violation_and_of_a_failure(role):
+    connection, _ = pair(role)
+    connection.receive_data(from_peer(connection, 1, b"\xff"))
+    connection.data_to_send()
+    error = closed(connection)
+    assert (error.by_peer, error.received) == (False, None)
+    assert error.sent == Close(1007, "text message is not UTF-8")
+    connection, _ = pair(role)
+    connection.fail(1011, "oops")
+    error = closed(connection)
+    assert (error.by_peer, error.sent, error.received) == (False, Close(1011, "oops"), None)
+
+
+@roles
+def test_the_error_of_a_lost_connection(role):
+    connection, _ = pair(role)
+    connection.receive_eof()
+    error = closed(connection)
+    assert (error.code, error.by_peer, error.sent, error.received) == (1006, None, None, None)
+    connection, _ = pair(role)
+    connection.close(1000)
+    connection.receive_eof()
+    error = closed(connection)
+    assert (error.code, error.by_peer, error.sent) == (1006, False, Close(1000))
+    assert "we closed with 1000, the peer has not answered" in str(error)

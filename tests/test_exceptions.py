@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fastws import errors, exceptions
+from fastws.events import Close
 from fastws.exceptions import (
     ConnectionClosed,
     FieldError,
@@ -71,6 +72,14 @@ SAMPLES = [
     StateError("a"),
     ConnectionClosed(1006),
     ConnectionClosed(4000, "why"),
+    ConnectionClosed(
+        1001,
+        received=Close(1001),
+        sent=Close(),
+        by_peer=True,
+        last_heard=1.5,
+        unsent=9,
+    ),
 ]
 
 
@@ -159,6 +168,67 @@ def test_connection_closed_says_code_name_and_reason(code: int, reason: str, tex
     error = ConnectionClosed(code, reason)
     assert (error.code, error.reason) == (code, reason)
     assert str(error) == text
+
+
+BOTH = {"sent": Close(1000), "received": Close(1005)}
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            ConnectionClosed(1000, **BOTH, by_peer=True),
+            "1000 normal_closure; the peer closed without a code, we answered with 1000",
+        ),
+        (
+            ConnectionClosed(1000, "all done", **BOTH, by_peer=False, last_heard=0.04, unsent=0),
+            (
+                "1000 normal_closure: all done; we closed with 1000, the peer answered without a "
+                "code; peer last heard 0.0 s before; no bytes unsent"
+            ),
+        ),
+        (
+            ConnectionClosed(4000, received=Close(4000), by_peer=True),
+            "4000; the peer closed with 4000, we have not answered",
+        ),
+        (
+            ConnectionClosed(1006, last_heard=61.25, unsent=4096),
+            (
+                "1006 abnormal_closure; no close frame was sent or received; peer last heard 61.2 "
+                "s before; 4096 bytes unsent; usually: the network failed, a proxy's timeout "
+                "expired, or the peer's process ended"
+            ),
+        ),
+        (
+            ConnectionClosed(1009, "message over 10 bytes", sent=Close(1009), by_peer=False),
+            (
+                "1009 message_too_big: message over 10 bytes; we closed with 1009, the peer has "
+                "not answered; usually: a message was larger than the receiver allows "
+                "(max_message_size)"
+            ),
+        ),
+        (
+            ConnectionClosed(3001, by_peer=False),
+            "3001; we close, and have not said so yet",
+        ),
+    ],
+)
+def test_connection_closed_says_in_one_line_what_is_known(
+    error: ConnectionClosed, text: str
+) -> None:
+    assert str(error) == text
+
+
+def test_what_the_peer_wrote_makes_no_second_line() -> None:
+    error = ConnectionClosed(4000, "a\nb\x1b[2J\u202ec")
+    assert str(error) == r"4000: a\nb\x1b[2J\u202ec"
+    assert error.reason == "a\nb\x1b[2J\u202ec"
+
+
+def test_every_registered_code_but_1000_has_a_meaning() -> None:
+    without = {code for code in CloseCode if not ConnectionClosed(code).meaning}
+    assert without == {1000}
+    assert ConnectionClosed(4000).meaning == ConnectionClosed(3000).meaning == ""
 
 
 def test_connection_closed_is_normal_after_1000_1001_and_no_code() -> None:

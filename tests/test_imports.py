@@ -53,7 +53,8 @@ ALLOWED: dict[str, set[str]] = {
     "uri": {"exceptions", "hosts"},
     "heads": {"http"},
     "extensions": {"http"},
-    "exceptions": {"spec"},
+    "closing": {"spec"},
+    "exceptions": {"closing", "spec"},
     "errors": {"exceptions", "spec"},
     "events": {"errors", "spec"},
     "rules": {"errors", "exceptions", "events", "spec"},
@@ -86,7 +87,9 @@ ALLOWED: dict[str, set[str]] = {
 }
 # ... and, in addition, for the type checker.
 FOR_TYPES: dict[str, set[str]] = {
-    "exceptions": {"http"},
+    "closing": {"exceptions"},
+    "errors": {"events"},
+    "exceptions": {"events", "http"},
     "http": {"peers"},
     "handshake": {"peers"},
     "peers": {"proxy_protocol"},
@@ -130,7 +133,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "proxies": {"racing"},
         # An endpoint, in three steps.
         "view": {"blame", "twin"},
-        "flow": {"phases", "pings", "senders", "settings", "twin", "view"},
+        "flow": {"phases", "pings", "senders", "settings", "twin", "unsent", "view"},
         "endpoint": {
             *("creation", "flow", "keepalive", "lingering", "opening", "phases"),
             *("redirects", "transports", "twin", "view"),
@@ -138,7 +141,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         # The two styles, and what creates endpoints.
         "protocol": {"endpoint", "twin", "view"},
         "websocket": {"endpoint", "fragments", "phases", "twin", "view"},
-        "streaming": {"view", "websocket"},
+        "streaming": {"endpoint", "view", "websocket"},
         "client": {
             *("endpoint", "opening", "proxies", "redirects", "retries", "settings", "view"),
             *("racing", "streaming", "websocket"),
@@ -150,7 +153,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "admission": {"opening", "view"},
         "draining": {"phases", "websocket"},
         "proxied": {"endpoint"},
-        "serving": {"admission", "facts", "opening", "proxied", "server", "settings"},
+        "serving": {"admission", "facts", "opening", "protocol", "proxied", "server", "settings"},
         # What sends to many endpoints.
         "receivers": {"endpoint", "outbox", "senders", "view"},
         "topics": {"fanout", "receivers", "relay"},

@@ -7,6 +7,8 @@ functions, and raise or keep the exceptions that they return.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeAlias
+
 from .exceptions import (
     ConnectionClosed,
     InternalError,
@@ -16,6 +18,17 @@ from .exceptions import (
     StateError,
 )
 from .spec import CloseCode, Opcode
+
+if TYPE_CHECKING:
+    from .events import Close
+
+# How a connection ended, or ends: the code, the reason and the peer's violation; our close frame,
+# the peer's, and whether that was first; and what only the caller can know: when the peer was last
+# heard, what was unsent, and the error of the transport.
+Ending: TypeAlias = (
+    "tuple[int, str, ProtocolError | None, Close | None, Close | None, bool | None, "
+    "float | None, int | None, Exception | None]"
+)
 
 # Wire errors: the header (RFC 6455 §5.2) -------------------------------------
 
@@ -173,6 +186,27 @@ def rest_was_dropped() -> StateError:
 
 def never_open() -> ConnectionClosed:
     return ConnectionClosed(CloseCode.ABNORMAL_CLOSURE.value, "the connection was never open")
+
+
+def closed(ending: Ending | None, *, lost: bool = False) -> ConnectionClosed:
+    """Return the error of a connection that is closed or closing.
+
+    Args:
+        ending: how it ended, as `Connection` keeps it.
+        lost: whether it was lost, although `ending` does not say so.
+    """
+    if ending is None:
+        return ConnectionClosed(CloseCode.ABNORMAL_CLOSURE.value)
+    code, reason, _, sent, received, by_peer, last_heard, unsent, _ = ending
+    return ConnectionClosed(
+        CloseCode.ABNORMAL_CLOSURE.value if lost else code,
+        "" if lost else reason,
+        received=received,
+        sent=sent,
+        by_peer=by_peer,
+        last_heard=last_heard,
+        unsent=unsent,
+    )
 
 
 def in_message() -> StateError:

@@ -26,9 +26,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from . import closing
 from .spec import NORMAL_CLOSE_CODES, CloseCode
 
 if TYPE_CHECKING:
+    from .events import Close
     from .http import Response
 
 __all__ = [
@@ -193,25 +195,56 @@ class StateError(WebSocketError):
 class ConnectionClosed(WebSocketError):
     """The connection is closed, or closing.
 
+    As a `str`, it says in one line how the connection ended, and what usually leads to that. If
+    the operating system reported an error, it is the `__cause__`.
+
     Attributes:
-        code: the close code (RFC 6455 §7.1.5): the peer's, 1005 if it sent none, or 1006 if
-            the connection was lost without a close frame.
+        code: the close code (RFC 6455 §7.1.5): the peer's, 1005 if it sent none, our own if the
+            peer broke the protocol or did not answer, or 1006 if the connection was lost without
+            a close frame.
         reason: the peer's close reason, or a description of how the connection was lost.
+        received: the peer's close frame; None if none has arrived.
+        sent: our close frame (§5.5.1); None if there is none yet. Its code is 1005 if it has none.
+            If the connection was lost, the frame may not have left.
+        by_peer: whether the peer closed first. None if no side closed: the connection was lost,
+            or never open.
+        last_heard: how many seconds before the end something arrived from the peer, even if it was
+            only part of a message. None if that is not known: the connection has not ended yet, or
+            the operating system does not say (only Linux does, for TCP), or there is no asyncio.
+        unsent: how many bytes waited to be sent at the end, as in `Stats.unsent`. None if that is
+            not known: the connection has not ended yet, the transport was lost with its buffer,
+            or there is no asyncio.
     """
 
-    def __init__(self, code: int, reason: str = "") -> None:
+    def __init__(
+        self,
+        code: int,
+        reason: str = "",
+        *,
+        received: Close | None = None,
+        sent: Close | None = None,
+        by_peer: bool | None = None,
+        last_heard: float | None = None,
+        unsent: int | None = None,
+    ) -> None:
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
+        self.received = received
+        self.sent = sent
+        self.by_peer = by_peer
+        self.last_heard = last_heard
+        self.unsent = unsent
 
     @property
     def is_normal(self) -> bool:
         """Whether the connection ended normally (1000, 1001 or 1005)."""
         return self.code in NORMAL_CLOSE_CODES
 
+    @property
+    def meaning(self) -> str:
+        """What usually leads to this code; "" for 1000 and codes without a registered meaning."""
+        return closing.meaning(self.code)
+
     def __str__(self) -> str:
-        try:
-            name = f"{self.code} {CloseCode(self.code).name.lower()}"
-        except ValueError:
-            name = str(self.code)
-        return f"{name}: {self.reason}" if self.reason else name
+        return closing.describe(self)

@@ -20,7 +20,7 @@ cdef class Connection:
     cdef readonly object deflate
     cdef readonly object _deflater
     cdef object _phase
-    cdef object _ending
+    cdef readonly object _ending
     cdef object _pong_owed
     cdef bint _compressing
     cdef bint _pongs_held

@@ -20,7 +20,6 @@ from fastws import _cython as cython
 from fastws import errors
 from fastws.deflate import Deflater
 from fastws.events import Close, Ping, Text
-from fastws.exceptions import ConnectionClosed
 from fastws.prepared import PreparedMessage, prepare
 from fastws.spec import CloseCode, Opcode, State
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from fastws.deflate import Agreement, CompressorParameters
+    from fastws.errors import Ending
     from fastws.events import Event
     from fastws.exceptions import ProtocolError
     from fastws.spec import Role
@@ -153,8 +153,8 @@ class Connection:
         self._phase = _BEGINNING
         self.state = _OPEN
         self.close_code = None
-        # The code, reason and error with which it ended; while closing, those of our close frame.
-        self._ending: tuple[int, str, ProtocolError | None] | None = None
+        # How it ended, with the code and reason; while closing, those of our close frame.
+        self._ending: Ending | None = None
         self._decoder = decoder
         self.decode_text = self._decoder._decode_text  # which may change
         self._encoder = MessageEncoder()
@@ -481,7 +481,7 @@ class Connection:
         if self.close_code is not None and self.state is _OPEN:
             # §5.5.1: "it typically echos the status code it received".
             assert self._ending is not None
-            code, reason, error = self._ending
+            code, reason, error = self._ending[:3]
             self._advance(_ANSWER, None if code == _NO_STATUS else code, reason, error)
         return self._encoder._take_all()
 
@@ -543,8 +543,15 @@ class Connection:
         """
         if self.state is not _OPEN:
             assert self._ending is not None
-            code, reason, error = self._ending
-            raise ConnectionClosed(code, reason) from error
+            raise errors.closed(self._ending) from self._ending[2] or self._ending[8]
+
+    @cython.critical_section
+    def _note_end(
+        self, last_heard: float | None, unsent: int | None, error: Exception | None
+    ) -> None:
+        """Keep what only the caller knows about the end, for what `check_open` raises."""
+        if self._ending is not None:
+            self._ending = (*self._ending[:6], last_heard, unsent, error)
 
     @property
     @cython.critical_section
@@ -572,8 +579,18 @@ class Connection:
         if announced:
             self._encoder.close(code, reason, self._mask_key())
         code = _NO_STATUS if code is None else int(code)
+        frame = Close(code, reason) if announced or cause is _PEER_CLOSE else None
         # (Nothing below runs Python code, so no other thread sees half of it.)
-        self._ending = (code, reason, error)
+        sent = received = by_peer = None
+        if self._ending is not None:
+            sent, received, by_peer = self._ending[3:6]
+        if announced:
+            sent = frame
+        if cause is _PEER_CLOSE:
+            received = frame
+        if by_peer is None and cause is not _EOF:
+            by_peer = cause is _PEER_CLOSE
+        self._ending = (code, reason, error, sent, received, by_peer, None, None, None)
         self._phase = phase
         self.close_code = None if phase is _Phase.CLOSING else code
         self.state = state

@@ -141,6 +141,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
 
     def _end_receiving(self) -> None:
         assert self._connection is not None
+        self._note_end(self._lost_by)
         if self._connection.error is not None:
             self._failed(self._connection.error)
         self._end_waiting()
@@ -185,7 +186,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
 
     def _conclude(self) -> None:
         """The transport is gone, and with it all that there was to receive."""
-        exc, self._lost_by = self._lost_by, None
+        exc = self._lost_by
         try:
             # (An object that is used again, or whose own connection_made failed, never began.)
             began = self._phase is Phase.OPENING and self._transport is not None
@@ -197,6 +198,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
             try:
                 if self._phase is not Phase.CLOSED:
                     self._enter(Phase.CLOSED)
+                self._lost_by = None
                 self._lost()
             finally:
                 if self._close_waiter is not None and not self._close_waiter.done():

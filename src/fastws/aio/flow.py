@@ -19,6 +19,7 @@ from .pings import Pings
 from .senders import Senders
 from .settings import DEFAULT_SETTINGS
 from .twin import send
+from .unsent import silent_for
 from .view import View
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from fastws.connection import Connection
+    from fastws.errors import Ending
     from fastws.events import Event
     from fastws.prepared import PreparedMessage
 
@@ -185,12 +187,29 @@ class Flow(View):
         """Return what to raise when the connection has ended."""
         connection = self._connection
         assert connection is not None
-        code = connection.close_code
-        error = ConnectionClosed(
-            CloseCode.ABNORMAL_CLOSURE.value if code is None else code, connection.close_reason
-        )
-        error.__cause__ = connection.error
+        ending = connection._ending
+        error = errors.closed(ending, lost=connection.close_code is None)
+        error.__cause__ = connection.error or (ending and ending[8])
         return error
+
+    def _note_end(self, error: Exception | None) -> None:
+        """Keep what is known now about the end of the connection, for `_closed_error`."""
+        connection = self._connection
+        assert connection is not None
+        if error is not None:
+            error = error.with_traceback(None)  # it would keep the objects in its frames alive
+        # A transport that is lost has dropped what it had to send.
+        unsent = None if self._phase is Phase.CLOSED else self._unsent()
+        connection._note_end(silent_for(self.get_extra_info("socket")), unsent, error)
+        if unsent:
+            # uvloop writes at the end of the turn, and what it can write then is not unsent. (Tasks
+            # that wait for the end are woken after this.)
+            self._loop.call_soon(self._note_unsent, connection._ending)
+
+    def _note_unsent(self, ending: Ending | None) -> None:
+        connection = self._connection
+        if connection is not None and not self._transport.is_closing() and ending is not None:
+            connection._note_end(ending[6], self._unsent(), ending[8])
 
     def _drop_slow_peer(self) -> bool:
         # What ends a connection may always be sent.

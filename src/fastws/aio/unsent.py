@@ -1,4 +1,4 @@
-"""How much of the data written to a socket has reached the peer's system.
+"""How much of the data written to a socket has reached the peer's system, and when it was heard.
 
 This module knows how operating systems report it. It does not know what that is used for.
 """
@@ -10,7 +10,7 @@ import struct
 import sys
 from typing import Any
 
-__all__ = ["acknowledged", "unacknowledged"]
+__all__ = ["acknowledged", "silent_for", "unacknowledged"]
 
 if sys.platform == "linux":
     from fcntl import ioctl
@@ -23,7 +23,8 @@ if sys.platform == "linux":
         except (AttributeError, OSError, ValueError):  # not a socket, closed, or of another kind
             return 0
 
-    # Where tcp_info has tcpi_bytes_acked, since Linux 4.1.
+    # Where tcp_info has tcpi_last_data_recv, and tcpi_bytes_acked (since Linux 4.1).
+    _LAST_DATA_RECV = 52
     _BYTES_ACKED = 120
 
     def acknowledged(sock: Any) -> int | None:
@@ -34,6 +35,17 @@ if sys.platform == "linux":
         except (AttributeError, OSError, ValueError, struct.error):  # or not a TCP socket
             return None
         return int(count)
+
+    def silent_for(sock: Any) -> float | None:
+        """Return for how many seconds nothing has arrived; None if that is unknown."""
+        if sock is None:
+            return None
+        try:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECV + 4)
+            (milliseconds,) = struct.unpack_from("I", info, _LAST_DATA_RECV)
+        except (AttributeError, OSError, ValueError, struct.error):  # or not a TCP socket
+            return None
+        return float(milliseconds) / 1000
 
 else:  # pragma: no cover
 
@@ -48,4 +60,8 @@ else:  # pragma: no cover
 
     def acknowledged(sock: Any) -> int | None:
         """Return how many bytes have arrived since the beginning; None if that is unknown."""
+        return None
+
+    def silent_for(sock: Any) -> float | None:
+        """Return for how many seconds nothing has arrived; None if that is unknown."""
         return None
