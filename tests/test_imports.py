@@ -134,8 +134,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         # An endpoint, in three steps.
         "view": {"blame", "twin"},
         "flow": {"phases", "pings", "senders", "settings", "twin", "unsent", "view"},
+        "journal": {"view"},
         "endpoint": {
-            *("creation", "flow", "keepalive", "lingering", "opening", "phases"),
+            *("creation", "flow", "journal", "keepalive", "lingering", "opening", "phases"),
             *("redirects", "transports", "twin", "view"),
         },
         # The two styles, and what creates endpoints.
@@ -228,7 +229,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
 WITH_ASYNCIO = {
     *("client", "endpoint", "facts", "fanout", "flow", "outbox", "pings", "protocol", "proxied"),
     *("proxies", "racing", "receivers", "senders", "server", "serving", "signals", "transports"),
-    *("draining", "fragments", "relay", "websocket"),
+    *("draining", "fragments", "journal", "relay", "websocket"),
 }
 
 # Twins have no clock, no randomness, no logging and no I/O.

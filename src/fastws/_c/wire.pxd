@@ -53,6 +53,7 @@ cdef class Wire:
     cdef public bint _must_yield
     cdef public bint _received_since_ping
     cdef bint _mixed
+    cdef public unsigned int _number
     cdef public unsigned int _read_pauses
     cdef public unsigned int _write_pauses
     cdef public double _latency

@@ -7,6 +7,7 @@ phase of its life to the next. It does not know what becomes of the messages: a 
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, cast
 
 from fastws.exceptions import HandshakeError
@@ -20,6 +21,7 @@ from fastws.spec import (
     State,
 )
 
+from . import journal
 from .creation import ending_on_error, guard
 from .flow import Flow
 from .keepalive import Keepalive, Verdict
@@ -199,6 +201,8 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
                 if self._phase is not Phase.CLOSED:
                     self._enter(Phase.CLOSED)
                 self._lost_by = None
+                if self._number:
+                    journal.closed(self)
                 self._lost()
             finally:
                 if self._close_waiter is not None and not self._close_waiter.done():
@@ -291,6 +295,8 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         self.subprotocol = decision.subprotocol
         if role is Role.SERVER:
             self.context = decision.context
+        if logger.isEnabledFor(logging.INFO):
+            journal.opened(self, decision)
         self._connection = self._settings.make_connection(role, decision.deflate)
         self._hold_pongs()
         self._open_by = None
@@ -367,7 +373,8 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         reason = KEEPALIVE_REASON
         if unread:
             reason = "messages are not received"
-            logger.warning("%d messages wait, none is received (%s)", unread, self.remote_address)
+            line = "%d messages wait, none is received (%s) #%d"
+            logger.warning(line, unread, self.remote_address, self.id)
         self._fail_with(CloseCode.INTERNAL_ERROR, reason)
 
     # Closing -----------------------------------------------------------------------------------

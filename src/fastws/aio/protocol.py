@@ -227,7 +227,8 @@ class WebSocketProtocol(Endpoint, Generic[T]):
         code = CloseCode.INTERNAL_ERROR
         if self._blames_peer(exc):
             code = CloseCode.POLICY_VIOLATION
-            logger.debug("a hook of %s ended: %s", type(self).__name__, exc)
+            line = "a hook of %s ended (%s) #%d: %s"
+            logger.debug(line, type(self).__name__, self.remote_address, self.id, exc)
         elif isinstance(exc, (SystemExit, KeyboardInterrupt)):
             # These two must end the event loop, but uvloop's transports would suppress them.
             asyncio.get_running_loop().call_soon(_raise, exc)

@@ -7,6 +7,7 @@ nor what a connection does: that is the job of `Endpoint`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar
@@ -208,8 +209,9 @@ class Server:
         await self._ended(_LAST_MOMENT, self._rest)
         for task in self._rest():
             name = getattr(self._handler, "__qualname__", None) or repr(self._handler)
-            address = self._tasks[task].remote_address
-            logger.error("handler %s did not end when it was cancelled (%s)", name, address)
+            ws = self._tasks[task]
+            line = "handler %s did not end when it was cancelled (%s) #%d"
+            logger.error(line, name, ws.remote_address, ws.id)
         self._closed.set()
 
     def _stop_listening(self) -> None:
@@ -286,7 +288,9 @@ class Server:
             task.add_done_callback(self._handler_done)
 
     def endpoint_failed(self, endpoint: Endpoint, exc: Exception) -> None:
-        logger.debug("opening handshake failed (%s): %s", endpoint.remote_address, exc)
+        if logger.isEnabledFor(logging.DEBUG):
+            line = "opening handshake failed (%s) #%d: %s"
+            logger.debug(line, endpoint.remote_address, endpoint.id, exc)
 
     def endpoint_lost(self, endpoint: Endpoint) -> None:
         self._endpoints.discard(endpoint)
@@ -318,7 +322,7 @@ class Server:
         except BaseException as exc:
             if ws._blames_peer(exc):
                 code = CloseCode.POLICY_VIOLATION
-                logger.debug("handler ended (%s): %s", ws.remote_address, exc)
+                logger.debug("handler ended (%s) #%d: %s", ws.remote_address, ws.id, exc)
             else:
                 ws._log_error("handler failed", exc)
         finally:

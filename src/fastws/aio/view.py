@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from fastws.spec import State
@@ -38,6 +39,9 @@ __all__ = ["T", "View", "logger"]
 
 logger = logging.getLogger("fastws")
 
+# A counter, and not random numbers: it is short and readable, and its order is that of time.
+_numbers = count(1)
+
 
 class View(Wire):
     """Base of `Flow` and `Endpoint`.
@@ -62,6 +66,17 @@ class View(Wire):
         self.subprotocol: str | None = None
         self.context: Any = None
         self._creator: ServerOrConnector | None = None
+
+    @property
+    def id(self) -> int:
+        """A number that no other connection of this process has; log lines have it as "#7".
+
+        Numbers are small, and given out in the order in which they are needed: with logging at
+        INFO level, that is the order in which connections open.
+        """
+        if not self._number:
+            self._number = next(_numbers) & 0xFFFF_FFFF or next(_numbers)
+        return self._number
 
     @property
     def remote_address(self) -> Any:
@@ -136,4 +151,4 @@ class View(Wire):
         return blames_peer(exc, self.request or self.response, is_open=is_open)
 
     def _log_error(self, message: str, exc: BaseException) -> None:
-        logger.error("%s (%s)", message, self.remote_address, exc_info=exc)
+        logger.error("%s (%s) #%d", message, self.remote_address, self.id, exc_info=exc)

@@ -7,6 +7,7 @@ know bytes: they are the job of `Endpoint`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, Union, overload
@@ -409,7 +410,8 @@ class WebSocket(Endpoint, Generic[T]):
     # For Endpoint ---------------------------------------------------------------------------
 
     def _failed(self, exc: Exception) -> None:
-        logger.debug("connection failed (%s): %s", self.remote_address, exc)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("connection failed (%s) #%d: %s", self.remote_address, self.id, exc)
 
 
 class _OnePart(Generic[T]):

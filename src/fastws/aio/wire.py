@@ -167,6 +167,7 @@ class Wire:
         "_loop",
         "_mixed",
         "_must_yield",
+        "_number",
         "_pace",
         "_phase",
         "_pings",
@@ -189,6 +190,7 @@ class Wire:
     _loop: Any
     _mixed: bool
     _must_yield: bool
+    _number: int
     _pace: Pace
     _phase: Phase
     _pings: Pings | None
@@ -216,9 +218,9 @@ class Wire:
         # a task has just begun to process a message.
         self._wrote_in = _NEVER
         self._write_paused = False
-        # For `View.stats`. (Here, because they take less memory in C.)
+        # For `View`. (Here, because they take less memory in C.)
         self._latency = -1.0  # of the last ping, in seconds; -1 if there was none
-        self._read_pauses = self._write_pauses = 0
+        self._number = self._read_pauses = self._write_pauses = 0
         # A coroutine sent much in this turn of the event loop, and others must have theirs: a
         # transport that met an error drops what it is given, until connection_lost is called.
         self._must_yield = False
@@ -305,8 +307,7 @@ class Wire:
             turn._decode_left()
 
     def _receive_left(self, storage: bytearray, size: int) -> None:
-        """Decode what `_receive_from` has left. No event is complete, but there may be a
-        violation."""
+        """Decode what `_receive_from` has left: no event, but perhaps a violation."""
         connection = self._connection
         assert connection is not None
         goes_on = connection.close_code is None
