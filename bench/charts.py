@@ -195,14 +195,16 @@ def _readme(results: Results) -> Figure | None:
     rates = _echo_rates(results, "50x16x32")
     if not rates:
         return None
-    figure = Figure(figsize=(7.4, 0.75 + 0.225 * len(rates)))
-    figure.set_layout_engine("constrained", rect=(0, 0.05, 1, 0.95))
-    _ranking(
-        figure.subplots(),
+    # Narrow, so that a phone need not shrink it much.
+    figure = Figure(figsize=(5.4, 0.95 + 0.22 * len(rates)))
+    figure.set_layout_engine("constrained", rect=(0, 0.06, 1, 0.94), h_pad=0.08)
+    figure.suptitle(
         f"Messages that an echo server answers per second\n{WORKLOADS['50x16x32']}",
-        rates,
-        at=-0.36,
+        x=0.01,
+        ha="left",
+        fontsize=9,
     )
+    _ranking(figure.subplots(), "", rates)
     return figure
 
 
@@ -230,7 +232,7 @@ def _echo_rates(results: Results, workload: str) -> dict[str, float]:
     return dict(sorted(rates.items(), key=lambda item: item[1], reverse=True))
 
 
-def _ranking(axes: Axes, title: str, rates: dict[str, float], at: float = -0.66) -> None:
+def _ranking(axes: Axes, title: str, rates: dict[str, float]) -> None:
     colours = [
         OURS[0] if label.startswith("fastws") else CPP if label.endswith("(C++)") else PEERS
         for label in rates
@@ -246,7 +248,7 @@ def _ranking(axes: Axes, title: str, rates: dict[str, float], at: float = -0.66)
     axes.tick_params(axis="y", length=0, labelsize=8)
     axes.spines[["bottom", "left"]].set_visible(False)
     # It begins where the names of the servers do.
-    axes.set_title(title, loc="left", x=at, fontsize=9)
+    axes.set_title(title, loc="left", x=-0.66, fontsize=9)
 
 
 def _short(rate: float) -> str:

@@ -58,9 +58,9 @@ default_role = "py:obj"
 autodoc_default_options = {
     "members": True,
     "inherited-members": "Exception,tuple,int,object",
-    # asyncio calls these.
+    # asyncio calls these; Python's own exceptions have the last two.
     "exclude-members": "buffer_updated,connection_lost,connection_made,data_received,eof_received,"
-    "get_buffer,pause_writing,resume_writing",
+    "get_buffer,pause_writing,resume_writing,add_note,with_traceback",
 }
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

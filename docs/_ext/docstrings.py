@@ -7,10 +7,14 @@ a list. reStructuredText wants both to be marked.
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING
 
 from docutils import nodes
+from sphinx.domains.python import PyObject
 from sphinx.ext.napoleon import GoogleDocstring
+
+from fastws import spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,15 +26,21 @@ if TYPE_CHECKING:
 # The docstrings of attributes, until `restore` has seen them.
 marked: dict[str, list[str]] = {}
 SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Yields):$")
+DEFAULT = re.compile(r"(?:spec\.)?\b(DEFAULT_\w+)")
 ITEM = re.compile(r"([A-Z][A-Z_]+): ")
 # What annotations say, and what it is called in the documentation.
 ALIASES = {
     "Buffer": "collections.abc.Buffer",
     "asyncio.transports.BaseTransport": "asyncio.BaseTransport",
-    "ssl_module.SSLContext": "ssl.SSLContext",
 }
 # fastws makes objects of these classes, and nobody else.
-OURS = ("fastws.Server", "fastws.Published", "fastws.WebSocket", "fastws.PreparedMessage")
+OURS = (
+    "fastws.PreparedMessage",
+    "fastws.Published",
+    "fastws.Server",
+    "fastws.WebSocket",
+    "fastws.integrations.Installation",
+)
 # Modules of the standard library whose names are linked.
 MODULES = (
     "asyncio",
@@ -51,6 +61,13 @@ def mark(lines: list[str]) -> Iterator[str]:
     previous = ""
     for line in lines:
         indented = line.startswith("    ")
+        if previous == "Returns:":
+            # napoleon would take what comes before a colon for a type.
+            line = f":returns: {line.lstrip()}"
+            indented = True
+        elif line == "Returns:":
+            previous, in_section = line, True
+            continue
         if line and not indented:
             in_section = bool(SECTION.match(line))
             in_code = False
@@ -86,11 +103,24 @@ def restore(
         lines[:] = GoogleDocstring(marked.pop(name), app.config).lines()
 
 
-def without_arguments(
-    app: Sphinx, what: str, name: str, *details: object
+def sign(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: object,
+    options: object,
+    signature: str | None,
+    returned: str | None,
 ) -> tuple[str, str | None] | None:
-    """Hide the arguments of classes that only fastws makes objects of."""
-    return ("", None) if what == "class" and name in OURS else None
+    """Hide the arguments of classes that only fastws makes objects of, and name what exists."""
+    if what == "class" and name in OURS:
+        return "", None
+    if not signature:
+        return None
+    # The numbers are of more use than their names.
+    names = vars(sys.modules[getattr(obj, "__module__", "fastws")]) | vars(spec)
+    signature = DEFAULT.sub(lambda match: repr(names[match[1]]), signature)
+    return signature.replace("ssl_module.", "ssl."), returned
 
 
 def unresolved(
@@ -107,8 +137,11 @@ def unresolved(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
     app.connect("autodoc-process-docstring", process, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", restore, priority=600)  # after it
-    app.connect("autodoc-process-signature", without_arguments)
+    app.connect("autodoc-process-signature", sign)
     app.connect("missing-reference", unresolved)
     return {"parallel_read_safe": True}

@@ -128,8 +128,8 @@ def test_every_variable_that_is_read_is_documented() -> None:
 
 def test_every_close_code_has_a_row() -> None:
     found = {
-        (int(row[0]), row[1].strip("`"))
+        (int(match[1]), match[2])
         for row in rows("reference/close-codes.md")
-        if re.fullmatch(r"1\d{3}", row[0])
+        if (match := re.fullmatch(r"(1\d{3}) `(\w+)`", row[0]))
     }
     assert found == {(code.value, code.name) for code in fastws.CloseCode}
