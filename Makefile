@@ -59,7 +59,7 @@ lint-workflows: $(VENV)/.built-dev  ## Check the GitHub workflows with zizmor an
 	fi
 
 docs: $(VENV)/.built-docs  ## Build the documentation, and check its examples and links
-	$(BIN)/python tools/site.py
+	$(BIN)/python tools/docs.py
 
 format: $(VENV)/.built-dev  ## Format the Python code
 	$(BIN)/ruff check --fix .

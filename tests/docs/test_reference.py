@@ -40,16 +40,19 @@ def test_every_public_name_is_documented_once() -> None:
     assert {*documented} - others == public
 
 
+def load(path: Path) -> Any:
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="module")
 def generated() -> Any:
     """The module that writes what pages take from the code."""
-    path = DOCS / "_ext" / "generated.py"
-    loader = importlib.util.spec_from_file_location("generated", path)
-    assert loader is not None
-    assert loader.loader is not None
-    module = importlib.util.module_from_spec(loader)
-    loader.loader.exec_module(module)
-    return module
+    return load(DOCS / "_ext" / "generated.py")
 
 
 def test_every_command_and_option_is_described(generated: Any) -> None:
@@ -76,6 +79,20 @@ def test_links_of_included_files_are_changed(generated: Any) -> None:
     assert "](../explanation/architecture.md)" in page
     assert "](security.md)" in page
     assert "](../../tools/README.md)" in page
+
+
+def test_links_that_lead_nowhere_are_found(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "picture.png").touch()
+    (tmp_path / "folder" / "page.html").write_text(
+        '<h1 id="here"><a href="#here"></a><a href="https://example.org/#x"></a></h1>'
+        '<img src="../picture.png"><a href="../index.html#top"></a><a href="page.html#there"></a>'
+    )
+    (tmp_path / "index.html").write_text('<a href="folder/page.html#here"></a><a href="gone.html">')
+    assert list(load(ROOT / "tools" / "docs.py").broken_links(tmp_path)) == [
+        f"{Path('folder/page.html')}: page.html#there: no such anchor",
+        "index.html: gone.html: no such file",
+    ]
 
 
 # The environment --------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Build the documentation in build/site/ and check it.
 
-    python tools/site.py [--open]
+    python tools/docs.py [--open]
 
 Warnings are errors, among them names and links that lead nowhere. Then the examples that look
 like a session of the interpreter are run, and every link in the finished pages that leads to
@@ -55,10 +55,11 @@ def main() -> int:
     args = parser.parse_args()
     shutil.rmtree(SITE, ignore_errors=True)
     sphinx = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", DOCTREES]
-    for builder, place in (("html", SITE), ("doctest", ROOT / "build" / "doctest")):
-        status = subprocess.run([*sphinx, "-b", builder, ROOT / "docs", place], check=False)
-        if status.returncode:
-            return status.returncode
+    # -E: what it kept from the last run may be wrong, such as that a page is missing.
+    for builder, place, *options in (("html", SITE, "-E"), ("doctest", ROOT / "build" / "doctest")):
+        command = [*sphinx, *options, "-b", builder, ROOT / "docs", place]
+        if status := subprocess.run(command, check=False).returncode:
+            return status
     problems = list(broken_links(SITE))
     print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
     pages = sum(1 for path in SITE.rglob("*.html") if path.name not in MADE)
