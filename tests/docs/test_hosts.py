@@ -286,10 +286,8 @@ def test_every_host_has_its_line_and_its_page() -> None:
         name = named[1] or named[2]
         assert (ROOT / "src" / "fastws" / "integrations" / f"{name}.py").exists()
         assert line.startswith("fastws run") is (named[1] is not None)
-    named_hosts = {
-        name for name in HOSTS if any(re.search(rf"\b{name}\b", line) for line, _ in rows)
-    }
-    assert named_hosts == {*HOSTS}
+    lines = " ".join(line for line, _ in rows)
+    assert [name for name in HOSTS if not re.search(rf"\b{name}\b", lines)] == []
 
 
 def test_what_fastws_run_prints(tmp_path: Path) -> None:
