@@ -276,9 +276,9 @@ def test_the_versions_are_those_of_the_table() -> None:
 
 
 def test_every_host_has_its_line_and_its_page() -> None:
-    rows = re.findall(r"^\| .* \| `(.*)` \| \[.*\]\((.*)\) \|$", text("howto/drop-in.md"), re.M)
+    rows = re.findall(r"^\| .*\]\((\S+\.md)\).* \| `(.*)` \|$", text("howto/drop-in.md"), re.M)
     assert len(rows) == 13
-    for line, page in rows:
+    for page, line in rows:
         assert (DOCS / "howto" / page).exists()
         assert page in text("howto/index.md")
         named = re.search(r"--with (\w+) |integrations\.(\w+)", line)
@@ -286,7 +286,7 @@ def test_every_host_has_its_line_and_its_page() -> None:
         name = named[1] or named[2]
         assert (ROOT / "src" / "fastws" / "integrations" / f"{name}.py").exists()
         assert line.startswith("fastws run") is (named[1] is not None)
-    lines = " ".join(line for line, _ in rows)
+    lines = " ".join(line for _, line in rows)
     assert [name for name in HOSTS if not re.search(rf"\b{name}\b", lines)] == []
 
 
