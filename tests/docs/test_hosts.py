@@ -248,6 +248,32 @@ def test_ws4py(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+# In code ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(code("howto/drop-in.md", "install"), id="install"),
+        pytest.param(code("howto/drop-in.md", "installed"), id="installed"),
+        pytest.param(code("howto/drop-in.md", "block"), id="block"),
+        pytest.param(code("howto/aiohttp.md", "install"), id="aiohttp"),
+        pytest.param(code("howto/aiohttp.md", "backend"), id="aiohttp-backend"),
+        pytest.param(code("howto/autobahn.md", "install"), id="autobahn"),
+        pytest.param(code("howto/tornado.md", "install"), id="tornado"),
+        pytest.param(code("howto/websocket-client.md", "install"), id="websocket-client"),
+        pytest.param(code("howto/websockets.md", "install"), id="websockets"),
+        pytest.param(code("howto/websockets.md", "connections"), id="websockets-connections"),
+        pytest.param(code("howto/wsaccel.md", "import"), id="wsaccel"),
+        pytest.param(code("howto/wsproto.md", "install"), id="wsproto"),
+    ],
+)
+def test_it_can_be_installed_in_code(program: str, tmp_path: Path) -> None:
+    # The program is right if it ends without an exception: its assertions hold.
+    result = run(sys.executable, "-c", program, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 # What all of them say ---------------------------------------------------------------------------
 
 # The pages whose table begins like this one.
