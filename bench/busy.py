@@ -24,7 +24,7 @@ IDLE_MACHINE = 0.05
 # The load average at the start that other programs must not exceed. (It counts the last minute,
 # so the compiler that built fastws is in it.)
 IDLE_LOAD = 0.5
-ADVICE = "Differences of less than a half may be noise; run it again when nothing else runs."
+ADVICE = "Differences of less than 50 % may be noise. Run it again when nothing else runs."
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,10 @@ def test_a_wheel_built_from_the_sdist_is_complete(sdist: Path, tmp_path: Path) -
     (tree,) = (path for path in tmp_path.iterdir() if path.is_dir())
     wheel, output = build("build_wheel", tree, tmp_path / "out", FASTWS_EXT="require")
     assert wheel is not None, output
+    # clang and GCC 14 treat these warnings as errors.
+    assert "-Wincompatible-pointer-types" not in output
+    assert "-Wint-conversion" not in output
+    assert "-Wimplicit-function-declaration" not in output
     assert wheel.name.startswith(f"fastws_codec-{fastws.__version__}-")
     names = set(zipfile.ZipFile(wheel).namelist())
     for module in MODULES:

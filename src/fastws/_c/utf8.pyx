@@ -4,7 +4,7 @@
 """The accelerated twin of `fastws._py.utf8`; its docstrings are copied from there."""
 
 cimport cython
-from cpython.object cimport PyObject_GenericSetAttr
+from cpython.object cimport PyObject_GenericSetAttr, PyTypeObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
@@ -21,7 +21,7 @@ from fastws.events import Text
 cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
     void* PyUnicode_DATA(object)
-    object PyType_GenericAlloc(object kind, Py_ssize_t items)
+    object PyType_GenericAlloc(PyTypeObject* kind, Py_ssize_t items)
 
 __all__ = ["Utf8Validator", "decode_utf8", "is_utf8"]
 
@@ -89,7 +89,7 @@ def is_utf8(data):
 
 cpdef object valid_text(bytes data):
     # (Python code would be called if it were created in any other way.)
-    text = PyType_GenericAlloc(Text, 0)
+    text = PyType_GenericAlloc(<PyTypeObject*>Text, 0)
     PyObject_GenericSetAttr(text, "data", data)
     return text
 
