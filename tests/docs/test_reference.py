@@ -36,8 +36,8 @@ def test_every_public_name_is_documented_once() -> None:
     assert sorted(documented) == sorted({*documented})
     public = {f"fastws.{name}" for module in (fastws, exceptions, spec) for name in module.__all__}
     public |= {f"fastws.integrations.{name}" for name in integrations.__all__}
-    others = {name for name in documented if name.startswith("fastws.bus.")}
-    assert {*documented} - others == public
+    provisional = ("fastws.bus.", "fastws.metrics.")
+    assert {name for name in documented if not name.startswith(provisional)} == public
 
 
 def load(path: Path) -> Any:
