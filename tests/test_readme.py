@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+PERFORMANCE = (ROOT / "docs" / "explanation" / "performance.md").read_text("utf-8")
 
 
 @contextmanager
@@ -89,6 +90,27 @@ def test_the_chart_shows_the_number_of_the_first_sentence(theme: str) -> None:
     (number,) = re.findall(r"\*\*(.+?)\*\*", README)
     chart = (ROOT / f"docs/_static/charts/readme-{theme}.svg").read_text("utf-8")
     assert f">{number}<" in chart
+
+
+def measured(title: str) -> dict[str, list[float]]:
+    """The rows of a table of performance.md that has this title."""
+    _, _, table = PERFORMANCE.partition(f"| {title} |")
+    rows = re.findall(r"^\| `?(.*?)`? \| ([\d.,| ]+) \|$", table.partition("\n\n")[0], re.MULTILINE)
+    return {
+        name: [float(cell.replace(",", "")) for cell in cells.split("|")] for name, cells in rows
+    }
+
+
+def test_other_figures_are_those_that_were_measured() -> None:
+    gains = measured("Messages/s with fastws, relative to without")["FastAPI on uvicorn"]
+    assert f"FastAPI on uvicorn answers up to {max(gains):.1f} times as many\nmessages" in README
+    rates = measured("100 bytes to each of 1,000 connections")
+    loss = max(
+        rates[f"picows{loop}"][column] / rates[f"fastws-prepare{loop}"][column]
+        for loop in ("", "-uvloop")
+        for column in (0, 1)
+    )
+    assert f"picows does that up to {loss:.1f} times\n  as fast" in README
 
 
 class Text(HTMLParser):
