@@ -53,6 +53,9 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 # `fastws connect ws://...` is no link.
 myst_url_schemes = ["http", "https", "mailto"]
 
+# Dashes only. Quotes are often code: an argument is "close", with these quotes.
+smartquotes_action = "D"
+
 # Docstrings. A word in backticks is a name if there is one, and code otherwise.
 default_role = "py:obj"
 autodoc_default_options = {

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # The docstrings of attributes, until `restore` has seen them.
 marked: dict[str, list[str]] = {}
+SCHEME = re.compile(r"(?<![\w`])((?:http|ws)s?://)(?=[\s,;.)]|$)")
 SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Yields):$")
 DEFAULT = re.compile(r"(?:spec\.)?\b(DEFAULT_\w+)")
 ITEM = re.compile(r"([A-Z][A-Z_]+): ")
@@ -60,6 +61,7 @@ def mark(lines: list[str]) -> Iterator[str]:
     in_section = in_code = in_list = False
     previous = ""
     for line in lines:
+        line = SCHEME.sub(r"``\1``", line)  # it is no link
         indented = line.startswith("    ")
         if previous == "Returns:":
             # napoleon would take what comes before a colon for a type.
@@ -81,8 +83,7 @@ def mark(lines: list[str]) -> Iterator[str]:
             line = f"  {line.lstrip()}"
         elif indented and not (in_section or in_code or previous):
             in_code = True
-            is_drawing = "\N{BOX DRAWINGS LIGHT VERTICAL AND RIGHT}" in "".join(lines)
-            yield from (f".. code-block:: {'text' if is_drawing else 'python'}", "")
+            yield from (".. code-block:: python", "")
         yield line
         previous = line
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from fastws import cli, integrations
+from fastws import cli, exceptions, integrations
 from fastws.cli._checks import CHECKS
 
 if TYPE_CHECKING:
@@ -188,7 +188,16 @@ def _exported(tree: ast.Module) -> list[str]:
     return names
 
 
-GENERATED = {"checks": checks, "commands": commands, "hosts": hosts}
+# Exceptions ---------------------------------------------------------------------------
+
+
+def tree() -> str:
+    """How the exceptions derive from each other: the drawing in the module's docstring."""
+    lines = [line for line in (exceptions.__doc__ or "").split("\n") if line.startswith("    ")]
+    return "\n".join(["```text", *(line.removeprefix("    ") for line in lines), "```"])
+
+
+GENERATED = {"checks": checks, "commands": commands, "hosts": hosts, "tree": tree}
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
