@@ -56,6 +56,7 @@ def main() -> int:
     shutil.rmtree(SITE, ignore_errors=True)
     sphinx = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", DOCTREES]
     # -E: what it kept from the last run may be wrong, such as that a page is missing.
+    print("Building the pages, which takes half a minute …", flush=True)
     for builder, place, *options in (("html", SITE, "-E"), ("doctest", ROOT / "build" / "doctest")):
         command = [*sphinx, *options, "-b", builder, ROOT / "docs", place]
         if status := subprocess.run(command, check=False).returncode:

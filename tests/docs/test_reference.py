@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,17 @@ def test_links_of_included_files_are_changed(generated: Any) -> None:
     assert "](../explanation/architecture.md)" in page
     assert "](security.md)" in page
     assert "](../../tools/README.md)" in page
+
+
+def test_what_make_docs_installs_is_the_extra() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    own, *tools = extras["docs"]
+    assert own == "fastws-codec[nats,redis]"
+    wanted = {*tools, *extras["nats"], *extras["redis"]}
+    lines = (ROOT / "tools" / "docs.txt").read_text("utf-8").splitlines()
+    installed = {re.split("[=>]", line)[0] for line in lines if not line.startswith("#")}
+    assert {re.split("[=>]", line)[0] for line in wanted} | {"docutils"} == installed
 
 
 def test_links_that_lead_nowhere_are_found(tmp_path: Path) -> None:
