@@ -7,7 +7,7 @@ functions, and raise or keep the exceptions that they return.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 from .exceptions import (
     ConnectionClosed,
@@ -25,10 +25,17 @@ if TYPE_CHECKING:
 # How a connection ended, or ends: the code, the reason and the peer's violation; our close frame,
 # the peer's, and whether that was first; and what only the caller can know: when the peer was last
 # heard, what was unsent, and the error of the transport.
-Ending: TypeAlias = (
-    "tuple[int, str, ProtocolError | None, Close | None, Close | None, bool | None, "
-    "float | None, int | None, Exception | None]"
-)
+Ending: TypeAlias = tuple[
+    int,
+    str,
+    ProtocolError | None,
+    Union["Close", None],
+    Union["Close", None],
+    bool | None,
+    float | None,
+    int | None,
+    Exception | None,
+]
 
 # Wire errors: the header (RFC 6455 §5.2) -------------------------------------
 

@@ -239,7 +239,7 @@ class WebSocketProtocol(Endpoint, Generic[T]):
             self._begin_closing(code, "")
 
 
-def check_handler(handler: object) -> None:
+def check_handler(handler: Any) -> None:
     """Check that a function can handle a server's connections, as far as can be seen.
 
     Raises:
