@@ -108,6 +108,7 @@ async def test_frames(url, lines, caplog, until):
     assert "secret" not in caplog.text
 
 
+@pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
 async def test_frames_of_any_size(url, lines, caplog, until):
     caplog.set_level(logging.DEBUG, "fastws")
     sizes = [0, 125, 126, 65535, 65536, 300 * KIB]
@@ -159,6 +160,7 @@ def test_the_level_of_payloads_is_not_inherited():
     assert logger.level == logging.INFO
 
 
+@pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
 async def test_frames_over_tls(tls, url, lines, caplog, echo):
     caplog.set_level(logging.DEBUG, "fastws")
     async with (

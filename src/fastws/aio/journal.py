@@ -60,8 +60,8 @@ def opened(endpoint: Endpoint, decision: Opened) -> None:
         facts.append(f"subprotocol {decision.subprotocol}")
     if decision.deflate is not None:
         facts.append("permessage-deflate")
-    said = ", ".join(fact for fact in facts if fact) or "open"
-    logger.info("connection open (%s) #%d: %s", address, number, said)
+    said = ", ".join(fact for fact in facts if fact)
+    logger.info("connection open (%s) #%d%s", address, number, f": {said}" if said else "")
     if logger.isEnabledFor(logging.DEBUG):
         received, sent = _Scanner(number, "received"), _Scanner(number, "sent")
         received.see(decision.trailing)
