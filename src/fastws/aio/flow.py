@@ -46,6 +46,7 @@ _PACE = 64 << 10
 
 # The members of an enum are slow to get at.
 _OPENING = Phase.OPENING
+_CLOSED = Phase.CLOSED
 _FAST = Pace.FAST
 _STOPPED = Pace.STOPPED
 
@@ -199,7 +200,7 @@ class Flow(View):
         if error is not None:
             error = error.with_traceback(None)  # it would keep the objects in its frames alive
         # A transport that is lost has dropped what it had to send.
-        unsent = None if self._phase is Phase.CLOSED else self._unsent()
+        unsent = None if self._phase is _CLOSED else self._unsent()
         connection._note_end(silent_for(self.get_extra_info("socket")), unsent, error)
         if unsent:
             # uvloop writes at the end of the turn, and what it can write then is not unsent. (Tasks
