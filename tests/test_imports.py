@@ -177,6 +177,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         # Parts of a command.
         "_captures": set(),
         "_checks": set(),
+        "_client_checks": {"_checks"},
+        "_client_probing": {"_client_checks", "_probing"},
         "_conversation": {"_shared", "_terminal"},
         "_echo_server": {"_inspection", "_pages", "_serving", "_status"},
         "_handlers": {"_serving", "_shared"},
@@ -199,7 +201,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "echo": {"_echo_server", "_serving", "_shared", "_status", "_workers"},
         "info": {"_shared"},
         "inspect": {"_captures", "_inspecting", "_shared", "_terminal"},
-        "probe": {"_probing", "_reports", "_shared", "_terminal"},
+        "probe": {"_client_probing", "_probing", "_reports", "_shared", "_terminal"},
         "run": {"_shared"},
         "serve": {"_handlers", "_serving", "_shared", "_sources", "_systemd", "_workers"},
     },

@@ -1,8 +1,9 @@
-"""What `fastws probe` sends, and which answers are right.
+"""What `fastws probe` sends to servers, and which answers are right.
 
 This module knows what a client must not send, and what a server must take, according to RFC 6455,
 RFC 7692, and RFC 9110 and RFC 9112 for the opening handshake. Whether a server takes something that
-is right is seen from a ping that follows: messages are not answered by every server. It does not
+is right is seen from a ping that follows: messages are not answered by every server. Most frames
+are the same for clients, without masks: `_client_checks` gets them from here. This module does not
 know how data is sent or answers are read.
 """
 
@@ -15,7 +16,7 @@ from fastws.codec import encode_frame
 from fastws.rules import close_payload
 from fastws.spec import FIN, LENGTH_16, LENGTH_64, MASK, RSV1, RSV2, RSV3, Opcode
 
-__all__ = ["CHECKS", "Check"]
+__all__ = ["CHECKS", "FOR_CLIENTS", "Check"]
 
 # A key of RFC 6455's examples; it need not be unpredictable here.
 _KEY: Final = b"\x37\xfa\x21\x3d"
@@ -44,16 +45,55 @@ class Check:
     request: str = ""
     deflate: bool = False
 
+    @property
+    def group(self) -> str:
+        """The heading under which reports list the check."""
+        return "Handshake" if self.request else "Compression" if self.deflate else "Frames"
+
+
+@dataclass(frozen=True, slots=True)
+class _Octets:
+    """What either end may send: masked by a client, plain from a server."""
+
+    masked: bytes
+    plain: bytes
+
+    def __add__(self, other: _Octets | bytes) -> _Octets:
+        if isinstance(other, bytes):
+            other = _Octets(other, other)
+        return _Octets(self.masked + other.masked, self.plain + other.plain)
+
+
+def _both(
+    name: str,
+    section: str,
+    rule: str,
+    expected: tuple[str, ...],
+    data: _Octets,
+    *,
+    deflate: bool = False,
+) -> tuple[Check, Check]:
+    """Return a check of servers, and the same check of clients."""
+    server, client = (
+        Check(name, section, rule, expected, octets, deflate=deflate)
+        for octets in (data.masked, data.plain)
+    )
+    return server, client
+
 
 def _frame(
-    opcode: int, payload: bytes = b"", *, fin: bool = True, key: bytes | None = _KEY
-) -> bytes:
-    return encode_frame(opcode, payload, fin=fin, key=key)
+    opcode: int, payload: bytes = b"", *, fin: bool = True, rsv1: bool = False, key: bytes = _KEY
+) -> _Octets:
+    masked, plain = (
+        encode_frame(opcode, payload, fin=fin, rsv1=rsv1, key=each) for each in (key, None)
+    )
+    return _Octets(masked, plain)
 
 
-def _header(first: int, length: int, *octets: int) -> bytes:
-    """Return a header that `encode_frame` would refuse to write, with its mask key."""
-    return bytes((first, MASK | length, *octets)) + _KEY
+def _header(first: int, length: int, *octets: int) -> _Octets:
+    """Return a header that `encode_frame` would refuse to write, with a client's mask key."""
+    masked = bytes((first, MASK | length, *octets)) + _KEY
+    return _Octets(masked, bytes((first, length, *octets)))
 
 
 _TEXT, _PING = FIN | Opcode.TEXT, FIN | Opcode.PING
@@ -61,15 +101,15 @@ _CLOSE, _CONTINUATION = FIN | Opcode.CLOSE, FIN | Opcode.CONTINUATION
 _1002, _1007, _1009 = ("close 1002",), ("close 1007",), ("close 1009",)
 
 
-def _close(payload: bytes) -> bytes:
+def _close(payload: bytes) -> _Octets:
     return _frame(Opcode.CLOSE, payload)
 
 
-def _text(payload: bytes, *, fin: bool = True) -> bytes:
+def _text(payload: bytes, *, fin: bool = True) -> _Octets:
     return _frame(Opcode.TEXT, payload, fin=fin)
 
 
-def _more(payload: bytes, *, fin: bool = True) -> bytes:
+def _more(payload: bytes, *, fin: bool = True) -> _Octets:
     return _frame(Opcode.CONTINUATION, payload, fin=fin)
 
 
@@ -79,87 +119,85 @@ _TAKEN = ("pong 'still there?'",)
 
 
 _FRAMES = (
-    Check("ping", "6455 §5.5.2", "a ping is answered with a pong of the same data",
+    _both("ping", "6455 §5.5.2", "a ping is answered with a pong of the same data",
           ("pong 'Hello'",), _frame(Opcode.PING, b"Hello")),
-    Check("ping inside a fragmented message", "6455 §5.4", "control frames may come in between",
+    _both("ping inside a fragmented message", "6455 §5.4", "control frames may come in between",
           ("pong 'Hello'",), _frame(Opcode.TEXT, b"a", fin=False) + _frame(Opcode.PING, b"Hello")),
-    Check("empty ping", "6455 §5.5.2", "a ping is answered with a pong of the same data",
+    _both("empty ping", "6455 §5.5.2", "a ping is answered with a pong of the same data",
           ("pong ''",), _frame(Opcode.PING)),
-    Check("ping of 125 bytes", "6455 §5.5", "control frames carry up to 125 bytes",
+    _both("ping of 125 bytes", "6455 §5.5", "control frames carry up to 125 bytes",
           (f"pong {'a' * 125!r}",), _frame(Opcode.PING, b"a" * 125)),
-    Check("ping that is not UTF-8", "6455 §5.5.2", "a pong carries the same data, whatever it is",
+    _both("ping that is not UTF-8", "6455 §5.5.2", "a pong carries the same data, whatever it is",
           (f"pong {chr(0) + chr(0xFF)!r}",), _frame(Opcode.PING, b"\x00\xff")),
-    Check("two pings", "6455 §5.5.3", "the pong may be for the most recent ping only",
+    _both("two pings", "6455 §5.5.3", "the pong may be for the most recent ping only",
           ("pong 'a'", "pong 'b'"), _frame(Opcode.PING, b"a") + _frame(Opcode.PING, b"b")),
-    Check("mask key of zeros", "6455 §5.3", "any 32-bit value may be chosen",
-          ("pong 'Hello'",), _frame(Opcode.PING, b"Hello", key=bytes(4))),
-    Check("pong that nobody asked for", "6455 §5.5.3", "an unsolicited pong is allowed",
+    _both("pong that nobody asked for", "6455 §5.5.3", "an unsolicited pong is allowed",
           _TAKEN, _frame(Opcode.PONG, b"Hello") + _STILL_THERE),
     *(
-        Check(name, "6455 §5.2", "lengths up to 125 take 7 bits, those up to 65535 16 more",
+        _both(name, "6455 §5.2", "lengths up to 125 take 7 bits, those up to 65535 16 more",
               _TAKEN, _text(b"a" * size) + _STILL_THERE)
         for name, size in (("empty text", 0), ("text of 125 bytes", 125),
                            ("text of 126 bytes", 126), ("text of 256 bytes", 256))
     ),
-    Check("empty binary message", "6455 §5.6", "a message may be empty",
+    _both("empty binary message", "6455 §5.6", "a message may be empty",
           _TAKEN, _frame(Opcode.BINARY) + _STILL_THERE),
-    Check("binary message that is not UTF-8", "6455 §5.6", "binary data is arbitrary",
+    _both("binary message that is not UTF-8", "6455 §5.6", "binary data is arbitrary",
           _TAKEN, _frame(Opcode.BINARY, b"\xff\xc0\x80") + _STILL_THERE),
-    Check("message in three fragments", "6455 §5.4", "a message may be fragmented",
+    _both("message in three fragments", "6455 §5.4", "a message may be fragmented",
           _TAKEN, _text(b"a", fin=False) + _more(b"b", fin=False) + _more(b"c") + _STILL_THERE),
-    Check("empty fragments", "6455 §5.4", "fragments may be empty",
+    _both("empty fragments", "6455 §5.4", "fragments may be empty",
           _TAKEN, _text(b"", fin=False) + _more(b"", fin=False) + _more(b"") + _STILL_THERE),
-    Check("pong inside a fragmented message", "6455 §5.4", "control frames may come in between",
+    _both("pong inside a fragmented message", "6455 §5.4", "control frames may come in between",
           _TAKEN, _text(b"a", fin=False) + _frame(Opcode.PONG) + _more(b"b") + _STILL_THERE),
-    Check("close inside a fragmented message", "6455 §5.4", "control frames may come in between",
+    _both("close inside a fragmented message", "6455 §5.4", "control frames may come in between",
           ("close 1000", "close 1002", "close without a code"),
           _text(b"a", fin=False) + _close(close_payload(1000, ""))),
     *(
-        Check(f"text with {name}", "6455 §8.1, 3629 §3", "every scalar value may be in text",
+        _both(f"text with {name}", "6455 §8.1, 3629 §3", "every scalar value may be in text",
               _TAKEN, _text(text.encode()) + _STILL_THERE)
         for name, text in (("U+0000", "\0"), ("U+D7FF and U+E000", "\ud7ff\ue000"),
                            ("U+FFFE and U+FFFF", "\ufffe\uffff"), ("U+FEFF", "\ufeff"),
                            ("U+10000", "\U00010000"), ("U+10FFFF", "\U0010ffff"))
     ),
-    Check("code point in two fragments", "6455 §5.6", "a fragment may end inside a code point",
+    _both("code point in two fragments", "6455 §5.6", "a fragment may end inside a code point",
           _TAKEN, _text(b"\xe2\x82", fin=False) + _more(b"\xac") + _STILL_THERE),
-    Check("code point around a ping", "6455 §5.4", "control frames may come in between",
+    _both("code point around a ping", "6455 §5.4", "control frames may come in between",
           _TAKEN, _text(b"\xf0\x9f", fin=False) + _STILL_THERE + _more(b"\x98\x80")),
-    Check("close 1000", "6455 §5.5.1", "a close frame is answered, typically with its code",
+    _both("close 1000", "6455 §5.5.1", "a close frame is answered, typically with its code",
           ("close 1000", "close without a code"), _close(close_payload(1000, "bye"))),
-    Check("close without a code", "6455 §5.5.1", "a close frame is answered",
+    _both("close without a code", "6455 §5.5.1", "a close frame is answered",
           ("close without a code", "close 1000"), _close(b"")),
-    Check("close 4999", "6455 §7.4.2", "applications may use 4000 to 4999",
+    _both("close 4999", "6455 §7.4.2", "applications may use 4000 to 4999",
           ("close 4999", "close 1000", "close without a code"), _close(close_payload(4999, ""))),
     *(
-        Check(f"close {code}", "6455 §7.4", "this code may be sent",
+        _both(f"close {code}", "6455 §7.4", "this code may be sent",
               (f"close {code}", "close 1000", "close without a code"),
               _close(close_payload(code, "")))
-        for code in (1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000)
+        for code in (1001, 1002, 1003, 1007, 1008, 1009, 1011, 3000, 3999, 4000)
     ),
-    Check("close reason of 123 bytes", "6455 §5.5", "control frames carry up to 125 bytes",
+    _both("close reason of 123 bytes", "6455 §5.5", "control frames carry up to 125 bytes",
           ("close 1000", "close without a code"), _close(close_payload(1000, "a" * 123))),
-    Check("close reason in UTF-8", "6455 §5.5.1", "the reason is UTF-8",
+    _both("close reason in UTF-8", "6455 §5.5.1", "the reason is UTF-8",
           ("close 1000", "close without a code"), _close(close_payload(1000, "grüß \U0001f600"))),
-    Check("ping after a close frame", "6455 §5.5.1", "data after a close frame is dropped",
+    _both("ping after a close frame", "6455 §5.5.1", "data after a close frame is dropped",
           ("close 1000", "close without a code"),
           _close(close_payload(1000, "")) + _frame(Opcode.PING, b"Hello")),
-    Check("nonsense after a close frame", "6455 §5.5.1", "data after a close frame is dropped",
+    _both("nonsense after a close frame", "6455 §5.5.1", "data after a close frame is dropped",
           ("close 1000", "close without a code"), _close(close_payload(1000, "")) + b"\xff" * 64),
     *(
-        Check(f"{name} set", "6455 §5.2", "reserved bits are 0 unless an extension is negotiated",
+        _both(f"{name} set", "6455 §5.2", "reserved bits are 0 unless an extension is negotiated",
               _1002, _header(_TEXT | bit, 0))
         for name, bit in (("RSV1", RSV1), ("RSV2", RSV2), ("RSV3", RSV3))
     ),
     *(
-        Check(f"opcode 0x{opcode:X}", "6455 §5.2", "reserved opcodes fail the connection",
+        _both(f"opcode 0x{opcode:X}", "6455 §5.2", "reserved opcodes fail the connection",
               _1002, _header(FIN | opcode, 0))
         for opcode in (0x3, 0x4, 0x5, 0x6, 0x7, 0xB, 0xC, 0xD, 0xE, 0xF)
     ),
-    Check("reserved opcode inside a message", "6455 §5.2", "reserved opcodes fail the connection",
+    _both("reserved opcode inside a message", "6455 §5.2", "reserved opcodes fail the connection",
           _1002, _text(b"a", fin=False) + _header(FIN | 0x3, 0)),
     *(
-        Check(f"{what} with {name} set", "6455 §5.2",
+        _both(f"{what} with {name} set", "6455 §5.2",
               "reserved bits are 0 unless an extension is negotiated", _1002, _header(first, 0))
         for what, name, first in (
             ("binary message", "RSV2", FIN | Opcode.BINARY | RSV2),
@@ -169,74 +207,64 @@ _FRAMES = (
             ("message", "all of RSV", _TEXT | RSV1 | RSV2 | RSV3),
         )
     ),
-    Check("continuation with RSV2 set", "6455 §5.2",
+    _both("continuation with RSV2 set", "6455 §5.2",
           "reserved bits are 0 unless an extension is negotiated",
           _1002, _text(b"a", fin=False) + _header(_CONTINUATION | RSV2, 0)),
-    Check("frame without a mask", "6455 §5.1", "a client masks every frame",
-          _1002, _frame(Opcode.TEXT, b"Hello", key=None)),
-    Check("ping without a mask", "6455 §5.1", "a client masks every frame",
-          _1002, _frame(Opcode.PING, b"Hello", key=None)),
-    Check("close frame without a mask", "6455 §5.1", "a client masks every frame",
-          _1002, _frame(Opcode.CLOSE, close_payload(1000, ""), key=None)),
-    Check("continuation without a mask", "6455 §5.1", "a client masks every frame",
-          _1002, _text(b"a", fin=False) + _frame(Opcode.CONTINUATION, b"b", key=None)),
-    Check("empty message without a mask", "6455 §5.1", "a client masks every frame",
-          _1002, _frame(Opcode.BINARY, key=None)),
-    Check("16-bit length of 0", "6455 §5.2", "lengths use as few bytes as possible",
+    _both("16-bit length of 0", "6455 §5.2", "lengths use as few bytes as possible",
           _1002, _header(_TEXT, LENGTH_16, 0, 0)),
-    Check("64-bit length of 125", "6455 §5.2", "lengths use as few bytes as possible",
+    _both("64-bit length of 125", "6455 §5.2", "lengths use as few bytes as possible",
           _1002, _header(_TEXT, LENGTH_64, 0, 0, 0, 0, 0, 0, 0, 125) + b"a" * 125),
-    Check("16-bit length of 125", "6455 §5.2", "lengths use as few bytes as possible",
+    _both("16-bit length of 125", "6455 §5.2", "lengths use as few bytes as possible",
           _1002, _header(_TEXT, LENGTH_16, 0, 125) + b"a" * 125),
-    Check("64-bit length of 65535", "6455 §5.2", "lengths use as few bytes as possible",
+    _both("64-bit length of 65535", "6455 §5.2", "lengths use as few bytes as possible",
           _1002, _header(_TEXT, LENGTH_64, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF)),
-    Check("64-bit length with the top bit", "6455 §5.2", "the most significant bit is 0",
+    _both("64-bit length with the top bit", "6455 §5.2", "the most significant bit is 0",
           _1002, _header(_TEXT, LENGTH_64, 0x80, 0, 0, 0, 0, 0, 0, 0)),
-    Check("fragmented ping", "6455 §5.5", "control frames are not fragmented",
+    _both("fragmented ping", "6455 §5.5", "control frames are not fragmented",
           _1002, _header(Opcode.PING, 0)),
-    Check("ping of 126 bytes", "6455 §5.5", "control frames carry at most 125 bytes",
+    _both("ping of 126 bytes", "6455 §5.5", "control frames carry at most 125 bytes",
           _1002, _header(_PING, LENGTH_16, 0, 126) + b"a" * 126),
-    Check("fragmented pong", "6455 §5.5", "control frames are not fragmented",
+    _both("fragmented pong", "6455 §5.5", "control frames are not fragmented",
           _1002, _header(Opcode.PONG, 0)),
-    Check("fragmented close frame", "6455 §5.5", "control frames are not fragmented",
+    _both("fragmented close frame", "6455 §5.5", "control frames are not fragmented",
           _1002, _header(Opcode.CLOSE, 0)),
-    Check("pong of 126 bytes", "6455 §5.5", "control frames carry at most 125 bytes",
+    _both("pong of 126 bytes", "6455 §5.5", "control frames carry at most 125 bytes",
           _1002, _header(FIN | Opcode.PONG, LENGTH_16, 0, 126) + b"a" * 126),
-    Check("close frame of 126 bytes", "6455 §5.5", "control frames carry at most 125 bytes",
+    _both("close frame of 126 bytes", "6455 §5.5", "control frames carry at most 125 bytes",
           _1002, _header(_CLOSE, LENGTH_16, 0, 126) + b"a" * 126),
-    Check("ping with a 64-bit length", "6455 §5.2", "lengths use as few bytes as possible",
+    _both("ping with a 64-bit length", "6455 §5.2", "lengths use as few bytes as possible",
           _1002, _header(_PING, LENGTH_64, 0, 0, 0, 0, 0, 0, 0, 1) + b"a"),
-    Check("continuation that is not the last, of nothing", "6455 §5.4",
+    _both("continuation that is not the last, of nothing", "6455 §5.4",
           "a continuation follows a fragment", _1002, _header(Opcode.CONTINUATION, 0)),
-    Check("continuation after a message", "6455 §5.4", "a continuation follows a fragment",
+    _both("continuation after a message", "6455 §5.4", "a continuation follows a fragment",
           _1002, _text(b"a") + _more(b"b")),
-    Check("continuation after the last one", "6455 §5.4", "a continuation follows a fragment",
+    _both("continuation after the last one", "6455 §5.4", "a continuation follows a fragment",
           _1002, _text(b"a", fin=False) + _more(b"b") + _more(b"c")),
-    Check("binary message inside fragmented text", "6455 §5.4", "fragments are not interleaved",
+    _both("binary message inside fragmented text", "6455 §5.4", "fragments are not interleaved",
           _1002, _text(b"a", fin=False) + _frame(Opcode.BINARY, b"b", fin=False)),
-    Check("continuation of nothing", "6455 §5.4", "a continuation follows a fragment",
+    _both("continuation of nothing", "6455 §5.4", "a continuation follows a fragment",
           _1002, _header(_CONTINUATION, 0)),
-    Check("message inside a fragmented one", "6455 §5.4", "fragments are not interleaved",
+    _both("message inside a fragmented one", "6455 §5.4", "fragments are not interleaved",
           _1002, _frame(Opcode.TEXT, b"a", fin=False) + _frame(Opcode.TEXT, b"b")),
-    Check("close frame of 1 byte", "6455 §5.5.1", "a body begins with a 2-byte code",
+    _both("close frame of 1 byte", "6455 §5.5.1", "a body begins with a 2-byte code",
           _1002, _header(_CLOSE, 1) + b"a"),
     *(
-        Check(f"close {code}", "6455 §7.4", "this code must not be sent",
+        _both(f"close {code}", "6455 §7.4", "this code must not be sent",
               _1002, _close(code.to_bytes(2, "big")))
         for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535)
     ),
-    Check("close reason that is not UTF-8", "6455 §5.5.1", "the reason is UTF-8",
+    _both("close reason that is not UTF-8", "6455 §5.5.1", "the reason is UTF-8",
           ("close 1007", "close 1002"), _close(close_payload(1000, "") + b"\xce\xba\xff")),
-    Check("text that is not UTF-8", "6455 §8.1", "text is UTF-8",
+    _both("text that is not UTF-8", "6455 §8.1", "text is UTF-8",
           _1007, _frame(Opcode.TEXT, b"Hello \xff")),
-    Check("text that ends in a code point", "6455 §8.1", "text is UTF-8",
+    _both("text that ends in a code point", "6455 §8.1", "text is UTF-8",
           _1007, _frame(Opcode.TEXT, b"Hello \xe2\x82")),
-    Check("text with a surrogate", "6455 §8.1, 3629 §3", "text is UTF-8",
+    _both("text with a surrogate", "6455 §8.1, 3629 §3", "text is UTF-8",
           _1007, _frame(Opcode.TEXT, b"Hello \xed\xa0\x80")),
-    Check("text beyond U+10FFFF", "6455 §8.1, 3629 §3", "text is UTF-8",
+    _both("text beyond U+10FFFF", "6455 §8.1, 3629 §3", "text is UTF-8",
           _1007, _frame(Opcode.TEXT, b"Hello \xf4\x90\x80\x80")),
     *(
-        Check(f"text with {name}", "6455 §8.1, 3629 §3", "text is UTF-8",
+        _both(f"text with {name}", "6455 §8.1, 3629 §3", "text is UTF-8",
               _1007, _text(b"Hello " + octets))
         for name, octets in (
             ("a continuation byte alone", b"\x80"),
@@ -251,25 +279,45 @@ _FRAMES = (
             ("an unfinished code point inside", b"\xe2\x82!"),
         )
     ),
-    Check("bad UTF-8 in the second fragment", "6455 §8.1", "text is UTF-8",
+    _both("bad UTF-8 in the second fragment", "6455 §8.1", "text is UTF-8",
           _1007, _text(b"Hello", fin=False) + _more(b"\xff")),
-    Check("bad UTF-8 where fragments meet", "6455 §8.1", "text is UTF-8",
+    _both("bad UTF-8 where fragments meet", "6455 §8.1", "text is UTF-8",
           _1007, _text(b"\xe2\x82", fin=False) + _more(b"!")),
-    Check("last fragment that ends in a code point", "6455 §8.1", "text is UTF-8",
+    _both("last fragment that ends in a code point", "6455 §8.1", "text is UTF-8",
           _1007, _text(b"Hello ", fin=False) + _more(b"\xe2\x82")),
-    Check("close reason that ends in a code point", "6455 §5.5.1", "the reason is UTF-8",
+    _both("close reason that ends in a code point", "6455 §5.5.1", "the reason is UTF-8",
           ("close 1007", "close 1002"), _close(close_payload(1000, "") + b"\xe2\x82")),
-    Check("close reason with a surrogate", "6455 §5.5.1, 3629 §3", "the reason is UTF-8",
+    _both("close reason with a surrogate", "6455 §5.5.1, 3629 §3", "the reason is UTF-8",
           ("close 1007", "close 1002"), _close(close_payload(1000, "") + b"\xed\xa0\x80")),
-    Check("bad UTF-8 in the first fragment", "6455 §8.1", "text fails where it cannot become valid",
+    _both("bad UTF-8 in the first fragment", "6455 §8.1",
+          "text fails where it cannot become valid",
           _1007, _frame(Opcode.TEXT, b"Hello \xff", fin=False)),
-    Check("a frame of 2^62 bytes announced", "6455 §10.4", "the size of messages is limited",
+    _both("a frame of 2^62 bytes announced", "6455 §10.4", "the size of messages is limited",
           _1009, _header(_TEXT, LENGTH_64, 0x40, 0, 0, 0, 0, 0, 0, 0)),
 )  # fmt: skip
 
 
-def _compressed(data: bytes, *, opcode: int = Opcode.TEXT, fin: bool = True) -> bytes:
-    return encode_frame(opcode, data, fin=fin, rsv1=True, key=_KEY)
+_FROM_CLIENTS = (
+    Check("mask key of zeros", "6455 §5.3", "any 32-bit value may be chosen",
+          ("pong 'Hello'",), _frame(Opcode.PING, b"Hello", key=bytes(4)).masked),
+    Check("frame without a mask", "6455 §5.1", "a client masks every frame",
+          _1002, _frame(Opcode.TEXT, b"Hello").plain),
+    Check("ping without a mask", "6455 §5.1", "a client masks every frame",
+          _1002, _frame(Opcode.PING, b"Hello").plain),
+    Check("close frame without a mask", "6455 §5.1", "a client masks every frame",
+          _1002, _frame(Opcode.CLOSE, close_payload(1000, "")).plain),
+    Check("continuation without a mask", "6455 §5.1", "a client masks every frame",
+          _1002, _text(b"a", fin=False).masked + _frame(Opcode.CONTINUATION, b"b").plain),
+    Check("empty message without a mask", "6455 §5.1", "a client masks every frame",
+          _1002, _frame(Opcode.BINARY).plain),
+    Check("close 1010", "6455 §7.4", "this code may be sent",
+          ("close 1010", "close 1000", "close without a code"),
+          _close(close_payload(1010, "")).masked),
+)  # fmt: skip
+
+
+def _compressed(data: bytes, *, opcode: int = Opcode.TEXT, fin: bool = True) -> _Octets:
+    return _frame(opcode, data, fin=fin, rsv1=True)
 
 
 # "Hello" as in RFC 7692 §7.2.3.1; and again, as a reference to the first (§7.2.3.2).
@@ -278,7 +326,7 @@ _BROKEN = ("close 1007", "close 1002", "close 1003")
 
 _DEFLATED = (
     *(
-        Check(name, f"7692 §{section}", rule, _TAKEN, data + _STILL_THERE, deflate=True)
+        _both(name, f"7692 §{section}", rule, _TAKEN, data + _STILL_THERE, deflate=True)
         for name, section, rule, data in (
             ("compressed message", "7.2.3.1", "messages may be compressed", _compressed(_HELLO)),
             ("message that is not compressed", "6", "messages need not be compressed",
@@ -300,39 +348,39 @@ _DEFLATED = (
              _compressed(b"\x00\x03\x00\xfc\xff\xe2\x82", fin=False) + _more(b"\xac\x00")),
         )
     ),
-    Check("ping inside a compressed message", "7692 §6.1", "control frames are not compressed",
+    _both("ping inside a compressed message", "7692 §6.1", "control frames are not compressed",
           _TAKEN, _compressed(_HELLO[:3], fin=False) + _STILL_THERE, deflate=True),
-    Check("RSV1 on a pong", "7692 §6", "control frames are not compressed",
+    _both("RSV1 on a pong", "7692 §6", "control frames are not compressed",
           _1002, _header(FIN | Opcode.PONG | RSV1, 0), deflate=True),
-    Check("RSV1 on a close frame", "7692 §6", "control frames are not compressed",
+    _both("RSV1 on a close frame", "7692 §6", "control frames are not compressed",
           _1002, _header(_CLOSE | RSV1, 0), deflate=True),
-    Check("RSV1 on the continuation of a compressed message", "7692 §6.1",
+    _both("RSV1 on the continuation of a compressed message", "7692 §6.1",
           "RSV1 is for a message's first frame",
           _1002, _compressed(_HELLO[:3], fin=False)
           + _compressed(_HELLO[3:], opcode=Opcode.CONTINUATION), deflate=True),
-    Check("RSV2 on a compressed message", "6455 §5.2", "permessage-deflate uses RSV1 only",
+    _both("RSV2 on a compressed message", "6455 §5.2", "permessage-deflate uses RSV1 only",
           _1002, _header(_TEXT | RSV1 | RSV2, 0), deflate=True),
-    Check("reserved type of block", "7692 §7.2.2, 1951 §3.2.3", "block type 3 is an error",
+    _both("reserved type of block", "7692 §7.2.2, 1951 §3.2.3", "block type 3 is an error",
           _BROKEN, _compressed(b"\x07\x00"), deflate=True),
-    Check("length of a block that does not match", "7692 §7.2.2, 1951 §3.2.4",
+    _both("length of a block that does not match", "7692 §7.2.2, 1951 §3.2.4",
           "NLEN is the complement of LEN",
           _BROKEN, _compressed(b"\x00\x05\x00\x00\x00Hello\x00"), deflate=True),
-    Check("reference to what was never sent", "7692 §7.2.2, 1951 §2",
+    _both("reference to what was never sent", "7692 §7.2.2, 1951 §2",
           "a distance does not reach beyond the beginning",
           _BROKEN, _compressed(_AGAIN), deflate=True),
-    Check("bad UTF-8 in a compressed fragment", "6455 §8.1", "text is UTF-8, compressed or not",
+    _both("bad UTF-8 in a compressed fragment", "6455 §8.1", "text is UTF-8, compressed or not",
           _1007, _compressed(b"\x00\x02\x00\xfd\xff\xc3", fin=False) + _more(b"\x28\x00"),
           deflate=True),
-    Check("RSV1 on a ping", "7692 §6", "control frames are not compressed",
+    _both("RSV1 on a ping", "7692 §6", "control frames are not compressed",
           _1002, _header(_PING | RSV1, 0), deflate=True),
-    Check("RSV1 on a continuation", "7692 §6.1", "RSV1 is for a message's first frame",
+    _both("RSV1 on a continuation", "7692 §6.1", "RSV1 is for a message's first frame",
           _1002, _frame(Opcode.TEXT, fin=False) + _header(_CONTINUATION | RSV1, 0), deflate=True),
-    Check("a compressed message that is not DEFLATE", "7692 §7.2.2, 6455 §7.1.7",
+    _both("a compressed message that is not DEFLATE", "7692 §7.2.2, 6455 §7.1.7",
           "data that cannot be inflated fails the connection",
           ("close 1007", "close 1002", "close 1003"),
-          encode_frame(Opcode.TEXT, b"\xff" * 8, rsv1=True, key=_KEY), deflate=True),
-    Check("compressed text that is not UTF-8", "6455 §8.1", "text is UTF-8, compressed or not",
-          _1007, encode_frame(Opcode.TEXT, b"\x00\x01\x00\xfe\xff\xff\x00", rsv1=True, key=_KEY),
+          _compressed(b"\xff" * 8), deflate=True),
+    _both("compressed text that is not UTF-8", "6455 §8.1", "text is UTF-8, compressed or not",
+          _1007, _compressed(b"\x00\x01\x00\xfe\xff\xff\x00"),
           deflate=True),
 )  # fmt: skip
 
@@ -500,4 +548,12 @@ _REFUSED = (
     ),
 )  # fmt: skip
 
-CHECKS: Final = (*_ACCEPTED, *_REFUSED, *_FRAMES, *_DEFLATED)
+CHECKS: Final = (
+    *(*_ACCEPTED, *_REFUSED),
+    *(server for server, _ in _FRAMES),
+    *_FROM_CLIENTS,
+    *(server for server, _ in _DEFLATED),
+)
+
+# The frames that a server may try on a client.
+FOR_CLIENTS: Final = tuple(client for _, client in (*_FRAMES, *_DEFLATED))

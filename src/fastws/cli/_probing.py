@@ -1,4 +1,4 @@
-"""How `fastws probe` makes its checks.
+"""How `fastws probe` checks servers.
 
 This module knows how data is sent to a server and what counts as its answer. It does not know
 which answers are right: that is in `_checks`. Nor does it judge what arrives; the codec does.
@@ -32,7 +32,21 @@ if TYPE_CHECKING:
 
     from fastws.uri import URI
 
-__all__ = ["CHECKS", "MANNERS", "MAX_RECEIVED", "OUT_OF_TIME", "Check", "Result", "probe"]
+__all__ = [
+    "CHECKS",
+    "MANNERS",
+    "MAX_RECEIVED",
+    "OUT_OF_TIME",
+    "Check",
+    "Result",
+    "Skipped",
+    "TooMuch",
+    "Wire",
+    "control_answer",
+    "judge",
+    "probe",
+    "send",
+]
 
 MANNERS: Final = ("whole", "byte by byte")
 
@@ -102,7 +116,7 @@ async def probe(
     try:
         async with asyncio.timeout(timeout), _session(address, ssl) as session:
             await session.open(deflate=False)
-    except _TooMuch as exc:
+    except TooMuch as exc:
         raise HandshakeError(str(exc)) from None
     results = []
     for check in CHECKS:
@@ -130,14 +144,14 @@ async def _run(
     try:
         async with asyncio.timeout_at(deadline), _session(uri, ssl) as session:
             answer = await session.run(check, manner)
-    except _Skipped as exc:
+    except Skipped as exc:
         return Result(check, manner, "skipped", str(exc), _now() - begin)
     except TimeoutError as exc:
         # The operating system raises this error too, with an error number.
         answer = "no connection: it takes too long" if session is None else "no answer"
         if exc.errno is not None:
             answer = "connection timed out"
-    except _TooMuch as exc:
+    except TooMuch as exc:
         answer = str(exc)
     except HandshakeError as exc:
         answer = f"no connection: {exc}"
@@ -150,24 +164,29 @@ async def _run(
             answer = "connection reset"
         else:
             answer = f"connection lost: {exc}"
+    return judge(check, manner, answer, _now() - begin)
+
+
+def judge(check: Check, manner: str, answer: str, seconds: float) -> Result:
+    """Return the result of a check with this answer."""
     expected = any(_matches(answer, text) for text in check.expected)
     verdict = "ok" if expected else "wrong"
-    return Result(check, manner, verdict, answer[:_MAX_ANSWER], _now() - begin)
+    return Result(check, manner, verdict, answer[:_MAX_ANSWER], seconds)
 
 
 # One connection -----------------------------------------------------------------------------
 
 
-class _TooMuch(Exception):
-    """The server has sent too much that is no answer."""
+class TooMuch(Exception):
+    """The peer has sent too much that is no answer."""
 
 
-class _Skipped(Exception):
-    """The check cannot be made with this server."""
+class Skipped(Exception):
+    """The check cannot be made with this peer."""
 
 
-class _Wire(asyncio.Protocol):
-    """Reads what a server sends, up to a limit, and to the end even if a write fails."""
+class Wire(asyncio.Protocol):
+    """Reads what a peer sends, up to a limit, and to the end even if a write fails."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -201,7 +220,7 @@ class _Wire(asyncio.Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether the server sends no more."""
+        """Whether the peer sends no more."""
         return self._ended
 
     def write(self, data: bytes) -> None:
@@ -209,7 +228,18 @@ class _Wire(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(data)
 
+    def write_eof(self) -> None:
+        """Say that no more will be sent."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def close(self) -> None:
+        """End the connection when all is sent."""
+        if self._transport is not None:
+            self._transport.close()
+
     def abort(self) -> None:
+        """End the connection now."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -218,7 +248,7 @@ class _Wire(asyncio.Protocol):
 
         Raises:
             OSError: if the connection was lost.
-            _TooMuch: if more than MAX_RECEIVED bytes have arrived in all.
+            TooMuch: if more than MAX_RECEIVED bytes have arrived in all.
         """
         while not self._waiting:
             if self._error is not None:
@@ -232,7 +262,7 @@ class _Wire(asyncio.Protocol):
         self._size = 0
         self._received += len(data)
         if self._received > MAX_RECEIVED:
-            raise _TooMuch(f"no answer within {MAX_RECEIVED} bytes")
+            raise TooMuch(f"no answer within {MAX_RECEIVED} bytes")
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
         return data
@@ -241,7 +271,7 @@ class _Wire(asyncio.Protocol):
 @asynccontextmanager
 async def _session(uri: URI, ssl: ssl_module.SSLContext | None) -> AsyncIterator[_Session]:
     loop = asyncio.get_running_loop()
-    wire = _Wire()
+    wire = Wire()
     try:
         if uri.unix_path is not None:
             await loop.create_unix_connection(lambda: wire, uri.unix_path)
@@ -264,7 +294,7 @@ class _Compressed:
 
 
 class _Session:
-    def __init__(self, uri: URI, wire: _Wire) -> None:
+    def __init__(self, uri: URI, wire: Wire) -> None:
         self._uri = uri
         self._wire = wire
         self._trailing = b""
@@ -288,21 +318,17 @@ class _Session:
         if check.request:
             target, host = self._uri.target, self._uri.host_header
             request = check.request.format(target=target, host=host)
-            await self._send(request.encode(), manner)
+            await send(self._wire, request.encode(), manner)
             return await self._status()
         if not await self.open(deflate=check.deflate):
-            raise _Skipped("permessage-deflate is not negotiated")
-        await self._send(check.data, manner)
-        return await self._answer(deflate=check.deflate)
-
-    async def _send(self, data: bytes, manner: str) -> None:
-        step = 1 if manner == "byte by byte" else len(data)
-        for start in range(0, len(data), step):
-            if self._wire.ended:
-                return  # the answer has arrived, or there will be none
-            self._wire.write(data[start : start + step])
-            # Read what arrives before the next write: if that fails, reading ends.
-            await asyncio.sleep(0)
+            raise Skipped("permessage-deflate is not negotiated")
+        await send(self._wire, check.data, manner)
+        decoder = MessageDecoder(
+            masked=False,
+            max_message_size=MAX_RECEIVED,
+            inflater=_Compressed() if check.deflate else None,
+        )
+        return await control_answer(self._wire, decoder, self._trailing)
 
     async def _status(self) -> str:
         """Read the status line of a response."""
@@ -322,30 +348,45 @@ class _Session:
             return f"HTTP {status}"
         return "not HTTP"
 
-    async def _answer(self, *, deflate: bool) -> str:
-        """Read up to the first answer; messages do not count as answers."""
-        decoder = MessageDecoder(
-            masked=False,
-            max_message_size=MAX_RECEIVED,
-            inflater=_Compressed() if deflate else None,
-        )
-        data = self._trailing
-        while True:
-            for event in decoder.feed(data):
-                match event:
-                    case Close(1005, _):
-                        return "close without a code"
-                    case Close(code, _):
-                        return f"close {code}"
-                    case Pong(payload):
-                        return f"pong {payload.decode('latin-1')!r}"
-            if isinstance(decoder.error, MessageTooBigError):
-                raise _TooMuch(f"no answer, but a {decoder.error}")
-            if decoder.error is not None:
-                return f"a broken frame: {decoder.error}"
-            data = await self._wire.receive()
-            if not data:
-                return "connection closed without a close frame"
+
+# What both ends need ------------------------------------------------------------------------
+
+
+async def send(wire: Wire, data: bytes, manner: str) -> None:
+    """Send data in one of the MANNERS. (It would take long to send very much byte by byte.)"""
+    step = max(len(data) >> 10, 1) if manner == "byte by byte" else len(data)
+    for start in range(0, len(data), step):
+        if wire.ended:
+            return  # the answer has arrived, or there will be none
+        wire.write(data[start : start + step])
+        # Read what arrives before the next write: if that fails, reading ends.
+        await asyncio.sleep(0)
+
+
+async def control_answer(wire: Wire, decoder: MessageDecoder, data: bytes = b"") -> str:
+    """Read up to the first answer; messages do not count as answers.
+
+    Args:
+        wire: the connection.
+        decoder: decodes what arrives.
+        data: what has arrived already.
+    """
+    while True:
+        for event in decoder.feed(data):
+            match event:
+                case Close(1005, _):
+                    return "close without a code"
+                case Close(code, _):
+                    return f"close {code}"
+                case Pong(payload):
+                    return f"pong {payload.decode('latin-1')!r}"
+        if isinstance(decoder.error, MessageTooBigError):
+            raise TooMuch(f"no answer, but a {decoder.error}")
+        if decoder.error is not None:
+            return f"a broken frame: {decoder.error}"
+        data = await wire.receive()
+        if not data:
+            return "connection closed without a close frame"
 
 
 def _matches(answer: str, expected: str) -> bool:

@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 __all__ = ["html", "junit"]
 
 
-def junit(uri: str, results: Sequence[Result]) -> str:
+def junit(subject: str, results: Sequence[Result]) -> str:
     """Return the results as XML in JUnit's form.
 
     A wrong answer is a failure, a check that could not be made is skipped, and one for which there
     was no time is an error.
 
     Args:
-        uri: the server.
+        subject: the server or client.
         results: what came of the checks.
     """
     suites = Element("testsuites", name="fastws probe")
     suite = SubElement(suites, "testsuite", name="fastws probe", timestamp=_now())
     properties = SubElement(suite, "properties")
-    SubElement(properties, "property", name="uri", value=printable(uri))
+    SubElement(properties, "property", name="subject", value=printable(subject))
     SubElement(properties, "property", name="fastws", value=__version__)
     counts = dict.fromkeys(("failures", "errors", "skipped"), 0)
     for result in results:
@@ -45,7 +45,7 @@ def junit(uri: str, results: Sequence[Result]) -> str:
         case = SubElement(
             suite,
             "testcase",
-            classname=f"fastws.probe.{_group(check).lower()}",
+            classname=f"fastws.probe.{check.group.lower()}",
             name=f"{check.name}, {result.manner}",
             time=f"{result.seconds:.3f}",
         )
@@ -69,11 +69,11 @@ def junit(uri: str, results: Sequence[Result]) -> str:
     return f"<?xml version='1.0' encoding='utf-8'?>\n{tostring(suites, 'unicode')}\n"
 
 
-def html(uri: str, results: Sequence[Result]) -> str:
+def html(subject: str, results: Sequence[Result]) -> str:
     """Return the results as a page that needs nothing else.
 
     Args:
-        uri: the server.
+        subject: the server or client.
         results: what came of the checks.
     """
     checks: dict[Check, list[Result]] = {}
@@ -81,14 +81,14 @@ def html(uri: str, results: Sequence[Result]) -> str:
         checks.setdefault(result.check, []).append(result)
     wrong = [check for check in checks if "wrong" in _verdicts(checks[check])]
     sections = [("Wrong answers", wrong)]
-    sections += [(group, [each for each in checks if _group(each) == group]) for group in _GROUPS]
+    sections += [(group, [each for each in checks if each.group == group]) for group in _GROUPS]
     verdicts = _verdicts(results)
     return _PAGE.format(
         style=_STYLE,
-        uri=escape(printable(uri)),
+        subject=escape(printable(subject)),
         version=escape(__version__),
         time=_now(),
-        total=", ".join(_mark(f"{verdicts.count(each)} {each}", each) for each in _VERDICTS),
+        total=", ".join(_count(verdicts, each) for each in _VERDICTS),
         sections="".join(_section(name, part, checks) for name, part in sections if part),
     )
 
@@ -131,20 +131,21 @@ def _mark(text: str, verdict: str) -> str:
     return f'<b class="{verdict}">{text}</b>'
 
 
+def _count(verdicts: list[str], verdict: str) -> str:
+    """Return how many results there are, in the colour of the verdict if there are any."""
+    count = verdicts.count(verdict)
+    return _mark(f"{count} {verdict}", verdict) if count else f"{count} {verdict}"
+
+
 def _verdicts(results: Sequence[Result]) -> list[str]:
     return [result.verdict for result in results]
-
-
-def _group(check: Check) -> str:
-    """Return the heading under which a check is listed."""
-    return _GROUPS[0 if check.request else 2 if check.deflate else 1]
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-_GROUPS: Final = ("Handshake", "Frames", "Compression")
+_GROUPS: Final = ("Handshake", "Frames", "Messages", "Compression")
 _VERDICTS: Final = ("ok", "wrong", "skipped")
 _HEAD: Final = "<tr><th>sent</th><th>answer</th><th>expected</th><th>rule</th></tr>\n"
 
@@ -180,11 +181,11 @@ _PAGE: Final = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>fastws probe: {uri}</title>
+<title>fastws probe: {subject}</title>
 <style>
 {style}
 </style>
-<h1>fastws probe: {uri}</h1>
-<p>{total}. Each check runs twice: with all data sent at once, and byte by byte.</p>
+<h1>fastws probe: {subject}</h1>
+<p>{total}. Data is sent twice, on two connections: all at once, and byte by byte.</p>
 <p><small>fastws {version}, {time}</small></p>
 {sections}"""

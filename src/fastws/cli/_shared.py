@@ -30,6 +30,7 @@ __all__ = [
     "OutputError",
     "add_server_arguments",
     "add_trust_arguments",
+    "address",
     "cannot_connect",
     "check_server_arguments",
     "decimal",
@@ -199,6 +200,14 @@ def _in_range(convert: Callable[[str], T], least: T, most: T, text: str) -> T:
 
 def _short(number: float) -> str:
     return f"{number:g}" if isinstance(number, float) else str(number)
+
+
+def address(least_port: int, text: str) -> tuple[str, int]:
+    """Convert HOST:PORT to a host and a port, for `argparse`."""
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"must be HOST:PORT, not {text!r}")
+    return host.removeprefix("[").removesuffix("]"), integer(least_port, 65535, port)
 
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
