@@ -41,7 +41,7 @@ OPENING = {
     *("tunnels", "uri"),
 }
 SANS_IO = CODEC | OPENING | {"connection", "deflate", "prepared", "session", "stats", "text"}
-ALL = SANS_IO | {"aio", "bus", "cli", "demo", "integrations"}
+ALL = SANS_IO | {"aio", "bus", "cli", "demo", "integrations", "metrics"}
 
 # What each part may import of fastws when it runs ...
 ALLOWED: dict[str, set[str]] = {
@@ -78,6 +78,7 @@ ALLOWED: dict[str, set[str]] = {
     "aio.wire": TWIN | {"_cython", "aio", "prepared"},
     "aio.twin": {"codec", "_c", "aio"},
     "bus": {"aio", "exceptions"},
+    "metrics": {"codec", "http"},
     "integrations": SANS_IO | {"aio"},
     "demo": set(),
     "__pyinstaller": {"integrations"},
@@ -95,6 +96,7 @@ FOR_TYPES: dict[str, set[str]] = {
     "peers": {"proxy_protocol"},
     "deflate": {"extensions"},
     "aio": {"bus"},
+    "metrics": {"aio"},
     "session": {"prepared"},
     "aio.sinks": {"connection"},
     "aio.wire": {"connection"},
@@ -180,10 +182,11 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "_client_checks": {"_checks"},
         "_client_probing": {"_client_checks", "_probing"},
         "_conversation": {"_shared", "_terminal"},
-        "_echo_server": {"_inspection", "_pages", "_serving", "_status"},
-        "_handlers": {"_serving", "_shared"},
+        "_echo_server": {"_inspection", "_metrics", "_pages", "_serving", "_status"},
+        "_handlers": {"_metrics", "_serving", "_shared", "_status"},
         "_inspecting": set(),
         "_loading": set(),
+        "_metrics": {"_shared"},
         "_prompt": set(),
         "_inspection": set(),
         "_pages": set(),
@@ -203,7 +206,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "inspect": {"_captures", "_inspecting", "_shared", "_terminal"},
         "probe": {"_client_probing", "_probing", "_reports", "_shared", "_terminal"},
         "run": {"_shared"},
-        "serve": {"_handlers", "_serving", "_shared", "_sources", "_systemd", "_workers"},
+        "serve": {
+            *("_handlers", "_serving", "_shared", "_sources", "_status", "_systemd", "_workers"),
+        },
     },
     "integrations": {
         "__init__": {"_install"},

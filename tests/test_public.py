@@ -38,6 +38,7 @@ DOCUMENTED = (
     "fastws.extensions",
     "fastws.handshake",
     "fastws.http",
+    "fastws.metrics",
     "fastws.peers",
     "fastws.prepared",
     "fastws.proxy_protocol",

@@ -61,19 +61,25 @@ class Admission:
         self._counts: Counter[Any] = Counter()
         self._warned_at: float | None = None
 
-    def admit(self, endpoint: Endpoint) -> None:
-        """Let a new connection in, or see that it is refused, before its opening handshake."""
+    def admit(self, endpoint: Endpoint) -> str | None:
+        """Let a new connection in, or see that it is refused, before its opening handshake.
+
+        Returns:
+            the limit that is reached; None if the connection is let in.
+        """
         origin = None
         if self._max_per_address is not None:
             origin = _origin(endpoint.remote_address)
         if self._max_connections is not None and len(self._admitted) >= self._max_connections:
             self._refuse(endpoint, "too many connections")
-        elif origin is not None and self._counts[origin] >= (self._max_per_address or 0):
+            return "max_connections"
+        if origin is not None and self._counts[origin] >= (self._max_per_address or 0):
             self._refuse(endpoint, "too many connections from this address")
-        else:
-            self._admitted[endpoint] = origin
-            if origin is not None:
-                self._counts[origin] += 1
+            return "max_connections_per_address"
+        self._admitted[endpoint] = origin
+        if origin is not None:
+            self._counts[origin] += 1
+        return None
 
     def leave(self, endpoint: Endpoint) -> None:
         """A connection has ended."""

@@ -416,7 +416,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
 class _Attempt(Generic[P]):
     """One attempt to connect: the owner of an endpoint until it is open."""
 
-    told = None
+    told, observers = None, ()
 
     def __init__(self, loop: asyncio.AbstractEventLoop, endpoint: P) -> None:
         self.endpoint = endpoint

@@ -13,13 +13,35 @@ from .phases import Phase
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fastws.proxy_protocol import ProxyHeader
 
     from .endpoint import Endpoint
 
-__all__ = ["ServerOrConnector", "ending_on_error", "guard"]
+__all__ = ["Observer", "ServerOrConnector", "ending_on_error", "guard"]
+
+
+class Observer(Protocol):
+    """What wants to know what a server does, to count it."""
+
+    def connection_opened(self, endpoint: Endpoint) -> None:
+        """The opening handshake succeeded."""
+
+    def connection_lost(self, endpoint: Endpoint) -> None:
+        """The transport of a connection is gone; it may never have been open."""
+
+    def connection_refused(self, limit: str) -> None:
+        """There are too many connections."""
+
+    def request_answered(self, status: int) -> None:
+        """A request got a response other than that of the opening handshake."""
+
+    def handshake_lost(self) -> None:
+        """An opening handshake ended without a response."""
+
+    def ping_answered(self, latency: float) -> None:
+        """A pong has arrived after so many seconds."""
 
 
 class ServerOrConnector(Protocol):
@@ -27,10 +49,13 @@ class ServerOrConnector(Protocol):
 
     Attributes:
         told: what a proxy has told about the endpoint's connection; None if there is none.
+        observers: whom to tell what happens.
     """
 
     @property
     def told(self) -> ProxyHeader | None: ...
+    @property
+    def observers(self) -> Sequence[Observer]: ...
 
     def endpoint_made(self, endpoint: Endpoint) -> None:
         """There is a transport."""

@@ -318,6 +318,8 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
             self._log_error("process_request failed", decision.mistake)
         self._enter(Phase.LINGERING)
         self._transport.write(decision.octets)
+        for observer in self._observers:
+            observer.request_answered(decision.status)
         if decision.error is not None:
             self._report(decision.error)
         self._update_reading()

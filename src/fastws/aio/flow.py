@@ -142,6 +142,8 @@ class Flow(View):
             latency = latency if answered is None else answered
         if latency is not None:
             self._latency = latency
+            for observer in self._observers:
+                observer.ping_answered(latency)
 
     def _end_waiting(self) -> None:
         """Nothing more is received: wake who waits for what will not come."""

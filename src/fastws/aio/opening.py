@@ -82,6 +82,11 @@ class Refused:
     error: RequestError | None = None
     mistake: Exception | None = None
 
+    @property
+    def status(self) -> int:
+        """The status of the response."""
+        return int(self.octets[9:12])
+
 
 @dataclass(slots=True)
 class Failed:

@@ -15,11 +15,11 @@ from fastws.proxy_protocol import ProxyHeaderReader
 from .endpoint import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fastws.proxy_protocol import ProxyHeader
 
-    from .creation import ServerOrConnector
+    from .creation import Observer, ServerOrConnector
     from .server import Server
 
 __all__ = ["behind_proxy"]
@@ -60,6 +60,10 @@ class _Told:
     def __init__(self, server: ServerOrConnector, told: ProxyHeader) -> None:
         self._server = server
         self.told = told
+
+    @property
+    def observers(self) -> Sequence[Observer]:
+        return self._server.observers
 
     def endpoint_made(self, endpoint: Endpoint) -> None:
         self._server.endpoint_made(endpoint)

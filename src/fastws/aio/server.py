@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
 from fastws import rules
+from fastws.exceptions import RequestError
 from fastws.spec import CloseCode
 
 from .admission import Admission, Lifetimes
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from .creation import Observer
     from .opening import ServerOpeningHandshake
     from .settings import Settings
 
@@ -65,6 +67,7 @@ class Server:
     ) -> None:
         # All that have a transport, including those in their opening handshake.
         self._endpoints: set[Endpoint] = set()
+        self.observers: list[Observer] = []
         self._admission = None if limits == (None, None) else Admission(*limits)
         self._lifetimes = None if max_lifetime is None else Lifetimes(max_lifetime)
         self._handler = handler
@@ -277,11 +280,16 @@ class Server:
     def endpoint_made(self, endpoint: Endpoint) -> None:
         self.endpoint_expected(endpoint)
         if self._admission is not None:
-            self._admission.admit(endpoint)
+            limit = self._admission.admit(endpoint)
+            if limit is not None:
+                for observer in self.observers:
+                    observer.connection_refused(limit)
 
     def endpoint_opened(self, endpoint: Endpoint) -> None:
         if self._lifetimes is not None:
             self._lifetimes.begin(endpoint)
+        for observer in self.observers:
+            observer.connection_opened(endpoint)
         if isinstance(endpoint, WebSocket):
             task = asyncio.get_running_loop().create_task(self._run_handler(endpoint))
             self._tasks[task] = endpoint
@@ -291,9 +299,14 @@ class Server:
         if logger.isEnabledFor(logging.DEBUG):
             line = "opening handshake failed (%s) #%d: %s"
             logger.debug(line, endpoint.remote_address, endpoint.id, exc)
+        if not isinstance(exc, RequestError):  # which are answered
+            for observer in self.observers:
+                observer.handshake_lost()
 
     def endpoint_lost(self, endpoint: Endpoint) -> None:
         self._endpoints.discard(endpoint)
+        for observer in self.observers:
+            observer.connection_lost(endpoint)
         if self._admission is not None:
             self._admission.leave(endpoint)
         if self._lifetimes is not None:

@@ -19,6 +19,7 @@ from .twin import Wire
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
     from typing_extensions import TypeVar
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from fastws.http import Request, Response
     from fastws.proxy_protocol import ProxyHeader
 
-    from .creation import ServerOrConnector
+    from .creation import Observer, ServerOrConnector
     from .twin import Sink
 
     T = TypeVar("T", bound=str | Text, default=str)
@@ -99,6 +100,10 @@ class View(Wire):
     @property
     def _told(self) -> ProxyHeader | None:
         return None if self._creator is None else self._creator.told
+
+    @property
+    def _observers(self) -> Sequence[Observer]:
+        return () if self._creator is None else self._creator.observers
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """What the transport knows: "ssl_object", "socket", … (see asyncio's docs)."""

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from functools import partial
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from fastws.aio.protocol import WebSocketProtocol
 from fastws.aio.serving import serve
 from fastws.codec import implementation, kernel
+from fastws.metrics import Metrics
 
+from ._metrics import note, show_metrics
 from ._pages import Pages
 from ._serving import loop_factory, tls_context
-from ._status import counted
+from ._status import followed
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -44,33 +46,39 @@ def serve_echo(
         args: the arguments of the command.
         announce: called when the server listens and handles signals.
         parent: in a worker, a file descriptor that becomes readable when the parent process dies.
-        counts: where to count what the server does; None to count nothing, which is faster.
+        counts: where to keep how much the server does; None if nobody looks.
     """
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        protocol: type[WebSocketProtocol] = _Echo if counts is None else counted(_Echo, counts)
-        protocol_factory: Callable[[], WebSocketProtocol] = protocol
+        protocol_factory: Callable[[], WebSocketProtocol] = _Echo
         process_request: Callable[[Request], Response | None] = Pages(inspect=args.inspect)
         if args.inspect:
-            from ._inspection import Inspection, Recorded
+            from ._inspection import Inspection
 
             inspection = Inspection(args.host, process_request)
             protocol_factory = inspection.protocol_factory
-            if counts is not None:
-                protocol_factory = partial(counted(Recorded, counts), inspection)
             process_request = inspection.process_request
 
-        async with serve(
-            protocol_factory,
-            args.host,
-            args.port,
-            ssl=tls_context(args),
-            process_request=process_request,
-            max_message_size=args.max_message_size,
-            deflate=args.deflate,
-            reuse_port=True if args.workers is not None else None,
-        ) as server:
+        async with AsyncExitStack() as stack:
+            metrics = Metrics()
+            process_request = await show_metrics(args, metrics, process_request, stack)
+            server = await stack.enter_async_context(
+                serve(
+                    protocol_factory,
+                    args.host,
+                    args.port,
+                    ssl=tls_context(args),
+                    process_request=process_request,
+                    max_message_size=args.max_message_size,
+                    deflate=args.deflate,
+                    reuse_port=True if args.workers is not None else None,
+                )
+            )
+            if args.metrics is not None or counts is not None:
+                metrics.observe(server)
+            if counts is not None:
+                stack.enter_context(followed(metrics, counts))
             # A signal may follow the announcement at once. This runs when serve_forever waits,
             # which is after it has installed its handlers.
             loop.call_soon(announce, server)
@@ -100,7 +108,9 @@ def announcement(args: Namespace, address: tuple[Any, ...]) -> str:
         f"(and http{secure}://{host}:{address[1]} in a browser), "
         f"twin {implementation}, kernel {kernel}"
     )
-    return line if args.workers is None else f"{line}, workers {args.workers}"
+    if args.workers is not None:
+        line += f", workers {args.workers}"
+    return line + note(args)
 
 
 class _Echo(WebSocketProtocol):

@@ -19,9 +19,12 @@ from fastws.aio.server import SHUTDOWN_SIGNALS
 from fastws.aio.serving import serve
 from fastws.codec import implementation, kernel
 from fastws.http import Response
+from fastws.metrics import Metrics
 
+from ._metrics import note, show_metrics
 from ._serving import loop_factory, tls_context
 from ._shared import CommandError
+from ._status import followed
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
     from fastws.aio.server import Server
     from fastws.http import Request
+
+    from ._status import Counts
 
 __all__ = ["announce_servers", "announcement", "load", "serve_handler"]
 
@@ -60,7 +65,11 @@ def load(name: str) -> Any:
 
 
 def serve_handler(
-    args: Namespace, announce: Callable[..., None], *, parent: int | None = None
+    args: Namespace,
+    announce: Callable[..., None],
+    *,
+    parent: int | None = None,
+    counts: Counts | None = None,
 ) -> None:
     """Serve in this process until a signal ends it.
 
@@ -68,6 +77,7 @@ def serve_handler(
         args: the arguments of the command.
         announce: called with the servers when they listen and handle signals.
         parent: in a worker, a file descriptor that becomes readable when the parent process dies.
+        counts: where to keep how much the server does; None if nobody looks.
 
     Raises:
         CommandError: if the handler cannot be found, imported or entered.
@@ -84,7 +94,6 @@ def serve_handler(
         loop = asyncio.get_running_loop()
         options: dict[str, Any] = {
             "ssl": tls_context(args),
-            "process_request": process_request,
             "max_message_size": args.max_message_size,
             "deflate": args.deflate,
             "shutdown_timeout": args.shutdown_timeout,
@@ -106,10 +115,19 @@ def serve_handler(
                     if parent is not None:
                         raise SystemExit(1) from exc  # the next worker may have more luck
                     raise error from exc
+            metrics = Metrics()
+            answer = await show_metrics(args, metrics, process_request, stack)
             servers = [
-                await stack.enter_async_context(serve(called, **place, **options))
+                await stack.enter_async_context(
+                    serve(called, process_request=answer, **place, **options)
+                )
                 for place in places
             ]
+            if args.metrics is not None or counts is not None:
+                for server in servers:
+                    metrics.observe(server)
+            if counts is not None:
+                stack.enter_context(followed(metrics, counts))
             # See `serve_echo`.
             loop.call_soon(announce, *servers)
             signals: tuple[signal.Signals, ...] = SHUTDOWN_SIGNALS
@@ -144,7 +162,9 @@ def announcement(args: Namespace, address: Any) -> str:
     else:
         where = f"ws{secure}+unix:{address}"
     line = f"fastws serve: {where} ({args.handler}), twin {implementation}, kernel {kernel}"
-    return line if args.workers is None else f"{line}, workers {args.workers}"
+    if args.workers is not None:
+        line += f", workers {args.workers}"
+    return line + note(args)
 
 
 def announce_servers(args: Namespace, servers: tuple[Server, ...]) -> list[str]:

@@ -210,6 +210,10 @@ def address(least_port: int, text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), integer(least_port, 65535, port)
 
 
+def _metrics(text: str) -> str | tuple[str, int]:
+    return text if text.startswith("/") else address(1, text)
+
+
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that every server has."""
     add = parser.add_argument
@@ -231,6 +235,16 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         help="the size of the largest message accepted (default: %(default)s)",
     )
     add("--deflate", action="store_true", help="compress messages if the client supports it")
+    add(
+        "--metrics",
+        nargs="?",
+        const="/metrics",
+        type=_metrics,
+        metavar="WHERE",
+        help="show figures for Prometheus: at a path of this server (default: %(const)s), or at "
+        "HOST:PORT, path /metrics. With --workers, the first has this port, the second the next, "
+        "and so on",
+    )
 
 
 def check_server_arguments(args: argparse.Namespace) -> None:
@@ -241,6 +255,12 @@ def check_server_arguments(args: argparse.Namespace) -> None:
     """
     if args.tls_key is not None and args.tls_cert is None:
         raise CommandError("--tls-key needs --tls-cert", 2)
+    workers = args.workers or 1
+    if workers > 1 and isinstance(args.metrics, str):
+        message = "each worker has its own figures, so --metrics needs a HOST:PORT with --workers"
+        raise CommandError(message, 2)
+    if isinstance(args.metrics, tuple) and args.metrics[1] + workers > 65536:
+        raise CommandError(f"--metrics needs {workers} ports, one for each worker", 2)
 
 
 def add_trust_arguments(parser: argparse.ArgumentParser) -> None:

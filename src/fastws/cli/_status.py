@@ -1,7 +1,7 @@
-"""The line at the bottom of a terminal that says what `fastws echo` is doing.
+"""The line at the bottom of a terminal that says what `fastws echo` or `serve` is doing.
 
-This module knows what is counted, when the line is shown, and how it gets out of the way. It does
-not know how the server answers. rich draws the line.
+This module knows when the line is shown, and how it gets out of the way. It does not know what the
+server does, nor how that is counted. rich draws the line.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,9 +19,9 @@ from ._shared import is_tty
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fastws.aio.protocol import WebSocketProtocol
+    from fastws.metrics import Metrics
 
-__all__ = ["Counts", "counted", "status_line"]
+__all__ = ["Counts", "followed", "status_line"]
 
 # How often the line is drawn, in seconds.
 _PERIOD: Final = 0.5
@@ -29,7 +29,7 @@ _PERIOD: Final = 0.5
 
 @dataclass(slots=True)
 class Counts:
-    """What a server has done.
+    """What a server has done: a copy that a thread may read.
 
     Attributes:
         connections: the number of connections that are open.
@@ -42,29 +42,28 @@ class Counts:
     size: int = 0
 
 
-def counted(base: type[WebSocketProtocol], counts: Counts) -> Any:
-    """Return a class of connections that does what this one does, and counts."""
+@contextmanager
+def followed(metrics: Metrics, counts: Counts) -> Iterator[None]:
+    """Keep these counts up to date while the context lasts. An event loop must be running."""
+    import asyncio
 
-    class _Counted(base):  # type: ignore[valid-type,misc]
-        __slots__ = ()
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
 
-        def on_open(self) -> None:
-            counts.connections += 1
-            super().on_open()
+    def copy() -> None:
+        nonlocal timer
+        totals = metrics.totals()
+        counts.connections = metrics.connections
+        counts.messages, counts.size = totals["messages_received"], totals["payload_received"]
+        # (The walk over very many connections must not take all the time.)
+        timer = loop.call_later(_PERIOD, copy)
 
-        def on_message(self, message: str | bytes) -> None:
-            counts.messages += 1
-            if isinstance(message, bytes) or message.isascii():
-                counts.size += len(message)
-            else:
-                counts.size += len(message.encode())
-            super().on_message(message)
-
-        def on_close(self, code: int, reason: str) -> None:
-            counts.connections -= 1
-            super().on_close(code, reason)
-
-    return _Counted
+    copy()
+    try:
+        yield
+    finally:
+        assert timer is not None
+        timer.cancel()
 
 
 @contextmanager
@@ -84,29 +83,77 @@ def status_line(counts: Counts) -> Iterator[Callable[[], None] | None]:
     except ImportError:
         yield None
         return
-    console = Console(stderr=True, highlight=False)
+    console = Console(file=sys.stderr, highlight=False)
     if console.is_dumb_terminal or not console.is_terminal:
         yield None
         return
-    # (Standard output is not ours to redirect: nothing is printed there any more.)
-    live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
+    live = Live(
+        console=console,
+        auto_refresh=False,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    # (rich would replace the streams when the line is shown; but logging is set up before that, and
+    # keeps the stream that it gets.)
+    output, errors = _Above(sys.stdout), _Above(sys.stderr)
     ended = threading.Event()
     # A terminal that is paused (Ctrl-S) blocks who writes to it. It must not block the server.
     thread = threading.Thread(target=_draw, args=(live, counts, ended), daemon=True)
 
     def start() -> None:
         live.start()
+        output.console = errors.console = console
         # A process that is stopped or killed would leave the terminal without a cursor.
         console.show_cursor(True)
         thread.start()
 
     try:
-        yield start
+        with redirect_stdout(output), redirect_stderr(errors):
+            yield start
     finally:
         ended.set()
+        output.end()
+        errors.end()
         if thread.ident is not None:
             thread.join()
             live.stop()
+
+
+class _Above:
+    """Takes the place of standard output or standard error: whole lines go above the status line.
+
+    Attributes:
+        console: draws the status line; None before there is one.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.console: Any = None
+        self._stream = stream
+        self._line = ""  # that has no end yet
+
+    def write(self, text: str) -> int:
+        if self.console is None:
+            self._stream.write(text)
+            return len(text)
+        *lines, self._line = (self._line + text).split("\n")
+        if lines:
+            self._print("\n".join(lines))
+        return len(text)
+
+    def end(self) -> None:
+        """Print what has no end yet."""
+        if self._line:
+            self._print(self._line)
+            self._line = ""
+
+    def _print(self, text: str) -> None:
+        from rich.text import Text
+
+        self.console.print(Text.from_ansi(text), soft_wrap=True)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _draw(live: Any, counts: Counts, ended: threading.Event) -> None:

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from argparse import Namespace
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection as pipes
@@ -22,7 +23,6 @@ from ._serving import cannot_listen
 from ._shared import CommandError, escape_logs, say
 
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Callable
     from multiprocessing.process import BaseProcess
 
@@ -89,7 +89,7 @@ def run_workers(args: Namespace, job: Job, *, shares_sockets: bool = False) -> i
     try:
         for number in handlers:
             signal.signal(number, _no_action)
-        workers.extend(_Worker(args, job) for _ in range(args.workers))
+        workers.extend(_Worker(args, job, number) for number in range(args.workers))
         return _Watch(args, job, workers, receiver).run()
     finally:
         for worker in workers:
@@ -102,7 +102,7 @@ def run_workers(args: Namespace, job: Job, *, shares_sockets: bool = False) -> i
 
 
 class _Worker:
-    """A worker process, and its replacements if it dies.
+    """A worker process, and its replacements if it dies. They all have the same number.
 
     Attributes:
         process: the process.
@@ -111,8 +111,9 @@ class _Worker:
         due: when to start another process, in terms of `time.monotonic`; None while it runs.
     """
 
-    def __init__(self, args: Namespace, job: Job) -> None:
+    def __init__(self, args: Namespace, job: Job, number: int = 0) -> None:
         self._args = args
+        self._number = number
         self._job = job
         self._delay = 0.0
         self.start()
@@ -120,7 +121,8 @@ class _Worker:
     def start(self) -> None:
         context = multiprocessing.get_context("spawn")
         ready, child_end = context.Pipe(duplex=False)
-        work = (self._args, self._job.serve, child_end)
+        args = Namespace(**vars(self._args), worker=self._number)
+        work = (args, self._job.serve, child_end)
         process = context.Process(target=_work, args=work, daemon=True)
         # The parent acts on Ctrl-C; the child inherits the mask. The resource tracker must be
         # running already: to start it unblocks the signal.

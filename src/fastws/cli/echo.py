@@ -31,6 +31,7 @@ On a terminal, a line shows how many connections there are and what they send, u
 example:
   fastws echo --port 8080
   fastws echo --inspect
+  fastws echo --metrics
   fastws echo --host 0.0.0.0 --port 8443 --tls-cert cert.pem --tls-key key.pem"""
 
 

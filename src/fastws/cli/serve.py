@@ -36,9 +36,13 @@ GET /health is answered with OK, unless --process-request is given. SIGINT (Ctrl
 the server down: it stops listening, closes all connections with 1001, and waits for the handlers.
 A worker that gets SIGTERM does the same, and is replaced.
 
+On a terminal, a line shows how many connections there are and what they send, unless there are
+--workers. This needs the extra fastws-codec[cli].
+
 example:
   fastws serve chat:app --workers 4
   fastws serve chat:app --reload
+  fastws serve chat:app --workers 4 --metrics 127.0.0.1:9100
   fastws serve chat:app --unix /run/chat.sock --process-request chat:pages"""
 
 
@@ -87,6 +91,7 @@ def run(args: Namespace) -> int:
     check_server_arguments(args)
     from ._handlers import announce_servers, announcement, serve_handler
     from ._serving import cannot_listen, loop_factory, tls_context
+    from ._status import Counts, status_line
     from ._systemd import notify, take_sockets
 
     # What is wrong in any process is reported here, once.
@@ -109,13 +114,18 @@ def run(args: Namespace) -> int:
             job = Job("serve", serve_handler, announcement, stale, notify)
             return run_workers(args, job, shares_sockets=bool(args.sockets))
 
+        counts = Counts()
+
         def announce(*servers: Server) -> None:
             with suppress(BrokenPipeError):
                 print(*announce_servers(args, servers), sep="\n", flush=True)
             notify("READY=1")
+            if show is not None:
+                show()
 
         try:
-            serve_handler(args, announce)
+            with status_line(counts) as show:
+                serve_handler(args, announce, counts=None if show is None else counts)
         except KeyboardInterrupt:
             pass  # on Windows, where the event loop handles no signals
         except (OSError, ValueError) as exc:
