@@ -317,9 +317,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         if decision.mistake is not None:
             self._log_error("process_request failed", decision.mistake)
         self._enter(Phase.LINGERING)
-        self._transport.write(decision.octets)
-        for observer in self._observers:
-            observer.request_answered(decision.status)
+        self._send_refusal(decision)
         if decision.error is not None:
             self._report(decision.error)
         self._update_reading()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fastws.prepared import PreparedMessage
 
     from .keepalive import Keepalive
-    from .opening import OpeningHandshake
+    from .opening import OpeningHandshake, Refused
     from .settings import Settings
     from .twin import Sink
 
@@ -144,6 +144,11 @@ class Flow(View):
             self._latency = latency
             for observer in self._observers:
                 observer.ping_answered(latency)
+
+    def _send_refusal(self, refused: Refused) -> None:
+        self._transport.write(refused.octets)
+        for observer in self._observers:
+            observer.request_answered(refused.status)
 
     def _end_waiting(self) -> None:
         """Nothing more is received: wake who waits for what will not come."""
