@@ -29,7 +29,7 @@ from .wire import upgrade_request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "architecture.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "explanation" / "architecture.md"
 
 # The document ---------------------------------------------------------------------------------
 
