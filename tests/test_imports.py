@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(fastws.spec.__file__).parent
 
-TWIN = {"errors", "exceptions", "events", "rules", "spec"}
+TWIN = {"closing", "errors", "exceptions", "events", "rules", "spec"}
 PARTS = TWIN | {"_cython", "deflate", "prepared"}  # of a connection, beside the codec
 CODEC = TWIN | {"codec"}
 OPENING = {
@@ -57,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
     "exceptions": {"closing", "spec"},
     "errors": {"exceptions", "spec"},
     "events": {"errors", "spec"},
-    "rules": {"errors", "exceptions", "events", "spec"},
+    "rules": {"closing", "errors", "exceptions", "events", "spec"},
     "_cython": set(),
     "_py": TWIN,
     "_c": TWIN,
@@ -88,8 +88,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 # ... and, in addition, for the type checker.
 FOR_TYPES: dict[str, set[str]] = {
-    "closing": {"exceptions"},
-    "errors": {"events"},
+    "closing": {"events", "exceptions"},
+    "errors": {"closing"},
     "exceptions": {"events", "http"},
     "http": {"peers"},
     "handshake": {"peers"},

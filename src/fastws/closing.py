@@ -1,18 +1,44 @@
-"""How a connection ended, in words: what close codes mean, and which side closed.
+"""How a connection ended, and that in words: what close codes mean, and which side closed.
 
-This module knows the words. It does not know how a connection ends, or which exception says so.
+This module knows what there is to say. It does not know how a connection ends, or which exception
+says so.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from .spec import CloseCode
 
 if TYPE_CHECKING:
-    from .exceptions import ConnectionClosed
+    from .events import Close
+    from .exceptions import ConnectionClosed, ProtocolError
 
-__all__ = ["describe", "meaning", "name"]
+__all__ = ["Ending", "describe", "meaning", "name"]
+
+
+@dataclass(slots=True, eq=False)
+class Ending:
+    """How a connection ended, or ends: see `ConnectionClosed` for most of this.
+
+    The caller of a `Connection` sets the last three, which only it can know.
+
+    Attributes:
+        error: the peer's violation, or None.
+        lost_by: the error of the operating system, or None.
+    """
+
+    code: int
+    reason: str
+    error: ProtocolError | None = None
+    sent: Close | None = None
+    received: Close | None = None
+    by_peer: bool | None = None
+    last_heard: float | None = None
+    unsent: int | None = None
+    lost_by: Exception | None = None
+
 
 # What usually leads to a code (RFC 6455 §7.4.1, IANA's registry). 1000 needs no explanation.
 _MEANINGS: Final = {

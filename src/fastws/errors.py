@@ -7,7 +7,7 @@ functions, and raise or keep the exceptions that they return.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING
 
 from .exceptions import (
     ConnectionClosed,
@@ -20,22 +20,7 @@ from .exceptions import (
 from .spec import CloseCode, Opcode
 
 if TYPE_CHECKING:
-    from .events import Close
-
-# How a connection ended, or ends: the code, the reason and the peer's violation; our close frame,
-# the peer's, and whether that was first; and what only the caller can know: when the peer was last
-# heard, what was unsent, and the error of the transport.
-Ending: TypeAlias = tuple[
-    int,
-    str,
-    ProtocolError | None,
-    Union["Close", None],
-    Union["Close", None],
-    bool | None,
-    float | None,
-    int | None,
-    Exception | None,
-]
+    from .closing import Ending
 
 # Wire errors: the header (RFC 6455 §5.2) -------------------------------------
 
@@ -204,16 +189,17 @@ def closed(ending: Ending | None, *, lost: bool = False) -> ConnectionClosed:
     """
     if ending is None:
         return ConnectionClosed(CloseCode.ABNORMAL_CLOSURE.value)
-    code, reason, _, sent, received, by_peer, last_heard, unsent, _ = ending
-    return ConnectionClosed(
-        CloseCode.ABNORMAL_CLOSURE.value if lost else code,
-        "" if lost else reason,
-        received=received,
-        sent=sent,
-        by_peer=by_peer,
-        last_heard=last_heard,
-        unsent=unsent,
+    error = ConnectionClosed(
+        CloseCode.ABNORMAL_CLOSURE.value if lost else ending.code,
+        "" if lost else ending.reason,
+        received=ending.received,
+        sent=ending.sent,
+        by_peer=ending.by_peer,
+        last_heard=ending.last_heard,
+        unsent=ending.unsent,
     )
+    error.__cause__ = ending.error or ending.lost_by
+    return error
 
 
 def in_message() -> StateError:

@@ -15,6 +15,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 from . import errors
+from .closing import Ending
 from .events import Close, MessagePart, Text
 from .spec import (
     CONTROL_BIT,
@@ -247,6 +248,36 @@ def check_timeout(name: str, value: float | None) -> None:
     """Raise ValueError unless the timeout is positive, or None."""
     if value is not None and not value > 0:
         raise ValueError(f"{name} must be positive, or None for never")
+
+
+def make_ending(
+    before: Ending | None,
+    code: int,
+    reason: str,
+    error: ProtocolError | None,
+    announced: bool,
+    by_peer: bool | None,
+) -> Ending:
+    """Return how a connection ends after another step to its end.
+
+    Args:
+        before: how it ended before this step; None if it did not.
+        code: the close code.
+        reason: the reason that belongs to it.
+        error: the peer's violation, or None.
+        announced: whether our close frame says so.
+        by_peer: whether the peer's close frame is the cause; None if it is the end of the stream.
+    """
+    sent = received = None
+    if before is not None:
+        sent, received = before.sent, before.received
+    if announced:
+        sent = Close(code, reason)
+    if by_peer:
+        received = Close(code, reason)
+    if before is not None and before.by_peer is not None:
+        by_peer = before.by_peer
+    return Ending(code, reason, error, sent, received, by_peer)
 
 
 def make_parts(events: list[Event | None]) -> list[Event]:

@@ -21,6 +21,7 @@ from fastws import errors
 from fastws.deflate import Deflater
 from fastws.events import Close, Ping, Text
 from fastws.prepared import PreparedMessage, prepare
+from fastws.rules import make_ending
 from fastws.spec import CloseCode, Opcode, State
 
 from .frames import encode_frame
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from fastws.closing import Ending
     from fastws.deflate import Agreement, CompressorParameters
-    from fastws.errors import Ending
     from fastws.events import Event
     from fastws.exceptions import ProtocolError
     from fastws.spec import Role
@@ -153,7 +154,8 @@ class Connection:
         self._phase = _BEGINNING
         self.state = _OPEN
         self.close_code = None
-        # How it ended, with the code and reason; while closing, those of our close frame.
+        # How it ended; while closing, with the code and reason of our close frame. What only the
+        # caller knows, such as the time, the caller adds.
         self._ending: Ending | None = None
         self._decoder = decoder
         self.decode_text = self._decoder._decode_text  # which may change
@@ -481,8 +483,9 @@ class Connection:
         if self.close_code is not None and self.state is _OPEN:
             # §5.5.1: "it typically echos the status code it received".
             assert self._ending is not None
-            code, reason, error = self._ending[:3]
-            self._advance(_ANSWER, None if code == _NO_STATUS else code, reason, error)
+            ending = self._ending
+            code = None if ending.code == _NO_STATUS else ending.code
+            self._advance(_ANSWER, code, ending.reason, ending.error)
         return self._encoder._take_all()
 
     @property
@@ -542,22 +545,13 @@ class Connection:
             ConnectionClosed: if we sent or received a close frame.
         """
         if self.state is not _OPEN:
-            assert self._ending is not None
-            raise errors.closed(self._ending) from self._ending[2] or self._ending[8]
-
-    @cython.critical_section
-    def _note_end(
-        self, last_heard: float | None, unsent: int | None, error: Exception | None
-    ) -> None:
-        """Keep what only the caller knows about the end, for what `check_open` raises."""
-        if self._ending is not None:
-            self._ending = (*self._ending[:6], last_heard, unsent, error)
+            raise errors.closed(self._ending)
 
     @property
     @cython.critical_section
     def close_reason(self) -> str:
         """The reason that belongs to `close_code`."""
-        return "" if self.close_code is None or self._ending is None else self._ending[1]
+        return "" if self.close_code is None or self._ending is None else self._ending.reason
 
     @property
     @cython.critical_section
@@ -565,7 +559,7 @@ class Connection:
         """The peer's violation of the protocol, if it ended the connection; an InternalError if
         `receive_data` raised.
         """
-        return None if self._ending is None else self._ending[2]
+        return None if self._ending is None else self._ending.error
 
     def _advance(
         self, cause: _Cause, code: int | None, reason: str, error: ProtocolError | None
@@ -579,18 +573,10 @@ class Connection:
         if announced:
             self._encoder.close(code, reason, self._mask_key())
         code = _NO_STATUS if code is None else int(code)
-        frame = Close(code, reason) if announced or cause is _PEER_CLOSE else None
+        by_peer = None if cause is _EOF else cause is _PEER_CLOSE
+        ending = make_ending(self._ending, code, reason, error, announced, by_peer)
         # (Nothing below runs Python code, so no other thread sees half of it.)
-        sent = received = by_peer = None
-        if self._ending is not None:
-            sent, received, by_peer = self._ending[3:6]
-        if announced:
-            sent = frame
-        if cause is _PEER_CLOSE:
-            received = frame
-        if by_peer is None and cause is not _EOF:
-            by_peer = cause is _PEER_CLOSE
-        self._ending = (code, reason, error, sent, received, by_peer, None, None, None)
+        self._ending = ending
         self._phase = phase
         self.close_code = None if phase is _Phase.CLOSING else code
         self.state = state

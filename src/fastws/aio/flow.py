@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from fastws.connection import Connection
-    from fastws.errors import Ending
     from fastws.events import Event
     from fastws.prepared import PreparedMessage
 
@@ -195,10 +194,7 @@ class Flow(View):
         """Return what to raise when the connection has ended."""
         connection = self._connection
         assert connection is not None
-        ending = connection._ending
-        error = errors.closed(ending, lost=connection.close_code is None)
-        error.__cause__ = connection.error or (ending and ending[8])
-        return error
+        return errors.closed(connection._ending, lost=connection.close_code is None)
 
     def _note_end(self, error: Exception | None) -> None:
         """Keep what is known now about the end of the connection, for `_closed_error`."""
@@ -208,16 +204,18 @@ class Flow(View):
             error = error.with_traceback(None)  # it would keep the objects in its frames alive
         # A transport that is lost has dropped what it had to send.
         unsent = None if self._phase is _CLOSED else self._unsent()
-        connection._note_end(silent_for(self.get_extra_info("socket")), unsent, error)
+        if (ending := connection._ending) is not None:
+            ending.last_heard = silent_for(self.get_extra_info("socket"))
+            ending.unsent, ending.lost_by = unsent, error
         if unsent:
             # uvloop writes at the end of the turn, and what it can write then is not unsent. (Tasks
             # that wait for the end are woken after this.)
-            self._loop.call_soon(self._note_unsent, connection._ending)
+            self._loop.call_soon(self._note_unsent)
 
-    def _note_unsent(self, ending: Ending | None) -> None:
+    def _note_unsent(self) -> None:
         connection = self._connection
-        if connection is not None and not self._transport.is_closing() and ending is not None:
-            connection._note_end(ending[6], self._unsent(), ending[8])
+        if connection is not None and connection._ending and not self._transport.is_closing():
+            connection._ending.unsent = self._unsent()
 
     def _drop_slow_peer(self) -> bool:
         # What ends a connection may always be sent.
