@@ -1,7 +1,7 @@
 """How a connection ended, and that in words: what close codes mean, and which side closed.
 
-This module knows what there is to say. It does not know how a connection ends, or which exception
-says so.
+This module knows the facts and the words. It does not know how a connection ends, or which
+exception says so.
 """
 
 from __future__ import annotations
