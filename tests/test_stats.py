@@ -73,14 +73,15 @@ def counts_of(coder: Any) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-@pytest.mark.parametrize("size", [1 << 20, 50_000, 1000, 7])
+@pytest.mark.parametrize("size", [1 << 20, 50_000, 100])
 def test_what_a_decoder_counts(twin: SimpleNamespace, size: int, stream: bool) -> None:
     decoder = twin.MessageDecoder(masked=True, stream=stream)
     assert counts_of(decoder) == counted()
-    for start in range(0, len(wire()), size):
-        decoder.feed(wire()[start : start + size])
+    data = wire()
+    for start in range(0, len(data), size):
+        decoder.feed(data[start : start + size])
     assert counts_of(decoder) == EVERYTHING
-    decoder.feed(wire())  # after a close frame, nothing counts
+    decoder.feed(data)  # after a close frame, nothing counts
     assert counts_of(decoder) == EVERYTHING
 
 

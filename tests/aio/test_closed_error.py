@@ -14,6 +14,7 @@ from fastws import Close, ConnectionClosed, connect, serve
 
 MIB = 1 << 20
 
+not_on_windows = pytest.mark.skipif(sys.platform == "win32", reason="Windows differs")
 only_linux_knows = pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows this")
 
 
@@ -63,6 +64,7 @@ async def test_when_the_peer_was_last_heard(raw):
     assert "no close frame was sent or received; peer last heard 0." in str(error)
 
 
+@not_on_windows
 async def test_over_a_unix_socket_nobody_knows_when(tmp_path):
     async def handler(ws):
         await ws.close()
@@ -73,6 +75,7 @@ async def test_over_a_unix_socket_nobody_knows_when(tmp_path):
         assert (error.by_peer, error.last_heard, error.unsent) == (True, None, 0)
 
 
+@not_on_windows
 async def test_a_reset_is_the_cause(pair):
     async with pair() as (ws, theirs):
         sock = ws.get_extra_info("socket")
