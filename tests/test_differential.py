@@ -1,9 +1,9 @@
 """Compares the twins: for any input, both give the same output.
 
 They have the same events from each feed, the same error class, message and close code; the same
-exceptions for wrong arguments; the same names and parameters (docs/explanation/architecture.md has the rules
-for twins). Whether the output is right is tested in other files. The number of examples scales
-with hypothesis's profile (`--hypothesis-profile`).
+exceptions for wrong arguments; the same names and parameters (docs/explanation/architecture.md has
+the rules for twins). Whether the output is right is tested in other files. The number of examples
+scales with hypothesis's profile (`--hypothesis-profile`).
 """
 
 from __future__ import annotations
