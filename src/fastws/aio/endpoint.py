@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Endpoint", "as_endpoint"]
 
 # The members of an enum are slow to get at.
-_OPENING, _OPEN, _CLOSING, _LOST = Phase.OPENING, Phase.OPEN, Phase.CLOSING, Phase.LOST
+_OPENING, _OPEN, _CLOSING, _LINGERING, _LOST, _CLOSED = Phase
 
 
 class Endpoint(Flow, asyncio.BufferedProtocol):
@@ -85,7 +85,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
             RuntimeError: if this was not initialized, or has a connection already.
         """
         self._check_initialized()
-        if self._transport is not None and self._phase is not Phase.CLOSED:
+        if self._transport is not None and self._phase is not _CLOSED:
             raise RuntimeError(f"{type(self).__qualname__} object already has a connection")
         self._settings = settings
         self._opening = opening
@@ -154,7 +154,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
 
     @ending_on_error
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._phase is Phase.CLOSED:  # discarded already
+        if self._phase is _CLOSED:  # discarded already
             cast("asyncio.Transport", transport).abort()
             return
         self._transport = cast("asyncio.Transport", transport)
@@ -180,7 +180,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         self._write_paused = False
         self._make_room()
         if self._phase in RECEIVING:
-            self._enter(Phase.LOST)
+            self._enter(_LOST)
             if self._has_pending():
                 # What was read and is not decoded yet comes before the end, if it is wanted soon.
                 return
@@ -191,15 +191,15 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         exc = self._lost_by
         try:
             # (An object that is used again, or whose own connection_made failed, never began.)
-            began = self._phase is Phase.OPENING and self._transport is not None
+            began = self._phase is _OPENING and self._transport is not None
             if began and self._opening is not None:
                 self._conclude_opening(self._opening, exc)
-            elif self._phase is Phase.LOST:
+            elif self._phase is _LOST:
                 self._conclude_connection(exc)
         finally:
             try:
-                if self._phase is not Phase.CLOSED:
-                    self._enter(Phase.CLOSED)
+                if self._phase is not _CLOSED:
+                    self._enter(_CLOSED)
                 self._lost_by = None
                 if self._number:
                     journal.closed(self)
@@ -218,7 +218,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
     def _conclude_opening(self, opening: OpeningHandshake, exc: Exception | None) -> None:
         # uvloop does not call eof_received if TLS was not shut down before TCP.
         decision = opening.receive_eof() if exc is None else None
-        self._enter(Phase.CLOSED)
+        self._enter(_CLOSED)
         if isinstance(decision, Failed):
             exc = decision.error
         self._report(exc or HandshakeError("connection closed during the opening handshake"))
@@ -232,7 +232,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
             self._failed(exc)
 
     def eof_received(self) -> None:
-        if self._phase is Phase.OPENING:
+        if self._phase is _OPENING:
             if self._opening is not None:
                 self._act_on(self._opening.receive_eof())
         # What is pending comes before the end of the transport, which follows.
@@ -241,7 +241,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
             self._flush()
             self._connection.receive_eof()
             if self._phase in RECEIVING:
-                self._enter(Phase.LINGERING)
+                self._enter(_LINGERING)
         # Returning None makes the transport send what it holds, then close; a peer that takes
         # none of it must not hold it forever. (One over TLS has more to send than it says.)
         if self._transport.get_write_buffer_size() or not self._transport.can_write_eof():
@@ -274,7 +274,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
             answer = asyncio.ensure_future(decision.answer)
             opening.wait_for(answer)
             answer.add_done_callback(lambda _: self._decided(opening))
-        if self._phase is Phase.OPENING:
+        if self._phase is _OPENING:
             self._update_reading()
 
     def _decided(self, opening: OpeningHandshake) -> None:
@@ -300,7 +300,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         self._connection = self._settings.make_connection(role, decision.deflate)
         self._hold_pongs()
         self._open_by = None
-        self._enter(Phase.OPEN)
+        self._enter(_OPEN)
         self._is_corked = True
         try:
             self._opened()
@@ -326,11 +326,11 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
     def _discard(self) -> None:
         """Drop the connection, wherever it is."""
         if self._transport is None:
-            if self._phase is not Phase.CLOSED:
-                self._enter(Phase.CLOSED)
+            if self._phase is not _CLOSED:
+                self._enter(_CLOSED)
             return
-        if self._phase is Phase.OPENING:
-            self._enter(Phase.LINGERING)
+        if self._phase is _OPENING:
+            self._enter(_LINGERING)
         self._transport.abort()
 
     def _report(self, exc: Exception) -> None:
@@ -384,13 +384,13 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         connection = self._connection
         if connection is None:
             # Never open: there is nobody to say goodbye to.
-            if self._phase is Phase.OPENING and self._transport is not None:
+            if self._phase is _OPENING and self._transport is not None:
                 close_transport(self._transport)
         elif connection.state is State.OPEN and connection.close_code is None:
             connection.close(code, reason)
             self._flush()
-            if self._phase is Phase.OPEN:
-                self._enter(Phase.CLOSING)
+            if self._phase is _OPEN:
+                self._enter(_CLOSING)
             else:
                 self._sink.closing(self)
 
@@ -401,10 +401,10 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         self._flush()
 
     def _end_connection(self, *, abort: bool = False) -> None:
-        if self._phase is Phase.LOST:
+        if self._phase is _LOST:
             self._conclude()
             return
-        self._enter(Phase.LINGERING)
+        self._enter(_LINGERING)
         if abort:
             self._transport.abort()
             return
@@ -423,7 +423,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
 
     async def _wait_closed(self) -> None:
         """Wait until the transport is gone."""
-        if self._phase in (Phase.LOST, Phase.CLOSED):
+        if self._phase in (_LOST, _CLOSED):
             return
         if self._close_waiter is None:
             self._close_waiter = self._loop.create_future()
@@ -439,7 +439,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if delay is not None and callback is not None and self._phase is not Phase.CLOSED:
+        if delay is not None and callback is not None and self._phase is not _CLOSED:
             self._timer = self._loop.call_later(delay, callback, *args)
 
 
