@@ -227,9 +227,9 @@ def test_what_cannot_be_encoded_is_an_error(consumer: Any) -> None:
             consumer.append(encoder, "\ud800", key)
         with pytest.raises(ValueError, match="3 is not a valid Opcode"):
             consumer.append_frame(encoder, 0x83, b"", key)
-        with pytest.raises(ValueError, match="a control frame cannot be fragmented"):
+        with pytest.raises(ValueError, match="control frame must not be fragmented"):
             consumer.append_frame(encoder, Opcode.PING, b"", key)
-        with pytest.raises(ValueError, match="control frame over 125 bytes: PING"):
+        with pytest.raises(ValueError, match="payload of PING must be at most 125 bytes"):
             consumer.append_frame(encoder, 0x80 | Opcode.PING, bytes(126), key)
         with pytest.raises(fastws.StateError):
             consumer.append_frame(encoder, Opcode.CONTINUATION, b"", key)

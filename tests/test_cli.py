@@ -846,7 +846,7 @@ def test_slash_lines(server):
         ("/close now", "not a close code: now"),
         (f"/close {'1' * 5000}", f"not a close code: {'1' * 5000}"),
         ("/close 1005", "close code 1005 may not be used in a close frame"),
-        (f"/close 1000 {'x' * 124}", "close reason over 123 bytes"),
+        (f"/close 1000 {'x' * 124}", "close reason must be at most 123 bytes, not 124"),
     ],
 )
 def test_commands_that_make_no_sense(server, line, complaint):

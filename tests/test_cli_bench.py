@@ -122,7 +122,7 @@ def test_a_server_that_does_not_echo(
     ("args", "status", "complaint"),
     [
         (["http://[", *QUICK], 2, "fastws bench: "),
-        (["ws://localhost", "--insecure"], 2, "bench: a ws:// URI has no use for ssl"),
+        (["ws://localhost", "--insecure"], 2, "bench: ssl needs a wss:// URI"),
         (["ws://localhost", "--rate", "0"], 2, "not in the range 0.01-1e+07: 0"),
         (["ws://localhost", "--duration", "x"], 2, "not a number: 'x'"),
         (["ws://localhost", "--rate", "1", "--in-flight", "2"], 2, "not allowed with"),

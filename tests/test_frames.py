@@ -244,7 +244,7 @@ def test_arguments_of_encode_frame_have_names(twin: SimpleNamespace) -> None:
 def test_encoding_holds_no_buffer(twin: SimpleNamespace) -> None:
     payload, key = bytearray(126), bytearray(4)
     twin.encode_frame(2, payload, key=key)
-    with pytest.raises(ValueError, match="control frame"):
+    with pytest.raises(ValueError, match="payload of PING"):
         twin.encode_frame(9, payload, key=key)
     with pytest.raises(ValueError, match="mask key"):
         twin.encode_frame(2, payload, key=memoryview(key)[:3])
@@ -263,17 +263,27 @@ def test_encoding_holds_no_buffer(twin: SimpleNamespace) -> None:
             for opcode in [*RESERVED, -1, 16, 2**70, "1", None, 1.5, []]
         ),
         *(
-            ((opcode, b""), {"fin": fin}, ValueError, "a control frame cannot be fragmented")
+            ((opcode, b""), {"fin": fin}, ValueError, "control frame must not be fragmented")
             for opcode in CONTROL
             for fin in (False, 0, None)
         ),
         *(
-            ((op, bytes(size)), {}, ValueError, f"control frame over 125 bytes: {op.name}")
+            (
+                (op, bytes(size)),
+                {},
+                ValueError,
+                f"payload of {op.name} must be at most 125 bytes, not {size}",
+            )
             for op in (Opcode.CLOSE, Opcode.PING, Opcode.PONG)
             for size in (126, 70_000)
         ),
         *(
-            ((1, b""), {"key": key}, ValueError, "a mask key has 4 bytes")
+            (
+                (1, b""),
+                {"key": key},
+                ValueError,
+                f"mask key must be 4 bytes, not {memoryview(key).nbytes}",
+            )
             for key in (b"", b"abc", b"abcde", array("i", [1, 2]))
         ),
         ((1, "a"), {}, TypeError, "a bytes-like object is required, not 'str'"),
@@ -288,9 +298,14 @@ def test_encoding_holds_no_buffer(twin: SimpleNamespace) -> None:
             (8, bytes(126)),
             {"fin": False, "key": 0},
             ValueError,
-            "a control frame cannot be fragmented",
+            "control frame must not be fragmented",
         ),
-        ((8, bytes(126)), {"key": 0}, ValueError, "control frame over 125 bytes: CLOSE"),
+        (
+            (8, bytes(126)),
+            {"key": 0},
+            ValueError,
+            "payload of CLOSE must be at most 125 bytes, not 126",
+        ),
     ],
     ids=lambda x: repr(x)[:40],
 )
@@ -638,8 +653,8 @@ def test_limit_may_be_larger_than_any_length(twin: SimpleNamespace, limit: int) 
 @pytest.mark.parametrize(
     ("limit", "cls", "words"),
     [
-        (-1, ValueError, "max_payload_size must be at least 0"),
-        (-(2**70), ValueError, "max_payload_size must be at least 0"),
+        (-1, ValueError, "max_payload_size must be at least 0, not -1"),
+        (-(2**70), ValueError, f"max_payload_size must be at least 0, not {-(2**70)}"),
         (1.0, TypeError, "max_payload_size must be an int or None, not 'float'"),
         ("1", TypeError, "max_payload_size must be an int or None, not 'str'"),
     ],

@@ -1079,7 +1079,7 @@ def test_two_origins() -> None:
     ],
 )
 def test_origins_that_would_match_nothing(origin: str) -> None:
-    with pytest.raises(ValueError, match="not an origin"):
+    with pytest.raises(ValueError, match="origin must be scheme://host"):
         ServerHandshake(origins=[HERE, origin])
 
 
@@ -1239,7 +1239,7 @@ def test_a_subprotocol_may_be_chosen_for_one_response() -> None:
     assert [accept(name) for name in (None, "b", "c")] == ["a", "b", "c"]
     with pytest.raises(RequestError, match="does not offer the subprotocol d"):
         accept("d")
-    with pytest.raises(ValueError, match="not a subprotocol: 'd e'"):
+    with pytest.raises(ValueError, match="subprotocol must be a token, not 'd e'"):
         accept("d e")
 
 
@@ -1297,7 +1297,7 @@ def test_server_headers_that_are_refused(fields) -> None:
 
 @pytest.mark.parametrize("name", ["Keep-Alive", "proxy-connection", "TE", "Trailer"])
 def test_an_answer_has_no_fields_for_one_hop(name) -> None:
-    with pytest.raises(ValueError, match=f"one hop only: {name}"):
+    with pytest.raises(ValueError, match=f"header field {name} is about one hop only"):
         Accept({name: "x"})
 
 
@@ -1417,7 +1417,7 @@ def test_reason(status: int, reason: str, sent: str) -> None:
     "response", [Response(100), Response(101), Response(200, {"Transfer-Encoding": "chunked"})]
 )
 def test_response_that_cannot_be_sent(response: Response) -> None:
-    with pytest.raises(ValueError, match=r"final|Transfer-Encoding"):
+    with pytest.raises(ValueError, match=r"must be 200 to 999|Transfer-Encoding"):
         ServerHandshake().respond(response)
 
 

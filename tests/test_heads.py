@@ -302,7 +302,7 @@ def test_a_request_is_written_as_by_h11() -> None:
 
 @pytest.mark.parametrize("target", ["", "a b", "/\r\nX: y", "/\xe9", "/\x7f", "/\n"])
 def test_a_target_that_cannot_be_sent(target: str) -> None:
-    with pytest.raises(ValueError, match="not a request target"):
+    with pytest.raises(ValueError, match="invalid request target"):
         heads.write_request_head(target, Headers(FIELDS))
 
 

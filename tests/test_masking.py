@@ -258,8 +258,8 @@ def test_exporter_may_refuse_by_value_error(twin: SimpleNamespace) -> None:
 
 BYTES_LIKE = "a bytes-like object is required, not {!r}"
 WRITABLE_BYTES_LIKE = "a writable bytes-like object is required, not {!r}"
-FOUR_BYTES = "a mask key has 4 bytes"
-NOT_NEGATIVE = "offset must not be negative"
+FOUR_BYTES = "mask key must be 4 bytes, not {}"
+NOT_NEGATIVE = "offset must be at least 0, not {}"
 
 
 def refusal(call: Callable[..., object], *args: object) -> tuple[str, str]:
@@ -284,13 +284,13 @@ def test_data_that_is_no_buffer_is_refused(twin: SimpleNamespace, data: object) 
         (("abcd",), ("TypeError", BYTES_LIKE.format("str"))),
         ((None,), ("TypeError", BYTES_LIKE.format("NoneType"))),
         ((4,), ("TypeError", BYTES_LIKE.format("int"))),
-        ((b"",), ("ValueError", FOUR_BYTES)),
-        ((b"abc",), ("ValueError", FOUR_BYTES)),
-        ((b"abcde",), ("ValueError", FOUR_BYTES)),
-        ((array("i", [1, 2]),), ("ValueError", FOUR_BYTES)),
-        ((KEY, -1), ("ValueError", NOT_NEGATIVE)),
-        ((KEY, -(2**70)), ("ValueError", NOT_NEGATIVE)),
-        ((KEY, -0.5), ("ValueError", NOT_NEGATIVE)),
+        ((b"",), ("ValueError", FOUR_BYTES.format(0))),
+        ((b"abc",), ("ValueError", FOUR_BYTES.format(3))),
+        ((b"abcde",), ("ValueError", FOUR_BYTES.format(5))),
+        ((array("i", [1, 2]),), ("ValueError", FOUR_BYTES.format(8))),
+        ((KEY, -1), ("ValueError", NOT_NEGATIVE.format(-1))),
+        ((KEY, -(2**70)), ("ValueError", NOT_NEGATIVE.format(-(2**70)))),
+        ((KEY, -0.5), ("ValueError", NOT_NEGATIVE.format(-0.5))),
         ((KEY, 1.5), ("TypeError", "unsupported operand type(s) for &: 'float' and 'int'")),
         (
             (KEY, None),
@@ -299,7 +299,7 @@ def test_data_that_is_no_buffer_is_refused(twin: SimpleNamespace, data: object) 
         ((KEY, "1"), ("TypeError", "'<' not supported between instances of 'str' and 'int'")),
         # The error is about the first wrong argument.
         ((None, -1), ("TypeError", BYTES_LIKE.format("NoneType"))),
-        ((b"abc", -1), ("ValueError", FOUR_BYTES)),
+        ((b"abc", -1), ("ValueError", FOUR_BYTES.format(3))),
     ],
     ids=repr,
 )

@@ -813,9 +813,13 @@ def test_number_of_fragments_may_be_unlimited(twin: SimpleNamespace, peer: Peer)
 @pytest.mark.parametrize(
     ("limits", "cls", "words"),
     [
-        ({"max_message_size": -1}, ValueError, "max_message_size must be at least 0"),
-        ({"max_fragments": 0}, ValueError, "max_fragments must be at least 1"),
-        ({"max_fragments": -(2**70)}, ValueError, "max_fragments must be at least 1"),
+        ({"max_message_size": -1}, ValueError, "max_message_size must be at least 0, not -1"),
+        ({"max_fragments": 0}, ValueError, "max_fragments must be at least 1, not 0"),
+        (
+            {"max_fragments": -(2**70)},
+            ValueError,
+            f"max_fragments must be at least 1, not {-(2**70)}",
+        ),
         (
             {"max_message_size": 1e6},
             TypeError,
@@ -825,7 +829,7 @@ def test_number_of_fragments_may_be_unlimited(twin: SimpleNamespace, peer: Peer)
         (
             {"max_message_size": -1, "max_fragments": 0},
             ValueError,
-            "max_message_size must be at least 0",
+            "max_message_size must be at least 0, not -1",
         ),
     ],
     ids=repr,
@@ -1341,7 +1345,7 @@ def test_subclass_of_str_is_encoded_as_the_text_it_is(twin: SimpleNamespace, tex
 
 BYTES_LIKE = "a bytes-like object is required, not {!r}"
 STR = "a str is required, not {!r}"
-FOUR_BYTES = "a mask key has 4 bytes"
+FOUR_BYTES = "mask key must be 4 bytes, not {}"
 NOT_FINISHED = "a fragmented message is not finished; send continuation() first"
 NOT_BEGUN = "continuation() without a fragmented message to continue"
 MAY_NOT_TRAVEL = "close code {} may not be used in a close frame"
@@ -1369,7 +1373,13 @@ REFUSALS: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]
         for data in ("a", None, 5, [1])
     ),
     *(
-        (method, ("a" if method == "text" else b"a", key), {}, ValueError, FOUR_BYTES)
+        (
+            method,
+            ("a" if method == "text" else b"a", key),
+            {},
+            ValueError,
+            FOUR_BYTES.format(len(key)),
+        )
         for method in ("text", "binary", "ping", "pong")
         for key in (b"", b"abc", b"abcde")
     ),
@@ -1378,8 +1388,14 @@ REFUSALS: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]
         for method in ("text", "binary", "ping", "pong")
         for key, name in (("abcd", "str"), (0, "int"), (False, "bool"))
     ),
-    ("ping", (bytes(126),), {}, ValueError, "control frame over 125 bytes: PING"),
-    ("pong", (bytes(70_000),), {}, ValueError, "control frame over 125 bytes: PONG"),
+    ("ping", (bytes(126),), {}, ValueError, "payload of PING must be at most 125 bytes, not 126"),
+    (
+        "pong",
+        (bytes(70_000),),
+        {},
+        ValueError,
+        "payload of PONG must be at most 125 bytes, not 70000",
+    ),
     *(
         ("close", (code,), {}, ValueError, MAY_NOT_TRAVEL.format(code))
         for code in (-1, 0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65536, 2**70)
@@ -1396,26 +1412,32 @@ REFUSALS: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]
         )
         for code in ("1000", 1000.0, float("inf"), float("nan"), b"")
     ),
-    ("close", (None, "bye"), {}, ValueError, "a close reason needs a close code"),
-    ("close", (), {"reason": "bye"}, ValueError, "a close reason needs a close code"),
-    ("close", (1000, "a" * 124), {}, ValueError, "close reason over 123 bytes"),
-    ("close", (1000, "é" * 62), {}, ValueError, "close reason over 123 bytes"),
+    ("close", (None, "bye"), {}, ValueError, "close reason needs a close code"),
+    ("close", (), {"reason": "bye"}, ValueError, "close reason needs a close code"),
+    ("close", (1000, "a" * 124), {}, ValueError, "close reason must be at most 123 bytes, not 124"),
+    ("close", (1000, "é" * 62), {}, ValueError, "close reason must be at most 123 bytes, not 124"),
     ("close", (1000, "a\ud83d"), {}, UnicodeEncodeError, LONE_SURROGATE),
     *(
         ("close", (code, reason), {}, TypeError, STR.format(type(reason).__name__))
         for code in (None, 1000)
         for reason in (None, b"bye", 5)
     ),
-    ("close", (1000, "", b"abc"), {}, ValueError, FOUR_BYTES),
+    ("close", (1000, "", b"abc"), {}, ValueError, FOUR_BYTES.format(3)),
     ("close", (1000,), {"key": "abcd"}, TypeError, BYTES_LIKE.format("str")),
     *(
         ("frame", (opcode,), {}, ValueError, f"{opcode!r} is not a valid Opcode")
         for opcode in (3, 7, 11, 15, 16, -1, 2**70, "1", None, 1.5, [])
     ),
     ("frame", (1, "a"), {}, TypeError, BYTES_LIKE.format("str")),
-    ("frame", (2, b"a"), {"key": b"abc"}, ValueError, FOUR_BYTES),
-    ("frame", (9, b""), {"fin": False}, ValueError, "a control frame cannot be fragmented"),
-    ("frame", (8, bytes(126)), {}, ValueError, "control frame over 125 bytes: CLOSE"),
+    ("frame", (2, b"a"), {"key": b"abc"}, ValueError, FOUR_BYTES.format(3)),
+    ("frame", (9, b""), {"fin": False}, ValueError, "control frame must not be fragmented"),
+    (
+        "frame",
+        (8, bytes(126)),
+        {},
+        ValueError,
+        "payload of CLOSE must be at most 125 bytes, not 126",
+    ),
 ]
 OUT_OF_TURN_OUTSIDE = [
     ("continuation", ("a",), {}, StateError, NOT_BEGUN),
@@ -1424,7 +1446,7 @@ OUT_OF_TURN_OUTSIDE = [
     # Arguments are checked before the state.
     ("continuation", (5,), {}, TypeError, BYTES_LIKE.format("int")),
     ("continuation", ("a\ud83d",), {}, UnicodeEncodeError, LONE_SURROGATE),
-    ("continuation", (b"a", b"abc"), {}, ValueError, FOUR_BYTES),
+    ("continuation", (b"a", b"abc"), {}, ValueError, FOUR_BYTES.format(3)),
 ]
 OUT_OF_TURN_INSIDE = [
     ("text", ("a",), {}, StateError, NOT_FINISHED),
@@ -1436,7 +1458,7 @@ OUT_OF_TURN_INSIDE = [
     ("continuation", (5,), {}, TypeError, BYTES_LIKE.format("int")),
     ("continuation", (None,), {}, TypeError, BYTES_LIKE.format("NoneType")),
     ("continuation", ("a\ud83d",), {"fin": False}, UnicodeEncodeError, LONE_SURROGATE),
-    ("continuation", (b"a", b"abc"), {}, ValueError, FOUR_BYTES),
+    ("continuation", (b"a", b"abc"), {}, ValueError, FOUR_BYTES.format(3)),
     ("continuation", (b"a", "abcd"), {}, TypeError, BYTES_LIKE.format("str")),
 ]
 
@@ -1512,7 +1534,7 @@ def test_refused_fragment_of_text_as_bytes_changes_nothing(
     encoder = twin.MessageEncoder()
     encoder.text_bytes(b"\xc3", fin=False)
     check_refusal(encoder, "continuation", (fragment,), {"fin": fin}, ValueError, NOT_UTF8)
-    check_refusal(encoder, "continuation", (b"\xa9", b"abc"), {}, ValueError, FOUR_BYTES)
+    check_refusal(encoder, "continuation", (b"\xa9", b"abc"), {}, ValueError, FOUR_BYTES.format(3))
     check_refusal(encoder, "text_bytes", (b"a",), {"fin": False}, StateError, NOT_FINISHED)
     encoder.continuation(b"\xa9")
     assert encoder.take() == b"\x01\x01\xc3\x80\x01\xa9"

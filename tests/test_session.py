@@ -891,7 +891,7 @@ def test_what_a_session_cannot_be_made_of() -> None:
         Session.client("ftp://localhost")
     with pytest.raises(TypeError, match="unexpected keyword"):
         Session.server(timeout=1)  # type: ignore[call-arg]
-    with pytest.raises(ValueError, match="not an origin"):
+    with pytest.raises(ValueError, match="origin must be scheme://host"):
         Session.server(origins=["localhost"])
     for name in ("open_timeout", "close_timeout", "ping_interval", "ping_timeout"):
         with pytest.raises(ValueError, match=f"{name} must be positive"):

@@ -356,12 +356,12 @@ def test_decode_takes_its_arguments_by_name(twin: SimpleNamespace) -> None:
 @pytest.mark.parametrize(
     ("arguments", "cls", "words"),
     [
-        ((b"", b"abc"), ValueError, "a mask key has 4 bytes"),
-        ((b"\xff", b"abcde"), ValueError, "a mask key has 4 bytes"),
+        ((b"", b"abc"), ValueError, "mask key must be 4 bytes, not 3"),
+        ((b"\xff", b"abcde"), ValueError, "mask key must be 4 bytes, not 5"),
         ((b"", "abcd"), TypeError, "a bytes-like object is required, not 'str'"),
         ((b"", 0), TypeError, "a bytes-like object is required, not 'int'"),
-        ((b"\xff", KEY, -1), ValueError, "offset must not be negative"),
-        ((b"\xff", None, -1), ValueError, "offset must not be negative"),
+        ((b"\xff", KEY, -1), ValueError, "offset must be at least 0, not -1"),
+        ((b"\xff", None, -1), ValueError, "offset must be at least 0, not -1"),
         ((1, 2, -1), TypeError, "a bytes-like object is required, not 'int'"),
     ],
     ids=repr,

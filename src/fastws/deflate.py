@@ -106,9 +106,11 @@ class PerMessageDeflate:
     def __post_init__(self) -> None:
         for name in ("max_window_bits", "peer_max_window_bits"):
             if not MIN_WINDOW_BITS <= index(getattr(self, name)) <= MAX_WINDOW_BITS:
-                raise ValueError(f"{name} must be {MIN_WINDOW_BITS} to {MAX_WINDOW_BITS}")
+                value = getattr(self, name)
+                wanted = f"{MIN_WINDOW_BITS} to {MAX_WINDOW_BITS}"
+                raise ValueError(f"{name} must be {wanted}, not {value}")
         if self.threshold < 0:
-            raise ValueError("threshold must not be negative")
+            raise ValueError(f"threshold must be at least 0, not {self.threshold}")
         # The backend checks the levels.
         _compressor(self.backend, self.level, self.max_window_bits, self.mem_level)
 
@@ -601,12 +603,12 @@ def load_library(backend: str) -> Any:
         ImportError: if it is not installed.
     """
     if backend not in LIBRARIES:
-        raise ValueError(f"no such backend: {backend!r}; there are {', '.join(LIBRARIES)}")
+        raise ValueError(f"backend must be one of {', '.join(LIBRARIES)}, not {backend!r}")
     try:
         return LIBRARIES[backend].load()
     except ImportError as exc:
-        needed = f"pip install 'fastws-codec[{backend}]'"
-        raise ImportError(f"the backend {backend!r} needs: {needed}") from exc
+        remedy = f"pip install 'fastws-codec[{backend}]'"
+        raise ImportError(f"backend {backend!r} is not installed: {remedy}") from exc
 
 
 def _compressor(backend: str, level: int | None, window_bits: int, mem_level: int) -> Any:
@@ -616,4 +618,6 @@ def _compressor(backend: str, level: int | None, window_bits: int, mem_level: in
     try:
         return library.compressobj(level, library.DEFLATED, -window_bits, mem_level)
     except (ValueError, OverflowError, library.error) as exc:
-        raise ValueError(f"{backend} cannot do level={level}, mem_level={mem_level}") from exc
+        raise ValueError(
+            f"{backend} does not support level={level}, mem_level={mem_level}"
+        ) from exc

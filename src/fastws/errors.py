@@ -130,7 +130,7 @@ def str_required(value: object) -> TypeError:
 
 
 def message_required(value: object) -> TypeError:
-    return TypeError(f"a message is a str or bytes-like object, not {type(value).__name__!r}")
+    return TypeError(f"message must be a str or bytes-like object, not {type(value).__name__!r}")
 
 
 def utf8_required() -> ValueError:
@@ -138,7 +138,9 @@ def utf8_required() -> ValueError:
 
 
 def fragment_of_other_kind(kind: str, fragment: object) -> TypeError:
-    return TypeError(f"fragments of a {kind} message cannot be {type(fragment).__name__!r}")
+    wanted = "str" if kind == "text" else "bytes-like"
+    name = type(fragment).__name__
+    return TypeError(f"fragments of a {kind} message must be {wanted}, not {name!r}")
 
 
 def frame_is_immutable(name: str) -> AttributeError:
@@ -149,12 +151,12 @@ def not_copyable(value: object) -> TypeError:
     return TypeError(f"cannot copy or pickle {type(value).__name__!r} object: it has state")
 
 
-def mask_key_of_four_bytes() -> ValueError:
-    return ValueError("a mask key has 4 bytes")
+def mask_key_of_four_bytes(size: int) -> ValueError:
+    return ValueError(f"mask key must be 4 bytes, not {size}")
 
 
-def offset_not_negative() -> ValueError:
-    return ValueError("offset must not be negative")
+def offset_not_negative(offset: int) -> ValueError:
+    return ValueError(f"offset must be at least 0, not {offset}")
 
 
 # Calls at the wrong time ----------------------------------------------------------

@@ -146,7 +146,7 @@ def by_name(extensions: Sequence[_Extension]) -> dict[str, _Extension]:
     """
     table = {extension.name: extension for extension in extensions}
     if len(table) < len(extensions):
-        raise ValueError("two extensions of one name")
+        raise ValueError("extensions must have different names")
     return table
 
 
@@ -195,6 +195,6 @@ def accept_answers(
     left = dict(extensions)
     for name, params in answers:
         if name not in left:
-            raise ValueError(f"{name} was not offered, or is there twice")
+            raise ValueError(f"{name} was not offered, or appears twice")
         agreed.append(left.pop(name).accept_response(params))
     return agreed

@@ -134,7 +134,7 @@ class Accept:
         headers = _checked_headers(headers)
         for name in headers:
             if name.lower() in _HOP_BY_HOP:
-                raise ValueError(f"a header field for one hop only: {name}")
+                raise ValueError(f"header field {name} is about one hop only (RFC 9110 §7.6.1)")
         if subprotocol is not None:
             _checked_subprotocols((subprotocol,))
         object.__setattr__(self, "headers", headers)
@@ -230,7 +230,7 @@ class ServerHandshake:
             StateError: if a request was returned, or an error raised, before.
         """
         if self._done:
-            raise StateError("the request was read already")
+            raise StateError("the request has already been read")
         self._reader.receive_data(data)
         try:
             request = self._reader.next_request()
@@ -312,9 +312,11 @@ class ServerHandshake:
             ValueError: if the status is not final, or the response has a Transfer-Encoding.
         """
         if response.status < 200:
-            raise ValueError(f"not a final status: {response.status}")
+            raise ValueError(f"status must be 200 to 999, not {response.status}")
         if "Transfer-Encoding" in response.headers:
-            raise ValueError("the body of a response goes out whole, without Transfer-Encoding")
+            raise ValueError(
+                "response must not have Transfer-Encoding: its body is sent as a whole"
+            )
         headers = Headers([("Date", date())]) | self._headers | response.headers
         options = [o for o in headers.tokens("Connection") if o.lower() not in _PERSISTENCE]
         headers |= {"Connection": ", ".join([*options, "close"])}
@@ -458,14 +460,14 @@ def _checked_origins(
         if isinstance(origin, str):
             # Such a string would never match, and the reason would be hard to find.
             if not _may_be_origin(origin):
-                what = "scheme://host[:port] without a default port"
-                raise ValueError(f"not an origin ({what}): {origin!r}")
+                wanted = "scheme://host[:port] without a default port"
+                raise ValueError(f"origin must be {wanted}, not {origin!r}")
         elif isinstance(origin, re.Pattern):
             if not isinstance(origin.pattern, str):
-                raise TypeError(f"origins are text, the pattern is of bytes: {origin.pattern!r}")
+                raise TypeError(f"pattern of an origin must be a str, not {origin.pattern!r}")
         elif origin is not None:
             kind = type(origin).__name__
-            raise TypeError(f"an origin must be a str, a pattern or None, not {kind!r}")
+            raise TypeError(f"origin must be a str, a pattern or None, not {kind!r}")
     return tuple(origins)
 
 
@@ -528,7 +530,7 @@ class ClientHandshake:
         if key is None:
             key = os.urandom(16)
         elif len(key) != 16:
-            raise ValueError("the key must have 16 bytes")
+            raise ValueError(f"key must be 16 bytes, not {len(key)}")
         self._key = b64encode(key).decode("ascii")
         self._reader = ResponseReader(max_header_size, max_headers)
         self._max_body_size = max_body_size
@@ -564,7 +566,7 @@ class ClientHandshake:
             StateError: if a response was returned, or an error raised, before.
         """
         if self._done:
-            raise StateError("the response was read already")
+            raise StateError("the response has already been read")
         if self._refusal is not None:
             self._receive_body(data)
             return None
@@ -603,7 +605,7 @@ class ClientHandshake:
             StateError: if a response was returned, or an error raised, before.
         """
         if self._done:
-            raise StateError("the response was read already")
+            raise StateError("the response has already been read")
         self._done = True
         if self._refusal is not None:
             raise self._refused(self._refusal)
@@ -696,20 +698,21 @@ def _checked_headers(fields: HeadersLike) -> Headers:
     headers = Headers(fields)
     for name in headers:
         if name.lower().startswith("sec-websocket-") or name.lower() in _RESERVED:
-            raise ValueError(f"the handshake's own header field: {name}")
+            raise ValueError(f"header field {name} is set by the handshake itself")
     return headers
 
 
 def _checked_subprotocols(names: Sequence[str]) -> tuple[str, ...]:
     if isinstance(names, str):
-        raise TypeError("subprotocols must be a sequence of strings, not a string")
+        raise TypeError("subprotocols must be a sequence of strings, not 'str'")
     if isinstance(names, tuple) and not names:
         return ()
     for name in names:
         if not is_token(name):
-            raise ValueError(f"not a subprotocol: {name!r}")
+            raise ValueError(f"subprotocol must be a token, not {name!r}")
     if len(set(names)) < len(names):
-        raise ValueError("a subprotocol appears twice")
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"duplicate subprotocol: {twice!r}")
     return tuple(names)
 
 

@@ -304,7 +304,7 @@ def write_request_head(target: str, headers: Headers) -> bytes:
         ValueError: if the target cannot be sent, or there is not exactly one Host.
     """
     if not _TARGET.fullmatch(target):
-        raise ValueError(f"not a request target: {target!r}")
+        raise ValueError(f"invalid request target: {target!r}")
     if len(headers.get_all("Host")) != 1:
         raise ValueError("no Host, or more than one")
     # RFC 9110 §7.2: Host should be the first field.

@@ -213,17 +213,17 @@ class Headers:
 
 def _checked(field: tuple[str, str]) -> tuple[str, str]:
     if isinstance(field, str):  # with two characters, it would look like a pair
-        raise TypeError("a header field must be a pair of name and value, not 'str'")
+        raise TypeError("header field must be a pair of name and value, not 'str'")
     name, value = field
     for what, text in (("name", name), ("value", value)):
         if not isinstance(text, str):
             raise TypeError(f"header field {what} must be a str, not {type(text).__name__!r}")
     if not is_token(name):
-        raise ValueError(f"not a header field name: {name!r}")
+        raise ValueError(f"invalid header field name: {name!r}")
     # RFC 9110 §5.5: whitespace around a value is not part of it.
     value = value.strip(" \t")
     if not _TEXT.fullmatch(value):
-        raise ValueError(f"not a header field value: {value!r} ({name})")
+        raise ValueError(f"invalid value of header field {name}: {value!r}")
     return name, value
 
 
@@ -356,11 +356,11 @@ class Response:
     ) -> None:
         status = index(status)
         if not 100 <= status <= 999:
-            raise ValueError(f"not a status code: {status}")
+            raise ValueError(f"status must be 100 to 999, not {status}")
         if not isinstance(reason, str):
             raise TypeError(f"reason must be a str, not {type(reason).__name__!r}")
         if not _TEXT.fullmatch(reason):
-            raise ValueError(f"not a reason phrase: {reason!r}")
+            raise ValueError(f"invalid reason phrase: {reason!r}")
         object.__setattr__(self, "status", status)
         object.__setattr__(self, "headers", Headers(headers))
         object.__setattr__(self, "body", bytes(memoryview(body)))  # bytes(5) would be zeros

@@ -95,7 +95,7 @@ class Metrics:
             ValueError: if the server is observed already.
         """
         if server in self._servers:
-            raise ValueError("the server is observed already")
+            raise ValueError("the server is already observed")
         self._servers.append(server)
         server.observers.append(self)
         self._opened += sum(1 for _ in self._endpoints([server]))

@@ -114,7 +114,7 @@ class ProxyHeaderReader:
             StateError: if a header was returned, or an error raised, before.
         """
         if self._done:
-            raise StateError("the PROXY protocol header was read already")
+            raise StateError("the PROXY protocol header has already been read")
         self._received += rules.as_bytes(data)
         try:
             header = self._read()

@@ -185,23 +185,25 @@ def close_payload(code: int | None, reason: str) -> bytes:
         raise errors.str_required(reason)
     if code is None:
         if reason:
-            raise ValueError("a close reason needs a close code")
+            raise ValueError("close reason needs a close code")
         return b""
     code = index(code)
     if not may_travel(code):
         raise ValueError(f"close code {code} may not be used in a close frame")
     encoded = str.encode(reason)
     if len(encoded) > MAX_CLOSE_REASON:
-        raise ValueError(f"close reason over {MAX_CLOSE_REASON} bytes")
+        size = len(encoded)
+        raise ValueError(f"close reason must be at most {MAX_CLOSE_REASON} bytes, not {size}")
     return code.to_bytes(2, "big") + encoded
 
 
 def check_control(opcode: int, length: int, fin: bool) -> None:
     """Raise ValueError if RFC 6455 §5.5 forbids this control frame."""
     if not fin:
-        raise ValueError("a control frame cannot be fragmented")
+        raise ValueError("control frame must not be fragmented")
     if length > MAX_CONTROL_PAYLOAD:
-        raise ValueError(f"control frame over {MAX_CONTROL_PAYLOAD} bytes: {Opcode(opcode).name}")
+        name, most = Opcode(opcode).name, MAX_CONTROL_PAYLOAD
+        raise ValueError(f"payload of {name} must be at most {most} bytes, not {length}")
 
 
 def check_limit(name: str, value: int | None, least: int) -> int | None:
@@ -211,7 +213,7 @@ def check_limit(name: str, value: int | None, least: int) -> int | None:
     if not isinstance(value, int):
         raise TypeError(f"{name} must be an int or None, not {type(value).__name__!r}")
     if value < least:
-        raise ValueError(f"{name} must be at least {least}")
+        raise ValueError(f"{name} must be at least {least}, not {value}")
     return int(value)
 
 
@@ -240,14 +242,15 @@ def check_limits(
             raise ValueError("max_stream_size needs stream=True")
         return max_message_size, max_fragments
     if inflater is not None and not hasattr(inflater, "inflate_part"):
-        raise TypeError(f"{type(inflater).__name__!r} object has no method inflate_part()")
+        name = type(inflater).__name__
+        raise TypeError(f"inflater must have the method inflate_part(); {name!r} does not")
     return max_stream_size, None
 
 
 def check_timeout(name: str, value: float | None) -> None:
     """Raise ValueError unless the timeout is positive, or None."""
     if value is not None and not value > 0:
-        raise ValueError(f"{name} must be positive, or None for never")
+        raise ValueError(f"{name} must be positive or None, not {value!r}")
 
 
 def make_ending(

@@ -210,7 +210,7 @@ def _parse_host(name: str, ipv6: str | None) -> str:
 def _parse_port(text: str | None, default: int) -> int:
     port = int(text or default)
     if not 1 <= port <= 65535:
-        raise ValueError("port out of range")
+        raise ValueError("port must be 1 to 65535")
     return port
 
 

@@ -109,12 +109,12 @@ async def test_an_accept_opens_nothing_that_is_no_handshake(reporting, raw, url)
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ({"headers": {"Sec-WebSocket-Protocol": "a"}}, "handshake's own"),
-        ({"headers": {"connection": "close"}}, "handshake's own"),
+        ({"headers": {"Sec-WebSocket-Protocol": "a"}}, "is set by the handshake itself"),
+        ({"headers": {"connection": "close"}}, "is set by the handshake itself"),
         ({"headers": {"Keep-Alive": "timeout=5"}}, "one hop only"),
-        ({"headers": {"X": "a\r\nb"}}, "not a header field value"),
-        ({"subprotocol": "a b"}, "not a subprotocol"),
-        ({"subprotocol": ""}, "not a subprotocol"),
+        ({"headers": {"X": "a\r\nb"}}, "invalid value of header field X"),
+        ({"subprotocol": "a b"}, "subprotocol must be a token"),
+        ({"subprotocol": ""}, "subprotocol must be a token"),
     ],
 )
 async def test_an_accept_that_cannot_be_sent_is_a_mistake(reporting, raw, caplog, arguments, error):

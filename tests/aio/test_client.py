@@ -374,7 +374,7 @@ async def test_a_unix_socket_in_the_uri(handler, tmp_path):
             await ws.send("x")
             assert await ws.recv() == "x"
         for name, value in (("host", HOST), ("port", 1), ("path", "/x"), ("proxy", "http://x")):
-            with pytest.raises(ValueError, match="no use for"):
+            with pytest.raises(ValueError, match="cannot be used with"):
                 connect(uri, **{name: value})
     request = handler.seen[0].request
     assert (request.target, request.headers["Host"]) == ("/target?x=1", "localhost")

@@ -43,7 +43,7 @@ async def test_connections_and_what_they_count(handler: Any, url: Any, until: An
     metrics = Metrics(process=False)
     async with serve(handler, "127.0.0.1", 0) as server:
         metrics.observe(server)
-        with pytest.raises(ValueError, match="the server is observed already"):
+        with pytest.raises(ValueError, match="the server is already observed"):
             metrics.observe(server)
         async with connect(url(server)) as ws:
             await ws.send("é")

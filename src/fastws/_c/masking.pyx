@@ -87,7 +87,7 @@ cdef int read_key(object key, uint32_t* value) except -1:
     acquire(key, &octets)
     try:
         if octets.size != MASK_KEY_SIZE:
-            raise errors.mask_key_of_four_bytes()
+            raise errors.mask_key_of_four_bytes(octets.size)
         value[0] = fastws_load32(octets.data)
     finally:
         release(&octets)
@@ -98,6 +98,6 @@ cdef int read_key_at(object key, object offset, uint32_t* value) except -1:
     # The offset is a Python object because the int may be too large for a C type.
     read_key(key, value)
     if offset < 0:
-        raise errors.offset_not_negative()
+        raise errors.offset_not_negative(offset)
     value[0] = fastws_rotate_key(value[0], offset & 3)
     return 0

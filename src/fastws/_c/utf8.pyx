@@ -125,7 +125,7 @@ def decode_utf8(data, key=None, offset=0):
         if key is not None:
             read_key_at(key, offset, &word)
         elif offset < 0:
-            raise errors.offset_not_negative()
+            raise errors.offset_not_negative(offset)
         return decode(octets.data, octets.size, word)
     finally:
         release(&octets)

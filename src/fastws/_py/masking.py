@@ -72,9 +72,9 @@ def apply_mask_inplace(buffer: Buffer, key: Buffer, offset: int = 0) -> None:
 def rotate(key: bytes, offset: int) -> bytes:
     """Return the key, rotated so that it begins at `offset` in the payload."""
     if len(key) != MASK_KEY_SIZE:
-        raise errors.mask_key_of_four_bytes()
+        raise errors.mask_key_of_four_bytes(len(key))
     if offset < 0:
-        raise errors.offset_not_negative()
+        raise errors.offset_not_negative(offset)
     offset = offset & 3
     return key[offset:] + key[:offset]
 

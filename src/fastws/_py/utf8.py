@@ -104,5 +104,5 @@ def decode_utf8(data: Buffer, key: Buffer | None = None, offset: int = 0) -> str
     if key is not None:
         octets = xor(octets, rotate(as_bytes(key), offset))
     elif offset < 0:
-        raise errors.offset_not_negative()
+        raise errors.offset_not_negative(offset)
     return octets.decode()

@@ -212,23 +212,23 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         address = parse_uri(uri)
         if address.unix_path is not None:
             if any(value is not None for value in (host, port, path, sock)):
-                raise ValueError("a ws+unix:// URI has no use for host, port, path and sock")
+                raise ValueError("host, port, path and sock cannot be used with a ws+unix:// URI")
             path = address.unix_path
         if not address.secure and ssl is not None:
-            raise ValueError("a ws:// URI has no use for ssl; wss:// has")
+            raise ValueError("ssl needs a wss:// URI")
         self._tls = {name: options.pop(name) for name in list(options) if name.startswith("ssl_")}
         if self._tls and not address.secure:
-            raise ValueError(f"a ws:// URI has no use for {next(iter(self._tls))}; wss:// has")
+            raise ValueError(f"{next(iter(self._tls))} needs a wss:// URI")
         self._ssl = ssl_module.create_default_context() if ssl is None and address.secure else ssl
         self._server_hostname = server_hostname
         self._proxy: Proxy | bool = bool(proxy)
         if isinstance(proxy, str):
             self._proxy = parse_proxy(proxy)
             if path is not None or sock is not None:
-                raise ValueError("path and sock have no use for proxy")
+                raise ValueError("proxy cannot be used with path or sock")
             check_proxy(self._proxy)
         if proxy_ssl is not None and proxy is not True and not _is_https(self._proxy):
-            raise ValueError("only an https:// proxy has a use for proxy_ssl")
+            raise ValueError("proxy_ssl needs an https:// proxy")
         self._proxy_ssl = proxy_ssl
         rules.check_limit("max_redirects", max_redirects, 0)
         self._host, self._port = host, port
@@ -316,7 +316,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
                 await endpoint._wait_closed()
             if dropped and monotonic() - connected < _SHORT:
                 delay = next(delays)
-                logger.info("the server hung up at once, next try in %.1f s", delay)
+                logger.info("the server closed the connection at once, next try in %.1f s", delay)
                 await asyncio.sleep(delay)
             else:
                 delays = retry.delays()

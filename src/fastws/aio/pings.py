@@ -41,7 +41,7 @@ class Pings:
         if data is not None:
             octets = bytes(memoryview(data))
             if octets in self._waiting:
-                raise ValueError("a ping with the same data is on its way")
+                raise ValueError("another ping with the same data has no answer yet")
             return octets
         number = len(self._waiting)
         while (octets := number.to_bytes(4, "big")) in self._waiting:

@@ -225,7 +225,7 @@ def receiver_of(connection: SupportsSend) -> Receiver:
     if receiver is None:
         if not callable(getattr(connection, "send", None)):
             name = type(connection).__name__
-            raise TypeError(f"connection must have a method send, which {name!r} has not")
+            raise TypeError(f"connection must have the method send(); {name!r} does not")
         receiver = _others[id(connection)] = Other(connection)
     return receiver
 

@@ -112,10 +112,11 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         for name in ("initial_delay", "max_delay", "max_retry_after"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative")
+            value = getattr(self, name)
+            if not value >= 0:
+                raise ValueError(f"{name} must be at least 0, not {value}")
         if not self.factor >= 1:
-            raise ValueError("factor must be at least 1")
+            raise ValueError(f"factor must be at least 1, not {self.factor}")
 
     def delays(self) -> Iterator[float]:
         """Yield how long to wait before each further attempt, in seconds."""

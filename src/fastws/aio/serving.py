@@ -184,7 +184,7 @@ class serve:  # noqa: N801 - it is called like a function
     ) -> None:
         check_handler(handler)
         if (path is not None or sock is not None) and (host is not None or port is not None):
-            raise ValueError("a path or a sock takes the place of host and port")
+            raise ValueError("host and port cannot be used with path or sock")
         settings = Settings(
             max_message_size=max_message_size,
             max_fragments=max_fragments,

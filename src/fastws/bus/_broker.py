@@ -117,7 +117,7 @@ class BrokerBus:
                 before.
         """
         if self._deliver is not None:
-            raise BusError("the bus was started before")
+            raise BusError("the bus has already been started")
         self._deliver = deliver
         try:
             link = await self._connect()
@@ -170,7 +170,7 @@ class BrokerBus:
         if self._size and self._size + size > self._max_waiting:
             if len(self._lost) * _OVERHEAD < self._max_waiting:
                 self._lost.add(topic)
-            raise BusError(f"{self._size} bytes wait for the broker already")
+            raise BusError(f"{self._size} bytes are already waiting for the broker")
         self._size += size
         self._waiting.append((topic, data))
         self._idle.clear()
@@ -195,7 +195,7 @@ class BrokerBus:
             self._change(topic)
         await asyncio.wait([future])
         if future.cancelled():
-            raise BusError(f"{topic!r} was unsubscribed, or the bus closed")
+            raise BusError(f"topic {topic!r} was unsubscribed, or the bus was closed")
 
     async def unsubscribe(self, topic: str) -> None:
         """Have no more messages of a topic delivered; do nothing if it is not subscribed."""

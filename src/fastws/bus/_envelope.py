@@ -61,4 +61,4 @@ def open_envelope(data: bytes) -> tuple[bytes, str | bytes | _Gap]:
             return origin, payload.decode()
         if kind == b"g" and not payload:
             return origin, GAP
-    raise ValueError("no message of a bus")
+    raise ValueError("not a message of a bus")

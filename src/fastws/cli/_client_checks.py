@@ -13,7 +13,7 @@ import re
 from base64 import b64decode
 from binascii import Error as Base64Error
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from fastws.codec import encode_frame
@@ -27,13 +27,14 @@ from ._checks import FOR_CLIENTS, Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Literal, TypeAlias
+
+    _Observed: TypeAlias = Literal["control", "messages", "keys", "refusal", "end"]
 
 __all__ = ["CLIENT_CHECKS", "ClientCheck", "Head", "describe_messages"]
 
-Observed = Literal["control", "messages", "keys", "refusal", "end"]
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ClientCheck(Check):
     """One thing to try on a client.
 
@@ -59,7 +60,7 @@ class ClientCheck(Check):
     parameters: tuple[str, ...] = ()
     needs: str | None = None
     unless: str | None = None
-    observe: Observed = "control"
+    observe: _Observed = "control"
     messages: int = 0
     waits: bool = False
     needs_takeover: bool = False

@@ -150,7 +150,8 @@ def _check_arguments(args: Namespace) -> None:
     if args.client:
         for name, value in (("a URI", args.uri), ("--ca", args.ca), ("--insecure", args.insecure)):
             if value:
-                raise CommandError(f"--client checks who connects, so it has no use for {name}", 2)
+                message = f"{name} cannot be used with --client, which checks who connects"
+                raise CommandError(message, 2)
         if args.exec is not None and "{url}" not in args.exec:
             raise CommandError("--exec must contain {url}, where the address of the server goes", 2)
         return

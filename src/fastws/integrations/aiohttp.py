@@ -68,7 +68,8 @@ def install(
         IntegrationError: if it does not work.
     """
     if zlib_backend is not None and zlib_backend not in deflate.LIBRARIES:
-        raise ValueError(f"zlib_backend must be one of {', '.join(deflate.LIBRARIES)}")
+        known = ", ".join(deflate.LIBRARIES)
+        raise ValueError(f"zlib_backend must be one of {known}, not {zlib_backend!r}")
     backend = None if zlib_backend is None else deflate.load_library(zlib_backend)
 
     def patch(to: Installation) -> None:

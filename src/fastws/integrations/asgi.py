@@ -57,7 +57,7 @@ def connection_of(websocket: Any, send: _Send | None = None) -> SupportsSend:
     send = getattr(websocket, "send", None) if send is None else send
     if not isinstance(scope, dict) or not callable(send):
         name = type(websocket).__name__
-        raise TypeError(f"websocket must have a scope and a method send; {name!r} has not")
+        raise TypeError(f"websocket must have a scope and the method send(); {name!r} does not")
     extensions = scope.get("extensions")
     if isinstance(extensions, Extensions) and (endpoint := extensions.endpoint()) is not None:
         return endpoint  # type: ignore[return-value]
