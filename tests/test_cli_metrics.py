@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import tempfile
 import urllib.error
 import urllib.request
@@ -117,6 +118,17 @@ def test_each_worker_has_a_port() -> None:
             for port in (first, first + 1)
         ]
         assert sum(counts) == 12
+        if sys.platform == "linux":
+            # A worker that takes the place of another has its port, and counts from 0.
+            children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+            for pid in children:
+                if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(int(pid), signal.SIGKILL)
+            server.wait_for_errors("ended unexpectedly", 2)
+            for port in (first, first + 1):
+                server.wait_for_port(port)
+                text = get(f"http://127.0.0.1:{port}/metrics")
+                assert value(text, "connections_opened_total") == 0
         assert server.stop() == 0
 
 
