@@ -89,6 +89,15 @@ def test_what_is_run_with_the_wheels_for_other_cpus() -> None:
     assert override["test-extras"] == []
 
 
+def test_cibuildwheel_copies_all_that_the_tests_read() -> None:
+    tools = ROOT / "tools"
+    code = "import json, test; print(json.dumps(test.SOURCES))"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=tools, capture_output=True, check=True
+    )
+    assert CONFIGURATION["tool"]["cibuildwheel"]["test-sources"] == json.loads(printed.stdout)
+
+
 def test_the_workflow_installs_pinned_tools_only() -> None:
     text = (ROOT / ".github" / "workflows" / "release.yml").read_text("utf-8")
     commands = re.findall(r"pip install (.*)", text)

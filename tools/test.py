@@ -24,8 +24,8 @@ from typing import Final
 import build
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-# Files that the tests read.
-FILES: Final = ("pyproject.toml", "README.md")
+# The tests, and what they read. (cibuildwheel copies the same: test-sources in pyproject.toml.)
+SOURCES: Final = ("tests", "docs", "examples", "pyproject.toml", "README.md")
 CODEC: Final = tuple(
     f"tests/test_{name}.py"
     for name in ("masking", "utf8", "kernels", "frames", "messages", "differential", "connection")
@@ -58,12 +58,12 @@ def test(wheel: Path, python: str, quick: bool, options: list[str]) -> bool:
     print(f"\n=== {wheel.name}, with {python}", flush=True)
     with tempfile.TemporaryDirectory(prefix="fastws-") as name:
         place = Path(name)
-        for path in FILES:
-            shutil.copy(ROOT / path, place)
         ignored = shutil.ignore_patterns("node_modules", "__pycache__", ".*")
-        shutil.copytree(ROOT / "tests", place / "tests", ignore=ignored)
-        for name in ("docs", "examples"):
-            shutil.copytree(ROOT / name, place / name, ignore=ignored)
+        for source in SOURCES:
+            if (ROOT / source).is_dir():
+                shutil.copytree(ROOT / source, place / source, ignore=ignored)
+            else:
+                shutil.copy(ROOT / source, place)
         venv = place / "venv"
         subprocess.run(["uv", "venv", "-q", "--python", python, venv], check=True)
         installed = venv / "bin" / "python"
