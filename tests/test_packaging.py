@@ -49,6 +49,9 @@ SOURCES = (
     "tools/commands.py",
 )
 
+# The tests read what is in these, and must pass from an unpacked sdist.
+READ_BY_TESTS = (".github", "docs", "examples")
+
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -86,10 +89,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "README.md",
         "CHANGELOG.md",
         "LICENSE",
+        ".pre-commit-config.yaml",
     ):
         shutil.copy(ROOT / name, tree)
     ignore = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "*.egg-info")
-    for name in ("docs", "src", "tools"):
+    for name in (*READ_BY_TESTS, "src", "tools"):
         shutil.copytree(ROOT / name, tree / name, ignore=ignore)
     return tree
 
@@ -129,11 +133,13 @@ def installed(wheel: Path, target: Path) -> str:
     return result.stdout.strip()
 
 
-def test_an_sdist_has_all_sources_and_nothing_generated(sdist: Path) -> None:
+def test_an_sdist_has_all_sources_and_nothing_generated(checkout: Path, sdist: Path) -> None:
     assert sdist.name == f"fastws_codec-{fastws.__version__}.tar.gz"
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert set(SOURCES) <= names
+    assert {*SOURCES, ".pre-commit-config.yaml"} <= names
+    read = [path for name in READ_BY_TESTS for path in (checkout / name).rglob("*")]
+    assert {path.relative_to(checkout).as_posix() for path in read if path.is_file()} <= names
     assert not [name for name in names if name.endswith((".c", ".so", ".pyd", ".pyc"))]
 
 
