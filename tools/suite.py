@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -25,9 +26,9 @@ from install import seconds
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 NAMES: Final = {"c": "compiled", "py": "pure Python"}
-# Reports, and how long each twin took the last time, are kept in the virtual environment.
+# Reports, and how long each twin took with the same options, are kept in the virtual environment.
 DIRECTORY = Path(sys.prefix)
-UNKNOWN: Final = "5 to 15 minutes for each, depending on the machine"
+UNKNOWN: Final = "the whole suite takes 5 to 15 minutes for each, depending on the machine"
 NOT_COMPILED: Final = (
     "The extension is not compiled. Run `make clean` and the same command again, or add EXT=auto."
 )
@@ -60,7 +61,8 @@ def main(args: list[str]) -> int:
     if not twins or not set(twins) <= NAMES.keys():
         print("usage: suite.py {c,py}... [-- PYTEST OPTIONS]", file=sys.stderr)
         return 2
-    times = remembered()
+    known = remembered()
+    times = known.setdefault(shlex.join(options), {})
     there = [twin for twin in twins if twin == "py" or is_compiled()]
     print(announcement(there, times), flush=True)
     outcomes = []
@@ -71,7 +73,7 @@ def main(args: list[str]) -> int:
             times[twin] = round(outcome.time)
         if outcome.status is None or outcome.status in HOPELESS:
             break
-    times_file().write_text(json.dumps(times))
+    times_file().write_text(json.dumps(known))
     print(f"\n{report(outcomes, twins)}", flush=True)
     if there != twins and os.environ.get("FASTWS_EXT", "require") == "require":
         print(NOT_COMPILED, file=sys.stderr)
@@ -89,12 +91,13 @@ def times_file() -> Path:
     return DIRECTORY / "suite.json"
 
 
-def remembered() -> dict[str, int]:
+def remembered() -> dict[str, dict[str, int]]:
+    """Return how long each twin took the last time, by pytest's options."""
     try:
-        times: dict[str, int] = json.loads(times_file().read_text())
+        known: dict[str, dict[str, int]] = json.loads(times_file().read_text())
     except (OSError, ValueError):
         return {}
-    return times
+    return known
 
 
 def announcement(twins: list[str], times: dict[str, int]) -> str:
