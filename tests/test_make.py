@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -87,6 +88,23 @@ def test_an_old_python_is_told_from_a_new_one(
     assert 'requires-python = ">={}.{}"'.format(*install.OLDEST) in text
 
 
+def test_an_environment_that_is_not_complete_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(command: list[str]) -> int:
+        # As `python -m venv` on a Debian without python3-venv: there is an interpreter, but no pip.
+        assert command[1:] == ["-m", "venv", str(tmp_path / "venv")]
+        (tmp_path / "venv" / "bin").mkdir(parents=True)
+        (tmp_path / "venv" / "bin" / "python").touch()
+        return 1
+
+    monkeypatch.setattr(install, "run", run)
+    assert install.create(str(tmp_path / "venv")) == 1
+    # Otherwise, the next `make` would find it, and fail without saying why.
+    assert not (tmp_path / "venv").exists()
+    assert capsys.readouterr().out.startswith("Creating ")
+
+
 @pytest.mark.parametrize(
     ("line", "advice"),
     [
@@ -142,8 +160,11 @@ def test_a_failure_of_one_twin_does_not_hide_the_other(
     assert table[7].startswith("FAILED after ")
     assert table[7].endswith(": compiled (status 1).")
     # How long the one that passed took is known now.
-    assert suite.remembered().keys() == {"py"}
-    assert "as the last time" in suite.announcement(["py"], suite.remembered())
+    known = suite.remembered()
+    assert known[shlex.join(options)].keys() == {"py"}
+    assert "as the last time" in suite.announcement(["py"], known[shlex.join(options)])
+    # It says nothing about how long other tests take.
+    assert known.keys() == {shlex.join(options)}
 
 
 @pytest.mark.parametrize(("choice", "status"), [("require", 1), ("auto", 0)])

@@ -77,7 +77,13 @@ def create(directory: str) -> int:
     command = [sys.executable, "-m", "venv", directory]
     python = os.path.join(directory, "bin", "python")
     pip = [python, "-m", "pip", "install", "-qq", "--upgrade", "pip"]
-    status = run(command) or run(pip)
+    status = 1
+    try:
+        status = run(command) or run(pip)
+    finally:
+        if status:
+            # make would take what is there for an environment that is complete.
+            shutil.rmtree(directory, ignore_errors=True)
     steps.end()
     return status
 
@@ -212,4 +218,7 @@ def seconds(value: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted.")
