@@ -87,8 +87,8 @@ class Release:
 
     @property
     def directory(self) -> Path:
-        """Where the files are."""
-        return self.given or self.root / "dist"
+        """Where the files are: absolute, as programs run in the checkout."""
+        return self.given.absolute() if self.given else self.root / "dist"
 
     @property
     def files(self) -> list[Path]:
@@ -378,9 +378,6 @@ def reproducible(release: Release) -> str:
 
 def docs(release: Release) -> str:
     """The documentation is built, with warnings as errors."""
-    makefile = (release.root / "Makefile").read_text("utf-8")
-    if not re.search(r"^docs:", makefile, re.MULTILINE):
-        raise Skipped("the Makefile has no target `docs`")
     release.run("make", "--no-print-directory", "docs")
     return "`make docs` found nothing wrong"
 
