@@ -148,8 +148,8 @@ def warning(load: float, busy: list[tuple[str, float]]) -> str:
         return f"WARNING: this machine is busy: {listed(busy)}. {ADVICE}"
     if load > IDLE_LOAD:
         return (
-            f"WARNING: this machine was busy during the last minute (load average {load:.2f}); "
-            "only the compiler, if it built fastws just now, does not matter."
+            f"WARNING: this machine was busy during the last minute (load average {load:.2f}). "
+            "Ignore this if it was only the compiler, which has just built fastws."
         )
     return ""
 
