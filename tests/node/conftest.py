@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,16 +23,26 @@ def node() -> str:
     """The path of Node; `ws` is installed."""
     node = require("node", "nodejs", install="install Node.js 18 or newer, from nodejs.org")
     npm = require("npm", install="install npm, which comes with Node.js")
-    lock = json.loads((HERE / "package-lock.json").read_text())
-    wanted = lock["packages"]["node_modules/ws"]["version"]
-    installed = HERE / "node_modules" / "ws" / "package.json"
-    if not installed.exists() or json.loads(installed.read_text())["version"] != wanted:
-        result = run(
-            npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=HERE, timeout=120
-        )
-        if result.returncode:
-            missing(f"npm could not install ws:\n{result.stderr}")
+    install_ws(npm, HERE)
     return node
+
+
+def install_ws(npm: str, here: Path) -> None:
+    """Install `ws` in this directory, unless it is there."""
+    lock = json.loads((here / "package-lock.json").read_text())
+    wanted = lock["packages"]["node_modules/ws"]["version"]
+    installed = here / "node_modules" / "ws" / "package.json"
+    with (here / "package.json").open() as file:
+        if sys.platform != "win32":
+            import fcntl
+
+            # One of pytest's processes after the other: npm begins by removing what is there.
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if not installed.exists() or json.loads(installed.read_text())["version"] != wanted:
+            options = ("--ignore-scripts", "--no-audit", "--no-fund")
+            result = run(npm, "ci", *options, cwd=here, timeout=120)
+            if result.returncode:
+                missing(f"npm could not install ws:\n{result.stderr}")
 
 
 @pytest.fixture(scope="session")

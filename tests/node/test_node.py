@@ -8,7 +8,9 @@ import os
 import queue
 import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
@@ -17,7 +19,10 @@ import trustme
 import fastws
 
 from ..tools import TIMEOUT, Background, Echo, Program, needs_uvloop, run, run_fastws
-from .conftest import SCRIPT, NodeServer
+from .conftest import SCRIPT, NodeServer, install_ws
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="programs are stopped POSIX's way")
 
@@ -34,6 +39,29 @@ def certificate(ca, tmp_path) -> tuple[str, str]:
     for pem in issued.cert_chain_pems:
         pem.write_to_path(tmp_path / "cert.pem", append=True)
     return str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+
+
+NPM = """\
+#!/bin/sh
+echo "$1" >> log
+rm -rf node_modules
+mkdir -p node_modules/ws
+sleep 0.1
+echo '{"version": "8.0"}' > node_modules/ws/package.json
+"""
+
+
+def test_processes_that_need_ws_install_it_once(tmp_path: Path) -> None:
+    lock = {"packages": {"node_modules/ws": {"version": "8.0"}}}
+    (tmp_path / "package-lock.json").write_text(json.dumps(lock))
+    (tmp_path / "package.json").touch()
+    npm = tmp_path / "npm"
+    npm.write_text(NPM)
+    npm.chmod(0o755)
+    # (Locks tell threads apart, as they do processes.)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: install_ws(str(npm), tmp_path), range(3)))
+    assert (tmp_path / "log").read_text() == "ci\n"
 
 
 # Node is the client ---------------------------------------------------------------------
