@@ -1,6 +1,6 @@
 """An echo server with OpenTelemetry: spans for connections and messages, and metrics.
 
-    pip install fastws-codec opentelemetry-sdk
+    pip install opentelemetry-sdk
     python examples/opentelemetry_server.py
 
 It prints what it would export. To send that to a collector, use the exporters of the package

@@ -1,7 +1,7 @@
 """A chat: rooms, the last 50 messages for late comers, who is there; on any number of servers.
 
     redis-server --appendonly yes
-    fastws serve chat:app --workers 4
+    fastws serve chat:app --process-request chat:pages --workers 4
     open http://127.0.0.1:8080/
 
 Environment: CHAT_STORE is the URL of Redis, which keeps the messages. CHAT_BUS is the URL of the
