@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -162,3 +163,30 @@ def test_every_close_code_has_a_row() -> None:
         if (match := re.fullmatch(r"(1\d{3}) `(\w+)`", row[0]))
     }
     assert found == {(code.value, code.name) for code in fastws.CloseCode}
+
+
+# Limits -------------------------------------------------------------------------------------
+
+UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "s": 1.0}
+
+
+def limits_of(function: Any) -> dict[str, float | None]:
+    """The parameters that limit something, and their defaults."""
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if re.match("max_|(read|write)_limit|ping_|.*_timeout", name)
+    }
+
+
+def test_every_limit_has_a_row_with_its_default() -> None:
+    listed: dict[str, dict[str, float | None]] = {"serve": {}, "connect": {}}
+    for names, default, limits, *_ in (
+        row for row in rows("explanation/limits.md") if row[0].startswith("`")
+    ):
+        number, _, unit = default.partition(" ")
+        value = None if number == "none" else int(number) * UNITS.get(unit, 1)
+        match = re.match(r"only `(serve|connect)`", limits)
+        for function in [match[1]] if match else listed:
+            listed[function] |= dict.fromkeys(re.findall(r"`(\w+)`", names), value)
+    assert listed == {"serve": limits_of(fastws.serve), "connect": limits_of(fastws.connect)}
