@@ -87,10 +87,9 @@ def test_a_script_runs(code: str, tmp_path: Path) -> None:
 FILES = [pytest.param(name, code, id=f"{page}-{name}") for page, name, code in of_all("file")]
 
 
-@pytest.mark.parametrize(("name", "code"), FILES or [pytest.param("", "", id="none")])
+@pytest.mark.parametrize(("name", "code"), FILES)
 def test_a_file_is_that_file(name: str, code: str) -> None:
-    # (Blank lines at the end of a block would look odd.)
-    assert not name or code == (ROOT / name).read_text("utf-8")
+    assert code == (ROOT / name).read_text("utf-8")
 
 
 def test_every_other_block_is_fetched_by_a_test() -> None:

@@ -287,8 +287,7 @@ PAGES = [
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_figures_are_those_that_were_measured(page: str) -> None:
-    where = "explanation/performance.md"
-    measured = text(where if (DOCS / where).exists() else "README.md").splitlines()
+    measured = text("explanation/performance.md").splitlines()
     lines = text(page).splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(HEAD))
     table = lines[start : lines.index("", start)]

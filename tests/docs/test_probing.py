@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..tools import TIMEOUT, run_fastws
-from .pages import code
+from .pages import code, text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,3 +19,4 @@ def test_the_client(tmp_path: Path) -> None:
     result = run_fastws("probe", "--client", "--exec", command, timeout=4 * TIMEOUT)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.endswith(" ok, 0 wrong, 2 skipped\n")
+    assert f"\n{result.stdout}```\n" in text("howto/probing.md")
