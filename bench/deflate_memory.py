@@ -21,13 +21,14 @@ from pathlib import Path
 from fastws import Connection, PerMessageDeflate, Role
 
 ROWS = [
-    (True, 15, 8),
-    (True, 12, 8),
-    (True, 12, 5),
-    (True, 10, 4),
-    (True, 9, 1),
-    (False, 15, 8),
-    (False, 12, 5),
+    (True, 15, 15, 8),
+    (True, 12, 15, 5),  # the default
+    (True, 12, 12, 8),
+    (True, 12, 12, 5),
+    (True, 10, 10, 4),
+    (True, 9, 9, 1),
+    (False, 15, 15, 8),
+    (False, 12, 12, 5),
 ]
 
 
@@ -55,7 +56,10 @@ def measure(count: int, config: PerMessageDeflate | None) -> float:
 
     def use() -> Connection:
         server = Connection(Role.SERVER, deflate=server_agreed)
-        assert server.receive_data(stream) == messages
+        events = server.receive_data(stream)
+        while server.has_pending:
+            events += server.receive_data(b"")
+        assert events == messages
         for message in messages:
             server.send(message)
         server.data_to_send()
@@ -75,14 +79,14 @@ def main() -> None:
     parser.add_argument("--row", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.row is not None:
-        takeover, bits, level = json.loads(args.row)
+        takeover, bits, peer_bits, level = json.loads(args.row)
         config = None
         if bits:
             config = PerMessageDeflate(
                 context_takeover=takeover,
                 peer_context_takeover=takeover,
                 max_window_bits=bits,
-                peer_max_window_bits=bits,
+                peer_max_window_bits=peer_bits,
                 mem_level=level,
             )
         print(measure(args.connections, config))
@@ -92,12 +96,13 @@ def main() -> None:
         command = [sys.executable, __file__, "--connections", str(args.connections)]
         return float(subprocess.check_output([*command, "--row", json.dumps(values)]))
 
-    plain = row(False, 0, 0)
-    print("| context takeover | window bits | mem_level | KiB for each connection |")
-    print("|---|---|---|---|")
-    for takeover, bits, level in ROWS:
-        extra = (row(takeover, bits, level) - plain) / 1024
-        print(f"| {'yes' if takeover else 'no'} | {bits} | {level} | {extra:.1f} |")
+    plain = row(False, 0, 0, 0)
+    print("| context takeover | window bits | the peer's | mem_level | KiB for each connection |")
+    print("|---|---|---|---|---|")
+    for takeover, bits, peer_bits, level in ROWS:
+        extra = (row(takeover, bits, peer_bits, level) - plain) / 1024
+        kept = "yes" if takeover else "no"
+        print(f"| {kept} | {bits} | {peer_bits} | {level} | {extra:.1f} |")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from fastws import PerMessageDeflate
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 try:
     busy = import_module("bench.busy")
+    deflate_memory = import_module("bench.deflate_memory")
     highlights = import_module("bench.highlights")
     results = import_module("bench.results")
 finally:
@@ -129,3 +132,11 @@ def test_a_run_that_was_disturbed_is_marked(
     text = busy.disturbance(share, 2.5, others)
     assert expected in text
     assert bool(text) is bool(expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_the_memory_of_compression_is_measured() -> None:
+    for _, bits, peer_bits, level in deflate_memory.ROWS[:2]:
+        options = {"max_window_bits": bits, "peer_max_window_bits": peer_bits, "mem_level": level}
+        # (Nothing is known about so few bytes: others may be freed at the same time.)
+        assert isinstance(deflate_memory.measure(1, PerMessageDeflate(**options)), float)
