@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -13,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect, unix_connect
+from websockets.typing import Origin
 
-from fastws.cli import main
+from fastws.cli import _parser, main
+from fastws.cli._handlers import serve_handler
 from fastws.cli._sources import Sources
 
 from .tools import FASTWS, TIMEOUT, Program, free_port, needs_uvloop
@@ -53,6 +57,13 @@ class NoDatabase(App):
         raise OSError("no database")
 
 no_database = NoDatabase()
+
+class LosesDatabase(App):
+    async def __aexit__(self, *exc_info):
+        raise OSError("the database is gone")
+
+loses_database = LosesDatabase()
+number = 5
 
 def pages(request):
     return None if request.is_websocket else fastws.Response.text("page")
@@ -169,6 +180,7 @@ def test_sockets_of_systemd(folder: Path, workers: tuple[str, ...]) -> None:
             assert ws.recv(TIMEOUT) == "one: hi"
         assert program.stop() == 0
         assert program.errors == ""
+        assert manager.recv(100) == b"STOPPING=1"
 
 
 def activated(folder: Path, env: dict[str, str], numbers: list[int], *args: str) -> Program:
@@ -200,7 +212,7 @@ def wait_for(url: str, answer: str) -> None:
         try:
             if ask(url) == answer:
                 return
-        except (OSError, ConnectionClosed):
+        except (OSError, ConnectionClosed, InvalidStatus):
             pass
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -213,6 +225,67 @@ def test_a_worker_that_cannot_start_is_tried_again(folder: Path) -> None:
         assert "OSError: no database" in program.errors
         assert "cannot listen" not in program.errors
         assert program.stop() == 0
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "1")])
+def test_an_application_that_fails_at_its_end(folder: Path, workers: tuple[str, ...]) -> None:
+    options = ("--port", str(free_port()), *workers)
+    with serving(folder, "chats:loses_database", *options) as program:
+        while not program.line().startswith("fastws"):
+            pass
+        status = program.stop()
+        assert "OSError: the database is gone" in program.errors
+        assert "cannot listen" not in program.errors
+        if not workers:
+            assert status == 1
+            assert program.errors.endswith("fastws serve: cannot leave chats:loses_database\n")
+
+
+@pytest.mark.parametrize("loop", [(), pytest.param(("--uvloop",), marks=needs_uvloop)])
+def test_signals_are_handled_when_the_server_is_announced(
+    folder: Path, loop: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "chats", raising=False)
+    args = _parser().parse_args(["serve", "chats:chat", "--port", "0", *loop])
+    args.sockets = []
+    handlers: list[Any] = []
+
+    def announce(server: Any) -> None:
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        closing.append(asyncio.ensure_future(server.close()))
+
+    closing: list[asyncio.Future[None]] = []
+    serve_handler(args, announce)
+    sys.modules.pop("chats", None)
+    assert handlers != [signal.getsignal(signal.SIGTERM)]
+
+
+@pytest.mark.parametrize("loop", [(), pytest.param(("--uvloop",), marks=needs_uvloop)])
+def test_who_may_connect(folder: Path, loop: tuple[str, ...]) -> None:
+    origins = ("--origin", "https://chat.example", "--origin", "none")
+    options = (*origins, "--max-connections", "1", "--port", "0", *loop)
+    with serving(folder, "chats:chat", *options) as program:
+        url = url_of(program.line())
+        with pytest.raises(InvalidStatus) as refused:
+            connect(url, origin=Origin("https://chat.example.org"))
+        assert refused.value.response.status_code == 403
+        wait_for(url, "one: hi")
+        with connect(url, origin=Origin("https://chat.example")):
+            with pytest.raises(InvalidStatus) as refused:
+                connect(url)
+            assert refused.value.response.status_code == 503
+        assert program.stop() == 0
+
+
+@pytest.mark.parametrize("origin", ["https://chat.example/", "chat.example", "https://a:443", "*"])
+def test_what_is_no_origin(origin: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "chats:chat", "--origin", origin])
+    assert f"must be scheme://host[:port] without a default port, not {origin!r}" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -228,6 +301,11 @@ def test_a_worker_that_cannot_start_is_tried_again(folder: Path) -> None:
         (["chats:chat", "--unix", "no/such/place"], 1, "cannot listen on no/such/place"),
         (["chats:chat", "--unix", "no/place", "--workers", "1"], 1, "cannot listen on no/place"),
         (["chats:nothing", "--workers", "2"], 1, "module 'chats' has no 'nothing'"),
+        (["chats:number"], 1, "cannot serve chats:number: handler must be callable, not 'int'"),
+        (["chats:number", "--workers", "2"], 1, "cannot serve chats:number: handler must be"),
+        (["chats:chat", "--process-request", "chats:number"], 1, "chats:number must be callable"),
+        (["chats:chat", "--reload", "--port", "0"], 2, "--reload needs a --port: with 0, each"),
+        (["chats:chat", "--workers", "2", "--port", "0"], 2, "--workers needs a --port: with 0"),
     ],
 )
 def test_what_cannot_be_served(
@@ -238,7 +316,7 @@ def test_what_cannot_be_served(
     monkeypatch.setattr(sys, "path", [*sys.path])
     for name in ("chats", "broken"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    assert main(["serve", *args, "--port", str(free_port())]) == status
+    assert main(["serve", "--port", str(free_port()), *args]) == status
     for name in ("chats", "broken"):
         sys.modules.pop(name, None)
     errors = capfd.readouterr().err

@@ -12,13 +12,12 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from fastws.aio.protocol import WebSocketProtocol
-from fastws.aio.serving import serve
 from fastws.codec import implementation, kernel
 from fastws.metrics import Metrics
 
 from ._metrics import note, show_metrics
 from ._pages import Pages
-from ._serving import loop_factory, tls_context
+from ._serving import listen, loop_factory, tls_context
 from ._status import followed
 
 if TYPE_CHECKING:
@@ -47,6 +46,9 @@ def serve_echo(
         announce: called when the server listens and handles signals.
         parent: in a worker, a file descriptor that becomes readable when the parent process dies.
         counts: where to keep how much the server does; None if nobody looks.
+
+    Raises:
+        CommandError: if the server cannot listen.
     """
 
     async def run() -> None:
@@ -63,17 +65,17 @@ def serve_echo(
         async with AsyncExitStack() as stack:
             metrics = Metrics()
             process_request = await show_metrics(args, metrics, process_request, stack)
-            server = await stack.enter_async_context(
-                serve(
-                    protocol_factory,
-                    args.host,
-                    args.port,
-                    ssl=tls_context(args),
-                    process_request=process_request,
-                    max_message_size=args.max_message_size,
-                    deflate=args.deflate,
-                    reuse_port=True if args.workers is not None else None,
-                )
+            server = await listen(
+                args,
+                stack,
+                protocol_factory,
+                host=args.host,
+                port=args.port,
+                ssl=tls_context(args),
+                process_request=process_request,
+                max_message_size=args.max_message_size,
+                deflate=args.deflate,
+                reuse_port=True if args.workers is not None else None,
             )
             if args.metrics is not None or counts is not None:
                 metrics.observe(server)

@@ -11,18 +11,19 @@ import os
 import signal
 import sys
 import traceback
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fastws.aio.protocol import check_handler
 from fastws.aio.server import SHUTDOWN_SIGNALS
-from fastws.aio.serving import serve
+from fastws.aio.signals import heed
 from fastws.codec import implementation, kernel
 from fastws.http import Response
 from fastws.metrics import Metrics
 
 from ._metrics import note, show_metrics
-from ._serving import loop_factory, tls_context
+from ._serving import listen, loop_factory, tls_context
 from ._shared import CommandError
 from ._status import followed
 
@@ -70,6 +71,7 @@ def serve_handler(
     *,
     parent: int | None = None,
     counts: Counts | None = None,
+    stopping: Callable[[], object] | None = None,
 ) -> None:
     """Serve in this process until a signal ends it.
 
@@ -78,13 +80,18 @@ def serve_handler(
         announce: called with the servers when they listen and handle signals.
         parent: in a worker, a file descriptor that becomes readable when the parent process dies.
         counts: where to keep how much the server does; None if nobody looks.
+        stopping: called when a signal tells the server to end; None if nobody wants to know.
 
     Raises:
-        CommandError: if the handler cannot be found, imported or entered.
+        CommandError: if the handler cannot be found, imported, entered, served or left, or the
+            server cannot listen.
     """
     try:
         handler = load(args.handler)
         process_request = _health if args.process_request is None else load(args.process_request)
+        if not callable(process_request):
+            kind = type(process_request).__name__
+            raise CommandError(f"{args.process_request} must be callable, not {kind!r}")
     except CommandError:
         raise
     except Exception as exc:
@@ -98,6 +105,8 @@ def serve_handler(
             "deflate": args.deflate,
             "shutdown_timeout": args.shutdown_timeout,
             "backlog": args.backlog,
+            "origins": args.origins,
+            "max_connections": args.max_connections,
         }
         places: list[dict[str, Any]] = [{"sock": sock} for sock in args.sockets]
         if not places and args.path is not None:
@@ -108,19 +117,16 @@ def serve_handler(
         async with AsyncExitStack() as stack:
             called = handler
             if hasattr(handler, "__aenter__") and not isinstance(handler, type):
-                try:
-                    called = await stack.enter_async_context(handler)
-                except Exception as exc:  # an OSError would be taken for one of the server
-                    error = _failed("enter", args, exc)
-                    if parent is not None:
-                        raise SystemExit(1) from exc  # the next worker may have more luck
-                    raise error from exc
+                application = _Application(args, handler, in_worker=parent is not None)
+                called = await stack.enter_async_context(application)
+            try:
+                check_handler(called)
+            except TypeError as exc:
+                raise CommandError(f"cannot serve {args.handler}: {exc}") from exc
             metrics = Metrics()
             answer = await show_metrics(args, metrics, process_request, stack)
             servers = [
-                await stack.enter_async_context(
-                    serve(called, process_request=answer, **place, **options)
-                )
+                await listen(args, stack, called, process_request=answer, **place, **options)
                 for place in places
             ]
             if args.metrics is not None or counts is not None:
@@ -128,8 +134,6 @@ def serve_handler(
                     metrics.observe(server)
             if counts is not None:
                 stack.enter_context(followed(metrics, counts))
-            # See `serve_echo`.
-            loop.call_soon(announce, *servers)
             signals: tuple[signal.Signals, ...] = SHUTDOWN_SIGNALS
             if parent is not None:
 
@@ -139,12 +143,46 @@ def serve_handler(
 
                 loop.add_reader(parent, orphaned)
                 signals = (signal.SIGTERM,)
-            await asyncio.gather(*(server.serve_forever(signals=signals) for server in servers))
+
+            async def serve_until_told(server: Server) -> None:
+                with nullcontext() if stopping is None else heed(signals, stopping):
+                    await server.serve_forever(signals=signals)
+
+            serving = asyncio.gather(*map(serve_until_told, servers))
+            # See `serve_echo`. (`gather` makes tasks, and these begin in the order they are made.)
+            loop.call_soon(announce, *servers)
+            await serving
             if parent is not None:
                 loop.remove_reader(parent)
 
     with asyncio.Runner(loop_factory=loop_factory(args)) as runner:
         runner.run(run())
+
+
+class _Application:
+    """Somebody else's asynchronous context manager, whose failures are reported as such."""
+
+    def __init__(self, args: Namespace, manager: Any, *, in_worker: bool) -> None:
+        self._args = args
+        self._manager = manager
+        self._in_worker = in_worker
+
+    async def __aenter__(self) -> Any:
+        try:
+            return await self._manager.__aenter__()
+        except Exception as exc:
+            error = _failed("enter", self._args, exc)
+            if self._in_worker:
+                raise SystemExit(1) from exc  # the next worker may have more luck
+            raise error from exc
+
+    async def __aexit__(self, *exc_info: object) -> Any:
+        try:
+            return await self._manager.__aexit__(*exc_info)
+        except Exception as exc:
+            if exc is exc_info[1]:
+                raise
+            raise _failed("leave", self._args, exc) from exc
 
 
 def _failed(what: str, args: Namespace, exc: Exception) -> CommandError:

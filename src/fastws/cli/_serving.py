@@ -8,7 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from fastws.aio.serving import serve
 
 from ._shared import DISTRIBUTION, CommandError, describe
 
@@ -16,8 +18,11 @@ if TYPE_CHECKING:
     import asyncio
     from argparse import Namespace
     from collections.abc import Callable
+    from contextlib import AsyncExitStack
 
-__all__ = ["cannot_listen", "loop_factory", "tls_context"]
+    from fastws.aio.server import Server
+
+__all__ = ["cannot_listen", "listen", "loop_factory", "tls_context"]
 
 
 def tls_context(args: Namespace) -> ssl.SSLContext | None:
@@ -57,6 +62,26 @@ def loop_factory(args: Namespace) -> Callable[[], asyncio.AbstractEventLoop] | N
         raise CommandError(message) from exc
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+async def listen(
+    args: Namespace, stack: AsyncExitStack, handler: Callable[..., Any], **options: Any
+) -> Server:
+    """Start a server.
+
+    Args:
+        args: the arguments of the command.
+        stack: what ends with the server.
+        handler: the handler of `serve`.
+        options: other arguments of `serve`.
+
+    Raises:
+        CommandError: if it cannot listen. Errors of what is served are passed on as they are.
+    """
+    try:
+        return await stack.enter_async_context(serve(handler, **options))
+    except (OSError, ValueError) as exc:
+        raise CommandError(cannot_listen(args, exc)) from exc
 
 
 def cannot_listen(args: Namespace, exc: Exception) -> str:

@@ -47,6 +47,7 @@ class Job:
         serve: called in a worker with the arguments, what to call with the addresses on which it
             listens, and a file descriptor that becomes readable when the parent process dies.
         announcement: returns the line that tells the user where the server listens.
+        option: which option of the command asks for workers.
         stale: returns whether the workers must be replaced, because they run old code; None if
             they never do.
         notify: called with "READY=1" when the workers listen, and with "STOPPING=1" when they
@@ -56,6 +57,7 @@ class Job:
     command: str
     serve: Callable[..., None]
     announcement: Callable[[Namespace, Any], str]
+    option: str = "--workers"
     stale: Callable[[], bool] | None = None
     notify: Callable[[str], None] = lambda state: None
 
@@ -71,9 +73,11 @@ def run_workers(args: Namespace, job: Job, *, shares_sockets: bool = False) -> i
     """
     if not shares_sockets:
         if not hasattr(socket, "SO_REUSEPORT"):
-            raise CommandError("--workers needs SO_REUSEPORT, which this platform does not have")
+            needs = "SO_REUSEPORT, which this platform does not have"
+            raise CommandError(f"{job.option} needs {needs}")
         if args.port == 0:
-            raise CommandError("--workers needs a --port: with 0, each would listen on another", 2)
+            needs = "a --port: with 0, each process would listen on another"
+            raise CommandError(f"{job.option} needs {needs}", 2)
         try:
             _check_free(args.host, args.port)
         except (OSError, ValueError) as exc:
@@ -319,8 +323,7 @@ def _work(args: Namespace, serve: Callable[..., None], ready: pipes.Connection) 
     escape_logs()
     try:
         serve(args, announce, parent=parent.sentinel)
-    except (OSError, ValueError, CommandError) as exc:
-        message = str(exc) if isinstance(exc, CommandError) else cannot_listen(args, exc)
+    except CommandError as exc:
         with suppress(OSError):
-            ready.send(message)
+            ready.send(str(exc))
         sys.exit(1)

@@ -61,7 +61,7 @@ def run(args: Namespace) -> int:
         message = "--inspect shows the frames of one process, so it cannot be used with --workers"
         raise CommandError(message, 2)
     from ._echo_server import announcement, serve_echo
-    from ._serving import cannot_listen, loop_factory, tls_context
+    from ._serving import loop_factory, tls_context
 
     # What is wrong in any process is reported here, once.
     tls_context(args)
@@ -87,6 +87,4 @@ def run(args: Namespace) -> int:
             serve_echo(args, announce, counts=None if show is None else counts)
     except KeyboardInterrupt:
         pass  # on Windows, where the event loop handles no signals
-    except (OSError, ValueError) as exc:
-        raise CommandError(cannot_listen(args, exc)) from exc
     return 0

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import sys
+from argparse import ArgumentTypeError
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -42,6 +44,7 @@ On a terminal, a line shows how many connections there are and what they send, u
 example:
   fastws serve chat:app --workers 4
   fastws serve chat:app --reload
+  fastws serve chat:app --origin https://chat.example --max-connections 10000
   fastws serve chat:app --workers 4 --metrics 127.0.0.1:9100
   fastws serve chat:app --unix /run/chat.sock --process-request chat:pages"""
 
@@ -68,6 +71,22 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--process-request",
         metavar="MODULE:NAME",
         help="a function that answers HTTP requests before the handshake, as that of fastws.serve",
+    )
+    add(
+        "--origin",
+        dest="origins",
+        action="append",
+        type=_origin,
+        metavar="ORIGIN",
+        help="an origin that may connect, such as https://chat.example, or none for clients that "
+        "send no Origin; may be repeated (default: all may connect)",
+    )
+    add(
+        "--max-connections",
+        type=partial(integer, 0, sys.maxsize),
+        metavar="N",
+        help="the maximum number of connections, for each process and socket; those beyond it get "
+        "a 503, and so do health checks (default: no limit)",
     )
     add(
         "--shutdown-timeout",
@@ -99,8 +118,9 @@ def run(args: Namespace) -> int:
     loop_factory(args)
     with ExitStack() as stack:
         args.sockets = [stack.enter_context(sock) for sock in take_sockets()]
+        option = "--workers"
         if args.reload and args.workers is None:
-            args.workers = 1
+            option, args.workers = "--reload", 1
         if args.workers is not None:
             from ._sources import Sources
             from ._workers import Job, run_workers
@@ -111,7 +131,7 @@ def run(args: Namespace) -> int:
                 except OSError as exc:
                     raise CommandError(cannot_listen(args, exc)) from exc
             stale = Sources(os.getcwd()).changed if args.reload else None
-            job = Job("serve", serve_handler, announcement, stale, notify)
+            job = Job("serve", serve_handler, announcement, option, stale, notify)
             return run_workers(args, job, shares_sockets=bool(args.sockets))
 
         counts = Counts()
@@ -125,12 +145,27 @@ def run(args: Namespace) -> int:
 
         try:
             with status_line(counts) as show:
-                serve_handler(args, announce, counts=None if show is None else counts)
+                serve_handler(
+                    args,
+                    announce,
+                    counts=None if show is None else counts,
+                    stopping=lambda: notify("STOPPING=1"),
+                )
         except KeyboardInterrupt:
             pass  # on Windows, where the event loop handles no signals
-        except (OSError, ValueError) as exc:
-            raise CommandError(cannot_listen(args, exc)) from exc
     return 0
+
+
+def _origin(text: str) -> str | None:
+    """Convert an argument to what `serve` takes, for `argparse`."""
+    from fastws.uri import is_origin
+
+    if text == "none":
+        return None
+    if not is_origin(text):
+        wanted = "scheme://host[:port] without a default port"
+        raise ArgumentTypeError(f"must be {wanted}, not {text!r}")
+    return text
 
 
 def _listen_on_path(path: str, backlog: int, stack: ExitStack) -> socket.socket:
