@@ -7,6 +7,7 @@ import shlex
 import struct
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,9 @@ from fastws.cli._captures import Chunk, find_format, from_hex, from_packets, fro
 from fastws.cli._inspecting import Conversation, Frame, Head, Rest
 
 from .tools import FASTWS, require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HELLO = bytes.fromhex("818537fa213d7f9f4d5158")
 
@@ -483,6 +487,32 @@ def test_a_capture_is_printed(
     assert "< HTTP/1.1 101 Switching Protocols" in lines
     assert sum("text message, 17 bytes, compressed" in line for line in lines) == 4
     assert lines[-1] == "6 frames, 4 messages, 0 violations"
+
+
+@pytest.mark.parametrize("write", [pcap, pcapng])
+@pytest.mark.parametrize("with_tshark", [False, True])
+def test_what_comes_before_a_cut_is_printed(
+    write: Callable[[list[bytes]], bytes],
+    with_tshark: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if with_tshark:
+        require("tshark", install="apt install tshark")
+    else:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    packets = segments(*talk())
+    path = tmp_path / "capture"
+    whole, rest = write(packets), len(write(packets)) - len(write(packets[:-1]))
+    # Of the last packet, the end is missing, or everything but the beginning of its header.
+    for data in (whole[:-5], whole[: 9 - rest]):
+        path.write_bytes(data)
+        main(["inspect", "--brief", str(path)])
+        output = capsys.readouterr()
+        assert output.out.startswith("127.0.0.1:5000 -> 127.0.0.1:80\n> GET / HTTP/1.1\n")
+        assert "text message, 17 bytes, compressed" in output.out
+        assert output.err.count("the capture is truncated") == 1
 
 
 def test_what_was_not_captured_is_said(

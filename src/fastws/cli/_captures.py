@@ -14,7 +14,7 @@ from shutil import which
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Chunk", "Flow", "find_format", "from_hex", "from_packets", "from_tshark", "has_tshark"]
 
@@ -120,16 +120,22 @@ def _from_dump(lines: list[str]) -> bytes | None:
 # Packets --------------------------------------------------------------------------------
 
 
-def from_packets(data: bytes) -> list[Flow]:
+def from_packets(data: bytes, on_cut: Callable[[], object] | None = None) -> list[Flow]:
     """Return the TCP connections in a file of pcap or pcapng.
+
+    Args:
+        data: the file.
+        on_cut: called if the file ends in the middle of a packet, and there are others before.
 
     Raises:
         ValueError: if the file is malformed, or its packets are of an unknown kind.
     """
     connections: list[_Connection] = []
     current: dict[tuple[bytes, bytes], _Connection] = {}
+    count = 0
     try:
         for link, packet in _packets(data):
+            count += 1
             segment = _segment(link, packet)
             if segment is None:
                 continue
@@ -144,10 +150,17 @@ def from_packets(data: bytes) -> list[Flow]:
                 connection = current[key] = _Connection(segment.source, segment.target)
                 connections.append(connection)
             connection.add(segment)
-    except (struct.error, IndexError):
-        raise ValueError("the capture is damaged, or ends too early") from None
+    except (struct.error, IndexError, _CutError) as exc:
+        if not count or not isinstance(exc, _CutError):
+            raise ValueError("the capture is damaged, or ends too early") from None
+        if on_cut is not None:
+            on_cut()
     flows = [connection.flow() for connection in connections]
     return [flow for flow in flows if flow.chunks]
+
+
+class _CutError(Exception):
+    """The file ends in the middle of something."""
 
 
 class _Segment(NamedTuple):
@@ -160,16 +173,22 @@ class _Segment(NamedTuple):
 
 
 def _packets(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the type of the link, and the packet."""
+    """Yield the type of the link, and the packet.
+
+    Raises:
+        _CutError: if the file ends in the middle of a packet.
+    """
     if data[:4] != _PCAPNG:
         order = _PCAP[data[:4]]
         link = struct.unpack_from(order + "I", data, 20)[0] & 0x0FFF_FFFF
         position = 24
         while position < len(data):
+            if position + 16 > len(data):
+                raise _CutError
             (size,) = struct.unpack_from(order + "I", data, position + 8)
             position += 16
             if position + size > len(data):
-                raise IndexError
+                raise _CutError
             yield link, data[position : position + size]
             position += size
         return
@@ -178,9 +197,13 @@ def _packets(data: bytes) -> Iterator[tuple[int, bytes]]:
         if data[position : position + 4] == _PCAPNG:  # a section
             order = ">" if data[position + 8 : position + 12] == b"\x1a\x2b\x3c\x4d" else "<"
             links = []
+        if position + 12 > len(data):
+            raise _CutError
         kind, size = struct.unpack_from(order + "II", data, position)
-        if size < 12 or position + size > len(data):
+        if size < 12:
             raise IndexError
+        if position + size > len(data):
+            raise _CutError
         block = data[position + 8 : position + size - 4]
         if kind == 1:  # an interface
             links.append(struct.unpack_from(order + "H", block)[0])
@@ -319,12 +342,15 @@ def has_tshark() -> bool:
     return which("tshark") is not None
 
 
-def from_tshark(path: str, keys: str | None = None) -> list[Flow]:
+def from_tshark(
+    path: str, keys: str | None = None, on_cut: Callable[[], object] | None = None
+) -> list[Flow]:
     """Return the connections in a file, as tshark finds them.
 
     Args:
         path: a file of any format that tshark can read.
         keys: a file with TLS keys, as SSLKEYLOGFILE names it.
+        on_cut: called if the file ends in the middle of a packet, and there are others before.
 
     Raises:
         OSError: if tshark cannot be run.
@@ -333,22 +359,29 @@ def from_tshark(path: str, keys: str | None = None) -> list[Flow]:
     command = ["tshark", "-n", "-r", path]
     if keys is not None:
         command += ["-o", f"tls.keylog_file:{keys}"]
-    listing = _tshark([*command, "-Y", "tcp", "-T", "fields", "-e", "tcp.stream"])
+    fields = [*command, "-Y", "tcp", "-T", "fields", "-e", "tcp.stream"]
+    listing, is_cut = _tshark(fields)
+    if is_cut and on_cut is not None:
+        on_cut()
     flows = []
     for number in sorted({int(line) for line in listing.split()}):
         layer = "tcp" if keys is None else "tls"
-        flow = _followed(_tshark([*command, "-q", "-z", f"follow,{layer},raw,{number}"]))
+        output, _ = _tshark([*command, "-q", "-z", f"follow,{layer},raw,{number}"])
+        flow = _followed(output)
         if flow.chunks:
             flows.append(flow)
     return flows
 
 
-def _tshark(command: list[str]) -> str:
+def _tshark(command: list[str]) -> tuple[str, bool]:
+    """Return what tshark prints, and whether the file ends in the middle of a packet."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no shell
     if done.returncode:
         lines = done.stderr.strip().splitlines()
+        if done.stdout.strip() and lines and "cut short in the middle of a packet" in lines[-1]:
+            return done.stdout, True
         raise ValueError(lines[-1] if lines else f"tshark ended with status {done.returncode}")
-    return done.stdout
+    return done.stdout, False
 
 
 def _followed(output: str) -> Flow:

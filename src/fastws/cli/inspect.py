@@ -163,7 +163,7 @@ def _read_packets(args: Namespace, data: bytes) -> list[Flow]:
     if not has_tshark():
         if args.tls_keys is not None:
             raise CommandError("--tls-keys needs tshark, which is not installed")
-        return from_packets(data)
+        return from_packets(data, _say_that_it_is_cut)
     with ExitStack() as stack:
         path = args.file
         if path == "-":
@@ -171,7 +171,11 @@ def _read_packets(args: Namespace, data: bytes) -> list[Flow]:
             file.write(data)
             file.flush()
             path = file.name
-        return from_tshark(path, args.tls_keys)
+        return from_tshark(path, args.tls_keys, _say_that_it_is_cut)
+
+
+def _say_that_it_is_cut() -> None:
+    say("fastws inspect: the capture is truncated: it ends in the middle of a packet")
 
 
 def _items(conversation: Conversation, flow: Flow, args: Namespace) -> Iterator[Item]:
