@@ -377,6 +377,20 @@ def test_both_may_close_at_once(role):
 
 
 @roles
+def test_a_close_code_that_sends_something_does_so_before_the_close_frame(role):
+    ours = Connection(role)
+
+    class Code:
+        def __index__(self):
+            ours.ping()
+            return 4000
+
+    ours.close(Code())
+    frames = [frame.opcode for frame in frames_of(ours)]
+    assert frames == [Opcode.PING] * (len(frames) - 1) + [Opcode.CLOSE]
+
+
+@roles
 def test_nothing_is_sent_after_a_close_frame(role):
     connection = Connection(role)
     connection.close(4000, "bye")

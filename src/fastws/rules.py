@@ -255,7 +255,7 @@ def check_timeout(name: str, value: float | None) -> None:
 
 def make_ending(
     before: Ending | None,
-    code: int,
+    code: int | None,
     reason: str,
     error: ProtocolError | None,
     announced: bool,
@@ -265,12 +265,13 @@ def make_ending(
 
     Args:
         before: how it ended before this step; None if it did not.
-        code: the close code.
+        code: the close code; None for no code.
         reason: the reason that belongs to it.
         error: the peer's violation, or None.
         announced: whether our close frame says so.
         by_peer: whether the peer's close frame is the cause; None if it is the end of the stream.
     """
+    code = CloseCode.NO_STATUS_RCVD.value if code is None else index(code)
     sent = received = None
     if before is not None:
         sent, received = before.sent, before.received

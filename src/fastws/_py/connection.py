@@ -570,14 +570,14 @@ class Connection:
             return 0
         phase, announced = step
         state = _STATES[phase]
-        if announced:
-            self._encoder.close(code, reason, self._mask_key())
-        code = _NO_STATUS if code is None else int(code)
         by_peer = None if cause is _EOF else cause is _PEER_CLOSE
         ending = make_ending(self._ending, code, reason, error, announced, by_peer)
-        # (Nothing below runs Python code, so no other thread sees half of it.)
+        if announced:
+            self._encoder.close(code, reason, self._mask_key())
+        # (Nothing runs Python code from here on, once the close frame is queued: no other thread
+        # sees half of it, or sends something behind the close frame.)
         self._ending = ending
         self._phase = phase
-        self.close_code = None if phase is _Phase.CLOSING else code
+        self.close_code = None if phase is _Phase.CLOSING else ending.code
         self.state = state
         return 0
