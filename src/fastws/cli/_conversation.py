@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import select
+import signal
 import sys
 import threading
 from contextlib import suppress
@@ -48,9 +49,11 @@ class Conversation:
         self._shows = is_tty(sys.stdout)
         self._failed = False
         self._closed_by_user: int | None = None
+        self._end: ConnectionClosed | None = None
 
     async def hold(self, uri: str, connecting: connect[WebSocket]) -> int:
         """Connect, talk until the connection is closed, and return the exit status."""
+        _let_signals_wake_the_loop()
         try:
             ws = await connecting
         except (OSError, HandshakeError) as exc:
@@ -65,12 +68,13 @@ class Conversation:
         pinger = asyncio.create_task(self._send_pings(ws))
         lost: OutputError | None = None
         try:
-            with suppress(ConnectionClosed):
-                while True:
-                    self._show(await ws.recv())
-                    if self._args.one:
-                        await ws.close()
-                        break
+            while True:
+                self._show(await ws.recv())
+                if self._args.one:
+                    await ws.close()
+                    break
+        except ConnectionClosed as exc:
+            self._end = exc
         except asyncio.CancelledError:  # Ctrl-C
             await ws.close()
         except OutputError as exc:
@@ -103,8 +107,9 @@ class Conversation:
     def _report(self, ws: WebSocket) -> int:
         assert ws.close_code is not None
         closed = ConnectionClosed(ws.close_code, ws.close_reason)
-        say(f"closed: {closed}")
         normal = closed.is_normal or closed.code == self._closed_by_user
+        # What is as it should be needs no explanation.
+        say(f"closed: {closed if normal or self._end is None else self._end}")
         return 0 if normal and not self._failed else 1
 
     async def _send_lines(self, ws: WebSocket) -> None:
@@ -152,6 +157,16 @@ class Conversation:
         say(f"fastws connect: {message}")
         # A person can try again; a pipe cannot.
         self._failed = self._failed or not self._is_interactive
+
+
+def _let_signals_wake_the_loop() -> None:
+    """Have handlers of signals run at once, also if one arrives just before the loop waits.
+
+    Python runs them between two instructions, so one that came a moment too early would wait until
+    the loop has something else to do. While the loop handles a signal itself, each signal wakes it.
+    """
+    with suppress(NotImplementedError, AttributeError):  # on Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCONT, lambda: None)
 
 
 def _agreed(ws: WebSocket) -> Iterator[str]:
