@@ -10,7 +10,8 @@ EXT ?= require
 # Where `make run` listens. (HOST is a variable of some shells, so the environment does not count.)
 PORT ?= 8080
 HOST := 127.0.0.1
-# tests/integrations needs the extra `hosts`, tests/test_wheels.py needs `wheels`.
+# tests/integrations, tests/docs and the examples need the extra `hosts`; what tests README.md,
+# releases and wheels needs `wheels`.
 TEST_EXTRAS ?= test,hosts,wheels
 PYTEST_ARGS ?= -n auto --dist loadfile
 
