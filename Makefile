@@ -91,7 +91,7 @@ upstream: $(VENV)/.built-test  ## Run the WebSocket tests of other servers with 
 	$(BIN)/python tests/integrations/upstream.py
 
 # tools/Makefile has a target for each of these.
-emulated:  ## Test on emulated CPUs, with other C libraries, systems and Pythons (an hour)
+emulated:  ## Test on emulated CPUs, with other C libraries, systems and Pythons (hours)
 	fuzz/neon.sh
 	$(PYTHON) tools/cross.py cpus s390x others foreign aarch64 musl pypy pyodide next
 
