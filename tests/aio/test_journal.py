@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
+from itertools import count
 
 import pytest
 
 from fastws import ConnectionClosed, WebSocket, WebSocketProtocol, connect, serve
-from fastws.aio import journal
+from fastws.aio import journal, view
 
 from ..wire import upgrade_request
 
@@ -50,6 +51,11 @@ async def test_a_connection_has_a_number_of_its_own(pair):
         assert 0 < number < theirs.id < other.id
     assert ws.id == number
     assert WebSocket().id != WebSocketProtocol().id
+
+
+def test_numbers_begin_again_when_there_are_no_more(monkeypatch):
+    monkeypatch.setattr(view, "_numbers", count((1 << 32) - 3))
+    assert [WebSocket().id for _ in range(4)] == [(1 << 32) - 2, (1 << 32) - 1, 1, 2]
 
 
 async def test_nothing_is_said_by_default(echo, url, lines, caplog, until):

@@ -41,7 +41,8 @@ __all__ = ["T", "View", "logger"]
 logger = logging.getLogger("fastws")
 
 # A counter, and not random numbers: it is short and readable, and its order is that of time.
-_numbers = count(1)
+_numbers = count()
+_MOST_NUMBERS = (1 << 32) - 1
 
 
 class View(Wire):
@@ -76,7 +77,8 @@ class View(Wire):
         INFO level, that is the order in which connections open.
         """
         if not self._number:
-            self._number = next(_numbers) & 0xFFFF_FFFF or next(_numbers)
+            # (In C, it has 32 bits; and 0 means none.)
+            self._number = next(_numbers) % _MOST_NUMBERS + 1
         return self._number
 
     @property
