@@ -100,14 +100,18 @@ def shares(
 
 
 def used_by_all() -> float:
-    """Return how long all CPUs together have been busy, in seconds since the system started."""
+    """Return how long all CPUs have run processes, in seconds since the system started.
+
+    Interrupts do not count: of network traffic over loopback, they are a good part, and kernels
+    built with IRQ_TIME_ACCOUNTING charge them to no process, so they would seem to be others'.
+    """
     try:
         with (PROC / "stat").open() as file:
             fields = [int(field) for field in file.readline().split()[1:]]
     except (OSError, ValueError):
         return 0.0
-    # user, nice, system, (idle, iowait,) irq, softirq, steal; guest time is part of user.
-    return sum((*fields[:3], *fields[5:8])) / TICKS
+    # user, nice, system, (idle, iowait, irq, softirq,) steal; guest time is part of user.
+    return sum((*fields[:3], *fields[7:8])) / TICKS
 
 
 def used_by_us() -> float:

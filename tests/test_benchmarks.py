@@ -79,6 +79,13 @@ def test_a_process_is_parsed() -> None:
     assert busy.Process.parse(line) == process(7, 3, "a (b) c", 2.0)
 
 
+def test_interrupts_are_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(busy, "PROC", tmp_path)
+    fields = [100, 10, 200, 5000, 50, 3, 400, 20, 7, 0]
+    (tmp_path / "stat").write_text(f"cpu  {' '.join(map(str, fields))}\ncpu0 1 2\n")
+    assert busy.used_by_all() == 330 / busy.TICKS
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_our_own_processes_do_not_count() -> None:
     everything = busy.processes()
