@@ -76,7 +76,7 @@ class Metrics:
         self._servers: list[Server] = []
         self._opened = 0
         self._closed: Counter[int] = Counter()  # by close code
-        self._refused: Counter[str] = Counter()  # by reason
+        self._refused: Counter[str] = Counter()  # by limit
         self._responses: Counter[int] = Counter()  # by status
         self._lost = 0
         self._ended = [0] * len(_SUMS)  # the sums of connections that have ended
@@ -138,9 +138,9 @@ class Metrics:
             self._closed[endpoint.close_code] += 1
             self._ended = _added(self._ended, endpoint)
 
-    def connection_refused(self, reason: str) -> None:
+    def connection_refused(self, limit: str) -> None:
         """There are too many connections."""
-        self._refused[reason] += 1
+        self._refused[limit] += 1
 
     def request_answered(self, status: int) -> None:
         """A request got a response other than that of the opening handshake."""
