@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ import pytest
 from websockets.sync.client import connect
 
 from fastws.cli import main
+from fastws.cli._status import _Above
 
 from .tools import FASTWS, TIMEOUT, Echo, Program, free_port, needs_uvloop, optional
 
@@ -151,6 +153,12 @@ def test_places_that_cannot_be_used(capsys: Any) -> None:
     with pytest.raises(SystemExit):
         main(["echo", "--metrics", "metrics"])
     assert "must be HOST:PORT, not 'metrics'" in capsys.readouterr().err
+    for path in ("/a b", "/metrics?all", "/é"):
+        with pytest.raises(SystemExit):
+            main(["echo", "--metrics", path])
+        assert f"not the path of a request: {path!r}" in capsys.readouterr().err
+    assert main(["echo", "--port", "0", "--metrics", "a..b:9100"]) == 1
+    assert "cannot listen on a..b port 9100 for --metrics: " in capsys.readouterr().err
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
         assert main(["echo", "--port", "0", "--metrics", f"127.0.0.1:{port}"]) == 1
@@ -182,6 +190,20 @@ def test_a_terminal_shows_what_a_handler_does(folder: Path, terminal: Any) -> No
     serve.expect_end()
     assert "no end" in serve.before
     assert serve.before.endswith("\x1b[2K")  # the line is gone
+
+
+def test_a_line_that_never_ends_is_not_kept() -> None:
+    optional("rich")
+    from rich.console import Console
+
+    above = _Above(io.StringIO())
+    above.console = Console(file=io.StringIO(), width=80)
+    for _ in range(1000):
+        above.write("." * 10)
+    written = above.console.file.getvalue()
+    assert 10_000 - len(written.replace("\n", "")) <= 4096
+    above.end()
+    assert above.console.file.getvalue().count(".") == 10_000
 
 
 @posix

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from binascii import Error as Base64Error
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
@@ -96,14 +95,17 @@ class Head:
 
     Args:
         octets: the request, up to the empty line at its end.
+        port: the port at which it came.
 
     Attributes:
         octets: the same.
+        port: the same.
         lines: its lines, without their ends.
     """
 
-    def __init__(self, octets: bytes) -> None:
+    def __init__(self, octets: bytes, port: int) -> None:
         self.octets = octets
+        self.port = port
         text = octets.decode("latin-1")
         self.lines = [line.removesuffix("\r") for line in text.rstrip("\r\n").split("\n")]
 
@@ -131,6 +133,7 @@ class Head:
 
 
 _GOOD = "as required"
+_DEFAULT_PORT: Final = 80
 
 
 def _is(good: object, otherwise: str) -> str:
@@ -174,7 +177,10 @@ def _characters(head: Head, _: Sequence[Head]) -> str:
 
 def _host(head: Head, _: Sequence[Head]) -> str:
     values = head.values("Host")
-    good = len(values) == 1 and re.fullmatch(r"[\w.~!$&'()*+,;=%:\[\]-]+:\d+", values[0])
+    host, port = r"(?:[A-Za-z0-9_.~!$&'()*+,;=%-]+|\[[0-9A-Za-z:.%_-]+\])", r":[0-9]+"
+    if head.port == _DEFAULT_PORT:
+        port = f"(?:{port})?"
+    good = len(values) == 1 and re.fullmatch(host + port, values[0])
     return _is(good, _listed("Host", values))
 
 
@@ -193,7 +199,7 @@ def _key(head: Head, _: Sequence[Head]) -> str:
     good = len(values) == 1
     try:
         good = good and len(b64decode(values[0], validate=True)) == 16
-    except Base64Error:
+    except ValueError:  # also if it is not ASCII
         good = False
     return _is(good, _listed("Sec-WebSocket-Key", values))
 

@@ -39,6 +39,7 @@ from ._probing import (
     judge,
     send,
 )
+from ._shared import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,12 +109,12 @@ async def probe_client(
         the request. If the client stops connecting, the remaining answers are NOBODY.
 
     Raises:
-        OSError, ValueError: if the address cannot be used, or the command cannot be started.
-        NoClientError: if the command makes no connection at all.
+        OSError, ValueError: if the address cannot be used.
+        NoClientError: if the command cannot be started, or makes no connection at all.
     """
     loop = asyncio.get_running_loop()
-    arrived: asyncio.Queue[Wire] = asyncio.Queue()
-    wires: set[Wire] = set()
+    arrived: asyncio.Queue[_Arrival] = asyncio.Queue()
+    wires: set[_Arrival] = set()
     server = await loop.create_server(lambda: _Arrival(arrived, wires), host, port)
     clients = _Clients(arrived, timeout)
     try:
@@ -175,15 +176,21 @@ def _now() -> float:
 
 
 class _Arrival(Wire):
-    """A connection that nobody has taken yet."""
+    """A connection of a client.
 
-    def __init__(self, arrived: asyncio.Queue[Wire], wires: set[Wire]) -> None:
+    Attributes:
+        port: the port at which it came.
+    """
+
+    def __init__(self, arrived: asyncio.Queue[_Arrival], wires: set[_Arrival]) -> None:
         super().__init__()
+        self.port = 0
         self._arrived = arrived
         self._wires = wires
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.port = transport.get_extra_info("sockname")[1]
         self._wires.add(self)
         self._arrived.put_nowait(self)
 
@@ -195,12 +202,12 @@ class _Arrival(Wire):
 class _Clients:
     """Gets the next connection."""
 
-    def __init__(self, arrived: asyncio.Queue[Wire], timeout: float) -> None:
+    def __init__(self, arrived: asyncio.Queue[_Arrival], timeout: float) -> None:
         self._arrived = arrived
         self._timeout = timeout
         self.program: _Program | None = None
 
-    async def next(self, *, is_first: bool) -> Wire | None:
+    async def next(self, *, is_first: bool) -> _Arrival | None:
         """Wait for a connection; return None if there is none in time."""
         if self.program is None:
             timeout = None if is_first else self._timeout
@@ -219,7 +226,7 @@ class _Clients:
             raise NoClientError("the client does not connect", self.program.output())
         return None
 
-    async def _from(self, program: _Program) -> Wire | None:
+    async def _from(self, program: _Program) -> _Arrival | None:
         """Wait for a connection of the program; return None if it ends without one."""
         connection = asyncio.ensure_future(self._arrived.get())
         is_new = False
@@ -255,19 +262,27 @@ class _Program:
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """Start the program; what an earlier run has printed is dropped."""
+        """Start the program; what an earlier run has printed is dropped.
+
+        Raises:
+            NoClientError: if that is not possible.
+        """
         self._output.seek(0)
         self._output.truncate()
         options: dict[str, Any] = {}
         if sys.platform != "win32":
             options["start_new_session"] = True  # so that what it starts ends with it
-        self._process = await asyncio.create_subprocess_exec(
-            *self._argv,
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            **options,
-        )
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._argv,
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                **options,
+            )
+        except (OSError, ValueError) as exc:
+            message = f"cannot start {self._argv[0]!r}: {describe(exc)}"
+            raise NoClientError(message) from exc
 
     async def wait(self) -> None:
         """Wait for its end."""
@@ -299,7 +314,7 @@ class _Program:
 
 
 async def _run(
-    check: ClientCheck, manner: str, wire: Wire, heads: list[Head], deadline: float
+    check: ClientCheck, manner: str, wire: _Arrival, heads: list[Head], deadline: float
 ) -> Result:
     """Make one check, which ends at the deadline whatever the client does."""
     begin = _now()
@@ -330,7 +345,7 @@ class _Visit:
         has_closed: whether its close frame has arrived.
     """
 
-    def __init__(self, check: ClientCheck, manner: str, wire: Wire, heads: list[Head]) -> None:
+    def __init__(self, check: ClientCheck, manner: str, wire: _Arrival, heads: list[Head]) -> None:
         self._check = check
         self._manner = manner
         self._wire = wire
@@ -396,7 +411,7 @@ class _Visit:
                 return None
             data += piece
         self._rest = data[end.end() :]
-        return Head(data[: end.end()])
+        return Head(data[: end.end()], self._wire.port)
 
     def _agree(self, head: Head) -> Agreement:
         """Agree on compression.

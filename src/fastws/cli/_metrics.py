@@ -35,6 +35,7 @@ def note(args: Namespace) -> str:
     if isinstance(args.metrics, str):
         return f", metrics at {args.metrics}"
     host, port = args.metrics
+    host = host or "0.0.0.0"
     last = "" if (args.workers or 1) == 1 else f" to {port + args.workers - 1}"
     return f", metrics at http://{f'[{host}]' if ':' in host else host}:{port}{_PATH}{last}"
 
@@ -73,8 +74,10 @@ async def show_metrics(
         await stack.enter_async_context(
             serve(WebSocketProtocol, host or None, port, process_request=figures)
         )
-    except OSError as exc:
-        message = f"cannot listen on {host} port {port} for --metrics: {describe(exc)}"
+    except (OSError, ValueError) as exc:
+        message = (
+            f"cannot listen on {host or 'any address'} port {port} for --metrics: {describe(exc)}"
+        )
         raise CommandError(message) from exc
     return process_request
 

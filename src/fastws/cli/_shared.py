@@ -207,11 +207,19 @@ def address(least_port: int, text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon:
         raise argparse.ArgumentTypeError(f"must be HOST:PORT, not {text!r}")
-    return host.removeprefix("[").removesuffix("]"), integer(least_port, 65535, port)
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise argparse.ArgumentTypeError(f"an IPv6 address needs brackets, [::1]:80: {text!r}")
+    return host, integer(least_port, 65535, port)
 
 
 def _metrics(text: str) -> str | tuple[str, int]:
-    return text if text.startswith("/") else address(1, text)
+    if not text.startswith("/"):
+        return address(1, text)
+    if not re.fullmatch(r"[!-~]+", text) or "?" in text or "#" in text:
+        raise argparse.ArgumentTypeError(f"not the path of a request: {text!r}")
+    return text
 
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:

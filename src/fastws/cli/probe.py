@@ -210,8 +210,6 @@ def _probe_client(args: Namespace, show: Callable[[Result], None]) -> list[Resul
         return asyncio.run(probing)
     except NoClientError as exc:
         raise CommandError(str(exc), 1, exc.details) from exc
-    except FileNotFoundError as exc:
-        raise CommandError(f"cannot start {command[0] if command else exc.filename!r}") from exc
     except (OSError, ValueError) as exc:
         raise CommandError(f"cannot listen on {host} port {port}: {describe(exc)}") from exc
 
