@@ -48,6 +48,11 @@ _SUMS: Final = (
     ("write_pauses", "write_pauses", "How often a client took too little, and senders waited"),
 )
 
+# How many close codes of applications, from _PRIVATE on, are counted each by itself. Clients choose
+# them, and must not be able to make thousands of figures.
+_MAX_CODES: Final = 64
+_PRIVATE: Final = 3000
+
 _PAYLOAD_SENT: Final = [field for field, _, _ in _SUMS].index("payload_sent")
 
 
@@ -75,7 +80,7 @@ class Metrics:
         self._process = process
         self._servers: list[Server] = []
         self._opened = 0
-        self._closed: Counter[int] = Counter()  # by close code
+        self._closed: Counter[str] = Counter()  # by close code
         self._refused: Counter[str] = Counter()  # by limit
         self._responses: Counter[int] = Counter()  # by status
         self._lost = 0
@@ -134,8 +139,12 @@ class Metrics:
 
     def connection_lost(self, endpoint: Endpoint) -> None:
         """The transport of a connection is gone; it may never have been open."""
-        if endpoint.close_code is not None:
-            self._closed[endpoint.close_code] += 1
+        code = endpoint.close_code
+        if code is not None:
+            key = str(code)
+            if code >= _PRIVATE and key not in self._closed and len(self._closed) >= _MAX_CODES:
+                key = "other"
+            self._closed[key] += 1
             self._ended = _added(self._ended, endpoint)
 
     def connection_refused(self, limit: str) -> None:

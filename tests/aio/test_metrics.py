@@ -81,6 +81,22 @@ async def test_connections_and_what_they_count(handler: Any, url: Any, until: An
         assert metrics.totals()["payload_sent"] == found["payload_sent_bytes_total"] == 5
 
 
+async def test_clients_cannot_make_any_number_of_figures(url: Any, until: Any) -> None:
+    metrics = Metrics(process=False)
+    async with serve(Echo, "127.0.0.1", 0) as server:
+        metrics.observe(server)
+        for code in [*range(3000, 3070), 3069, 3000, 1001]:
+            async with connect(url(server)) as ws:
+                await ws.close(code)
+        await until(lambda: metrics.connections == 0)
+    found = samples(metrics)
+    closed = {key: number for key, number in found.items() if "_closed_" in key}
+    assert len(closed) == 66
+    assert closed["connections_closed_total{code=3000}"] == 2
+    assert closed["connections_closed_total{code=1001}"] == 1
+    assert closed["connections_closed_total{code=other}"] == 7
+
+
 async def test_connections_that_are_open_already_count(url: Any) -> None:
     metrics = Metrics()
     async with serve(echo, "127.0.0.1", 0) as server, connect(url(server)) as ws:

@@ -25,6 +25,8 @@ __all__ = ["Counts", "followed", "status_line"]
 
 # How often the line is drawn, in seconds.
 _PERIOD: Final = 0.5
+# How much of a line is kept until its end, in characters.
+_MAX_LINE: Final = 4096
 
 
 @dataclass(slots=True)
@@ -137,6 +139,9 @@ class _Above:
             self._stream.write(text)
             return len(text)
         *lines, self._line = (self._line + text).split("\n")
+        if len(self._line) > _MAX_LINE:
+            lines.append(self._line)
+            self._line = ""
         if lines:
             self._print("\n".join(lines))
         return len(text)
