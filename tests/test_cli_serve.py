@@ -292,6 +292,7 @@ def test_what_is_no_origin(origin: str, capsys: Any) -> None:
     ("args", "status", "words"),
     [
         (["nothing"], 2, "must be MODULE:NAME, not 'nothing'"),
+        ([".chats:chat"], 2, "must be MODULE:NAME, not '.chats:chat'"),
         (["nothing:chat"], 1, "no module 'nothing' here"),
         (["chats:nothing"], 1, "module 'chats' has no 'nothing'"),
         (["chats:chat", "--process-request", "chats:nothing"], 1, "has no 'nothing'"),
@@ -300,6 +301,8 @@ def test_what_is_no_origin(origin: str, capsys: Any) -> None:
         (["chats:no_database"], 1, "cannot enter chats:no_database"),
         (["chats:chat", "--unix", "no/such/place"], 1, "cannot listen on no/such/place"),
         (["chats:chat", "--unix", "no/place", "--workers", "1"], 1, "cannot listen on no/place"),
+        (["chats:chat", "--unix", ""], 2, "--unix needs a path"),
+        (["chats:chat", "--unix", "chats.py"], 1, "cannot listen on chats.py: it exists already"),
         (["chats:nothing", "--workers", "2"], 1, "module 'chats' has no 'nothing'"),
         (["chats:number"], 1, "cannot serve chats:number: handler must be callable, not 'int'"),
         (["chats:number", "--workers", "2"], 1, "cannot serve chats:number: handler must be"),

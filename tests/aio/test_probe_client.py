@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from fastws.cli._probing import MANNERS, OUT_OF_TIME
 from fastws.cli._reports import html
 from fastws.codec import FrameDecoder, encode_frame
 
-from ..tools import TIMEOUT, free_port
+from ..tools import TIMEOUT, Fastws, free_port
 from .conftest import LOOPS
 
 if TYPE_CHECKING:
@@ -467,6 +468,23 @@ def test_which_hosts_name_the_server(port: int, host: str, good: bool) -> None:
     assert check.rule_of_request is not None
     head = Head(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("latin-1"), port)
     assert (check.rule_of_request(head, ()) in check.expected) is good
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_signal_ends_the_program_too(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    code = f"import os, time; open({str(path)!r}, 'w').write(f'{{os.getpid()}}.'); time.sleep(600)"
+    (tmp_path / "client.py").write_text(code)
+    command = f"'{sys.executable}' '{tmp_path / 'client.py'}' {{url}}"
+    with Fastws("probe", "--client", "--timeout", "600", "--exec", command) as program:
+        deadline = time.monotonic() + TIMEOUT
+        while not (path.exists() and path.read_text().endswith(".")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert program.stop() == 143
+        assert program.errors == "fastws probe: ended by a signal\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(path.read_text().rstrip(".")), 0)
 
 
 @pytest.mark.loops("asyncio")

@@ -46,7 +46,7 @@ def load(name: str) -> Any:
         CommandError: if there is no such thing.
     """
     module_name, _, attributes = name.partition(":")
-    if not module_name or not attributes:
+    if not module_name or module_name.startswith(".") or not attributes:
         raise CommandError(f"must be MODULE:NAME, not {name!r}", 2)
     here = os.getcwd()
     if here not in sys.path:

@@ -86,7 +86,9 @@ async def listen(
 
 def cannot_listen(args: Namespace, exc: Exception) -> str:
     """Return a message that says why the server cannot listen."""
-    where = f"{args.host} port {args.port}" if getattr(args, "path", None) is None else args.path
+    path = getattr(args, "path", None)
+    where = f"{args.host} port {args.port}" if path is None else path
+    why = describe(exc)
     if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE:
-        return f"cannot listen on {where}: the port is in use"
-    return f"cannot listen on {where}: {describe(exc)}"
+        why = "the port is in use" if path is None else "it exists already"
+    return f"cannot listen on {where}: {why}"

@@ -186,6 +186,9 @@ def _probe_server(args: Namespace, show: Callable[[Result], None]) -> list[Resul
 
 def _probe_client(args: Namespace, show: Callable[[Result], None]) -> list[Result]:
     import asyncio
+    import signal
+
+    from fastws.aio.signals import heed
 
     from ._client_probing import NoClientError, probe_client
 
@@ -196,18 +199,27 @@ def _probe_client(args: Namespace, show: Callable[[Result], None]) -> list[Resul
         if command is None:
             say(f"fastws probe: connect to {url}, send every message back, and connect again")
 
-    probing = probe_client(
-        host,
-        port,
-        command=command,
-        echo=not args.no_echo,
-        timeout=args.timeout,
-        total_timeout=args.total_timeout,
-        on_listening=announce,
-        on_result=show,
-    )
+    async def probe_until_told() -> list[Result]:
+        task = asyncio.current_task()
+        assert task is not None
+        # The program has a session of its own, so nobody else ends it.
+        signals = [signal.SIGTERM, *([] if os.name == "nt" else [signal.SIGHUP])]
+        with heed(signals, task.cancel):
+            return await probe_client(
+                host,
+                port,
+                command=command,
+                echo=not args.no_echo,
+                timeout=args.timeout,
+                total_timeout=args.total_timeout,
+                on_listening=announce,
+                on_result=show,
+            )
+
     try:
-        return asyncio.run(probing)
+        return asyncio.run(probe_until_told())
+    except asyncio.CancelledError as exc:
+        raise CommandError("ended by a signal", 128 + signal.SIGTERM) from exc
     except NoClientError as exc:
         raise CommandError(str(exc), 1, exc.details) from exc
     except (OSError, ValueError) as exc:

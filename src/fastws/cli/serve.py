@@ -108,6 +108,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Serve until a signal ends the server."""
     check_server_arguments(args)
+    if args.path == "":
+        raise CommandError("--unix needs a path", 2)
     from ._handlers import announce_servers, announcement, serve_handler
     from ._serving import cannot_listen, loop_factory, tls_context
     from ._status import Counts, status_line
