@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -201,3 +202,26 @@ def test_an_interrupt_ends_it(
     text = capsys.readouterr().out
     assert text.endswith("Interrupted after 2.0 s.\n")
     assert "not run" in text
+
+
+def test_a_second_interrupt_is_for_pytest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = iter([signal.default_int_handler, signal.SIG_IGN])
+
+    class Interrupted:
+        def __init__(self, *_args: object, **_options: object) -> None:
+            pass
+
+        def wait(self) -> None:
+            handler = next(waits)
+            assert signal.getsignal(signal.SIGINT) is handler
+            if handler is not signal.SIG_IGN:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(suite, "DIRECTORY", tmp_path)
+    monkeypatch.setattr("subprocess.Popen", Interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert suite.run("py", []).status is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert next(waits, None) is None

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -123,7 +124,9 @@ def run(twin: str, options: list[str]) -> Outcome:
     try:
         status = process.wait()
     except KeyboardInterrupt:
-        # The terminal has interrupted pytest, too. It stops its workers and prints what it knows.
+        # The terminal has interrupted pytest, too. It stops its workers and prints what it knows,
+        # unless it is interrupted again: that is up to pytest, and ours is the summary.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         process.wait()
         status = None
     outcome = Outcome(twin, status, time.monotonic() - began)
