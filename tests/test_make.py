@@ -126,6 +126,20 @@ def test_make_run_listens_where_it_is_told() -> None:
     assert "tools/install.py --venv no-venv\n" in result.stdout
 
 
+def test_an_interrupt_needs_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_args: object) -> None:
+        install.Steps().start("Compiling fastws._c.wire")
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("FASTWS_EXT", "auto")
+    for name, args in (("create", ["--venv", "x"]), ("install", ["-e", "."])):
+        monkeypatch.setattr(install, name, interrupted)
+        assert install.main(args) == 130
+        assert capsys.readouterr().out == "Compiling fastws._c.wire … interrupted\n"
+
+
 # Testing ----------------------------------------------------------------------------------------
 
 TESTS = """\

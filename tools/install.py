@@ -56,7 +56,11 @@ def main(args: list[str]) -> int:
     # Say so before anything else, not after half a minute.
     if choice == "require" and {"-e", "--venv"} & {*args} and not shutil.which(compiler):
         return fail(NO_COMPILER.format(compiler=compiler))
-    return create(args[1]) if args[:1] == ["--venv"] else install(args, choice)
+    try:
+        return create(args[1]) if args[:1] == ["--venv"] else install(args, choice)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        return 130
 
 
 def fail(text: str) -> int:
