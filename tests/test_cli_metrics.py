@@ -153,6 +153,10 @@ def test_places_that_cannot_be_used(capsys: Any) -> None:
     with pytest.raises(SystemExit):
         main(["echo", "--metrics", "metrics"])
     assert "must be HOST:PORT, not 'metrics'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["serve", "--metrics", "chats:app"])
+    errors = capsys.readouterr().err
+    assert "must be a path or HOST:PORT, not 'chats:app'; without a value, write it last" in errors
     for path in ("/a b", "/metrics?all", "/é"):
         with pytest.raises(SystemExit):
             main(["echo", "--metrics", path])

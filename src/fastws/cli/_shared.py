@@ -216,6 +216,9 @@ def address(least_port: int, text: str) -> tuple[str, int]:
 
 def _metrics(text: str) -> str | tuple[str, int]:
     if not text.startswith("/"):
+        if re.fullmatch(r"[^\d:]+:[^\d:]+", text):  # perhaps what to serve
+            message = f"must be a path or HOST:PORT, not {text!r}; without a value, write it last"
+            raise argparse.ArgumentTypeError(message)
         return address(1, text)
     if not re.fullmatch(r"[!-~]+", text) or "?" in text or "#" in text:
         raise argparse.ArgumentTypeError(f"not the path of a request: {text!r}")
