@@ -39,7 +39,6 @@ from ._probing import (
     judge,
     send,
 )
-from ._shared import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -281,8 +280,8 @@ class _Program:
                 **options,
             )
         except (OSError, ValueError) as exc:
-            message = f"cannot start {self._argv[0]!r}: {describe(exc)}"
-            raise NoClientError(message) from exc
+            why = getattr(exc, "strerror", None) or exc
+            raise NoClientError(f"cannot start {self._argv[0]!r}: {why}") from exc
 
     async def wait(self) -> None:
         """Wait for its end."""
