@@ -293,6 +293,26 @@ def test_a_server_answers_health_checks_and_guards_its_door() -> None:
         asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("peer", "told", "address"),
+    [
+        (("127.0.0.1", 1), ["203.0.113.99, 198.51.100.7"], "198.51.100.7"),
+        (("127.0.0.1", 1), ["203.0.113.99", "198.51.100.7"], "198.51.100.7"),  # HAProxy's way
+        (("::1", 1, 0, 0), [], "::1"),
+        (("192.0.2.1", 1), ["198.51.100.7"], "192.0.2.1"),
+        ("", ["198.51.100.7"], "198.51.100.7"),
+        (None, [], None),
+    ],
+)
+def test_the_address_that_a_proxy_tells(peer: Any, told: list[str], address: str | None) -> None:
+    source, _, _ = code("howto/nginx.md", "script-address").partition("async def tell")
+    names: dict[str, Any] = {}
+    exec(source, names)
+    headers = fastws.Headers([("X-Forwarded-For", value) for value in told])
+    request = fastws.Request("GET", "/", headers, peer=fastws.Peer(peer))
+    assert names["process_request"](request).context == address
+
+
 def test_an_application_of_fastws_serve(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(code("howto/production.md", "app"))
     port = free_port()
