@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from websockets.sync.client import connect
 
@@ -12,6 +12,8 @@ from ..tools import TIMEOUT, Program, free_port
 from .deploying import DEPLOY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .conftest import Broker
 
 
@@ -33,21 +35,41 @@ def test_the_code_runs(redis: Broker) -> None:
     with Program(*argv[0]) as one, Program(*argv[1]) as two:
         for program, port in ((one, ports[0]), (two, ports[1])):
             program.wait_for_port(port)
-        options = {"proxy": None, "open_timeout": TIMEOUT}
-        with (
-            connect(f"ws://localhost:{ports[0]}", **options) as ann,
-            connect(f"ws://localhost:{ports[1]}", **options) as bob,
-        ):
-            # A client that has heard its own message is subscribed.
-            for client in (ann, bob):
-                client.send("hello")
-            while bob.recv(TIMEOUT) != "hello":
-                pass
-            ann.send("news")
-            while bob.recv(TIMEOUT) != "news":
-                pass
+        talk(*(f"ws://localhost:{port}" for port in ports))
         assert (one.stop(), two.stop()) == (0, 0)
         assert one.errors == two.errors == ""
+
+
+def test_an_application_of_fastapi(redis: Broker, tmp_path: Path) -> None:
+    bus = code("howto/uvicorn.md", "bus").replace("redis://localhost:6379", redis.url)
+    (tmp_path / "app.py").write_text(bus)
+    ports = [free_port(), free_port()]
+    argv = [sys.executable, "-m", "uvicorn", "app:app"]
+    argv += ["--ws", "fastws.integrations.uvicorn:WebSocketProtocol", "--log-level", "warning"]
+    options: dict[str, Any] = {"cwd": tmp_path, "env": {"PYTHONPATH": str(tmp_path)}}
+    with (
+        Program(*argv, "--port", str(ports[0]), **options) as one,
+        Program(*argv, "--port", str(ports[1]), **options) as two,
+    ):
+        for program, port in zip((one, two), ports, strict=True):
+            program.wait_for_port(port)
+        talk(*(f"ws://127.0.0.1:{port}/rooms/tea" for port in ports))
+        one.stop()
+        two.stop()
+        assert one.errors == two.errors == ""
+
+
+def talk(here: str, there: str) -> None:
+    """Send something from a server to a client of the other one."""
+    options = {"proxy": None, "open_timeout": TIMEOUT}
+    with connect(here, **options) as ann, connect(there, **options) as bob:
+        # A client that has heard its own message is subscribed.
+        bob.send("hello")
+        while bob.recv(TIMEOUT) != "hello":
+            pass
+        ann.send("news")
+        while bob.recv(TIMEOUT) != "news":
+            pass
 
 
 def test_the_line_for_nats() -> None:

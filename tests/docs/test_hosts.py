@@ -169,6 +169,34 @@ def test_a_chat_in_fastapi(tmp_path: Path) -> None:
         asyncio.run(chat(f"ws://127.0.0.1:{port}/rooms/"))
 
 
+def test_who_may_connect_in_fastapi(tmp_path: Path) -> None:
+    site, ann = "https://chat.example", {"Cookie": "theme=dark; session=8Fk2vQ"}
+    answers: dict[tuple[str | None, str], str | bytes | int | None] = {}
+
+    async def ask(url: str) -> None:
+        for origin in (None, site, "https://other.example"):
+            for name, headers in (("Ann", ann), ("nobody", {})):
+                try:
+                    async with fastws.connect(url, origin=origin, headers=headers) as ws:
+                        answers[origin, name] = await ws.recv()
+                except fastws.ResponseError as error:
+                    answers[origin, name] = error.status
+
+    app = code("howto/uvicorn.md", "auth")
+    # (What the page says about this option, too.)
+    command = f"uvicorn app:app {OURS} --port 8000 --limit-concurrency 1"
+    with running(tmp_path, command, app=app) as (_, port):
+        asyncio.run(ask(f"ws://127.0.0.1:{port}/greet"))
+    assert answers == {
+        (None, "Ann"): "Hello Ann",
+        (None, "nobody"): 401,
+        (site, "Ann"): "Hello Ann",
+        (site, "nobody"): 401,
+        ("https://other.example", "Ann"): 403,
+        ("https://other.example", "nobody"): 403,
+    }
+
+
 @pytest.mark.parametrize(
     ("command", "files"),
     [
