@@ -321,6 +321,27 @@ def test_an_application_of_fastws_serve(tmp_path: Path) -> None:
         assert (program.stop(), program.errors) == (0, "")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not spread the clients")
+def test_processes_that_share_a_port() -> None:
+    async def replace() -> None:
+        async with fastws.connect(f"ws://localhost:{port}", proxy=None) as ws:
+            with serving(source, port):
+                os.kill(one.pid, signal.SIGTERM)
+                await ws.wait_closed()
+                assert ws.close_code == 1012
+                assert (one.wait(), one.errors) == (0, "")
+                assert await ask(port, "Hi", proxy=None) == "Hi"  # the other one
+
+    unit = (ROOT / "examples" / "deploy" / "server@.service").read_text("utf-8")
+    assert "\nTimeoutStopSec=40\n" in unit  # more than `drain` and `shutdown_timeout`
+    source, port = code("howto/production.md", "processes"), free_port()
+    assert source.count("drain=20") == 1
+    source = source.replace("drain=20", "drain=0.1")
+    with Program(sys.executable, "-c", source.replace("8080", str(port))) as one:
+        one.wait_for_port(port)
+        asyncio.run(replace())
+
+
 def test_connections_are_limited() -> None:
     result = run(sys.executable, "-c", code("howto/production.md", "limits"))
     assert result.returncode == 0
