@@ -85,8 +85,7 @@ class PerMessageDeflate:
         mem_level: how much memory the compressor's tables may use, 1 to 9.
         threshold: the smallest message to compress, in bytes. A message is also sent
             uncompressed if compression does not make it smaller.
-        backend: "zlib", "zlib-ng" or "isal" (`pip install fastws-codec[zlib-ng]`,
-            `fastws-codec[isal]`).
+        backend: "zlib", "zlib-ng" or "isal"; the last two need the extra of that name.
 
     Raises:
         TypeError: if an argument has the wrong type.

@@ -16,6 +16,7 @@ import pytest
 from fastws.cli import _parser
 from fastws.cli._handlers import load
 
+from ..docs.pages import ROOT
 from ..test_cli_serve import activated, ask, url_of
 from .chat import EXAMPLE, Room, complete, members
 from .deploying import DEPLOY, deployed
@@ -76,19 +77,19 @@ def test_containers(monkeypatch: pytest.MonkeyPatch) -> None:
     found = re.search(r"^CMD (\[.*\])$", text, re.MULTILINE)
     assert found is not None
     args = _parser().parse_args(json.loads(found[1])[1:])
-    copied = re.search(r"^COPY (.*) /srv/chat/$", text, re.MULTILINE)
-    assert copied is not None
-    # Everything that the server needs.
-    for name in copied[1].split():
-        assert (EXAMPLE / name).is_file()
+    (copied,) = re.findall(r"^COPY (.*) /srv/chat/$", text, re.MULTILINE)
+    # Everything that the wheel and the server need.
+    sources = re.findall(r"^COPY ([\w./ -]*) /fastws/(?:src)?$", text, re.MULTILINE)
+    for name in [*" ".join(sources).split(), *copied.split()]:
+        assert (ROOT / name).exists()
     monkeypatch.chdir(EXAMPLE)
     monkeypatch.setattr(sys, "path", [*sys.path])
     try:
         assert load(args.handler)
         assert load(args.process_request)
     finally:
-        sources = {sys.modules.pop(name).__file__ for name in ("chat", "store")}
-    assert {Path(str(path)).name for path in sources} <= set(copied[1].split())
+        loaded = {sys.modules.pop(name).__file__ for name in ("chat", "store")}
+    assert {Path(str(path)) for path in loaded} <= {ROOT / name for name in copied.split()}
     # Kubernetes gives a pod enough time.
     kubernetes = (DEPLOY / "kubernetes.yaml").read_text("utf-8")
     grace = re.search(r"terminationGracePeriodSeconds: (\d+)", kubernetes)

@@ -93,7 +93,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
             URI's host.
         proxy: the URL of a proxy, with a user name and a password if it needs them. The schemes
             are http, https, socks4, socks4a, socks5 and socks5h; with socks4a and socks5h, the
-            proxy looks up the host name. SOCKS needs the extra `fastws-codec[proxy]`.
+            proxy looks up the host name. SOCKS needs the extra `proxy`.
             True: the proxy that the environment names (WSS_PROXY, WS_PROXY, SOCKS_PROXY,
             HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, or the system's settings), but none for
             loopback addresses. None: no proxy.

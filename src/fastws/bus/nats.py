@@ -1,4 +1,4 @@
-"""A bus over NATS (`fastws-codec[nats]`).
+"""A bus over NATS (extra `nats`).
 
     bus = NatsBus("nats://localhost:4222")
 

@@ -1,4 +1,4 @@
-"""A bus over Redis, Valkey, or what else speaks their protocol (`fastws-codec[redis]`).
+"""A bus over Redis, Valkey, or what else speaks their protocol (extra `redis`).
 
     bus = RedisBus("redis://localhost:6379")
 

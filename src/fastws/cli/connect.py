@@ -34,7 +34,7 @@ text as it is, binary messages as their size and their bytes in hexadecimal. On 
 the first bytes are printed, and characters that a terminal might obey or would not show are
 printed as escapes such as \\x1b. A pipe or a file gets all bytes, and text unchanged.
 
-On a terminal, lines can be edited and called up again if the extra fastws-codec[cli] is installed.
+On a terminal, lines can be edited and called up again if the extra cli is installed.
 
   /ping                   measure how long the server takes to answer
   /close [CODE [REASON]]  close the connection

@@ -26,7 +26,7 @@ Open the server's address in a browser to get a page that talks to it, or to any
 GET /health is answered with OK. SIGINT (Ctrl-C) and SIGTERM shut the server down.
 
 On a terminal, a line shows how many connections there are and what they send, unless there are
---workers. This needs the extra fastws-codec[cli].
+--workers. This needs the extra cli.
 
 example:
   fastws echo --port 8080

@@ -39,7 +39,7 @@ the server down: it stops listening, closes all connections with 1001, and waits
 A worker that gets SIGTERM does the same, and is replaced.
 
 On a terminal, a line shows how many connections there are and what they send, unless there are
---workers. This needs the extra fastws-codec[cli].
+--workers. This needs the extra cli.
 
 example:
   fastws serve chat:app --workers 4
