@@ -79,7 +79,7 @@ def test_containers(monkeypatch: pytest.MonkeyPatch) -> None:
     args = _parser().parse_args(json.loads(found[1])[1:])
     (copied,) = re.findall(r"^COPY (.*) /srv/chat/$", text, re.MULTILINE)
     # Everything that the wheel and the server need.
-    sources = re.findall(r"^COPY ([\w./ -]*) /fastws/(?:src)?$", text, re.MULTILINE)
+    sources = re.findall(r"^COPY ([\w./ -]*) /fastws/\w*$", text, re.MULTILINE)
     for name in [*" ".join(sources).split(), *copied.split()]:
         assert (ROOT / name).exists()
     monkeypatch.chdir(EXAMPLE)
