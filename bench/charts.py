@@ -96,6 +96,8 @@ ECHO_LABELS = {
     "beast": "Boost.Beast (C++)",
     "uwebsockets": "uWebSockets (C++)",
 }
+# Event loops and transports, at the end of a server's name.
+VARIANTS = ("", "-uvloop", "-aiofastnet", "-uvloop-aiofastnet")
 SERVERS = ["fastws-callback", "fastws-coroutine", "picows", "websockets", "aiohttp", "beast"]
 CONNECTIONS = [1, 10, 100, 1000]
 
@@ -209,15 +211,24 @@ def _readme(results: Results) -> Figure | None:
 
 
 def headline(results: Results) -> str:
-    """Say what the first chart shows, in the sentences that README.md begins with."""
-    rates = _echo_rates(results, "50x16x32")
-    labels = [ECHO_LABELS[name] for name in ("fastws-callback", "picows", "aiohttp", "websockets")]
-    if not rates.keys() >= {*labels}:
+    """Say what the first chart shows, in the sentences that README.md begins with; and what is
+    left of it if each client waits for its answer."""
+    names = ("fastws-callback", "fastws-coroutine", "picows", "aiohttp", "websockets")
+    labels = [ECHO_LABELS[name] for name in names]
+    many, one = (_echo_rates(results, workload) for workload in ("50x16x32", "50x1x125"))
+    if not (many.keys() >= {*labels} and one.keys() >= {*labels}):
         return ""
-    ours, *others = (_short(rates[label]) for label in labels)
+    ours, coroutines, *others = (_short(many[label]) for label in labels)
+    our_one, one_coroutine, *other_ones = (_short(one[label]) for label in labels)
+    loop = max(VARIANTS, key=lambda more: results.rate("50x16x32", f"{names[0]}{more}") or 0)
+    parts = ["callbacks", *loop.split("-")[1:]]
+    how = " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
     return (
-        f"On one core, its echo server answers **{ours}** small messages per second. "
-        f"picows answers {others[0]}, aiohttp {others[1]}\nand websockets {others[2]}.\n"
+        f"On one core, with {how}, its echo server answers **{ours}** small messages per\n"
+        f"second from 50 clients that keep 16 in flight each ({coroutines} with coroutines). "
+        f"picows answers {others[0]}, aiohttp\n{others[1]} and websockets {others[2]}. "
+        f"With one in flight each, the figures are {our_one} ({one_coroutine}), {other_ones[0]},\n"
+        f"{other_ones[1]} and {other_ones[2]}.\n"
     )
 
 
@@ -225,7 +236,7 @@ def _echo_rates(results: Results, workload: str) -> dict[str, float]:
     """The fastest event loop and transports of each server, the fastest server first."""
     rates: dict[str, float] = {}
     for server, label in ECHO_LABELS.items():
-        variants = [server + more for more in ("", "-uvloop", "-aiofastnet", "-uvloop-aiofastnet")]
+        variants = [server + more for more in VARIANTS]
         known = [rate for name in variants if (rate := results.rate(workload, name))]
         if known:
             rates[label] = max(known)
