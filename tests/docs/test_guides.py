@@ -372,7 +372,7 @@ def test_the_tests_pass(tmp_path: Path) -> None:
     command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
     result = run(*command, cwd=tmp_path)
     assert result.returncode == 0, result.stdout
-    assert f"{len(files) + 2} passed" in result.stdout
+    assert f"{len(files) + 3} passed" in result.stdout
 
 
 # What the examples need of these libraries, where they cannot be installed.
@@ -429,13 +429,19 @@ class json:
             ['{"sum":6}', '{"sum":4}'],
         ),
         (
+            "orjson",
+            ORJSON,
+            code("howto/json.md", "coroutine"),
+            ['{"sum":6}'],
+        ),
+        (
             "msgspec",
             MSGSPEC,
             code("howto/json.md", "msgspec"),
             ['{"text":"2 x tea"}', '{"text":"Expected `str`, got `int` - at `$.article`"}'],
         ),
     ],
-    ids=["orjson", "msgspec"],
+    ids=["orjson", "orjson-coroutine", "msgspec"],
 )
 def test_json(library: str, stand_in: str, source: str, lines: list[str], tmp_path: Path) -> None:
     if find_spec(library) is None:

@@ -169,6 +169,29 @@ def test_a_chat_in_fastapi(tmp_path: Path) -> None:
         asyncio.run(chat(f"ws://127.0.0.1:{port}/rooms/"))
 
 
+def test_metrics_in_fastapi(tmp_path: Path) -> None:
+    async def talk(port: int) -> bytes:
+        for _ in range(2):  # one has ended
+            async with fastws.connect(f"ws://127.0.0.1:{port}/echo") as ws:
+                await ws.send("Hi")
+                await ws.recv()
+        async with fastws.connect(f"ws://127.0.0.1:{port}/echo") as ws:
+            await ws.send("Hi")
+            await ws.recv()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            shown = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        return shown
+
+    app = code("howto/metrics.md", "fastapi")
+    with running(tmp_path, f"uvicorn app:app {OURS} --port 8000", app=app) as (_, port):
+        shown = asyncio.run(talk(port))
+    assert b"\nchat_messages_received_total 3\n" in shown
+    assert b"\nchat_unsent_bytes 0\n" in shown
+
+
 def test_who_may_connect_in_fastapi(tmp_path: Path) -> None:
     site, ann = "https://chat.example", {"Cookie": "theme=dark; session=8Fk2vQ"}
     answers: dict[tuple[str | None, str], str | bytes | int | None] = {}
