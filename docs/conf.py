@@ -37,7 +37,6 @@ extensions = [
     "generated",
     "repository",
 ]
-exclude_patterns = ["_new/**"]
 # Every name that is written as one must exist; words in backticks need not be names.
 nitpicky = True
 nitpick_ignore_regex = [
