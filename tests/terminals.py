@@ -63,8 +63,10 @@ class Terminal:
         self._terminal = terminal
         # os.login_tty(), which PyPy does not have.
         code = (
-            "import fcntl, os, sys, termios, tty; os.setsid();"
+            "import fcntl, os, signal, sys, termios, tty; os.setsid();"
             "fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+            # Who runs the tests may ignore some, as nohup does.
+            "[signal.signal(number, 0) for number in (1, 2, 3)];"
             f"{setup or 'pass'};"
             "os.dup2(0, 1); os.dup2(0, 2); os.execv(sys.executable, sys.argv[1:])"
         )

@@ -75,6 +75,8 @@ def runner(request):
         with asyncio.Runner(debug=True, loop_factory=LOOPS[request.param]) as loop_runner:
             loop = loop_runner.get_loop()
             loop.set_exception_handler(lambda _, context: problems.append(context))
+            # A busy machine is not worth a line in the log, of which some tests count the lines.
+            loop.slow_callback_duration = 60
             loop_runner.run(_limited(main))
             problems.extend(loop_runner.run(_left_over()))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import select
-import signal
 import sys
 import threading
 from contextlib import suppress
@@ -53,7 +52,6 @@ class Conversation:
 
     async def hold(self, uri: str, connecting: connect[WebSocket]) -> int:
         """Connect, talk until the connection is closed, and return the exit status."""
-        _let_signals_wake_the_loop()
         try:
             ws = await connecting
         except (OSError, HandshakeError) as exc:
@@ -157,16 +155,6 @@ class Conversation:
         say(f"fastws connect: {message}")
         # A person can try again; a pipe cannot.
         self._failed = self._failed or not self._is_interactive
-
-
-def _let_signals_wake_the_loop() -> None:
-    """Have handlers of signals run at once, also if one arrives just before the loop waits.
-
-    Python runs them between two instructions, so one that came a moment too early would wait until
-    the loop has something else to do. While the loop handles a signal itself, each signal wakes it.
-    """
-    with suppress(NotImplementedError, AttributeError):  # on Windows
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCONT, lambda: None)
 
 
 def _agreed(ws: WebSocket) -> Iterator[str]:
