@@ -211,6 +211,27 @@ def test_after_a_corrupt_message_nothing_is_guessed() -> None:
     assert sum(len(item.violations) for item in items) == 1
 
 
+@pytest.mark.parametrize(
+    "octets",
+    [
+        "808000",
+        "8080010203",
+        "81ff80",
+        "81ff8000000000000000 0102030405",
+        "827fff00000000000000 41",
+    ],
+)
+def test_a_frame_is_the_same_however_it_is_split(octets: str) -> None:
+    data = bytes.fromhex(octets)
+    for sender in Role:
+        whole = Conversation()
+        items = [*whole.feed(sender, data), *whole.end()]
+        for cut in range(len(data)):
+            split = Conversation()
+            parts = [*split.feed(sender, data[:cut]), *split.feed(sender, data[cut:])]
+            assert [*parts, *split.end()] == items
+
+
 @given(st.binary(max_size=300), st.data())
 def test_any_bytes_are_read_whole_however_they_are_split(data: bytes, draw: st.DataObject) -> None:
     cut = draw.draw(st.integers(0, len(data)))
@@ -272,7 +293,7 @@ def test_what_follows_a_length_that_cannot_be() -> None:
     ]
     assert len(frames) == 1
     assert isinstance(rest, Rest)
-    assert (rest.offset, rest.size) == (12, 2)
+    assert (rest.offset, rest.size) == (10, 4)
 
 
 # The opening handshake ------------------------------------------------------------------

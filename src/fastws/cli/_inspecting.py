@@ -377,13 +377,17 @@ class _Reader:
         header = self._read_header()
         if header is None:
             return None
-        size, length, key, violations = header
-        stop = size + len(key) + length
-        if len(self._buffer) < stop and not at_end and self._ended is None:
+        size, length, violations = header
+        start = size + (MASK_KEY_SIZE if self._buffer[1] & MASK else 0)
+        is_lost = length >> 63
+        stop = start if is_lost else start + length
+        if len(self._buffer) < stop and not at_end:
             self._needed = stop
             return None
+        if is_lost:
+            self._ended = "it is not known where the next frame begins"
         offset, octets = self._take(stop)
-        data = octets[size + len(key) :]
+        key, data = octets[size:start], octets[start:]
         frame = Frame(
             sender=self._sender,
             offset=offset,
@@ -407,9 +411,9 @@ class _Reader:
         where = section if section.startswith("RFC") else f"RFC 6455 {section}"
         frame.violations.append(Violation(where, str(error), error.close_code))
 
-    def _read_header(self) -> tuple[int, int, bytes, list[Violation]] | None:
-        """Return the size of the header without the key, the payload's length, the key and what
-        is wrong; None if the header is not complete."""
+    def _read_header(self) -> tuple[int, int, list[Violation]] | None:
+        """Return the size of the header without the key, the payload's length and what is wrong;
+        None if the header is not complete."""
         data = self._buffer
         if len(data) < 2:
             return None
@@ -447,17 +451,15 @@ class _Reader:
                 wrong.append(("§5.2", errors.length_not_minimal(length)))
             if is_64 and data[2] & 0x80:
                 wrong.append(("§5.2", errors.length_top_bit()))
-                self._ended = "it is not known where the next frame begins"
         if opcode in _OPCODES and opcode & CONTROL_BIT and length > MAX_CONTROL_PAYLOAD:
             wrong.append(("§5.5", errors.control_too_long(opcode)))
         if opcode == Opcode.CLOSE and length == 1:
             wrong.append(("§5.5.1", errors.close_payload_of_one_byte()))
-        key = bytes(data[size : size + MASK_KEY_SIZE]) if masked else b""
         violations = [
             Violation(f"RFC 6455 {section}", str(error), error.close_code)
             for section, error in wrong
         ]
-        return size, length, key, violations
+        return size, length, violations
 
     # Payloads ---------------------------------------------------------------------------
 
