@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,12 @@ import pytest
 
 from fastws import PerMessageDeflate
 
+from .tools import from_checkout
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-try:
-    busy = import_module("bench.busy")
-    deflate_memory = import_module("bench.deflate_memory")
-    highlights = import_module("bench.highlights")
-    results = import_module("bench.results")
-finally:
-    sys.path.remove(str(ROOT))
+busy, deflate_memory, highlights, results = from_checkout(
+    "", "bench.busy", "bench.deflate_memory", "bench.highlights", "bench.results"
+)
 
 
 def cell(workload: str, server: str, rate: float) -> dict[str, Any]:

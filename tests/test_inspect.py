@@ -489,17 +489,17 @@ def test_packets_are_put_in_order(write, tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("with_tshark", [False, True])
-def test_a_capture_is_printed(
-    with_tshark: bool,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    if with_tshark:
+@pytest.fixture(params=[False, True], ids=["alone", "tshark"])
+def reader(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reassembles captures: we, or tshark."""
+    if request.param:
         require("tshark", install="apt install tshark")
     else:
         monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("reader")
+def test_a_capture_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "capture"
     path.write_bytes(pcap(segments(*talk())))
     status, lines = inspected(capsys, "--brief", str(path))
@@ -510,19 +510,11 @@ def test_a_capture_is_printed(
     assert lines[-1] == "6 frames, 4 messages, 0 violations"
 
 
+@pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("write", [pcap, pcapng])
-@pytest.mark.parametrize("with_tshark", [False, True])
 def test_what_comes_before_a_cut_is_printed(
-    write: Callable[[list[bytes]], bytes],
-    with_tshark: bool,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    write: Callable[[list[bytes]], bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if with_tshark:
-        require("tshark", install="apt install tshark")
-    else:
-        monkeypatch.setenv("PATH", str(tmp_path))
     packets = segments(*talk())
     path = tmp_path / "capture"
     whole, rest = write(packets), len(write(packets)) - len(write(packets[:-1]))

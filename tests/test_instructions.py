@@ -8,26 +8,22 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .tools import run
+from .tools import from_checkout, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-try:
-    baselines = import_module("bench.instructions.baselines")
-    callgrind = import_module("bench.instructions.callgrind")
-    operations = import_module("bench.instructions.operations")
-    program = import_module("bench.instructions.__main__")
-finally:
-    sys.path.remove(str(ROOT))
+baselines, callgrind, operations, program = from_checkout(
+    "",
+    *("bench.instructions.baselines", "bench.instructions.callgrind"),
+    *("bench.instructions.operations", "bench.instructions.__main__"),
+)
 
 ENVIRONMENT = {
     "compiler": "GCC 12.2.0",

@@ -6,24 +6,18 @@ import os
 import shlex
 import signal
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .tools import require, run
+from .tools import from_checkout, require, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
-try:
-    install = import_module("install")
-    suite = import_module("suite")
-finally:
-    sys.path.remove(str(ROOT / "tools"))
+install, suite = from_checkout("tools", "install", "suite")
 
 # Installing -------------------------------------------------------------------------------------
 

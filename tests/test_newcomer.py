@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from .tools import from_checkout
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
-try:
-    newcomer = import_module("newcomer")
-finally:
-    sys.path.remove(str(ROOT / "tools"))
+(newcomer,) = from_checkout("tools", "newcomer")
 
 README = (ROOT / "README.md").read_text("utf-8")
 

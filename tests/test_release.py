@@ -7,24 +7,18 @@ import sys
 import zipfile
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .tools import run
+from .tools import from_checkout, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
-try:
-    release = import_module("release")
-    bill_of_materials = import_module("sbom").bill_of_materials
-finally:
-    sys.path.remove(str(ROOT / "tools"))
+release, sbom = from_checkout("tools", "release", "sbom")
 
 INIT, TOML, LOG = "src/fastws/__init__.py", "pyproject.toml", "CHANGELOG.md"
 TODAY = datetime.now(UTC).date()
@@ -167,7 +161,7 @@ def wheel(tree: Any, platform: str, cython: str | None) -> Path:
 
     path = tree.directory / f"fastws_codec-1.2.0-{platform}.whl"
     path.parent.mkdir(exist_ok=True)
-    bill = bill_of_materials("fastws-codec", "1.2.0", cython=cython)
+    bill = sbom.bill_of_materials("fastws-codec", "1.2.0", cython=cython)
     with zipfile.ZipFile(path, "w") as archive:
         name = "fastws_codec-1.2.0.dist-info/sboms/fastws-codec.cdx.json"
         archive.writestr(name, json.dumps(bill))

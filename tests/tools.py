@@ -16,6 +16,7 @@ import time
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import pytest
@@ -32,6 +33,16 @@ needs_uvloop = pytest.mark.skipif(
 # Whether this Python is built without a GIL. Not all test dependencies support that.
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 FASTWS = (sys.executable, "-W", "default", "-m", "fastws")
+
+
+def from_checkout(folder: str, *names: str) -> list[Any]:
+    """Import modules that are not installed, from a folder of the checkout."""
+    path = str(Path(__file__).parents[1] / folder)
+    sys.path.insert(0, path)
+    try:
+        return [import_module(name) for name in names]
+    finally:
+        sys.path.remove(path)
 
 
 def free_port() -> int:

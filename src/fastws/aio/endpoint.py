@@ -316,7 +316,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         """A server answers the handshake with plain HTTP, and that is all."""
         if decision.mistake is not None:
             self._log_error("process_request failed", decision.mistake)
-        self._enter(Phase.LINGERING)
+        self._enter(_LINGERING)
         self._send_refusal(decision)
         if decision.error is not None:
             self._report(decision.error)

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from fastws import errors
+from fastws.codec import apply_mask
 from fastws.spec import (
     FIN,
     LENGTH_16,
@@ -150,7 +151,7 @@ class _Scanner:
         if wanted:
             octets = head[start : start + wanted]
             if key:
-                octets = bytes(byte ^ key[i % MASK_KEY_SIZE] for i, byte in enumerate(octets))
+                octets = apply_mask(octets, key)
             excerpt = f": {octets!r}{'…' if wanted < length else ''}"
         bits = ", ".join(name for bit, name in _BITS.items() if first & bit)
         logger.debug(

@@ -25,6 +25,7 @@ from fastws.events import Close
 from fastws.exceptions import ProtocolError
 from fastws.handshake import accept_key
 from fastws.spec import CloseCode
+from fastws.uri import join_host
 
 from ._client_checks import CLIENT_CHECKS, ClientCheck, Head, describe_messages
 from ._probing import (
@@ -37,6 +38,7 @@ from ._probing import (
     Wire,
     control_answer,
     judge,
+    now,
     send,
 )
 
@@ -118,8 +120,7 @@ async def probe_client(
     clients = _Clients(arrived, timeout)
     try:
         address = server.sockets[0].getsockname()
-        name = f"[{address[0]}]" if ":" in address[0] else address[0]
-        url = f"ws://{name}:{address[1]}/"
+        url = f"ws://{join_host(*address[:2])}/"
         if command is not None:
             clients.program = _Program([part.replace("{url}", url) for part in command])
         if on_listening is not None:
@@ -152,23 +153,19 @@ async def _run_all(
                 result = Result(check, manner, "skipped", "the client sends nothing back")
             elif nobody:
                 result = Result(check, manner, "skipped", NOBODY)
-            elif end is not None and end - _now() < 0.002:
+            elif end is not None and end - now() < 0.002:
                 result = Result(check, manner, "skipped", OUT_OF_TIME)
             elif (wire := await clients.next(is_first=end is None)) is None:
                 nobody = True
                 result = Result(check, manner, "skipped", NOBODY)
             else:
                 if end is None:
-                    end = _now() + (60 * timeout if total_timeout is None else total_timeout)
-                result = await _run(check, manner, wire, heads, min(end, _now() + timeout))
+                    end = now() + (60 * timeout if total_timeout is None else total_timeout)
+                result = await _run(check, manner, wire, heads, min(end, now() + timeout))
             results.append(result)
             if on_result is not None:
                 on_result(result)
     return results
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 # Where clients come from ---------------------------------------------------------------------
@@ -316,14 +313,14 @@ async def _run(
     check: ClientCheck, manner: str, wire: _Arrival, heads: list[Head], deadline: float
 ) -> Result:
     """Make one check, which ends at the deadline whatever the client does."""
-    begin = _now()
+    begin = now()
     visit = _Visit(check, manner, wire, heads)
     try:
         async with asyncio.timeout_at(deadline):
             answer = await visit.answer()
     except Skipped as exc:
         await visit.say_goodbye()
-        return Result(check, manner, "skipped", str(exc), _now() - begin)
+        return Result(check, manner, "skipped", str(exc), now() - begin)
     except TimeoutError:
         answer = visit.overdue
     except TooMuch as exc:
@@ -333,7 +330,7 @@ async def _run(
         if check.observe == "end" and visit.has_closed:
             answer = "end of TCP"
     await visit.say_goodbye()
-    return judge(check, manner, answer, _now() - begin)
+    return judge(check, manner, answer, now() - begin)
 
 
 class _Visit:

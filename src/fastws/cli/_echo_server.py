@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fastws.aio.protocol import WebSocketProtocol
 from fastws.codec import implementation, kernel
 from fastws.metrics import Metrics
+from fastws.uri import join_host
 
 from ._metrics import note, show_metrics
 from ._pages import Pages
@@ -103,11 +104,11 @@ def serve_echo(
 
 def announcement(args: Namespace, address: tuple[Any, ...]) -> str:
     """Return the line that tells where the server listens."""
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    where = join_host(*address[:2])
     secure = "" if args.tls_cert is None else "s"
     line = (
-        f"fastws echo: ws{secure}://{host}:{address[1]} "
-        f"(and http{secure}://{host}:{address[1]} in a browser), "
+        f"fastws echo: ws{secure}://{where} "
+        f"(and http{secure}://{where} in a browser), "
         f"twin {implementation}, kernel {kernel}"
     )
     if args.workers is not None:

@@ -21,6 +21,7 @@ from fastws.aio.signals import heed
 from fastws.codec import implementation, kernel
 from fastws.http import Response
 from fastws.metrics import Metrics
+from fastws.uri import join_host
 
 from ._metrics import note, show_metrics
 from ._serving import listen, loop_factory, tls_context
@@ -195,8 +196,7 @@ def announcement(args: Namespace, address: Any) -> str:
     """Return the line that tells where the server listens."""
     secure = "" if args.tls_cert is None else "s"
     if isinstance(address, tuple):
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
-        where = f"ws{secure}://{host}:{address[1]}"
+        where = f"ws{secure}://{join_host(*address[:2])}"
     else:
         where = f"ws{secure}+unix:{address}"
     line = f"fastws serve: {where} ({args.handler}), twin {implementation}, kernel {kernel}"

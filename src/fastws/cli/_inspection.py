@@ -17,7 +17,7 @@ from fastws.aio.protocol import WebSocketProtocol
 from fastws.exceptions import InvalidURIError
 from fastws.http import Response
 from fastws.spec import State
-from fastws.uri import parse_uri
+from fastws.uri import join_host, parse_uri
 
 if TYPE_CHECKING:
     import asyncio
@@ -237,7 +237,7 @@ class Recorded(WebSocketProtocol):
             return
         number = self._inspection.number_connection()
         host, port = (self.remote_address or ("an unknown address", 0))[:2]
-        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        peer = join_host(host, port)
         loop = self._loop
 
         def record(sent: bool, header: bytes, payload: bytes, size: int, complete: bool) -> None:

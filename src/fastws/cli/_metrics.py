@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastws.aio.protocol import WebSocketProtocol
 from fastws.aio.serving import serve
 from fastws.http import Response
+from fastws.uri import join_host
 
 from ._shared import CommandError, describe
 
@@ -37,7 +38,7 @@ def note(args: Namespace) -> str:
     host, port = args.metrics
     host = host or "0.0.0.0"
     last = "" if (args.workers or 1) == 1 else f" to {port + args.workers - 1}"
-    return f", metrics at http://{f'[{host}]' if ':' in host else host}:{port}{_PATH}{last}"
+    return f", metrics at http://{join_host(host, port)}{_PATH}{last}"
 
 
 async def show_metrics(

@@ -44,6 +44,7 @@ __all__ = [
     "Wire",
     "control_answer",
     "judge",
+    "now",
     "probe",
     "send",
 ]
@@ -111,7 +112,7 @@ async def probe(
         ssl = None
     elif ssl is None:
         ssl = ssl_module.create_default_context()
-    end = asyncio.get_running_loop().time()
+    end = now()
     end += 60 * timeout if total_timeout is None else total_timeout
     try:
         async with asyncio.timeout(timeout), _session(address, ssl) as session:
@@ -121,14 +122,15 @@ async def probe(
     results = []
     for check in CHECKS:
         for manner in MANNERS:
-            result = await _run(check, manner, address, ssl, min(end, _now() + timeout))
+            result = await _run(check, manner, address, ssl, min(end, now() + timeout))
             results.append(result)
             if on_result is not None:
                 on_result(result)
     return results
 
 
-def _now() -> float:
+def now() -> float:
+    """Return the time of the event loop, in seconds."""
     return asyncio.get_running_loop().time()
 
 
@@ -137,15 +139,15 @@ async def _run(
 ) -> Result:
     """Make one check, which ends at the deadline whatever the server does."""
     # (uvloop's timers may end a millisecond early.)
-    if deadline - _now() < 0.002:
+    if deadline - now() < 0.002:
         return Result(check, manner, "skipped", OUT_OF_TIME)
-    begin = _now()
+    begin = now()
     session = None
     try:
         async with asyncio.timeout_at(deadline), _session(uri, ssl) as session:
             answer = await session.run(check, manner)
     except Skipped as exc:
-        return Result(check, manner, "skipped", str(exc), _now() - begin)
+        return Result(check, manner, "skipped", str(exc), now() - begin)
     except TimeoutError as exc:
         # The operating system raises this error too, with an error number.
         answer = "no connection: it takes too long" if session is None else "no answer"
@@ -164,7 +166,7 @@ async def _run(
             answer = "connection reset"
         else:
             answer = f"connection lost: {exc}"
-    return judge(check, manner, answer, _now() - begin)
+    return judge(check, manner, answer, now() - begin)
 
 
 def judge(check: Check, manner: str, answer: str, seconds: float) -> Result:
