@@ -136,7 +136,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         # An endpoint, in three steps.
         "view": {"blame", "twin"},
         "flow": {"phases", "pings", "senders", "settings", "twin", "unsent", "view"},
-        "journal": {"view"},
+        "journal": {"transports", "view"},
         "endpoint": {
             *("creation", "flow", "journal", "keepalive", "lingering", "opening", "phases"),
             *("redirects", "transports", "twin", "view"),

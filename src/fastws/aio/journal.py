@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from fastws import errors
 from fastws.codec import apply_mask
@@ -28,9 +28,12 @@ from fastws.spec import (
     Opcode,
 )
 
+from .transports import Tap
 from .view import logger
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from .endpoint import Endpoint
     from .opening import Opened
 
@@ -68,7 +71,7 @@ def opened(endpoint: Endpoint, decision: Opened) -> None:
         received.see(decision.trailing)
         transport = endpoint._transport
         transport.set_protocol(_Reading(endpoint, received))
-        endpoint._transport = _Writing(transport, sent)  # type: ignore[assignment]
+        endpoint._transport = cast("asyncio.Transport", Tap(transport, sent.see))
 
 
 def closed(endpoint: Endpoint) -> None:
@@ -116,7 +119,7 @@ class _Scanner:
         self._held = b""  # an incomplete header, or a header and too little of the payload
         self._rest = 0  # how much of the payload is still to come, in bytes
 
-    def see(self, data: bytes | memoryview) -> None:
+    def see(self, data: Buffer) -> None:
         """Look at the next bytes."""
         octets = bytes(data)
         while octets:
@@ -206,20 +209,3 @@ class _Reading(asyncio.BufferedProtocol):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._endpoint, name)
-
-
-class _Writing:
-    """Stands between an endpoint and its transport, and sees what is written."""
-
-    __slots__ = ("_scanner", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, scanner: _Scanner) -> None:
-        self._transport = transport
-        self._scanner = scanner
-
-    def write(self, data: bytes | memoryview) -> None:
-        self._scanner.see(data)
-        self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)

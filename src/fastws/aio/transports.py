@@ -1,16 +1,21 @@
 """What endpoints need of transports beyond asyncio's interface.
 
-This module knows buffers to read into, and what is left of a transport that is gone. It does not
-know connections.
+This module knows buffers to read into, how to see what is written, and what is left of a transport
+that is gone. It does not know connections.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
-__all__ = ["Dropper", "LostTransport", "close_transport", "read_buffer"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Buffer
+
+__all__ = ["Dropper", "LostTransport", "Tap", "close_transport", "read_buffer"]
 
 # One read buffer for all connections of a loop: a transport calls get_buffer and
 # buffer_updated back to back, so an idle connection needs no buffer of its own.
@@ -40,6 +45,30 @@ class Dropper(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast("asyncio.Transport", transport).abort()
+
+
+class Tap:
+    """A transport that tells what is written to it, before it is.
+
+    Args:
+        transport: the transport.
+        written: called with what is written.
+    """
+
+    __slots__ = ("_transport", "_written")
+
+    def __init__(
+        self, transport: asyncio.BaseTransport, written: Callable[[Buffer], object]
+    ) -> None:
+        self._transport = transport
+        self._written = written
+
+    def write(self, data: Buffer) -> None:
+        self._written(data)
+        cast("asyncio.Transport", self._transport).write(data)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class LostTransport(asyncio.Transport):

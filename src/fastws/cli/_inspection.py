@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from fastws.aio.protocol import WebSocketProtocol
+from fastws.aio.transports import Tap
 from fastws.exceptions import InvalidURIError
 from fastws.http import Response
 from fastws.spec import State
@@ -208,7 +209,7 @@ class Recorded(WebSocketProtocol):
     # What the transport reads and writes --------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast("asyncio.Transport", _Tap(transport, self._record_sent)))
+        super().connection_made(cast("asyncio.Transport", Tap(transport, self._record_sent)))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         self._read_buffer = super().get_buffer(sizehint)
@@ -274,18 +275,3 @@ class Recorded(WebSocketProtocol):
         for scanner in (self._received, self._sent):
             if scanner is not None:
                 scanner.end()
-
-
-class _Tap:
-    """A transport that tells what is written to it."""
-
-    def __init__(self, transport: asyncio.BaseTransport, written: Callable[[Buffer], None]) -> None:
-        self._transport = transport
-        self._written = written
-
-    def write(self, data: Buffer) -> None:
-        self._written(data)
-        cast("asyncio.Transport", self._transport).write(data)  # type: ignore[arg-type]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
