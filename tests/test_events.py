@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+import tracemalloc
 from dataclasses import FrozenInstanceError
 from typing import TYPE_CHECKING
 
 import pytest
 
+from fastws.codec import implementation
 from fastws.events import Close, MessagePart, Ping, Pong, Text
 from fastws.rules import memory_of
 
@@ -132,6 +134,7 @@ def test_text_has_the_length_of_its_bytes_and_is_decoded_by_str() -> None:
     text = Text("é€".encode())
     assert (len(text), str(text), f"{text}") == (5, "é€", "é€")
     assert not Text(b"")
+    assert bytes(Text(b"a")) == b"a"
 
 
 @pytest.mark.parametrize(
@@ -142,10 +145,24 @@ def test_data_of_a_text_is_bytes(data: bytearray) -> None:
     assert (type(text.data), text.data) == (bytes, memoryview(data).tobytes())
 
 
+@pytest.mark.parametrize("before", [b"", b"a" * 5000, "é".encode() * 5000], ids=["", "a", "é"])
 @pytest.mark.parametrize("data", [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\x80"])
-def test_text_is_always_utf8(data: bytes) -> None:
+def test_text_is_always_utf8(before: bytes, data: bytes) -> None:
     with pytest.raises(ValueError, match=r"^text is not UTF-8$"):
-        Text(data)
+        Text(before + data)
+    assert Text(before).data is before
+
+
+def test_text_is_validated_without_decoding_it() -> None:
+    data = "é".encode() * 500_000
+    tracemalloc.start()
+    try:
+        text = Text(data)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert text.data is data
+    assert most < 100_000 or implementation == "py"
 
 
 @pytest.mark.parametrize("data", ["a", None, 5], ids=repr)

@@ -64,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     "_py.connection": PARTS | {"_py"},
     "_c.connection": PARTS | {"_c"},
     "capi": TWIN | {"_c"},
-    "codec": {"_c", "_py"},
+    "codec": {"_c", "_py", "events"},
     "deflate": CODEC,
     "tunnels": {"exceptions", "heads", "http", "uri"},
     "handshake": {"extensions", "heads", "http", "uri", "exceptions", "spec", "deflate"},

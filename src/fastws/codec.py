@@ -27,6 +27,8 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
+from . import events
+
 __all__ = [
     "Frame",
     "FrameDecoder",
@@ -98,6 +100,8 @@ else:
     from ._c.messages import MessageDecoder, MessageEncoder
     from ._c.utf8 import Utf8Validator, decode_utf8, is_utf8
     from ._c.utf8 import valid_text as valid_text
+
+events.is_utf8 = is_utf8  # for Text, whose module is below the twins
 
 
 # A frame that was pickled with one twin can be loaded with the other ------------------

@@ -6,12 +6,20 @@ message that is wanted as it arrives has MessageParts. Both twins share these cl
 frames and parts are rare, and creating a `Text` takes less time than decoding its bytes.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from .errors import bytes_like_required, utf8_required
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = ["Close", "Event", "MessagePart", "Ping", "Pong", "Text"]
+
+# That of the twin in use: `codec`, which imports this module, sets it.
+is_utf8: Callable[[bytes], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +36,7 @@ class Text:
             case bytes():
                 ...
 
-    Its length is the number of bytes, and `str(text)` decodes it.
+    Its length is the number of bytes, `str(text)` decodes it, and `bytes(text)` is its data.
 
     Args:
         data: the message in UTF-8; it is copied unless it is `bytes`.
@@ -51,14 +59,16 @@ class Text:
             except TypeError:
                 raise bytes_like_required(data) from None
             object.__setattr__(self, "data", data)
-        try:
-            data.decode()
-        except UnicodeDecodeError:
-            raise utf8_required() from None
+        if not is_utf8(data):
+            raise utf8_required()
 
     def __len__(self) -> int:
         """Return the number of bytes."""
         return len(self.data)
+
+    def __bytes__(self) -> bytes:
+        """Return the message in UTF-8."""
+        return self.data
 
     def __str__(self) -> str:
         """Return the message as a str."""

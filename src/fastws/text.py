@@ -29,7 +29,9 @@ def as_text(data: str | Text | Buffer) -> Text:
     if type(data) is not bytes:
         if isinstance(data, Text):
             return data
-        data = str.encode(data) if isinstance(data, str) else as_bytes(data)
+        if isinstance(data, str):
+            return valid_text(str.encode(data))
+        data = as_bytes(data)
     if not is_utf8(data):
         raise errors.utf8_required()
     return valid_text(data)
