@@ -147,7 +147,7 @@ class Connection(_Connection):
         checked, too.
 
         Args:
-            data: the message in UTF-8 (bytes-like), or as for `send`; or with `fin=False` its
+            data: the message in UTF-8 (bytes-like), a `str` or a `Text`; or with `fin=False` its
                 first fragment.
             fin: as for `send`.
             compress: as for `send`.

@@ -59,7 +59,7 @@ class Text:
             except TypeError:
                 raise bytes_like_required(data) from None
             object.__setattr__(self, "data", data)
-        if not is_utf8(data):
+        if not is_utf8(data):  # noqa: F821 - it is set later
             raise utf8_required()
 
     def __len__(self) -> int:

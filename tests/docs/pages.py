@@ -14,6 +14,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+
+# Examples need it. Where it cannot be installed, this does.
+ORJSON = """
+import json
+
+
+def loads(data):
+    assert type(data) in (bytes, str)
+    return json.loads(data)
+
+
+def dumps(value):
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+"""
+
 BLOCK = re.compile(r"^<!-- (run|file): (\S+) -->\n```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 

@@ -22,7 +22,7 @@ import pytest
 import fastws
 
 from ..tools import FASTWS, TIMEOUT, Background, Program, free_port, optional, run
-from .pages import ROOT, code
+from .pages import ORJSON, ROOT, code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -375,19 +375,7 @@ def test_the_tests_pass(tmp_path: Path) -> None:
     assert f"{len(files) + 3} passed" in result.stdout
 
 
-# What the examples need of these libraries, where they cannot be installed.
-ORJSON = """
-import json
-
-
-def loads(data):
-    assert type(data) in (bytes, str)
-    return json.loads(data)
-
-
-def dumps(value):
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-"""
+# What the example needs of it, where it cannot be installed.
 MSGSPEC = """
 import dataclasses, json as _json
 

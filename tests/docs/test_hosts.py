@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,7 @@ import fastws
 from fastws.integrations._hosts import HOSTS
 
 from ..tools import FASTWS, Background, Program, free_port, run
-from .pages import DOCS, ROOT, code, text
+from .pages import DOCS, ORJSON, ROOT, code, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,6 +168,21 @@ def test_a_chat_in_fastapi(tmp_path: Path) -> None:
     app = code("howto/uvicorn.md", "chat")
     with running(tmp_path, f"uvicorn app:app {OURS} --port 8000", app=app) as (_, port):
         asyncio.run(chat(f"ws://127.0.0.1:{port}/rooms/"))
+
+
+def test_json_in_fastapi(tmp_path: Path) -> None:
+    async def ask(port: int) -> list[str | bytes]:
+        async with fastws.connect(f"ws://127.0.0.1:{port}/sum") as ws:
+            await ws.send("[1, 2, 3]")
+            await ws.send("[4]")
+            return [await ws.recv(), await ws.recv()]
+
+    if find_spec("orjson") is None:
+        (tmp_path / "orjson.py").write_text(ORJSON)
+    app = code("howto/json.md", "fastapi")
+    assert f"uvicorn app:app {OURS}" in text("howto/json.md").splitlines()
+    with running(tmp_path, f"uvicorn app:app {OURS} --port 8000", app=app) as (_, port):
+        assert asyncio.run(ask(port)) == ['{"sum":6}', '{"sum":4}']
 
 
 def test_metrics_in_fastapi(tmp_path: Path) -> None:

@@ -302,10 +302,12 @@ def test_messages_of_the_wrong_type() -> None:
         await send(ACCEPT)
         with pytest.raises(TypeError, match="bytes must be bytes-like"):
             await send({"type": "websocket.send", "bytes": "text"})
-        with pytest.raises(TypeError, match="text must be a str"):
-            await send({"type": "websocket.send", "text": b"bytes"})
+        with pytest.raises(TypeError, match="text must be a str or bytes-like, not 'int'"):
+            await send({"type": "websocket.send", "text": 5})
         with pytest.raises(ValueError, match="surrogate"):
             await send({"type": "websocket.send", "text": "\ud800"})
+        with pytest.raises(ValueError, match="text is not UTF-8"):
+            await send({"type": "websocket.send", "text": b"\xff"})
         await send({"type": "websocket.send", "text": Text("fine")})
         await receive()
 
@@ -313,6 +315,94 @@ def test_messages_of_the_wrong_type() -> None:
         app = Recorder(act)
         async with serving(app) as server, Client(server.port) as client:
             assert await (await client.open()).recv() == "fine"
+
+    run(main())
+
+
+@pytest.mark.parametrize("deflate", [False, True], ids=["plain", "deflate"])
+@pytest.mark.parametrize("loop", ["asyncio", pytest.param("uvloop", marks=needs_uvloop)])
+def test_text_as_bytes(deflate: bool, loop: str) -> None:
+    text = "é✓" * 2000
+    servers: list[Server] = []
+
+    async def act(receive: Any, send: Any) -> None:
+        await receive()
+        await until(lambda: servers[0].protocol._opening.early)
+        await send(ACCEPT | {"decode_text": False})
+        for form in (bytearray(b"a"), memoryview(b"axbx")[::2], fastws.Text(b"c"), "d", b""):
+            await send({"type": "websocket.send", "text": form})
+        while (event := await receive())["type"] == "websocket.receive":
+            await send(event | {"type": "websocket.send"})
+
+    async def main() -> None:
+        app = Recorder(act)
+        async with (
+            serving(app, ws_per_message_deflate=deflate) as server,
+            Client(server.port, deflate=PerMessageDeflate() if deflate else None) as client,
+        ):
+            servers.append(server)
+            await until(lambda: app.events)
+            early = Connection(Role.CLIENT)
+            early.send("early")
+            client.writer.write(early.data_to_send())
+            await client.open()
+            assert [await client.recv() for _ in range(5)] == ["a", "ab", "c", "d", ""]
+            client.send(text, b"\xff", "")
+            client.connection.send("\N{GRINNING FACE}", fin=False)
+            client.connection.continuation("!")
+            client.connection.close()
+            client.flush()
+            sent = ["early", text, b"\xff", "", "\N{GRINNING FACE}!"]
+            assert [await client.recv() for _ in sent] == sent
+        received = app.events[1:-1]
+        assert received == [
+            {"type": "websocket.receive"}
+            | ({"text": m.encode()} if isinstance(m, str) else {"bytes": m})
+            for m in sent
+        ]
+
+    factory = None
+    if loop == "uvloop":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    run(main(), factory)
+
+
+def test_bytes_that_are_no_text() -> None:
+    async def act(receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT | {"decode_text": False})
+        await receive()
+
+    async def main() -> None:
+        app = Recorder(act)
+        async with serving(app) as server, Client(server.port) as client:
+            await client.open()
+            client.writer.write(bytes.fromhex("8181 00000000 ff"))
+            assert await client.end() == (1007, "text message is not UTF-8")
+            await app.done.wait()
+        assert app.events == [CONNECT, disconnect(1007, "text message is not UTF-8")]
+
+    run(main())
+
+
+def test_json_in_utf8_with_fastapi() -> None:
+    app = FastAPI()
+
+    @app.websocket("/")
+    async def answer(ws: WebSocket) -> None:
+        await ws.receive()
+        await ws.send({"type": "websocket.accept", "decode_text": False})
+        async for data in ws.iter_text():
+            assert isinstance(data, bytes)
+            await ws.send_text(data)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        async with serving(app) as server, Client(server.port) as client:
+            await client.open()
+            client.send('["é"]')
+            assert await client.recv() == '["é"]'
 
     run(main())
 
@@ -519,7 +609,8 @@ def test_scope(cls: Any, http: str) -> None:
                 "raw_path": b"/sub/a%2Fb%C3%A9/c",
                 "query_string": b"x=1&y=%20&q=?",
                 "subprotocols": ["one", "two"],
-                "extensions": {"websocket.http.response": {}},
+                "extensions": {"websocket.http.response": {}}
+                | ({"fastws.text": {}} if cls is WebSocketProtocol else {}),
             }
             assert (b"host", f"127.0.0.1:{server.port}".encode()) in headers
             assert [value for name, value in headers if name == b"x-latin"] == [b"caf\xe9", b"2"]

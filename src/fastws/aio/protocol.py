@@ -144,7 +144,7 @@ class WebSocketProtocol(Endpoint, Generic[T]):
         """Send a text message that is given in UTF-8. What the peer does not take yet is buffered.
 
         Args:
-            data: the message in UTF-8 (bytes-like), or as for `send`.
+            data: the message in UTF-8 (bytes-like), a `str` or a `Text`.
             compress: as for `send`.
 
         Raises:

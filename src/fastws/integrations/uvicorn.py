@@ -4,6 +4,9 @@
 
 or `UVICORN_WS=`, or `uvicorn.run(app, ws=WebSocketProtocol)`; there is nothing to install.
 
+There is an extension of ASGI, `fastws.text`: if `decode_text` of `websocket.accept` is false, the
+`text` of `websocket.receive` is UTF-8, as bytes; and that of `websocket.send` may be.
+
 This module knows ASGI and what uvicorn expects of a protocol class. It does not know frames,
 timers or transports: those are the job of `Endpoint`. It does not import uvicorn's own WebSocket
 libraries.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
@@ -25,10 +29,12 @@ from fastws.aio.settings import Settings
 from fastws.aio.transports import close_transport
 from fastws.aio.twin import Queue, send
 from fastws.deflate import PerMessageDeflate
+from fastws.events import Text
 from fastws.exceptions import ConnectionClosed, RequestError
 from fastws.handshake import ServerHandshake
 from fastws.http import Headers, Response
 from fastws.spec import CloseCode, Role, State
+from fastws.text import as_text
 
 from ._hosts import HOSTS
 from .asgi import Extensions
@@ -101,6 +107,7 @@ class _Options:
             ping_interval=interval if interval and interval > 0 else None,
             ping_timeout=None if timeout is None else max(timeout, 0.001),
         )
+        self.settings_for_bytes = replace(self.settings, decode_text=False)
         self._handshake = ServerHandshake(
             extensions=(_deflate(),) if config.ws_per_message_deflate else (),
             max_header_size=config.h11_max_incomplete_event_size or _MAX_HEADER_SIZE,
@@ -255,7 +262,7 @@ class WebSocketProtocol(Endpoint):
             ],
             "subprotocols": [token.strip() for field in offered for token in field.split(",")],
             "state": self.app_state.copy(),
-            "extensions": Extensions(self, {"websocket.http.response": {}}),
+            "extensions": Extensions(self, {"websocket.http.response": {}, "fastws.text": {}}),
         }
         task = self._loop.create_task(self.run_asgi())
         task.add_done_callback(self.tasks.discard)
@@ -315,6 +322,8 @@ class WebSocketProtocol(Endpoint):
                 self._stop_waiting()
         if type(message) is str:
             return {"type": "websocket.receive", "text": message}
+        if type(message) is Text:
+            return {"type": "websocket.receive", "text": message.data}
         return {"type": "websocket.receive", "bytes": message}
 
     async def send(self, message: Message) -> None:
@@ -347,7 +356,11 @@ class WebSocketProtocol(Endpoint):
             if not isinstance(data, str):
                 if data is None:
                     return
-                raise TypeError(f"text must be a str, not {type(data).__name__!r}")
+                try:
+                    data = as_text(data)
+                except TypeError:
+                    name = type(data).__name__
+                    raise TypeError(f"text must be a str or bytes-like, not {name!r}") from None
         elif isinstance(data, str):
             raise TypeError("bytes must be bytes-like, not 'str'")
         try:
@@ -388,6 +401,8 @@ class WebSocketProtocol(Endpoint):
         """Answer the request."""
         if kind == "websocket.accept":
             self._log('%s - "WebSocket %s" [accepted]')
+            if not message.get("decode_text", True):
+                self._settings = _options[self.config].settings_for_bytes
             self._accept(message.get("subprotocol"), message.get("headers", ()))
         elif kind == "websocket.close":
             self._log('%s - "WebSocket %s" 403')
