@@ -225,6 +225,10 @@ class ServerOpeningHandshake:
         if answer is None or isinstance(answer, Accept):
             return self._accept(request, answer)
         try:
+            if not isinstance(answer, Response):
+                kind = type(answer).__name__
+                wanted = "None, an Accept or a Response"
+                raise TypeError(f"process_request must return {wanted}, not {kind!r}")
             return Refused(self.handshake.respond(answer))
         except Exception as exc:
             return self._give_up(exc)
@@ -254,7 +258,8 @@ class ServerOpeningHandshake:
         the function refuses the request, or the request is to blame."""
         if isinstance(exc, RequestError):
             return self._reject(exc)
-        if blames_peer(exc, self.request, is_open=False):
+        # (A ConnectionClosed is that of another connection: ours has yet to open.)
+        if blames_peer(exc, self.request, may_be_closed=False):
             text = str(exc) if isinstance(exc, FieldError) else "bad header fields"
             return self._reject(RequestError(text))
         return self._reject(RequestError("internal server error", 500), exc)

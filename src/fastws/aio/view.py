@@ -154,8 +154,8 @@ class View(Wire):
 
     def _blames_peer(self, exc: BaseException) -> bool:
         """Return whether the application raised this only because of what the peer did."""
-        is_open = self.state is State.OPEN
-        return blames_peer(exc, self.request or self.response, is_open=is_open)
+        may_be_closed = self.state is not State.OPEN
+        return blames_peer(exc, self.request or self.response, may_be_closed=may_be_closed)
 
     def _log_error(self, message: str, exc: BaseException) -> None:
         logger.error("%s (%s) #%d", message, self.remote_address, self.id, exc_info=exc)
