@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fastws import Ping, Pong
 from fastws.aio import keepalive
 from fastws.aio.keepalive import Keepalive, Verdict
 from fastws.aio.settings import Settings
@@ -65,6 +66,80 @@ def test_without_a_timeout_nobody_is_given_up():
     beating = Keepalive(20, now=0)
     said = [look(beating, now, settings=settings) for now in range(20, 4000, 20)]
     assert set(said) == {PING}
+
+
+# Round trips -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Set the time."""
+
+    def set_time(now):
+        monkeypatch.setattr(keepalive, "perf_counter", lambda: now)
+
+    return set_time
+
+
+@pytest.fixture
+def pinged(clock):
+    """Send pings at these times; return what they carry, and who knows about them."""
+
+    def ping(*times):
+        beating, data = Keepalive(20, now=0), []
+        for now in times:
+            clock(now)
+            data.append(beating.next_ping())
+        return beating, data
+
+    return ping
+
+
+def test_a_round_trip_is_measured(clock, pinged):
+    beating, (data,) = pinged(1)
+    assert data == b"keepalive"
+    clock(1.25)
+    assert beating.resolve(["text", Ping(data), Pong(b"another"), Pong(b"keepalive1")]) is None
+    assert beating.resolve([b"binary", Pong(data), "text"]) == 0.25
+    assert beating.resolve([Pong(data)]) is None  # it has its answer
+    assert beating.next_ping() == b"keepalive"
+
+
+def test_a_round_trip_may_take_longer_than_the_interval(clock, pinged):
+    beating, data = pinged(1, 2, 3)
+    assert len(set(data)) == 3
+    for now, answered in [(3.5, 0), (4.5, 1)]:
+        clock(now)
+        assert beating.resolve([Pong(data[answered])]) == 2.5
+    clock(5)
+    data.append(beating.next_ping())
+    assert len(set(data)) == 4
+    clock(5.5)
+    assert beating.resolve([Pong(data[2])]) == 2.5
+    assert beating.resolve([Pong(data[3])]) == 0.5
+
+
+def test_a_pong_may_answer_the_last_of_several_pings(clock, pinged):
+    beating, data = pinged(1, 2, 3)
+    clock(4)
+    assert beating.resolve([Pong(data[1])]) == 2
+    assert beating.resolve([Pong(data[0])]) is None
+    assert beating.resolve([Pong(data[2])]) == 1
+
+
+def test_one_read_may_bring_several_pongs(clock, pinged):
+    beating, data = pinged(1, 2, 3)
+    clock(4)
+    assert beating.resolve([Pong(each) for each in data]) == 1
+    assert beating.next_ping() == data[0]
+
+
+def test_what_a_peer_does_not_answer_takes_no_more_memory(clock, pinged):
+    beating, data = pinged(*range(100))
+    clock(100)
+    assert beating.resolve([Pong(data[0])]) is None  # forgotten
+    assert beating.resolve([Pong(data[-16])]) == 16
+    assert beating.resolve([Pong(data[-1])]) == 1
 
 
 # Signs of life --------------------------------------------------------------------------------

@@ -150,6 +150,45 @@ async def test_a_handshake_without_a_response(url: Any, until: Any) -> None:
         assert samples(metrics)["handshakes_lost_total"] == 1
 
 
+class MadeBefore(WebSocketProtocol):
+    def connection_made(self, transport: Any) -> None:
+        raise LookupError("made")
+
+
+class MadeAfter(WebSocketProtocol):
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        raise LookupError("made")
+
+
+class MadeBelow(MadeAfter):
+    """An override of an override."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+
+
+@pytest.mark.parametrize("protocol", [MadeBefore, MadeAfter, MadeBelow])
+async def test_a_handshake_that_cannot_begin_is_lost_once(
+    protocol: Any, raw: Any, until: Any
+) -> None:
+    metrics, errors = Metrics(), []
+
+    class Keeping(protocol):  # type: ignore[misc]
+        def on_error(self, exc: Exception) -> None:
+            errors.append(exc)
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    async with serve(Keeping, "127.0.0.1", 0) as server:
+        metrics.observe(server)
+        async with raw(server, handshake=False) as peer:
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await peer.reader.readexactly(1)
+        await until(lambda: samples(metrics)["handshakes_lost_total"] and not server._endpoints)
+        assert samples(metrics)["handshakes_lost_total"] == 1
+    assert [str(exc) for exc in errors] == ([] if protocol is MadeBefore else ["made"])
+
+
 async def test_the_latency_of_pings(url: Any, until: Any) -> None:
     metrics = Metrics()
 

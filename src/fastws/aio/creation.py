@@ -80,11 +80,23 @@ def ending_on_error(connection_made: Callable[..., None]) -> Callable[..., None]
             connection_made(self, transport)
         except BaseException as exc:
             transport.abort()
-            if self._creator is not None and isinstance(exc, Exception):
-                self._creator.endpoint_failed(self, exc)
+            if isinstance(exc, Exception):
+                _report_once(self, exc)
             raise
 
     return guarded
+
+
+def _report_once(endpoint: Endpoint, exc: Exception) -> None:
+    """Report that the opening handshake cannot begin. This is called for each class that overrides
+    `connection_made`, and the transport is lost later."""
+    opening, endpoint._opening = endpoint._opening, None
+    if opening is None:
+        return
+    if endpoint._transport is not None:  # it had begun
+        endpoint._report(exc)
+    elif endpoint._creator is not None:
+        endpoint._creator.endpoint_failed(endpoint, exc)
 
 
 def _ending_always(

@@ -14,7 +14,6 @@ from fastws.exceptions import HandshakeError
 from fastws.spec import (
     DEFAULT_CLOSE_TIMEOUT,
     DEFAULT_WRITE_LIMIT,
-    KEEPALIVE,
     KEEPALIVE_REASON,
     CloseCode,
     Role,
@@ -362,8 +361,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
             return
         if verdict is Verdict.PING:
             if not self._write_paused:
-                connection.ping(KEEPALIVE)
-                keepalive.sent_ping()
+                connection.ping(keepalive.next_ping())
                 self._schedule_flush()
             self._received_since_ping = False
         self._set_timer(max(keepalive.due - now, 0.001), self._keep_alive)

@@ -31,6 +31,9 @@ _SMALL = 256
 # from is given up.
 _FORBEARANCE = 60.0
 
+# The round trips of this many pings are measured at the same time. A peer may answer none of them.
+_MAX_PINGS = 16
+
 
 class Verdict(Enum):
     """What to do about a peer now."""
@@ -48,12 +51,13 @@ class Keepalive:
         now: the time, in seconds.
     """
 
-    __slots__ = ("_deadline", "_next_ping", "_pinged", "_taken", "_unread")
+    __slots__ = ("_deadline", "_next_ping", "_pings", "_taken", "_unread")
 
     def __init__(self, interval: float, now: float) -> None:
         self._next_ping = now + interval
         self._deadline: float | None = None  # by when the peer has to give a sign of life
-        self._pinged: float | None = None  # when a ping was sent that has no answer yet
+        # The pings that have no answer yet: their numbers, and when they were sent.
+        self._pings: tuple[tuple[int, float], ...] = ()
         self._taken = 0  # by the peer until the last look, in bytes
         # How many messages have not been received, and since when it has been as many.
         self._unread = (0, 0.0)
@@ -102,19 +106,28 @@ class Keepalive:
             return takes
         return takes or was_heard or is_held_up
 
-    def sent_ping(self) -> None:
-        """A ping was sent."""
-        self._pinged = perf_counter()  # finer than a loop's time
+    def next_ping(self) -> bytes:
+        """Return what a ping carries that is sent now."""
+        # Pings that are on their way at the same time differ: so a round trip may take longer than
+        # the interval.
+        number = self._pings[-1][0] + 1 if self._pings else 0
+        # (The clock is finer than a loop's time.)
+        self._pings = (*self._pings[1 - _MAX_PINGS :], (number, perf_counter()))
+        return _payload(number)
 
     def resolve(self, events: list[Event]) -> float | None:
-        """Look among the events for the pong that answers the last ping; return the time that the
+        """Look among the events for pongs that answer our pings; return the time that the last
         round trip took, in seconds, or None."""
-        if self._pinged is not None:
+        latency = None
+        if self._pings:
             for event in events:
-                if isinstance(event, Pong) and event.data == KEEPALIVE:
-                    latency, self._pinged = perf_counter() - self._pinged, None
-                    return latency
-        return None
+                if isinstance(event, Pong) and event.data.startswith(KEEPALIVE):
+                    for at, (number, sent) in enumerate(self._pings, 1):
+                        if event.data == _payload(number):
+                            latency = perf_counter() - sent
+                            self._pings = self._pings[at:]  # §5.5.3: it answers those before, too
+                            break
+        return latency
 
     def is_stuck(self, now: float, unread: int) -> bool:
         """Return whether no message has been received for too long.
@@ -146,3 +159,7 @@ class Keepalive:
         if self._deadline is None and settings.ping_timeout is not None:
             self._deadline = now + settings.ping_timeout
         return Verdict.PING
+
+
+def _payload(number: int) -> bytes:
+    return b"%b%d" % (KEEPALIVE, number) if number else KEEPALIVE
