@@ -4,6 +4,7 @@ It also works over TLS, with an `anyio.streams.tls.TLSListener` around the liste
 `standard_compatible=False`: otherwise closing waits for the client without a timeout.
 """
 
+import signal
 from contextlib import suppress
 
 import anyio
@@ -34,5 +35,5 @@ async def main():
     await (await anyio.create_tcp_listener(local_port=8080)).serve(serve_client)
 
 
-if __name__ == "__main__":
-    anyio.run(main)
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C ends the program at once
+anyio.run(main)

@@ -1,28 +1,30 @@
-"""A client with blocking sockets: it sends a message, prints the first answer, and closes.
+"""A client with blocking sockets: it sends a message, prints the answer, and closes.
 
     python examples/threaded_client.py ws://localhost:8080 "Hello Server!"
 
-For wss://, wrap the socket with `ssl.create_default_context().wrap_socket`.
+Without a message, it sends back whatever the server sends, as `fastws probe --client` wants it.
+`talk` may be called in any thread. For wss://, wrap the socket with
+`ssl.create_default_context().wrap_socket`.
 """
 
+import signal
 import socket
 import sys
 from contextlib import suppress
-from threading import Thread
 
-from fastws import HalfClose, Opened, Read, Session, Write
+from fastws import Opened, Read, Session, Write
 
 
-def talk(uri, message):
-    session = Session.client(uri)
+def talk(uri, message=None):
+    session = Session.client(uri, deflate=True, half_close=False)
     with socket.create_connection((session.uri.host, session.uri.port)) as sock:
         for event in session:
             match event:
-                case Opened():
+                case Opened() if message:
                     session.send(message)
                 case str() | bytes():
                     print("Server:", event)
-                    session.close()
+                    session.close() if message else session.send(event)
                 case Write(timeout):
                     sock.settimeout(timeout)
                     sock.sendall(session.data_to_send())
@@ -30,8 +32,8 @@ def talk(uri, message):
                     sock.settimeout(timeout)
                     with suppress(TimeoutError):
                         session.receive_data(sock.recv(65536))
-                case HalfClose():
-                    sock.shutdown(socket.SHUT_WR)
+    return session.error
 
 
-Thread(target=talk, args=sys.argv[1:]).start()
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C ends the program at once
+sys.exit(talk(*sys.argv[1:]))

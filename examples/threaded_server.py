@@ -3,6 +3,7 @@
 For TLS, wrap the socket with `ssl.SSLContext.wrap_socket`, and pass `half_close=False`.
 """
 
+import signal
 import socket
 import socketserver
 from contextlib import suppress
@@ -28,6 +29,6 @@ def serve_client(sock, *_):
                     sock.shutdown(socket.SHUT_WR)
 
 
-if __name__ == "__main__":
-    socketserver.ThreadingTCPServer.allow_reuse_address = True
-    socketserver.ThreadingTCPServer(("localhost", 8080), serve_client).serve_forever()
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C ends the program at once
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+socketserver.ThreadingTCPServer(("localhost", 8080), serve_client).serve_forever()

@@ -3,6 +3,7 @@
 It also works over TLS: with `trio.serve_ssl_over_tcp` instead of `trio.serve_tcp`.
 """
 
+import signal
 from contextlib import suppress
 
 import trio
@@ -27,5 +28,5 @@ async def serve_client(stream):
                     await stream.send_eof()
 
 
-if __name__ == "__main__":
-    trio.run(trio.serve_tcp, serve_client, 8080)
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C ends the program at once
+trio.run(trio.serve_tcp, serve_client, 8080)

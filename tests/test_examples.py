@@ -48,6 +48,7 @@ from fastws import (
     encode_frame,
     serve,
 )
+from fastws.cli._client_probing import probe_client
 from fastws.cli._probing import CHECKS, MANNERS, probe
 from fastws.handshake import ClientHandshake, parse_uri
 
@@ -141,7 +142,8 @@ def load(name: str) -> dict[str, Any]:
 
 @contextmanager
 def running_session(name: str, twin: SimpleNamespace) -> Iterator[tuple[Program, str]]:
-    """Run a server as a program, on a port that is free; return it and its URL."""
+    """Run a server as a program, on a port that is free, until Ctrl+C; return it and its URL. It
+    must say nothing."""
     port = free_port()
     source = (EXAMPLES / f"{name}.py").read_text("utf-8").replace("8080", str(port))
     argv = (sys.executable, "-X", "dev", "-W", "error", "-c", source)
@@ -157,6 +159,7 @@ def running_session(name: str, twin: SimpleNamespace) -> Iterator[tuple[Program,
                 time.sleep(0.02)
         yield program, f"ws://localhost:{port}"
         assert not program.has_ended
+        assert program.stop(signal.SIGINT) == -signal.SIGINT
         assert program.errors == ""
 
 
@@ -340,6 +343,64 @@ def test_the_session_client_talks_to_our_asyncio_server(
     asyncio.run(main(tls[0]))
     assert capsys.readouterr().out == "Server: Hello!\n" * 2
     assert codes == [1000, 1000]
+
+
+def test_the_session_client_passes_the_probe_whole() -> None:
+    def come(url: str) -> None:
+        while not done:
+            with suppress(OSError):
+                example["talk"](url)
+
+    async def main() -> list[Any]:
+        results = await probe_client("localhost", 0, on_listening=come_again, timeout=TIMEOUT)
+        done.append(True)
+        return results
+
+    def come_again(url: str) -> None:
+        threads.append(threading.Thread(target=come, args=(url,)))
+        threads[0].start()
+
+    done: list[bool] = []
+    threads: list[threading.Thread] = []
+    example = load("threaded_client")
+    example["talk"].__globals__["print"] = lambda *_: None
+    try:
+        results = asyncio.run(main(), debug=False)
+    finally:
+        done.append(True)
+        threads[0].join(TIMEOUT)
+    assert not threads[0].is_alive()
+    assert [result for result in results if result.verdict == "wrong"] == []
+    skipped = {result.answer for result in results if result.verdict == "skipped"}
+    assert skipped == {"client_max_window_bits is offered"}  # the checks are about one that is not
+
+
+def test_the_session_client_says_why_it_is_refused(twin: SimpleNamespace) -> None:
+    async def handle(ws: Any) -> None:
+        raise AssertionError("unreachable")
+
+    def refuse(request: Any) -> Response:
+        return Response.text("not you", 403)
+
+    argv = (sys.executable, "-X", "dev", "-W", "error", str(EXAMPLES / "threaded_client.py"))
+    with (
+        Background(handle, process_request=refuse) as server,
+        Program(*argv, server.url, "Hi", env={"FASTWS_IMPL": twin.name}) as program,
+    ):
+        assert program.wait() == 1
+        assert program.errors == "server rejected the connection: HTTP 403\n"
+
+
+def test_the_session_client_ends_quietly() -> None:
+    with socket.create_server(("localhost", 0)) as listener:
+        url = f"ws://localhost:{listener.getsockname()[1]}"
+        argv = (sys.executable, "-X", "dev", "-W", "error", str(EXAMPLES / "threaded_client.py"))
+        with Program(*argv, url) as program:
+            listener.settimeout(TIMEOUT)
+            with listener.accept()[0] as sock:
+                assert sock.recv(65536)
+                assert program.stop(signal.SIGINT) == -signal.SIGINT
+                assert program.errors == ""
 
 
 @pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\n", b"\xff\r\n\r\n", None])

@@ -326,7 +326,7 @@ def test_repr_says_role_and_state() -> None:
     session.close()
     assert repr(session) == "<Session server closing>"
     driver.run([close_frame()])
-    assert repr(session) == "<Session server closed>"
+    assert repr(session) == "<Session server closed 1000>"
     assert repr(client().session) == "<Session client opening>"
 
     class Subclass(Session):
@@ -602,6 +602,65 @@ def test_a_peer_that_has_ended_its_side_is_not_waited_for() -> None:
     assert driver.run() is None
     assert driver.events == ["a", Close(1000, "")]
     assert driver.frames() == [(TEXT, b"a"), (CLOSE, b"\x03\xe8")]
+
+
+# If reading or writing fails --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [opened, opened_client])
+def test_abort_ends_an_open_connection_for_all_that_use_it(make: Any) -> None:
+    session = make().session
+    session.send(bytes(MIB))
+    assert isinstance(next(session), Write)
+    session.abort()
+    assert list(session) == []
+    assert (session.data_to_send(), session.bytes_queued) == (b"", 0)
+    assert (session.state, session.close_code, session.error) == (State.CLOSED, 1006, None)
+    with pytest.raises(ConnectionClosed, match="1006"):
+        session.send("x")
+    session.receive_data(b"dropped")
+    session.abort()
+    session.close()
+    assert list(session) == []
+
+
+def test_abort_while_the_last_messages_are_answered() -> None:
+    """… keeps the peer's close code."""
+    driver = opened()
+    session = driver.session
+    session.receive_data(frame(TEXT, b"a") + frame(TEXT, b"b") + close_frame(4000))
+    assert next(session) == "a"
+    session.send("answer")
+    session.abort()
+    assert list(session) == []
+    assert (session.data_to_send(), session.bytes_queued) == (b"", 0)
+    assert (session.state, session.close_code) == (State.CLOSED, 4000)
+    with pytest.raises(ConnectionClosed, match="4000"):
+        session.send("x")
+
+
+def test_abort_after_our_close_frame() -> None:
+    driver = opened()
+    driver.session.close(4000)
+    driver.session.abort()
+    assert (driver.run(), driver.out, driver.session.close_code) == (None, b"", 1006)
+    driver = opened()
+    driver.run([close_frame(4001)])  # and now it waits for the end of TCP
+    driver.session.abort()
+    assert (driver.run(), driver.session.close_code) == (None, 4001)
+
+
+@pytest.mark.parametrize("make", [server, client])
+def test_abort_before_it_is_open(make: Any) -> None:
+    driver = make()
+    driver.session.abort()
+    assert (driver.run(), driver.out, driver.session.bytes_queued) == (None, b"", 0)
+    assert (driver.session.state, driver.session.close_code) == (None, None)
+    with pytest.raises(ConnectionClosed, match="never open"):
+        driver.session.send("x")
+    driver = server(lambda session, event: session.abort())
+    assert driver.run([GOOD]) is None
+    assert driver.out == b""
 
 
 # Timeouts --------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ if TYPE_CHECKING:
     from .aio.serving import serve
     from .aio.topics import Published, Topics, broadcast
     from .aio.websocket import WebSocket
-    from .session import HalfClose, Opened, Read, Session, Write
+    from .session import HalfClose, Opened, Read, Session, SessionEvent, Write
 
 __version__ = "0.1.0"
 
@@ -120,6 +120,7 @@ __all__ = [
     "ServerExtension",
     "ServerHandshake",
     "Session",
+    "SessionEvent",
     "State",
     "Stats",
     "TLSInfo",
@@ -203,7 +204,7 @@ def __getattr__(name: str) -> object:
             from .aio import protocol
 
             value = protocol.WebSocketProtocol
-        case "HalfClose" | "Opened" | "Read" | "Session" | "Write":
+        case "HalfClose" | "Opened" | "Read" | "Session" | "SessionEvent" | "Write":
             from . import session
 
             value = getattr(session, name)

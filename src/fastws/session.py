@@ -132,23 +132,23 @@ _NEXT: Final = {
         _Phase.DECIDING,  # §4.2.1: the server has read the request
         _Phase.OPEN,  # §4.1: the client has read a good response
         _Phase.ENDING,  # §4.2.2: the server refuses what is not a request, or takes too long
-        _Phase.ENDED,  # §4.1: the client gives up; the stream ended; the application closes
+        _Phase.ENDED,  # §4.1: the client gives up; the stream ended; the application gives up
     },
     _Phase.DECIDING: {
         _Phase.OPEN,  # §4.2.2: the server accepts
         _Phase.ENDING,  # §4.2.2: the server refuses
-        _Phase.ENDED,  # the application closes
+        _Phase.ENDED,  # the application gives up
     },
     _Phase.OPEN: {
         _Phase.ENDING,  # §7.1.3, §7.1.7: the close frames are exchanged, or ours was the last word
-        _Phase.ENDED,  # §7.1.5: the peer's close frame did not come in time
+        _Phase.ENDED,  # §7.1.5: the peer's close frame did not come in time; I/O failed
     },
     _Phase.ENDING: {
         _Phase.LINGERING,  # §7.1.1: the peer may still be sending, or must end TCP
-        _Phase.ENDED,  # it has ended its side already
+        _Phase.ENDED,  # it has ended its side already; I/O failed
     },
     _Phase.LINGERING: {
-        _Phase.ENDED,  # the peer has ended its side, or its time is up
+        _Phase.ENDED,  # the peer has ended its side, or its time is up; I/O failed
     },
     _Phase.ENDED: set(),
 }
@@ -193,7 +193,7 @@ class Session:
     The other events are `Request` (on a server), `Opened`, `Ping`, `Pong` and `Close`. You may
     ignore them: the session accepts good requests and answers pings and close frames itself. When
     the loop ends, close the socket. `close_code` and `error` say how it ended. If reading or
-    writing fails, leave the loop and close the socket.
+    writing fails, leave the loop, call `abort` and close the socket.
 
     The order of events matters, and therefore the session is iterated over and returns no lists:
     answers leave before more is read, our close frame leaves after the answers to all earlier
@@ -390,7 +390,8 @@ class Session:
 
     def __repr__(self) -> str:
         state = self._phase if self._connection is None else self._connection.state
-        return f"<{type(self).__name__} {self.role.name.lower()} {state.name.lower()}>"
+        code = "" if self.close_code is None else f" {self.close_code}"
+        return f"<{type(self).__name__} {self.role.name.lower()} {state.name.lower()}{code}>"
 
     # What to do -------------------------------------------------------------------------
 
@@ -588,6 +589,19 @@ class Session:
                 connection.close(code, reason)
                 self._deadline = self._clock() + self._close_timeout
 
+    def abort(self) -> None:
+        """End the connection at once, without a word: reading or writing failed, or must not go on.
+
+        The iteration ends, and what is queued is dropped. If the connection was open and the peer
+        had not closed it, `close_code` becomes 1006. Does nothing at the end.
+        """
+        with self._lock:
+            if self._phase is not _Phase.ENDED:
+                if self._connection is not None:
+                    self._connection.receive_eof()
+                    self._connection.data_to_send()  # which also ends the time for answers
+                self._enter(_Phase.ENDED)
+
     @property
     def state(self) -> State | None:
         """What can still happen; None if the connection is not open yet, or never was."""
@@ -636,6 +650,7 @@ class Session:
         if phase is _Phase.ENDED:
             self._handshake = None
             self._received = self._out = b""
+            self._events.clear()
             self._must_write = False
 
     def _advance(self) -> SessionEvent | None:

@@ -135,6 +135,10 @@ async def test_a_connection_knows_where_it_is(url, until):
         def on_open(self):
             self.calls.append((self.state, self.close_code, self.subprotocol))
 
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            assert repr(self) == f"<Client client {self.remote_address} opening>"
+
     async with serve(Recorder, "127.0.0.1", 0, subprotocols=["chat"]) as server:
         client = await connect(url(server, "/a?b"), protocol=Client, subprotocols=["chat"])
         await until(lambda: server.connections)
@@ -147,6 +151,8 @@ async def test_a_connection_knows_where_it_is(url, until):
         assert peer.local_address == client.remote_address == server.sockets[0].getsockname()
         assert client.get_extra_info("socket") is not None
         assert client.get_extra_info("nonsense", "default") == "default"
+        assert repr(client) == f"<Client client {client.remote_address} open>"
+        assert repr(peer) == f"<Recorder server {peer.remote_address} open>"
         client.close()
         assert client.state is State.CLOSING
         await client.wait_closed()
@@ -161,6 +167,7 @@ async def test_a_protocol_that_was_never_connected_does_no_harm():
     assert protocol.state is protocol.remote_address is protocol.close_code is None
     assert protocol.get_extra_info("socket", 1) == 1
     assert protocol.close_reason == ""
+    assert repr(protocol) == "<WebSocketProtocol None opening>"
     protocol.close()
     for call in (partial(protocol.send, "x"), protocol.ping):
         with pytest.raises(ConnectionClosed, match="never open"):

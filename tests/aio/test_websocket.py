@@ -614,9 +614,10 @@ async def test_async_with_closes(pair):
         assert client.close_code == 1011
 
 
-async def test_repr_tells_peer_and_state(pair):
-    async with pair() as (client, _):
-        assert repr(client) == f"<WebSocket {client.remote_address} open>"
+async def test_repr_tells_role_peer_and_state(pair):
+    async with pair() as (client, server):
+        assert repr(client) == f"<WebSocket client {client.remote_address} open>"
+        assert repr(server) == f"<WebSocket server {server.remote_address} open>"
         await client.close()
         assert repr(client).endswith(" closed>")
     assert repr(WebSocket()) == "<WebSocket None opening>"

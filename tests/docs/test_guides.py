@@ -71,8 +71,9 @@ async def ask(port: int, message: str, **options: Any) -> str | bytes:
         (code("howto/trio.md", "trio"), "trio_server.py"),
         (code("howto/trio.md", "anyio"), "anyio_server.py"),
         (code("howto/sans-io.md", "client"), "threaded_client.py"),
+        (code("howto/sans-io.md", "server"), "threaded_server.py"),
     ],
-    ids=["trio", "anyio", "threads"],
+    ids=["trio", "anyio", "threaded client", "threaded server"],
 )
 def test_a_program_is_an_example(text: str, example: str) -> None:
     """(tests/test_examples.py runs these.)"""
@@ -229,6 +230,27 @@ def test_a_task_on_trio_sends_too() -> None:
     port = free_port()
     with serving(code("howto/trio.md", "ticks"), port, kills=True):
         asyncio.run(main())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_on_trio_says_goodbye(number: int) -> None:
+    async def main(program: Program) -> None:
+        async for ws in fastws.connect(f"ws://localhost:{port}", retry=SOON):
+            async with ws:
+                await ws.send("Hi")
+                assert await ws.recv() == "Hi"
+                program.send_signal(number)
+                await ws.wait_closed()
+            assert ws.close_code == 1001
+            break
+
+    optional("trio")
+    port = free_port()
+    source = code("howto/trio.md", "goodbye").replace("8080", str(port))
+    with Program(sys.executable, "-X", "dev", "-W", "error", "-c", source) as program:
+        asyncio.run(main(program))
+        assert program.wait() == 0
+        assert program.errors == ""
 
 
 # Servers ----------------------------------------------------------------------------------------

@@ -192,21 +192,26 @@ def session(data: bytes) -> None:
     server = fastws.Session.server(deflate=True, ping_interval=None)
     fastws.Session.server(ping_intervall=None)  # type: ignore[call-arg]
     for event in fastws.Session.client("ws://localhost", half_close=False):
-        match event:
-            case fastws.Write(timeout) | fastws.Read(timeout):
-                assert_type(timeout, float)
-                server.receive_data(data)
-            case str() | bytes() | Text():
-                server.send(event)
-            case MessagePart():
-                server.send(event.data, fin=event.last)
-            case fastws.Request():
-                server.accept(headers={"Set-Cookie": event.path})
-            case fastws.Opened() | fastws.HalfClose() | Ping() | Pong() | Close():
-                assert_type(server.data_to_send(), bytes)
-            case _:
-                assert_never(event)
+        session_event(server, event, data)
+    server.abort()
     assert_type(server.error, Exception | None)
+
+
+def session_event(server: fastws.Session, event: fastws.SessionEvent, data: bytes) -> None:
+    match event:
+        case fastws.Write(timeout) | fastws.Read(timeout):
+            assert_type(timeout, float)
+            server.receive_data(data)
+        case str() | bytes() | Text():
+            server.send(event)
+        case MessagePart():
+            server.send(event.data, fin=event.last)
+        case fastws.Request():
+            server.accept(headers={"Set-Cookie": event.path})
+        case fastws.Opened() | fastws.HalfClose() | Ping() | Pong() | Close():
+            assert_type(server.data_to_send(), bytes)
+        case _:
+            assert_never(event)
 
 
 def codec(data: bytearray) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fastws.proxy_protocol import ProxyHeader
 
     from .creation import Observer, ServerOrConnector
+    from .opening import OpeningHandshake
     from .twin import Sink
 
     T = TypeVar("T", bound=str | Text, default=str)
@@ -60,6 +61,7 @@ class View(Wire):
     _loop: asyncio.AbstractEventLoop
     # There is none before connection_made; nothing of ours is called by then.
     _transport: asyncio.Transport
+    _opening: OpeningHandshake | None  # which `Flow` has
 
     def __init__(self, sink: Sink) -> None:
         super().__init__(sink)
@@ -68,6 +70,12 @@ class View(Wire):
         self.subprotocol: str | None = None
         self.context: Any = None
         self._creator: ServerOrConnector | None = None
+
+    def __repr__(self) -> str:
+        end = self._connection or self._opening
+        role = "" if end is None else f" {end.role.name.lower()}"
+        state = "opening" if self.state is None else self.state.name.lower()
+        return f"<{type(self).__name__}{role} {self.remote_address} {state}>"
 
     @property
     def id(self) -> int:

@@ -403,10 +403,6 @@ class WebSocket(Endpoint, Generic[T]):
     async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         await self.close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR)
 
-    def __repr__(self) -> str:
-        state = "opening" if self.state is None else self.state.name.lower()
-        return f"<{type(self).__name__} {self.remote_address} {state}>"
-
     # For Endpoint ---------------------------------------------------------------------------
 
     def _failed(self, exc: Exception) -> None:
