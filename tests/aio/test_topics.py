@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -168,6 +170,11 @@ async def test_connections_that_are_equal_are_told_apart(room):
         (TypeError, lambda topics: topics.subscribe(Ear(), 42)),
         (TypeError, lambda topics: topics.publish("room", 42)),
         (ValueError, lambda topics: topics.publish("room", "\ud800")),
+        (TypeError, lambda topics: topics.publish(42, "")),
+        (TypeError, lambda topics: topics.publish("room", "", exclude=42)),
+        (TypeError, lambda topics: topics.publish("room", "", key=[])),
+        (TypeError, lambda topics: broadcast([], "", key=[])),
+        (TypeError, lambda topics: broadcast([], "", exclude=42)),
         (ValueError, lambda topics: topics.publish("room", "", slow="gently")),
         (ValueError, lambda topics: broadcast([], "", slow="gently")),
         (TypeError, lambda topics: broadcast([Deaf()], "")),
@@ -195,6 +202,27 @@ async def test_broadcast(room, style):
         assert await clients[1].recv() == b"there"
         await clients[0].close()
         assert broadcast(members, "still here") == 2
+
+
+async def test_publishing_in_another_thread_is_refused(room):
+    topics = Topics()
+    async with room(topics, count=1) as ((member,), (client,)):
+        for call in (
+            lambda: topics.publish("room", "lost"),
+            lambda: broadcast([member], "lost"),
+        ):
+            with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
+                await asyncio.to_thread(call)
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(loop.call_soon_threadsafe, topics.publish, "room", "hello")
+        assert await client.recv() == "hello"
+
+
+def test_what_publish_returns_is_a_number():
+    published = Topics().publish("room", "nobody")
+    for number in (copy.copy(published), pickle.loads(pickle.dumps(published))):
+        assert type(number) is int
+        assert number == published == 0
 
 
 # Order and cost ---------------------------------------------------------------------------
@@ -630,6 +658,68 @@ async def test_an_object_whose_send_is_a_coroutine(until):
     await until(lambda: len(ear.heard) == len(expected))
     assert ear.heard == expected
     assert await topics.publish("room", "direct", slow="wait") == 1
+
+
+async def test_results_that_are_equal_are_awaited_each(until):
+    topics = Topics(slow="wait", max_unsent_size=300)
+    ears = {"a": SlowEar(), "b": SlowEar()}
+    for topic, ear in ears.items():
+        topics.subscribe(ear, topic)
+        for message in ("1", "2"):
+            topics.publish(topic, message)
+    gathered = asyncio.gather(*(topics.publish(topic, "no room") for topic in ears))
+    await asyncio.sleep(0)
+    for ear in ears.values():
+        ear.gate.set()
+    assert await gathered == [1, 1]
+    for ear in ears.values():
+        await until(lambda ear=ear: ear.heard[-1] == "no room")
+
+
+@pytest.mark.parametrize("slow", ["close", "drop", "latest", "wait"])
+async def test_a_connection_without_a_transport_is_bounded(slow, until):
+    """Its application did not fetch what is to be sent."""
+    topics = Topics(slow=slow, max_unsent_size=200 * KIB, wait_timeout=1)
+    encoder = Connection(Role.SERVER)
+    topics.subscribe(encoder, "room")
+    sent = 0
+    while (published := topics.publish("room", f"{sent}".ljust(50 * KIB))) and sent < 100:
+        sent += published
+    if slow == "latest":
+        assert sent == 100
+        assert encoder.bytes_queued < 200 * KIB
+        assert published.dropped == 1
+    else:
+        assert (published, sent) == (0, 3)
+        assert published.closed == (slow == "close")
+        assert published.dropped == (slow != "close")
+    assert topics.count("room") == (slow != "close")
+    if slow == "wait":
+        waiting = asyncio.ensure_future(published)
+        await asyncio.sleep(0)
+    decoder = Connection(Role.CLIENT)
+    messages = decoder.receive_data(encoder.data_to_send())
+    if slow == "close":
+        assert decoder.close_code == 1008
+    if slow == "wait":
+        assert await waiting == 1
+    if slow == "latest":
+        await until(lambda: not receiver_of(encoder)._senders.is_busy)
+    messages += decoder.receive_data(encoder.data_to_send())
+    numbers = [int(message) for message in messages if isinstance(message, str)]
+    assert numbers == {"latest": [0, 1, 100], "wait": [0, 1, 2, 3]}.get(slow, [0, 1, 2])
+
+
+async def test_the_websocket_of_an_asgi_framework_is_not_a_connection():
+    class WebSocket:
+        scope = {"type": "websocket"}
+
+        async def send(self, message): ...
+
+    with pytest.raises(TypeError, match="connection_of"):
+        Topics().subscribe(WebSocket(), "room")
+    with pytest.raises(TypeError, match="connection_of"):
+        broadcast([WebSocket()], "")
 
 
 async def test_a_message_that_waits_for_room_keeps_its_place(until):

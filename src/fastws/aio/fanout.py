@@ -7,6 +7,7 @@ It does not know what topics are.
 from __future__ import annotations
 
 import asyncio
+from asyncio.events import _get_running_loop
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
@@ -17,7 +18,7 @@ from fastws.spec import MAX_HEADER
 from .outbox import Outbox, cost
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Hashable, Iterable
+    from collections.abc import Generator, Hashable, Sequence
 
     from fastws.prepared import PreparedMessage
 
@@ -36,6 +37,15 @@ def check_policy(slow: object) -> None:
     """Raise ValueError if this is not a policy."""
     if slow not in _POLICIES:
         raise ValueError(f"slow must be one of {', '.join(_POLICIES)}, not {slow!r}")
+
+
+def _check_loop(receiver: Receiver) -> None:
+    loop = receiver._loop
+    if loop is not None and loop is not _get_running_loop():
+        raise RuntimeError(
+            "messages must be published in the event loop of the connections: from another "
+            "thread, call loop.call_soon_threadsafe(topics.publish, topic, message)"
+        )
 
 
 class Budget:
@@ -141,6 +151,7 @@ class Fanout:
         self._budget = budget
         self._size = len(message.payload) + MAX_HEADER  # or less, if it is compressed
         self._slow = slow
+        hash(key)  # raises TypeError now, and not only if a receiver is slow
         self._key = key
         self._compress = compress
         # With the policy `wait`: who takes too little, with a future if the message is not sent
@@ -151,8 +162,14 @@ class Fanout:
         self.dropped = 0
         self.closed = 0
 
-    def send(self, receivers: Iterable[Receiver], exclude: object = None) -> None:
-        """Send the message to all receivers but one that it is not for."""
+    def send(self, receivers: Sequence[Receiver], exclude: object = None) -> None:
+        """Send the message to all receivers but one that it is not for.
+
+        Raises:
+            RuntimeError: if this is not called in the event loop of the receivers.
+        """
+        if receivers:
+            _check_loop(receivers[0])
         message = self._message
         sent = 0
         for receiver in receivers:
@@ -282,9 +299,13 @@ class Published(int):
 
     `await` waits for slow receivers if the policy is "wait". In any case, other tasks have their
     turn. It returns the same for what has happened by then.
+
+    Results that are equal have different hashes, so that `asyncio.gather` awaits each of them.
     """
 
     _fanout: Fanout
+
+    __hash__ = object.__hash__
 
     def __new__(cls, fanout: Fanout) -> Self:
         self = super().__new__(cls, fanout.sent)
@@ -300,6 +321,9 @@ class Published(int):
     def closed(self) -> int:
         """How many slow receivers were closed."""
         return self._fanout.closed
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)
 
     def __await__(self) -> Generator[Any, None, Published]:
         if self._fanout.is_finished:

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from fastws.connection import Connection
 from fastws.exceptions import ConnectionClosed
-from fastws.spec import CloseCode, Opcode
+from fastws.spec import DEFAULT_WRITE_LIMIT, CloseCode, Opcode
 
 from .endpoint import Endpoint
 from .outbox import Outbox
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from fastws.prepared import PreparedMessage
 
 __all__ = ["Receiver", "SupportsSend", "ended", "receiver_of"]
+
+# How often to look whether an object that does not tell has room again, in seconds.
+_PAUSE = 0.05
 
 
 class SupportsSend(Protocol):
@@ -42,6 +45,7 @@ class SupportsSend(Protocol):
 class Receiver(Protocol):
     """What publishing needs of a receiver. `Endpoint` is one."""
 
+    _loop: Any  # the event loop to send in; None: any
     _senders: Any
     _write_paused: bool
     _must_yield: bool
@@ -94,12 +98,13 @@ class Receiver(Protocol):
 class Other:
     """An object with `send`, as a receiver.
 
-    It has ended when its `send` raises.
+    It has ended when its `send` raises. How much is unsent is known if it has `bytes_queued`, as
+    `Connection` does. But nothing tells when that becomes less.
     """
 
     __slots__ = ("__weakref__", "_connection", "_ended", "_senders", "_watchers")
 
-    _write_paused = False
+    _loop = None
     _must_yield = False
 
     def __init__(self, connection: SupportsSend) -> None:
@@ -120,8 +125,16 @@ class Other:
     def _is_open(self) -> bool:
         return self._ended is None
 
+    @property
+    def _write_paused(self) -> bool:
+        return self._queued() > DEFAULT_WRITE_LIMIT
+
+    def _queued(self) -> int:
+        size: int = getattr(self._connection, "bytes_queued", 0)
+        return size
+
     def _fast_send(self, message: PreparedMessage) -> bool:
-        if self._senders is not None and self._senders.is_busy:
+        if self._write_paused or (self._senders is not None and self._senders.is_busy):
             return False
         running = self._offer(message, None)
         if running is not None:
@@ -155,7 +168,7 @@ class Other:
         return ConnectionClosed(CloseCode.ABNORMAL_CLOSURE, "")
 
     def _unsent(self) -> int:
-        size: int = getattr(self._connection, "bytes_queued", 0)
+        size = self._queued()
         if self._senders is not None:
             size += sum(outbox.size for outbox in self._senders.outboxes)
         return size
@@ -169,7 +182,7 @@ class Other:
         return self._senders
 
     async def _drain(self) -> None:
-        pass
+        await asyncio.sleep(_PAUSE)
 
     async def _yield_to_loop(self) -> None:
         pass
@@ -223,9 +236,15 @@ def receiver_of(connection: SupportsSend) -> Receiver:
         return connection
     receiver = _others.get(id(connection))
     if receiver is None:
+        name = type(connection).__name__
         if not callable(getattr(connection, "send", None)):
-            name = type(connection).__name__
             raise TypeError(f"connection must have the method send(); {name!r} does not")
+        scope = getattr(connection, "scope", None)
+        if isinstance(scope, dict) and scope.get("type") == "websocket":
+            raise TypeError(
+                f"connection must not be the ASGI {name} itself, whose send() takes no messages, "
+                "but what fastws.integrations.asgi.connection_of() returns for it"
+            )
         receiver = _others[id(connection)] = Other(connection)
     return receiver
 

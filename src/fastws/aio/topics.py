@@ -40,6 +40,11 @@ if TYPE_CHECKING:
 __all__ = ["Policy", "Published", "SupportsSend", "Topics", "broadcast"]
 
 
+def _check_topic(topic: object) -> None:
+    if not isinstance(topic, str):
+        raise TypeError(f"topic must be a str, not {type(topic).__name__!r}")
+
+
 class Topics:
     """Connections that subscribe to topics, and get what is published there.
 
@@ -135,8 +140,7 @@ class Topics:
             TypeError: if the topic is not a str, or the connection has no method `send`.
             ConnectionClosed: if the connection is not open.
         """
-        if not isinstance(topic, str):
-            raise TypeError(f"topic must be a str, not {type(topic).__name__!r}")
+        _check_topic(topic)
         receiver = receiver_of(connection)
         topics = self._subscriptions.get(id(receiver))
         if topics is None:
@@ -221,9 +225,11 @@ class Topics:
             how many connections it went to; can be awaited.
 
         Raises:
-            TypeError: if `message` or the topic is none of these.
+            TypeError: if `message`, `topic`, `exclude` or `key` is none of these.
             ValueError: if `message` has lone surrogates, or the policy is unknown.
+            RuntimeError: if this is not called in the event loop of the connections.
         """
+        _check_topic(topic)
         prepared = message if isinstance(message, PreparedMessage) else prepare(message)
         fanout = self._deliver(
             topic, prepared, exclude=exclude, slow=slow, key=key, compress=compress
@@ -247,11 +253,10 @@ class Topics:
             slow = self._slow(topic) if callable(self._slow) else self._slow
         check_policy(slow)
         fanout = Fanout(message, self._budget, slow, (topic, key), compress)
+        excluded = None if exclude is None else receiver_of(exclude)
         receivers = self._receivers.get(topic)
         if receivers is not None:
-            # (Some may leave meanwhile.)
-            others = list(receivers.values())
-            fanout.send(others, None if exclude is None else receiver_of(exclude))
+            fanout.send(list(receivers.values()), excluded)  # some may leave meanwhile
         return fanout
 
     # The bus --------------------------------------------------------------------------------
@@ -309,6 +314,7 @@ def broadcast(
 
     Raises:
         TypeError, ValueError: if an argument is invalid.
+        RuntimeError: if this is not called in the event loop of the connections.
     """
     check_policy(slow)
     prepared = message if isinstance(message, PreparedMessage) else prepare(message)
