@@ -322,11 +322,18 @@ def test_uri(text: str, uri: URI) -> None:
         "ws://u%0A@h",
         "ws://u:%00@h",
         "ws://u:%FF@h",
+        f"ws://{'a.' * 126}ab",  # longer than a name can be in DNS
     ],
 )
 def test_bad_uri(text: str) -> None:
-    with pytest.raises(InvalidURIError):
+    with pytest.raises(InvalidURIError) as caught:
         parse_uri(text)
+    assert "codec" not in str(caught.value)  # of Python, which quotes
+
+
+def test_the_longest_name() -> None:
+    for name in (f"{'a.' * 126}b", f"{'a.' * 126}b."):
+        assert parse_uri(f"ws://{name}").host == name
 
 
 def test_errors_and_repr_keep_the_password() -> None:

@@ -133,6 +133,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "wire": {"phases"},
         "twin": {"sinks", "wire"},
         "proxies": {"racing"},
+        "places": {"proxies", "racing"},
         # An endpoint, in three steps.
         "view": {"blame", "twin"},
         "flow": {"phases", "pings", "senders", "settings", "twin", "unsent", "view"},
@@ -146,8 +147,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "websocket": {"endpoint", "fragments", "phases", "twin", "view"},
         "streaming": {"endpoint", "view", "websocket"},
         "client": {
-            *("endpoint", "opening", "proxies", "redirects", "retries", "settings", "view"),
-            *("racing", "streaming", "websocket"),
+            *("endpoint", "opening", "places", "redirects", "retries", "settings", "view"),
+            *("streaming", "websocket"),
         },
         "server": {
             *("admission", "draining", "endpoint", "phases", "protocol", "signals", "streaming"),
@@ -236,7 +237,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
 WITH_ASYNCIO = {
     *("client", "endpoint", "facts", "fanout", "flow", "outbox", "pings", "protocol", "proxied"),
     *("proxies", "racing", "receivers", "senders", "server", "serving", "signals", "transports"),
-    *("draining", "fragments", "journal", "relay", "websocket"),
+    *("draining", "fragments", "journal", "places", "relay", "websocket"),
 }
 
 # Twins have no clock, no randomness, no logging and no I/O.

@@ -90,6 +90,13 @@ def test_which_variable_counts(
         assert (proxy and f"{proxy.scheme}://{proxy.address}") == expected
 
 
+def test_a_mistake_in_the_environment(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("HTTPS_PROXY", "ftp://user:secret@proxy.example")
+    with pytest.raises(InvalidURIError, match=r"^https_proxy: proxy scheme must be ") as caught:
+        proxy_from_environment("server.example", 443, secure=True)
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("host", "exceptions", "direct"),
     [
@@ -99,6 +106,8 @@ def test_which_variable_counts(
         ("server.example", "other.example, .example", True),
         ("server.example", "server.example:80", True),
         ("server.example", "server.example:81", False),
+        ("server.example.", "server.example", True),
+        ("server.example.", "server.example:80", True),
         ("myserver.example", "server.example", False),
         ("2001:db8::1", "2001:db8::1", True),
         ("2001:db8::1", "[2001:db8::1]:80", True),

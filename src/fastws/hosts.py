@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["is_ipv4_like", "parse_ipv6", "parse_name"]
 
-_NAME = re.compile(r"[a-z0-9._-]+")
+# At most 253 characters, and a dot (RFC 1035 §2.3.4).
+_NAME = re.compile(r"(?=.{1,253}\.?$)[a-z0-9._-]+")
 _DIGITS: Final = "0123456789abcdef"
 
 
@@ -34,8 +35,11 @@ def parse_name(name: str) -> str:
     Raises:
         ValueError: if this is not a host. The message does not quote it.
     """
-    # The codec turns other names into those of IDNA 2003, and checks the lengths of all.
-    ascii_name = _to_idna_2008(name).encode("idna").decode("ascii").lower()
+    try:
+        # The codec turns other names into those of IDNA 2003, and checks the labels of all.
+        ascii_name = _to_idna_2008(name).encode("idna").decode("ascii").lower()
+    except UnicodeError:  # which may quote the name
+        raise ValueError("not a host name") from None
     # Check this last: normalisation turns some characters into a slash or a question mark.
     if not _NAME.fullmatch(ascii_name):
         raise ValueError("not a host name")
@@ -102,11 +106,8 @@ def _to_idna_2008(name: str) -> str:
         return name
     # https://url.spec.whatwg.org/#concept-domain-to-ascii. It allows more than IDNA 2008, such as
     # symbols, which idna.encode refuses.
-    try:
-        labels = idna.uts46_remap(name, std3_rules=False, transitional=False).split(".")
-        _encode_labels(labels, idna)
-    except UnicodeError:  # which quotes the name
-        raise ValueError("not a host name") from None
+    labels = idna.uts46_remap(name, std3_rules=False, transitional=False).split(".")
+    _encode_labels(labels, idna)
     return ".".join(labels)
 
 

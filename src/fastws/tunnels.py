@@ -13,7 +13,7 @@ from typing import Final, cast
 
 import h11
 
-from .exceptions import ProxyError
+from .exceptions import InvalidURIError, ProxyError
 from .heads import headers_of, reason_of
 from .http import USER_AGENT, Response, basic_credentials
 from .uri import Proxy, join_host, parse_proxy
@@ -147,13 +147,16 @@ def proxy_from_environment(host: str, port: int, *, secure: bool) -> Proxy | Non
             if ":" in host:
                 bypass = proxy_bypass(host) or proxy_bypass(f"[{host}]:{port}")
             else:
-                bypass = proxy_bypass(f"{host}:{port}")
+                bypass = proxy_bypass(f"{host.removesuffix('.')}:{port}")
             if bypass:
                 return None
-            if key == "socks":
-                # macOS and Windows write http:// here.
-                return parse_proxy(value.removeprefix("http://"), "socks5h")
-            return parse_proxy(value)
+            try:
+                if key == "socks":
+                    # macOS and Windows write http:// here.
+                    return parse_proxy(value.removeprefix("http://"), "socks5h")
+                return parse_proxy(value)
+            except InvalidURIError as error:
+                raise InvalidURIError(f"{key}_proxy: {error}") from None
     return None
 
 

@@ -137,9 +137,12 @@ def parse_uri(text: str) -> URI:
         text: the URI. It may contain a percent-encoded user name and password.
 
     Raises:
+        TypeError: if this is not a string.
         InvalidURIError: if this is not such a URI. The message never quotes the URI, which
             may contain a password.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"a URI must be a str, not {type(text).__name__!r}")
     # No other scheme begins with h.
     is_url = text.lstrip(_AROUND_URLS)[:1] in ("h", "H")
     if not is_url and _BLANK_OR_CONTROL.search(text):
@@ -156,7 +159,7 @@ def parse_uri(text: str) -> URI:
             target = _join_target(quote(match["path"] or "/", _SAFE), match["query"], _SAFE)
             return _tcp_uri(match, match["name"], target)
     except ValueError as error:
-        raise InvalidURIError(str(error)) from None
+        raise InvalidURIError(_reason_of(error)) from None
     raise InvalidURIError("not of the form ws[s]://host[:port][/path][?query]")
 
 
@@ -225,6 +228,11 @@ def _parse_userinfo(userinfo: str | None) -> tuple[str | None, str | None]:
     return username, password if colon else None
 
 
+def _reason_of(error: ValueError) -> str:
+    """What an error says, unless it may quote a part of the URI."""
+    return "not UTF-8" if isinstance(error, UnicodeError) else str(error)
+
+
 # Proxies ------------------------------------------------------------------------------------
 
 # By scheme. The names are curl's: those that end in a or h leave the name lookup to the proxy.
@@ -289,7 +297,7 @@ def parse_proxy(text: str, default_scheme: str = "http") -> Proxy:
             _check_socks(scheme, username or "", password or "")
         return Proxy(scheme, host, port, username, password)
     except ValueError as error:
-        raise InvalidURIError(f"proxy: {error}") from None
+        raise InvalidURIError(f"proxy: {_reason_of(error)}") from None
 
 
 def _check_socks(scheme: str, username: str, password: str) -> None:

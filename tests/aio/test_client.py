@@ -132,6 +132,52 @@ async def test_async_for_waits_for_a_server_that_hangs_up_at_once(monkeypatch, u
     assert waited == [0, 1]
 
 
+async def test_async_for_does_not_wait_if_the_body_closes(handler, monkeypatch, url):
+    monkeypatch.setattr(RetryPolicy, "delays", lambda _: iter(()))
+    rounds = 0
+    async with serve(handler, HOST, 0) as server:
+        async for ws in connect(url(server)):
+            async with ws:
+                rounds += 1
+                if rounds == 3:
+                    break
+    assert [ws.close_code for ws in handler.seen] == [1000] * 3
+
+
+async def test_async_for_waits_for_a_server_that_breaks_the_rules(monkeypatch, raw_server, url):
+    """We close the connection then, but it is not what the body wanted."""
+    waited = []
+
+    def delays():
+        waited.append(1)
+        yield 0.0
+
+    monkeypatch.setattr(RetryPolicy, "delays", lambda _: delays())
+
+    async def play(peer):
+        await peer.send(b"\xff\xff")
+        await peer.rest()
+
+    async with raw_server(play) as server:
+        async for ws in connect(url(server)):
+            with pytest.raises(ConnectionClosed, match="1002"):
+                await ws.recv()
+            if waited:
+                break
+    assert waited == [1]
+
+
+async def test_a_socket_is_for_one_connection(handler):
+    async with serve(handler, HOST, 0) as server:
+        sock = socket.create_connection(server.sockets[0].getsockname())
+        connecting = connect("ws://localhost", sock=sock)
+        with pytest.raises(ValueError, match="sock"):
+            await anext(aiter(connecting))
+        async with connecting as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+
+
 # Trying again ------------------------------------------------------------------------------
 
 
@@ -233,9 +279,32 @@ def test_bad_arguments_are_told_at_once(tls):
     for name, value in {"ssl": tls.client, **limits}.items():
         with pytest.raises(ValueError, match="Upgrade" if name == "headers" else name):
             connect("ws://localhost", **{name: value})
+    for port in (0, 70000):
+        with pytest.raises(ValueError, match=f"port must be at .*, not {port}"):
+            connect("ws://localhost", port=port)
     for name, value in {"subprotocols": "chat", "headers": {"X": 5}, "origin": b"x"}.items():
         with pytest.raises(TypeError):
             connect("ws://localhost", **{name: value})
+    with pytest.raises(TypeError, match="must be a str, not 'bytes'"):
+        connect(b"ws://localhost")
+    # A wrong type must not turn off TLS, say, or mean the proxy of the environment.
+    wrong = {"ssl": [True, False], "proxy_ssl": [True], "proxy": [b"http://localhost", 1]}
+    for name, values in {**wrong, "port": ["80"], "retry": [None, lambda _: True]}.items():
+        for value in values:
+            with pytest.raises(TypeError, match=f"^{name} must be .*not '{type(value).__name__}'"):
+                connect("wss://localhost", **{name: value})
+
+
+def test_there_is_one_place_to_connect_to():
+    with socket.socket() as sock:
+        for where in (
+            {"path": "/x", "sock": sock},
+            {"path": "/x", "host": HOST},
+            {"sock": sock, "host": HOST},
+            {"sock": sock, "port": 1},
+        ):
+            with pytest.raises(ValueError, match="cannot be used with"):
+                connect("ws://localhost", **where)
 
 
 WRONG_ACCEPT = (

@@ -92,6 +92,7 @@ async def test_statuses(status, listen):
         ("http://{host}/there", "/there"),
         ("HTTP://{host}/there", "/there"),
         ("/th\u00e9re", "/th%C3%A9re"),
+        ("/th\u00c3\u00a9re", "/th%C3%A9re"),  # in UTF-8, as most servers send it
     ],
 )
 async def test_locations(location, target, listen):

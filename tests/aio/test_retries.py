@@ -152,6 +152,8 @@ def test_arguments_that_make_no_sense():
     for value in (0.5, nan):
         with pytest.raises(ValueError, match="factor"):
             RetryPolicy(factor=value)
+    with pytest.raises(TypeError, match="may_pass must be a function, not 'NoneType'"):
+        RetryPolicy(may_pass=None)
 
 
 # What the loop does -----------------------------------------------------------------------

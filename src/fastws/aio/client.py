@@ -1,15 +1,13 @@
 """A WebSocket client, which connects once or repeatedly.
 
-This module knows addresses, TLS and when to try again. It does not know what a connection does:
-that is the job of `Endpoint`.
+This module knows attempts, redirects and when to try again. It does not know what a connection
+does: that is the job of `Endpoint`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl as ssl_module
 from dataclasses import replace
-from functools import lru_cache
 from inspect import isawaitable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic
@@ -19,13 +17,11 @@ from fastws.deflate import deflate_extensions
 from fastws.handshake import ClientHandshake
 from fastws.http import Headers
 from fastws.spec import CloseCode
-from fastws.tunnels import is_loopback, proxy_from_environment
-from fastws.uri import Proxy, parse_proxy, parse_uri
+from fastws.uri import parse_uri
 
 from .endpoint import Endpoint, as_endpoint
 from .opening import ClientOpeningHandshake
-from .proxies import check_proxy, connect_through
-from .racing import CHOICES, connect_socket, hand_over, is_address
+from .places import Place
 from .redirects import Redirection, Route
 from .retries import RetryPolicy
 from .settings import Settings
@@ -35,6 +31,7 @@ from .websocket import WebSocket
 
 if TYPE_CHECKING:
     import socket
+    import ssl as ssl_module
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 
     from typing_extensions import TypeVar
@@ -54,10 +51,6 @@ __all__ = ["connect"]
 _SHORT = 1.0
 
 _RETRY_POLICY = RetryPolicy()
-
-# A client connects to the same few hosts again and again.
-_is_address = lru_cache(256)(is_address)
-_is_loopback = lru_cache(256)(is_loopback)
 
 
 class connect(Generic[P]):  # noqa: N801 - it is called like a function
@@ -87,7 +80,8 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         host: the host to connect to, instead of the URI's host.
         port: the port to connect to, instead of the URI's port.
         path: the path of a Unix socket to connect to, instead of a host and a port.
-        sock: a connected socket to use, instead of a host and a port.
+        sock: a connected socket to use, instead of a host and a port; not for `async for`, which
+            would need more than one.
         ssl: the TLS context for wss://; by default `ssl.create_default_context()`.
         server_hostname: the name that the server's certificate must contain, if it is not the
             URI's host.
@@ -210,37 +204,26 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         **options: Any,
     ) -> None:
         address = parse_uri(uri)
-        if address.unix_path is not None:
-            if any(value is not None for value in (host, port, path, sock)):
-                raise ValueError("host, port, path and sock cannot be used with a ws+unix:// URI")
-            path = address.unix_path
-        if not address.secure and ssl is not None:
-            raise ValueError("ssl needs a wss:// URI")
-        self._tls = {name: options.pop(name) for name in list(options) if name.startswith("ssl_")}
-        if self._tls and not address.secure:
-            raise ValueError(f"{next(iter(self._tls))} needs a wss:// URI")
-        self._ssl = ssl_module.create_default_context() if ssl is None and address.secure else ssl
-        self._server_hostname = server_hostname
-        self._proxy: Proxy | bool = bool(proxy)
-        if isinstance(proxy, str):
-            self._proxy = parse_proxy(proxy)
-            if path is not None or sock is not None:
-                raise ValueError("proxy cannot be used with path or sock")
-            check_proxy(self._proxy)
-        if proxy_ssl is not None and proxy is not True and not _is_https(self._proxy):
-            raise ValueError("proxy_ssl needs an https:// proxy")
-        self._proxy_ssl = proxy_ssl
+        self._place = place = Place(
+            address,
+            host=host,
+            port=port,
+            path=path,
+            sock=sock,
+            ssl=ssl,
+            server_hostname=server_hostname,
+            proxy=proxy,
+            proxy_ssl=proxy_ssl,
+            options=options,
+        )
         rules.check_limit("max_redirects", max_redirects, 0)
-        self._host, self._port = host, port
-        if path is not None:
-            options["path"] = path
-        elif sock is not None:
-            options["sock"] = sock
+        if place.has_socket:
             max_redirects = 0  # there is no second socket
-        is_fixed = any(value is not None for value in (host, port, path))
+        if not isinstance(retry, RetryPolicy):
+            raise TypeError(f"retry must be a RetryPolicy, not {type(retry).__name__!r}")
         self._make_headers = headers if callable(headers) else None
         fields = Headers(() if callable(headers) else headers)
-        self._route = Route(address, fields, max_redirects, is_fixed=is_fixed)
+        self._route = Route(address, fields, max_redirects, is_fixed=place.is_fixed)
         self._retry = retry
 
         def make_opening(route: Route) -> ClientOpeningHandshake:
@@ -259,7 +242,6 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         make_opening(self._route)  # so that invalid arguments raise now
         self._make_opening = make_opening
         self._make_protocol: Callable[[], P] = factory_of(protocol, stream)
-        self._options = options
         self._open_timeout = open_timeout
         self._settings = Settings(
             max_message_size=max_message_size,
@@ -295,6 +277,8 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         await self._endpoint._wait_closed()
 
     async def __aiter__(self) -> AsyncIterator[P]:
+        if self._place.has_socket:
+            raise ValueError("sock is for one connection: use `async with`, not `async for`")
         retry = self._retry
         delays = retry.delays()
         while True:
@@ -311,7 +295,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
             try:
                 yield endpoint
             finally:
-                dropped = endpoint.close_code is not None
+                dropped = endpoint.close_code is not None and not _was_asked_for(endpoint)
                 endpoint._begin_closing(CloseCode.NORMAL_CLOSURE, "")
                 await endpoint._wait_closed()
             if dropped and monotonic() - connected < _SHORT:
@@ -336,7 +320,7 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
                     if previous is not None and previous.endpoint is attempt.endpoint:
                         raise RuntimeError("protocol must return a new object for each redirect")
                     try:
-                        await self._create_connection(attempt.endpoint, route)
+                        await self._place.connect(attempt.endpoint, route)
                         await attempt.opened
                     except Redirection as redirection:
                         attempt.endpoint._discard()
@@ -362,55 +346,11 @@ class connect(Generic[P]):  # noqa: N801 - it is called like a function
         as_endpoint(endpoint)._configure(self._settings, self._make_opening(route), attempt)
         return attempt
 
-    async def _create_connection(self, endpoint: P, route: Route) -> None:
-        """Connect the endpoint's transport, by the way that the arguments and the environment
-        say."""
-        loop = asyncio.get_running_loop()
-        uri = route.uri
-        tls = self._tls_with(route) if uri.secure else {}
-        if "path" in self._options:
-            await loop.create_unix_connection(lambda: endpoint, **self._options, **tls)
-            return
-        if "sock" in self._options:
-            await loop.create_connection(lambda: endpoint, **self._options, **tls)
-            return
-        host, port = uri.host, uri.port
-        if not route.is_elsewhere:
-            host, port = self._host or host, self._port or port
-        proxy = self._proxy
-        if proxy is True:
-            proxy = proxy_from_environment(host, port, secure=uri.secure) or False
-        if isinstance(proxy, Proxy):
-            await connect_through(
-                proxy,
-                host,
-                port,
-                endpoint,
-                tls=tls,
-                proxy_ssl=self._proxy_ssl,
-                options=self._options,
-            )
-            return
-        options = self._options
-        if _is_address(host) or _is_loopback(host):
-            # There is nothing to choose from, or the wrong address refuses at once.
-            if options:
-                options = {key: options[key] for key in options.keys() - CHOICES}
-            await loop.create_connection(lambda: endpoint, host, port, **options, **tls)
-            return
-        # uvloop tries the addresses one after the other, however long each takes.
-        sock = await connect_socket(host, port, **options)
-        await hand_over(sock, endpoint, tls)
 
-    def _tls_with(self, route: Route) -> dict[str, Any]:
-        if self._ssl is None:  # the first URI was ws://
-            self._ssl = ssl_module.create_default_context()
-        name = route.uri.host
-        if self._server_hostname is not None and not route.is_elsewhere:
-            name = self._server_hostname
-        # The final dot of "host." is only for DNS. The server name in TLS is without it (RFC 6066
-        # §3), and so are certificates. Host keeps the dot, as in browsers.
-        return self._tls | {"ssl": self._ssl, "server_hostname": name.removesuffix(".")}
+def _was_asked_for(endpoint: Endpoint) -> bool:
+    """Return whether the application closed a connection, and not the server or an error."""
+    closed = endpoint._closed_error()
+    return closed.by_peer is False and closed.__cause__ is None
 
 
 class _Attempt(Generic[P]):
@@ -442,7 +382,3 @@ class _Attempt(Generic[P]):
 
     def endpoint_lost(self, endpoint: Endpoint) -> None:
         pass
-
-
-def _is_https(proxy: Proxy | bool) -> bool:
-    return isinstance(proxy, Proxy) and proxy.scheme == "https"

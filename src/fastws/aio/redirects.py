@@ -78,8 +78,9 @@ class Route:
 
         uri = self.uri
         here = f"ws{'s' * uri.secure}://{uri.host_header}{uri.target}"
+        location = _as_utf8(locations[0])
         try:
-            there = parse_uri(urldefrag(urljoin(here, locations[0])).url)
+            there = parse_uri(urldefrag(urljoin(here, location)).url)
         except (InvalidURIError, ValueError) as exc:
             raise refuse(str(exc)) from None
         if there.unix_path is not None:
@@ -99,6 +100,14 @@ class Route:
             (name, value) for name, value in self.headers.items() if name.lower() in _HARMLESS
         )
         return Route(there, headers, self.max_redirects, followed, is_elsewhere=True)
+
+
+def _as_utf8(value: str) -> str:
+    """Return the value of a header field, whose bytes may be UTF-8 instead of latin-1."""
+    try:
+        return value.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return value
 
 
 def _origin(uri: URI) -> tuple[bool, str, int]:

@@ -101,6 +101,7 @@ class RetryPolicy:
             this long.
 
     Raises:
+        TypeError: if `may_pass` cannot be called.
         ValueError: if a delay is negative, or the factor is less than 1.
     """
 
@@ -111,6 +112,9 @@ class RetryPolicy:
     max_retry_after: float = 600.0
 
     def __post_init__(self) -> None:
+        if not callable(self.may_pass):
+            kind = type(self.may_pass).__name__
+            raise TypeError(f"may_pass must be a function, not {kind!r}")
         for name in ("initial_delay", "max_delay", "max_retry_after"):
             value = getattr(self, name)
             if not value >= 0:
