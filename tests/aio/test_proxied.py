@@ -11,7 +11,15 @@ from typing import ClassVar
 import pytest
 
 import fastws.aio.proxied
-from fastws import ConnectionClosed, HandshakeError, WebSocketProtocol, connect, serve
+from fastws import (
+    ConnectionClosed,
+    HandshakeError,
+    ResponseError,
+    WebSocketProtocol,
+    connect,
+    serve,
+)
+from fastws.aio import admission
 from fastws.proxy_protocol import ProxyHeader
 
 from ..wire import upgrade_request
@@ -270,6 +278,50 @@ async def test_a_timeout_for_tls_holds_after_a_header(echo, tls, raw, until):
             async with asyncio.timeout(5):
                 await peer.reader.readexactly(1)
         await until(lambda: not server._endpoints)
+
+
+@pytest.mark.parametrize("limit", ["max_connections", "max_connections_per_address"])
+async def test_connections_count_before_tls(echo, tls, raw, until, limit):
+    """Those in the middle of it take memory, too."""
+    options = {"proxy_protocol": True, "ssl": tls.server, limit: 1}
+    async with serve(echo, "127.0.0.1", 0, **options) as server:
+        async with raw(server, handshake=False) as peer:
+            await peer.send(V1)  # and nothing more
+            await until(lambda: len(server._admission._admitted) == 1)
+            sock = sent_first(server, V1)
+            with pytest.raises(ResponseError, match="503"):  # after TLS, so that it can be read
+                await connect("wss://localhost:1", sock=sock, ssl=tls.client)
+        await until(lambda: not server._endpoints)
+        sock = sent_first(server, V1)
+        async with connect("wss://localhost:1", sock=sock, ssl=tls.client) as ws:
+            await ws.send("there is room again")
+            assert await ws.recv() == "there is room again"
+        await until(lambda: not server._endpoints)
+        assert not server._admission._admitted
+        assert not server._admission._counts
+
+
+@pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
+async def test_silent_connections_beyond_the_limit_are_few_before_tls_too(
+    echo, tls, raw, until, monkeypatch
+):
+    monkeypatch.setattr(admission, "_MAX_REFUSALS", 1)
+    monkeypatch.setattr(admission, "_RETRY_AFTER", 0.1)
+    options = {"proxy_protocol": True, "ssl": tls.server, "max_connections": 0}
+    async with (
+        serve(echo, "127.0.0.1", 0, **options, open_timeout=None) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        await peer.send(V1)
+        await until(lambda: server._admission._refused)
+        async with raw(server, handshake=False) as another:
+            await another.send(V1)
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await another.reader.readexactly(1)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await peer.reader.readexactly(1)
+        await until(lambda: not server._endpoints)
+        assert not server._admission._refused
 
 
 async def test_options_of_tls_need_tls(echo):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fastws.proxy_protocol import ProxyHeader
 
-    from .creation import Observer, ServerOrConnector
+    from .creation import Observer
     from .server import Server
 
 __all__ = ["behind_proxy"]
@@ -57,7 +57,7 @@ class _Told:
 
     __slots__ = ("_server", "told")
 
-    def __init__(self, server: ServerOrConnector, told: ProxyHeader) -> None:
+    def __init__(self, server: Server, told: ProxyHeader) -> None:
         self._server = server
         self.told = told
 
@@ -66,7 +66,7 @@ class _Told:
         return self._server.observers
 
     def endpoint_made(self, endpoint: Endpoint) -> None:
-        self._server.endpoint_made(endpoint)
+        self._server.endpoint_expected(endpoint)  # it is counted already
 
     def endpoint_opened(self, endpoint: Endpoint) -> None:
         self._server.endpoint_opened(endpoint)
@@ -98,10 +98,10 @@ class _Gate(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("Any", transport)
         endpoint = self._endpoint
-        # So that the server can close it.
-        endpoint._transport = self._transport
-        self._server.endpoint_expected(endpoint)
         loop = asyncio.get_running_loop()
+        # So that the server can close it.
+        endpoint._transport, endpoint._loop = self._transport, loop
+        self._server.endpoint_expected(endpoint)
         if endpoint._open_by is not None:
             self._timer = loop.call_at(endpoint._open_by, self._timed_out)
 
@@ -128,6 +128,11 @@ class _Gate(asyncio.BufferedProtocol):
         self._reader = None
         endpoint = self._endpoint
         endpoint._creator = _Told(self._server, header)
+        # Before TLS, which takes time and memory.
+        was_closing = self._transport.is_closing()  # because the client has ended its side
+        self._server.admit(endpoint)
+        if self._transport.is_closing() and not was_closing:
+            return  # dropped: nobody must see its request
         if self._tls:
             self._transport.pause_reading()
             self._task = asyncio.get_running_loop().create_task(self._start_tls())
@@ -181,10 +186,10 @@ class _Gate(asyncio.BufferedProtocol):
     def _hand_over(self, transport: asyncio.Transport, received: bytes) -> None:
         """Let the endpoint take over, and give it what was received for it."""
         self._cancel_timer()
-        was_closing = transport.is_closing()  # because the client has ended its side
+        was_closing = transport.is_closing()
         transport.set_protocol(self._endpoint)
         self._endpoint.connection_made(transport)
-        # The server may have dropped the connection. Then nobody must see its request.
+        # The server may have dropped the connection here, too.
         if received and (was_closing or not transport.is_closing()):
             self._endpoint.data_received(received)
 

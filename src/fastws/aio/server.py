@@ -279,6 +279,10 @@ class Server:
 
     def endpoint_made(self, endpoint: Endpoint) -> None:
         self.endpoint_expected(endpoint)
+        self.admit(endpoint)
+
+    def admit(self, endpoint: Endpoint) -> None:
+        """Count a connection, now that it is known who is at its other end, or refuse it."""
         if self._admission is not None:
             limit = self._admission.admit(endpoint)
             if limit is not None:
