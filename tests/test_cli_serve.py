@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 from websockets.sync.client import connect, unix_connect
 from websockets.typing import Origin
 
@@ -23,7 +23,7 @@ from fastws.cli import _parser, main
 from fastws.cli._handlers import serve_handler
 from fastws.cli._sources import Sources
 
-from .tools import FASTWS, TIMEOUT, Program, free_port, needs_uvloop
+from .tools import FASTWS, TIMEOUT, Echo, Program, free_port, needs_uvloop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +37,9 @@ import fastws
 async def chat(ws):
     async for message in ws:
         await ws.send("one: " + message)
+
+async def who(ws):
+    await ws.send(repr(ws.remote_address))
 
 class Chat(fastws.WebSocketProtocol):
     def on_message(self, message):
@@ -277,6 +280,38 @@ def test_who_may_connect(folder: Path, loop: tuple[str, ...]) -> None:
                 connect(url)
             assert refused.value.response.status_code == 503
         assert program.stop() == 0
+
+
+PROXY_HEADER = b"PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n"
+
+
+def through_proxy(url: str) -> Any:
+    """Connect as a proxy does that tells the client's address."""
+    host, port = url.removeprefix("ws://").split(":")
+    sock = socket.create_connection((host, int(port)), timeout=TIMEOUT)
+    sock.sendall(PROXY_HEADER)
+    return connect(url, sock=sock, open_timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_clients_behind_a_proxy(folder: Path, workers: tuple[str, ...]) -> None:
+    options = ("--port", str(free_port()), "--proxy-protocol", *workers)
+    with serving(folder, "chats:who", *options) as program:
+        url = url_of(line := program.line())
+        assert ", PROXY protocol" in line
+        with through_proxy(url) as ws:
+            assert ws.recv(TIMEOUT) == "('192.0.2.1', 56324)"
+        with pytest.raises((ConnectionError, InvalidMessage)):
+            connect(url)
+        assert program.stop() == 0
+        assert program.errors == ""
+
+
+def test_an_echo_server_behind_a_proxy() -> None:
+    with Echo("--proxy-protocol") as server, through_proxy(server.url) as ws:
+        assert ", PROXY protocol" in server.announcement
+        ws.send("hi")
+        assert ws.recv(TIMEOUT) == "hi"
 
 
 @pytest.mark.parametrize("origin", ["https://chat.example/", "chat.example", "https://a:443", "*"])

@@ -73,6 +73,7 @@ def serve_echo(
                 host=args.host,
                 port=args.port,
                 ssl=tls_context(args),
+                proxy_protocol=args.proxy_protocol,
                 process_request=process_request,
                 max_message_size=args.max_message_size,
                 deflate=args.deflate,
@@ -113,6 +114,8 @@ def announcement(args: Namespace, address: tuple[Any, ...]) -> str:
     )
     if args.workers is not None:
         line += f", workers {args.workers}"
+    if args.proxy_protocol:
+        line += ", PROXY protocol"
     return line + note(args)
 
 

@@ -102,6 +102,7 @@ def serve_handler(
         loop = asyncio.get_running_loop()
         options: dict[str, Any] = {
             "ssl": tls_context(args),
+            "proxy_protocol": args.proxy_protocol,
             "max_message_size": args.max_message_size,
             "deflate": args.deflate,
             "shutdown_timeout": args.shutdown_timeout,
@@ -202,6 +203,8 @@ def announcement(args: Namespace, address: Any) -> str:
     line = f"fastws serve: {where} ({args.handler}), twin {implementation}, kernel {kernel}"
     if args.workers is not None:
         line += f", workers {args.workers}"
+    if args.proxy_protocol:
+        line += ", PROXY protocol"
     return line + note(args)
 
 

@@ -239,6 +239,12 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tls-cert", metavar="FILE", help="serve wss:// with this certificate chain (PEM)")
     add("--tls-key", metavar="FILE", help="its private key, if it is in a separate file")
     add(
+        "--proxy-protocol",
+        action="store_true",
+        help="all connections come from a proxy that tells the client's address in a PROXY protocol "
+        "header, version 1 or 2; nobody else may be able to connect",
+    )
+    add(
         "--max-message-size",
         type=partial(integer, 0, sys.maxsize),
         default=DEFAULT_MAX_MESSAGE_SIZE,
