@@ -38,6 +38,8 @@ from .tools import (
     require,
     run,
     run_fastws,
+    wait_for_workers,
+    workers_of,
 )
 
 if TYPE_CHECKING:
@@ -567,14 +569,6 @@ def test_no_uvloop(capsys, monkeypatch):
 # fastws echo --workers ------------------------------------------------------------------------
 
 
-def workers_of(server: Echo) -> list[int]:
-    """The worker processes: the children that run our code. (One child is multiprocessing's.)"""
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    return [
-        int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
-
-
 def wait_until_gone(pids: list[int]) -> None:
     deadline = time.monotonic() + TIMEOUT
     for pid in pids:
@@ -620,18 +614,6 @@ def test_a_signal_to_all_processes_ends_workers_in_order(number, port):
         with pytest.raises(websockets.ConnectionClosed):
             ws.recv(TIMEOUT)
         assert ws.close_code in ([1001] if number == signal.SIGINT else [1001, 1006])
-
-
-def wait_for_workers(server: Echo, count: int, gone: set[int]) -> list[int]:
-    """Wait until there are `count` workers, none of them in `gone`; return them."""
-    deadline = time.monotonic() + TIMEOUT
-    while True:
-        with suppress(FileNotFoundError, ProcessLookupError):
-            workers = workers_of(server)
-            if len(workers) == count and not gone & set(workers):
-                return workers
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @linux

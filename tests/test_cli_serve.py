@@ -10,8 +10,10 @@ import sys
 import tempfile
 import time
 import urllib.request
+from argparse import Namespace
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,16 +24,20 @@ from websockets.typing import Origin
 from fastws.cli import _parser, main
 from fastws.cli._handlers import serve_handler
 from fastws.cli._sources import Sources
+from fastws.cli._workers import Job, _Watch
 
-from .tools import FASTWS, TIMEOUT, Echo, Program, free_port, needs_uvloop
+from .tools import FASTWS, TIMEOUT, Echo, Program, free_port, needs_uvloop, wait_for_workers
+from .wire import upgrade_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="workers and Unix sockets")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 SOURCE = """\
+import multiprocessing, signal
 import fastws
 
 async def chat(ws):
@@ -67,6 +73,11 @@ class LosesDatabase(App):
 
 loses_database = LosesDatabase()
 number = 5
+
+async def about(ws):
+    await ws.recv()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    await ws.send(f"{multiprocessing.current_process().daemon}, {sorted(blocked)}")
 
 def pages(request):
     return None if request.is_websocket else fastws.Response.text("page")
@@ -209,6 +220,144 @@ def test_reload_replaces_the_workers(folder: Path) -> None:
         assert program.stop() == 0
 
 
+@linux
+def test_a_hangup_replaces_the_workers_one_after_the_other(folder: Path) -> None:
+    with serving(folder, "chats:chat", "--workers", "2", "--port", str(free_port())) as program:
+        url = url_of(program.line())
+        first = wait_for_workers(program, 2, set())
+        # As long as the new code does not run, one worker has the old one.
+        (folder / "chats.py").write_text("1 / 0\n")
+        program.send_signal(signal.SIGHUP)
+        program.wait_for_errors("another one starts now")
+        wait_for(url, "one: hi")
+        (folder / "chats.py").write_text(SOURCE.replace("one", "three"))
+        wait_for_workers(program, 2, set(first))
+        assert ask(url) == "three: hi"
+        # Ctrl-C while a worker is being replaced ends both in order.
+        with connect(url) as ws:
+            program.send_signal(signal.SIGHUP)
+            os.killpg(program.pid, signal.SIGINT)
+            assert program.wait() == 0
+            with pytest.raises(ConnectionClosed):
+                ws.recv(TIMEOUT)
+            assert ws.close_code == 1001
+        assert "the workers are replaced, one after the other" in program.errors
+
+
+@linux
+@pytest.mark.parametrize("workers", [(), ("--workers", "1")])
+def test_a_server_whose_terminal_goes_away_ends_in_order(
+    folder: Path, workers: tuple[str, ...]
+) -> None:
+    import pty
+
+    port = free_port()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execv(sys.executable, [*FASTWS, "serve", "chats:chat", "--port", str(port), *workers])
+    try:
+        said = b""
+        while b"fastws serve: ws" not in said:
+            said += os.read(terminal, 4096)
+        with connect(f"ws://127.0.0.1:{port}") as ws:
+            os.close(terminal)
+            with pytest.raises(ConnectionClosed):
+                ws.recv(TIMEOUT)
+            assert ws.close_code == 1001
+    finally:
+        os.waitpid(pid, 0)
+
+
+class Stub:
+    """A worker that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.ready = object()
+        self.due: float | None = None
+        self.process: Any = SimpleNamespace(
+            sentinel=object(),
+            terminate=lambda: self.told.append("terminate"),
+            kill=lambda: self.told.append("kill"),
+        )
+
+
+def test_what_signals_tell_workers() -> None:
+    workers: list[Any] = [Stub(), Stub()]
+    states: list[str] = []
+    job = Job("serve", serve_handler, lambda args, address: "", notify=states.append)
+    watch = _Watch(Namespace(), job, workers, socket.socket())
+    watch._had_terminal = False
+    watch._obey(bytes([signal.SIGHUP]))
+    assert [worker.told for worker in workers] == [["terminate"], []]
+    # Who was told to end for that is not hurried by the first signal to all. The third one is for
+    # who does not hear, as it is busy.
+    for _ in range(3):
+        watch._obey(bytes([signal.SIGINT]))
+    assert workers[0].told == ["terminate", "terminate", "kill"]
+    assert workers[1].told == ["terminate", "terminate", "kill"]
+    assert states == ["STOPPING=1"]
+    watch._signals.close()
+
+
+def test_workers_are_like_any_other_process(folder: Path) -> None:
+    """They may have child processes, and these get signals."""
+    with serving(folder, "chats:about", "--workers", "1", "--port", str(free_port())) as program:
+        assert ask(url_of(program.line())) == "False, []"
+        assert program.stop() == 0
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_a_server_drains(folder: Path, workers: tuple[str, ...]) -> None:
+    options = ("--drain", "1", "--port", str(free_port()), *workers)
+    with serving(folder, "chats:chat", *options) as program:
+        with connect(url_of(program.line())) as ws:
+            program.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed):
+                ws.recv(TIMEOUT)
+            assert ws.close_code == 1012
+        assert program.wait() == 0
+        assert program.errors == ""
+
+
+def test_the_limits_are_for_all_sockets_and_for_what_a_proxy_tells(folder: Path) -> None:
+    with ExitStack() as stack:
+        socks = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        options = ("--max-connections-per-address", "1", "--max-connections", "2")
+        options += ("--proxy-protocol", "--max-lifetime", "86400", "--shutdown-timeout", "0")
+        numbers = [sock.fileno() for sock in socks]
+        program = stack.enter_context(
+            activated(folder, {}, numbers, "serve", "chats:chat", *options)
+        )
+        program.line()
+
+        def status(number: int, host: int) -> bytes:
+            sock = stack.enter_context(socket.create_connection(socks[number].getsockname()))
+            sock.sendall(b"PROXY TCP4 192.0.2.%d 192.0.2.9 1 2\r\n" % host + upgrade_request())
+            return sock.recv(4096).split()[1]
+
+        assert [status(0, 1), status(1, 1), status(1, 2), status(0, 3)] == [
+            b"101", b"503", b"101", b"503",
+        ]  # fmt: skip
+        assert program.stop() == 0
+
+
+def test_a_socket_that_another_server_has_replaced_stays(folder: Path) -> None:
+    path = str(folder / "socket")
+    options = ("chats:chat", "--unix", path, "--workers", "1")
+    with serving(folder, *options) as program:
+        program.line()
+        with serving(folder, *options) as another:
+            another.line()
+            assert program.stop() == 0
+            with unix_connect(path) as ws:
+                ws.send("hi")
+                assert ws.recv(TIMEOUT) == "one: hi"
+            assert another.stop() == 0
+    assert not os.path.exists(path)
+
+
 def wait_for(url: str, answer: str) -> None:
     deadline = time.monotonic() + TIMEOUT
     while True:
@@ -237,11 +386,13 @@ def test_an_application_that_fails_at_its_end(folder: Path, workers: tuple[str, 
         while not program.line().startswith("fastws"):
             pass
         status = program.stop()
+        assert status == 1
         assert "OSError: the database is gone" in program.errors
         assert "cannot listen" not in program.errors
-        if not workers:
-            assert status == 1
-            assert program.errors.endswith("fastws serve: cannot leave chats:loses_database\n")
+        lines = program.errors.splitlines()[-2 if workers else -1 :]
+        assert lines[0] == "fastws serve: cannot leave chats:loses_database"
+        if workers:
+            assert lines[1].endswith("ended unexpectedly, exit status 1")
 
 
 @pytest.mark.parametrize("loop", [(), pytest.param(("--uvloop",), marks=needs_uvloop)])

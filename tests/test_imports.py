@@ -187,7 +187,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "_handlers": {"_metrics", "_serving", "_shared", "_status"},
         "_inspecting": set(),
         "_loading": set(),
-        "_metrics": {"_shared"},
+        "_metrics": {"_serving", "_shared"},
         "_prompt": set(),
         "_inspection": set(),
         "_pages": set(),

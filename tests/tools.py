@@ -233,6 +233,26 @@ class Program:
         print(f"--- its stderr\n{self.errors}", file=sys.stderr)
 
 
+def workers_of(program: Program) -> list[int]:
+    """The worker processes: the children that run our code. (One child is multiprocessing's.)"""
+    children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
+    return [
+        int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+def wait_for_workers(program: Program, count: int, gone: set[int]) -> list[int]:
+    """Wait until there are `count` workers, none of them in `gone`; return them."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            workers = workers_of(program)
+            if len(workers) == count and not gone & set(workers):
+                return workers
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 class Fastws(Program):
     """A `fastws` command that runs."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -58,6 +59,42 @@ async def test_too_many_connections_get_a_503(echo, url, raw, caplog, until, lim
     warnings = [each for each in caplog.records if each.levelno == logging.WARNING]
     assert len(warnings) == 1  # within a minute
     assert "too many connections" in warnings[0].getMessage()
+
+
+async def test_a_limit_is_for_all_sockets_of_a_server(echo, tmp_path):
+    path = str(tmp_path / "socket")
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(path)
+        unix.listen()
+        uris = [f"ws://127.0.0.1:{tcp.getsockname()[1]}", f"ws+unix://{path}"]
+        async with serve(echo, sock=[tcp, unix], max_connections=1) as server:
+            names = [sock.getsockname() for sock in server.sockets]
+            assert names == [tcp.getsockname(), path]
+            for here, there in (uris, uris[::-1]):
+                async with connect(here) as ws:
+                    await ws.send("first")
+                    assert await ws.recv() == "first"
+                    with pytest.raises(ResponseError, match="503"):
+                        await connect(there)
+                await ws.wait_closed()
+            await server.close()
+            assert not server.sockets
+            for uri in uris:
+                with pytest.raises(OSError, match=r"."):
+                    await connect(uri)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sock": []}, "sock must not be empty"),
+        ({"sock": [None], "path": "x"}, "path cannot be used with sock"),
+        ({"sock": None, "path": "x", "port": 1}, "host and port cannot be used with path or sock"),
+    ],
+)
+def test_places_that_go_not_together(options, words):
+    with pytest.raises(ValueError, match=words):
+        serve(stay, **options)
 
 
 async def test_silent_connections_beyond_the_limit_are_few_and_do_not_stay(
@@ -247,7 +284,9 @@ class Stub:
 
     def __init__(self, *, waits=True):
         self._phase = Phase.OPEN
-        self._connection = SimpleNamespace(has_pending=False, bytes_queued=0)
+        self._connection = SimpleNamespace(
+            has_pending=False, bytes_queued=0, _decoder=SimpleNamespace(_opcode=0)
+        )
         self._sink = SimpleNamespace(messages=None, waiter=None)
         self._transport = SimpleNamespace(get_write_buffer_size=lambda: 0 if waits else 1)
 
@@ -332,6 +371,24 @@ async def test_who_waits_for_the_rest_of_a_message_is_not_idle(until, raw, frame
         await peer.send(frame(8, b"\x03\xe8"))
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_half_a_message_is_not_idle(stream, echo, until, raw, frame):
+    async with serve(echo, "127.0.0.1", 0, stream=stream) as server, raw(server) as peer:
+        await until(lambda: server.connections)
+        (ws,) = server.connections
+        whole = frame(1, b"half of it")
+        for begin, end in [
+            (frame(1, b"begin", fin=False), frame(0, b"end")),
+            (whole[:9], whole[9:]),
+        ]:
+            await until(lambda: is_idle(ws))
+            await peer.send(begin)
+            await until(lambda: not is_idle(ws))
+            await peer.send(end)
+        await until(lambda: is_idle(ws))
+        await peer.send(frame(8, b"\x03\xe8"))
+
+
 async def test_a_server_drains_then_closes(echo, url, raw):
     async with serve(echo, "127.0.0.1", 0) as server:
         clients = [await connect(url(server)) for _ in range(10)]
@@ -374,10 +431,12 @@ async def test_a_drain_is_cut_short(echo, url, how):
         assert raised.value.code in ((1001,) if how == "close" else (1012, 1006))
 
 
-@pytest.mark.parametrize("options", [{"over": 0}, {"over": -1}, {"over": 1, "code": 1006}])
+@pytest.mark.parametrize(
+    "options", [{"over": 0}, {"over": -1}, {"over": None}, {"over": 1, "code": 1006}]
+)
 async def test_a_drain_with_wrong_arguments_does_nothing(echo, url, options):
     async with serve(echo, "127.0.0.1", 0) as server:
-        with pytest.raises(ValueError, match=r"."):
+        with pytest.raises((ValueError, TypeError), match=r"over|code"):
             await server.drain(**options)
         with pytest.raises(ValueError, match="drain"):
             await server.serve_forever(signals=(), drain=0)

@@ -419,7 +419,7 @@ cdef class MessageDecoder:
 
             # A shortcut for an unfragmented message of up to 64 KiB. begin_frame handles
             # everything else, including errors.
-            if not self.opcode and available >= short_header and (
+            if not self._opcode and available >= short_header and (
                 p[0] == WHOLE_TEXT or p[0] == WHOLE_BINARY
             ):
                 start = short_header
@@ -455,7 +455,7 @@ cdef class MessageDecoder:
         """
         cdef Progress progress
         cdef bytes good
-        if self.opcode:
+        if self._opcode:
             good = GOOD_INSIDE
         else:
             good = GOOD_OUTSIDE if self.inflater is None else GOOD_OUTSIDE_RSV1
@@ -466,7 +466,7 @@ cdef class MessageDecoder:
             return 0
         if progress != LENGTH and progress != HEADER:
             self.progress = progress
-            self.failed_inside = self.opcode != 0
+            self.failed_inside = self._opcode != 0
             self.fail(BAD_HEADER)
             return -1
         if self.header.first & CONTROL_BIT:
@@ -490,9 +490,9 @@ cdef class MessageDecoder:
         if progress == LENGTH:
             return 0
         if self.header.first & OPCODE_BITS:
-            self.opcode = self.header.first & OPCODE_BITS
+            self._opcode = self.header.first & OPCODE_BITS
             self.compressed = self.header.first & RSV1 != 0
-            self.buffer.is_str = self.opcode == OPCODE_TEXT and self._decode_text
+            self.buffer.is_str = self._opcode == OPCODE_TEXT and self._decode_text
             self.is_ascii = True
         if not self.compressed:
             self.size += self.header.length
@@ -547,7 +547,7 @@ cdef class MessageDecoder:
             if self.take_compressed(p, n, last, events):
                 return n
         elif last and self.fragments == 1 and not self.buffer.size:
-            if self.append_whole(p, n, self.header.key, self.opcode, events) == 0:
+            if self.append_whole(p, n, self.header.key, self._opcode, events) == 0:
                 self.reset_message()
             return n
         elif n:
@@ -572,9 +572,9 @@ cdef class MessageDecoder:
             message = transcode(growing_data(&self.buffer), self.buffer.size)
         else:
             message = growing_take(&self.buffer)
-        if self.opcode == OPCODE_TEXT and not self.buffer.is_str:
+        if self._opcode == OPCODE_TEXT and not self.buffer.is_str:
             message = self.held_text(message, events)
-        elif self.compressed and self.opcode == OPCODE_TEXT:
+        elif self.compressed and self._opcode == OPCODE_TEXT:
             # A str may take four times as much as its UTF-8.
             size = len(message) if self.stream else <Py_ssize_t> self.size
             self.step_left -= max(<Py_ssize_t> rules.memory_of(message) - size, 0)
@@ -604,7 +604,7 @@ cdef class MessageDecoder:
         if not self.buffer.is_str:
             self.buffer.size = size
             piece = growing_take(&self.buffer)
-            if self.opcode == OPCODE_TEXT:
+            if self._opcode == OPCODE_TEXT:
                 piece = self.held_text(piece, events)
         elif left:
             piece = decode_whole(data, size, 0)  # it may be ASCII
@@ -680,7 +680,7 @@ cdef class MessageDecoder:
         Text is validated in slices, while each slice is in the CPU's cache.
         """
         cdef Py_ssize_t size, start = 0
-        if self.opcode != OPCODE_TEXT:
+        if self._opcode != OPCODE_TEXT:
             mask_octets(target, p, n, key)
             return True
         while start < n:
@@ -732,7 +732,7 @@ cdef class MessageDecoder:
 
     cdef void reset_message(self) noexcept:
         self.in_payload = False
-        self.opcode = 0
+        self._opcode = 0
         self.compressed = self.more = False
         self.size = self.fragments = 0
         self.utf8.needed = 0

@@ -26,14 +26,15 @@ _LONGEST_STEP = 0.5
 
 
 def is_idle(endpoint: Endpoint) -> bool:
-    """Return whether nothing is under way: no message waits to be received or sent, and the
-    handler waits for the next one, if there is a handler."""
+    """Return whether nothing is under way: no message waits to be received or sent, none has
+    arrived in part, and the handler waits for the next one, if there is a handler."""
     connection, sink = endpoint._connection, endpoint._sink
     return (
         connection is not None
         and not sink.messages
         and (not isinstance(endpoint, WebSocket) or endpoint._awaits_message())
         and not connection.has_pending
+        and not connection._decoder._opcode
         and not connection.bytes_queued
         and not endpoint._is_sending()
         and not endpoint._transport.get_write_buffer_size()

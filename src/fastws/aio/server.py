@@ -52,7 +52,6 @@ _current_handler: ContextVar[asyncio.Task[Any] | None] = ContextVar(
 class Server:
     """A running server, as `serve` returns it."""
 
-    _listener: asyncio.Server
     _exits: ExitStack  # what to undo when it stops listening
     told = None
 
@@ -67,6 +66,7 @@ class Server:
     ) -> None:
         # All that have a transport, including those in their opening handshake.
         self._endpoints: set[Endpoint] = set()
+        self._listeners: list[asyncio.Server] = []
         self.observers: list[Observer] = []
         self._admission = None if limits == (None, None) else Admission(*limits)
         self._lifetimes = None if max_lifetime is None else Lifetimes(max_lifetime)
@@ -97,7 +97,7 @@ class Server:
     @property
     def sockets(self) -> Sequence[socket.socket]:
         """The sockets that the server listens on."""
-        return self._listener.sockets
+        return [sock for listener in self._listeners for sock in listener.sockets]
 
     async def serve_forever(
         self,
@@ -171,9 +171,9 @@ class Server:
         """Stop listening, and close the connections one after the other, so that their clients do
         not all connect to another server at the same time. Then shut down as `close` does.
 
-        Idle connections are closed first: those where no message waits to be received or sent, and
-        whose handler waits for the next message. Opening handshakes go on. A second signal in
-        `serve_forever`, or a call of `close`, closes the rest at once.
+        Idle connections are closed first: those where no message waits to be received or sent, none
+        has arrived in part, and whose handler waits for the next one. Opening handshakes go on. A
+        second signal in `serve_forever`, or a call of `close`, closes the rest at once.
 
         Args:
             over: the time over which to spread this, in seconds.
@@ -181,9 +181,12 @@ class Server:
             reason: at most 123 bytes in UTF-8.
 
         Raises:
+            TypeError: if `over` is not a number.
             ValueError: if `over` is not positive, the code may not be sent or the reason is too
                 long.
         """
+        if over is None:
+            raise TypeError("over must be a number, not None")
         rules.check_timeout("over", over)
         rules.close_payload(code, reason)
         self._stop_listening()
@@ -218,7 +221,6 @@ class Server:
         self._closed.set()
 
     def _stop_listening(self) -> None:
-        self._listener.close()
         self._exits.close()
 
     def _say_goodbye(self, endpoint: Endpoint, code: int, reason: str) -> None:

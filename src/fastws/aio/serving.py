@@ -7,6 +7,7 @@ not know what a server does then.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import re
     import socket
     import ssl as ssl_module
-    from collections.abc import Awaitable, Callable, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Generator
 
     from fastws.deflate import PerMessageDeflate
     from fastws.http import HeadersLike
@@ -59,7 +60,7 @@ class serve:  # noqa: N801 - it is called like a function
             interfaces.
         port: the TCP port; 0 lets the operating system choose one.
         path: the path of a Unix socket to listen on, instead of a host and a port.
-        sock: a bound socket to use, instead of a host and a port.
+        sock: a bound socket to use, or several, instead of a host and a port.
         ssl: the TLS context for a wss:// server; None for a ws:// server. While a
             server with a `process_request` listens, the context has a `sni_callback` of fastws,
             which calls the one before.
@@ -154,7 +155,7 @@ class serve:  # noqa: N801 - it is called like a function
         port: int | None = None,
         *,
         path: str | None = None,
-        sock: socket.socket | None = None,
+        sock: socket.socket | Sequence[socket.socket] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         proxy_protocol: bool = False,
         origins: Sequence[str | re.Pattern[str] | None] | None = None,
@@ -185,6 +186,8 @@ class serve:  # noqa: N801 - it is called like a function
         check_handler(handler)
         if (path is not None or sock is not None) and (host is not None or port is not None):
             raise ValueError("host and port cannot be used with path or sock")
+        if path is not None and sock is not None:
+            raise ValueError("path cannot be used with sock")
         settings = Settings(
             max_message_size=max_message_size,
             max_fragments=max_fragments,
@@ -225,12 +228,16 @@ class serve:  # noqa: N801 - it is called like a function
             options.setdefault("ssl_handshake_timeout", open_timeout)
         self._notes_names = process_request is not None
         self._proxy_protocol = proxy_protocol
-        if sock is not None:
-            options["sock"] = sock
-        if path is None:
-            options |= {"host": host, "port": port} if sock is None else {}
+        # What to listen on.
+        self._places: list[dict[str, Any]]
+        if sock is None:
+            self._places = [{"host": host, "port": port} if path is None else {"path": path}]
         else:
-            options["path"] = path
+            self._places = [
+                {"sock": each} for each in (sock if isinstance(sock, Sequence) else [sock])
+            ]
+            if not self._places:
+                raise ValueError("sock must not be empty")
         self._is_unix = path is not None
         self._options = options
         self._server: Server | None = None
@@ -248,7 +255,10 @@ class serve:  # noqa: N801 - it is called like a function
             context = self._options.get("ssl")
             if self._notes_names and context is not None:
                 stack.callback(note_server_names(loop, context))
-            server._listener = await create(make, **options)
+            for place in self._places:
+                listener = await create(make, **options, **place)
+                stack.callback(listener.close)
+                server._listeners.append(listener)
             server._exits = stack.pop_all()
         self._server = server
         return server

@@ -7,8 +7,8 @@ plain HTTP requests get.
 from __future__ import annotations
 
 import asyncio
-import signal
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastws.aio.protocol import WebSocketProtocol
@@ -18,7 +18,7 @@ from fastws.uri import join_host
 
 from ._metrics import note, show_metrics
 from ._pages import Pages
-from ._serving import listen, loop_factory, tls_context
+from ._serving import cannot_listen, listen, loop_factory, serve_until_told, tls_context
 from ._status import followed
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ def serve_echo(
     """
 
     async def run() -> None:
-        loop = asyncio.get_running_loop()
         protocol_factory: Callable[[], WebSocketProtocol] = _Echo
         process_request: Callable[[Request], Response | None] = Pages(inspect=args.inspect)
         if args.inspect:
@@ -67,9 +66,9 @@ def serve_echo(
             metrics = Metrics()
             process_request = await show_metrics(args, metrics, process_request, stack)
             server = await listen(
-                args,
                 stack,
                 protocol_factory,
+                partial(cannot_listen, args),
                 host=args.host,
                 port=args.port,
                 ssl=tls_context(args),
@@ -83,21 +82,7 @@ def serve_echo(
                 metrics.observe(server)
             if counts is not None:
                 stack.enter_context(followed(metrics, counts))
-            # A signal may follow the announcement at once. This runs when serve_forever waits,
-            # which is after it has installed its handlers.
-            loop.call_soon(announce, server)
-            if parent is None:
-                await server.serve_forever()
-            else:
-
-                def orphaned() -> None:
-                    loop.remove_reader(parent)
-                    signal.raise_signal(signal.SIGTERM)
-
-                loop.add_reader(parent, orphaned)
-                # Ctrl-C reaches every process of the terminal; the parent passes it on.
-                await server.serve_forever(signals=[signal.SIGTERM])
-                loop.remove_reader(parent)
+            await serve_until_told(server, announce, parent)
 
     with asyncio.Runner(loop_factory=loop_factory(args)) as runner:
         runner.run(run())

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import traceback
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastws.aio.protocol import check_handler
-from fastws.aio.server import SHUTDOWN_SIGNALS
-from fastws.aio.signals import heed
 from fastws.codec import implementation, kernel
 from fastws.http import Response
 from fastws.metrics import Metrics
 from fastws.uri import join_host
 
 from ._metrics import note, show_metrics
-from ._serving import listen, loop_factory, tls_context
+from ._serving import cannot_listen, listen, loop_factory, serve_until_told, tls_context
 from ._shared import CommandError
 from ._status import followed
 
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
 
     from ._status import Counts
 
-__all__ = ["announce_servers", "announcement", "load", "serve_handler"]
+__all__ = ["announcement", "load", "serve_handler"]
 
 
 def load(name: str) -> Any:
@@ -68,7 +66,7 @@ def load(name: str) -> Any:
 
 def serve_handler(
     args: Namespace,
-    announce: Callable[..., None],
+    announce: Callable[[Server], None],
     *,
     parent: int | None = None,
     counts: Counts | None = None,
@@ -78,7 +76,7 @@ def serve_handler(
 
     Args:
         args: the arguments of the command.
-        announce: called with the servers when they listen and handle signals.
+        announce: called with the server when it listens and handles signals.
         parent: in a worker, a file descriptor that becomes readable when the parent process dies.
         counts: where to keep how much the server does; None if nobody looks.
         stopping: called when a signal tells the server to end; None if nobody wants to know.
@@ -99,7 +97,6 @@ def serve_handler(
         raise _failed("import", args, exc) from exc
 
     async def run() -> None:
-        loop = asyncio.get_running_loop()
         options: dict[str, Any] = {
             "ssl": tls_context(args),
             "proxy_protocol": args.proxy_protocol,
@@ -109,13 +106,16 @@ def serve_handler(
             "backlog": args.backlog,
             "origins": args.origins,
             "max_connections": args.max_connections,
+            "max_connections_per_address": args.max_connections_per_address,
+            "max_lifetime": args.max_lifetime,
         }
-        places: list[dict[str, Any]] = [{"sock": sock} for sock in args.sockets]
-        if not places and args.path is not None:
-            places = [{"path": args.path}]
-        elif not places:
+        if args.sockets:
+            options["sock"] = args.sockets
+        elif args.path is not None:
+            options["path"] = args.path
+        else:
             reuse_port = True if args.workers is not None else None
-            places = [{"host": args.host, "port": args.port, "reuse_port": reuse_port}]
+            options |= {"host": args.host, "port": args.port, "reuse_port": reuse_port}
         async with AsyncExitStack() as stack:
             called = handler
             if hasattr(handler, "__aenter__") and not isinstance(handler, type):
@@ -126,36 +126,13 @@ def serve_handler(
             except TypeError as exc:
                 raise CommandError(f"cannot serve {args.handler}: {exc}") from exc
             metrics = Metrics()
-            answer = await show_metrics(args, metrics, process_request, stack)
-            servers = [
-                await listen(args, stack, called, process_request=answer, **place, **options)
-                for place in places
-            ]
+            options["process_request"] = await show_metrics(args, metrics, process_request, stack)
+            server = await listen(stack, called, partial(cannot_listen, args), **options)
             if args.metrics is not None or counts is not None:
-                for server in servers:
-                    metrics.observe(server)
+                metrics.observe(server)
             if counts is not None:
                 stack.enter_context(followed(metrics, counts))
-            signals: tuple[signal.Signals, ...] = SHUTDOWN_SIGNALS
-            if parent is not None:
-
-                def orphaned() -> None:
-                    loop.remove_reader(parent)
-                    signal.raise_signal(signal.SIGTERM)
-
-                loop.add_reader(parent, orphaned)
-                signals = (signal.SIGTERM,)
-
-            async def serve_until_told(server: Server) -> None:
-                with nullcontext() if stopping is None else heed(signals, stopping):
-                    await server.serve_forever(signals=signals)
-
-            serving = asyncio.gather(*map(serve_until_told, servers))
-            # See `serve_echo`. (`gather` makes tasks, and these begin in the order they are made.)
-            loop.call_soon(announce, *servers)
-            await serving
-            if parent is not None:
-                loop.remove_reader(parent)
+            await serve_until_told(server, announce, parent, drain=args.drain, stopping=stopping)
 
     with asyncio.Runner(loop_factory=loop_factory(args)) as runner:
         runner.run(run())
@@ -206,11 +183,6 @@ def announcement(args: Namespace, address: Any) -> str:
     if args.proxy_protocol:
         line += ", PROXY protocol"
     return line + note(args)
-
-
-def announce_servers(args: Namespace, servers: tuple[Server, ...]) -> list[str]:
-    """Return the lines for all sockets of these servers."""
-    return [announcement(args, sock.getsockname()) for server in servers for sock in server.sockets]
 
 
 def _health(request: Request) -> Response | None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fastws.aio.protocol import WebSocketProtocol
-from fastws.aio.serving import serve
 from fastws.http import Response
 from fastws.uri import join_host
 
+from ._serving import listen
 from ._shared import CommandError, describe
 
 if TYPE_CHECKING:
@@ -70,16 +70,15 @@ async def show_metrics(
         return _Figures(metrics, args.metrics, process_request)
     host, port = args.metrics
     port += getattr(args, "worker", 0)
+
+    def cannot(exc: Exception) -> CommandError:
+        where = f"{host or 'any address'} port {port}"
+        return CommandError(f"cannot listen on {where} for --metrics: {describe(exc)}")
+
     figures = _Figures(metrics, _PATH, _not_found)
-    try:
-        await stack.enter_async_context(
-            serve(WebSocketProtocol, host or None, port, process_request=figures)
-        )
-    except (OSError, ValueError) as exc:
-        message = (
-            f"cannot listen on {host or 'any address'} port {port} for --metrics: {describe(exc)}"
-        )
-        raise CommandError(message) from exc
+    await listen(
+        stack, WebSocketProtocol, cannot, host=host or None, port=port, process_request=figures
+    )
     return process_request
 
 

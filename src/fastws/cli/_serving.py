@@ -1,28 +1,40 @@
-"""What commands that serve share: TLS, event loops, and why a server cannot listen.
+"""What commands that serve share: TLS, event loops, why a server cannot listen, and when it ends.
 
-This module knows how a server starts. It does not know what is served, nor in how many processes.
+This module knows how a server starts, and what ends it. It does not know what is served, nor in how
+many processes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import signal
 import ssl
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
+from fastws.aio.server import SHUTDOWN_SIGNALS
 from fastws.aio.serving import serve
+from fastws.aio.signals import heed
 
 from ._shared import DISTRIBUTION, CommandError, describe
 
 if TYPE_CHECKING:
-    import asyncio
     from argparse import Namespace
     from collections.abc import Callable
     from contextlib import AsyncExitStack
 
     from fastws.aio.server import Server
 
-__all__ = ["cannot_listen", "listen", "loop_factory", "tls_context"]
+__all__ = [
+    "announce_lines",
+    "cannot_listen",
+    "listen",
+    "loop_factory",
+    "serve_until_told",
+    "tls_context",
+]
 
 
 def tls_context(args: Namespace) -> ssl.SSLContext | None:
@@ -65,30 +77,80 @@ def loop_factory(args: Namespace) -> Callable[[], asyncio.AbstractEventLoop] | N
 
 
 async def listen(
-    args: Namespace, stack: AsyncExitStack, handler: Callable[..., Any], **options: Any
+    stack: AsyncExitStack,
+    handler: Callable[..., Any],
+    cannot: Callable[[Exception], CommandError],
+    **options: Any,
 ) -> Server:
     """Start a server.
 
     Args:
-        args: the arguments of the command.
         stack: what ends with the server.
         handler: the handler of `serve`.
+        cannot: makes the error to raise if the server cannot listen. Errors of what is served are
+            passed on as they are.
         options: other arguments of `serve`.
-
-    Raises:
-        CommandError: if it cannot listen. Errors of what is served are passed on as they are.
     """
     try:
         return await stack.enter_async_context(serve(handler, **options))
     except (OSError, ValueError) as exc:
-        raise CommandError(cannot_listen(args, exc)) from exc
+        raise cannot(exc) from exc
 
 
-def cannot_listen(args: Namespace, exc: Exception) -> str:
-    """Return a message that says why the server cannot listen."""
+def cannot_listen(args: Namespace, exc: Exception) -> CommandError:
+    """Return an error that says why the server cannot listen."""
     path = getattr(args, "path", None)
     where = f"{args.host} port {args.port}" if path is None else path
     why = describe(exc)
     if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE:
         why = "the port is in use" if path is None else "it exists already"
-    return f"cannot listen on {where}: {why}"
+    return CommandError(f"cannot listen on {where}: {why}")
+
+
+async def serve_until_told(
+    server: Server,
+    announce: Callable[[Server], None],
+    parent: int | None,
+    *,
+    drain: float | None = None,
+    stopping: Callable[[], object] | None = None,
+) -> None:
+    """Serve until a signal arrives or, in a worker, the parent process has died.
+
+    Args:
+        server: the server.
+        announce: called with the server when it handles signals.
+        parent: in a worker, a file descriptor that becomes readable when the parent process dies.
+        drain: the time over which to close connections then, in seconds; None for all at once.
+        stopping: called when a signal arrives; None if nobody wants to know.
+    """
+    loop = asyncio.get_running_loop()
+    signals = list(SHUTDOWN_SIGNALS)
+    with ExitStack() as stack:
+        if parent is not None:
+
+            def orphaned() -> None:
+                loop.remove_reader(parent)
+                signal.raise_signal(signal.SIGTERM)
+
+            loop.add_reader(parent, orphaned)
+            stack.callback(loop.remove_reader, parent)
+            # Ctrl-C reaches every process of the terminal; the parent passes it on.
+            signals = [signal.SIGTERM]
+        elif hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signals.append(signal.SIGHUP)  # the terminal is gone; but see nohup(1)
+        if stopping is not None:
+            stack.enter_context(heed(signals, stopping))
+        # A signal may follow the announcement at once. This runs when `serve_forever` waits, which
+        # is after it has installed its handlers.
+        loop.call_soon(announce, server)
+        await server.serve_forever(signals=signals, drain=drain)
+
+
+def announce_lines(
+    args: Namespace, announcement: Callable[[Namespace, Any], str], server: Server
+) -> None:
+    """Print where the server listens."""
+    lines = (announcement(args, sock.getsockname()) for sock in server.sockets)
+    with suppress(BrokenPipeError):
+        print(*lines, sep="\n", flush=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import os
 import signal
 import socket
 import sys
@@ -36,6 +37,8 @@ _STEADY = 10.0
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 30.0
 # How often to look whether sources have changed, in seconds.
 _LOOK = 0.5
+# These reach every process of a terminal. The parent process acts on them, the workers do not.
+_OF_TERMINALS = [getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,8 @@ class Job:
 
     Args:
         command: the name of the command.
-        serve: called in a worker with the arguments, what to call with the addresses on which it
-            listens, and a file descriptor that becomes readable when the parent process dies.
+        serve: called in a worker with the arguments, what to call with the server when it listens,
+            and a file descriptor that becomes readable when the parent process dies.
         announcement: returns the line that tells the user where the server listens.
         option: which option of the command asks for workers.
         stale: returns whether the workers must be replaced, because they run old code; None if
@@ -81,14 +84,16 @@ def run_workers(args: Namespace, job: Job, *, shares_sockets: bool = False) -> i
         try:
             _check_free(args.host, args.port)
         except (OSError, ValueError) as exc:
-            raise CommandError(cannot_listen(args, exc)) from exc
+            raise cannot_listen(args, exc) from exc
 
     # Signals arrive as bytes on a socket, so that this process waits in one place and no system
     # call is interrupted.
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     workers: list[_Worker] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (*_OF_TERMINALS, signal.SIGTERM)}
+    if handlers[signal.SIGHUP] is signal.SIG_IGN:  # see nohup(1)
+        del handlers[signal.SIGHUP]
     wakeup = signal.set_wakeup_fd(sender.fileno())
     try:
         for number in handlers:
@@ -127,15 +132,15 @@ class _Worker:
         ready, child_end = context.Pipe(duplex=False)
         args = Namespace(**vars(self._args), worker=self._number)
         work = (args, self._job.serve, child_end)
-        process = context.Process(target=_work, args=work, daemon=True)
-        # The parent acts on Ctrl-C; the child inherits the mask. The resource tracker must be
-        # running already: to start it unblocks the signal.
+        process = context.Process(target=_work, args=work)
+        # The child inherits the mask, until it has handlers. The resource tracker must be running
+        # already: to start it unblocks a signal.
         resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINALS)
         try:
             process.start()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_TERMINALS)
         child_end.close()
         self.process: BaseProcess = process
         self.ready = ready
@@ -151,6 +156,14 @@ class _Worker:
         self._delay = min(max(2 * delay, _FIRST_DELAY), _LONGEST_DELAY)
         self.due = now + delay
         return delay
+
+    def last_words(self) -> str | None:
+        """Return what a process that has died said about that; None if it said nothing."""
+        message: Any = None
+        with suppress(EOFError, OSError):
+            while self.ready.poll():
+                message = self.ready.recv()
+        return message if isinstance(message, str) else None
 
     def close(self) -> None:
         """Kill the process."""
@@ -180,8 +193,8 @@ def _check_free(host: str, port: int) -> None:
 
 
 class _Watch:
-    """Replaces workers that die, or that run old code, until a signal arrives; then stops all of
-    them, and waits."""
+    """Replaces workers that die, that run old code, or that a SIGHUP asks to replace, until another
+    signal arrives; then stops all of them, and waits."""
 
     def __init__(
         self, args: Namespace, job: Job, workers: list[_Worker], signals: socket.socket
@@ -191,12 +204,16 @@ class _Watch:
         self._workers = workers
         self._signals = signals
         self._status = 0
-        self._stopping = False
+        self._had_terminal = _has_terminal()
+        self._stopping = 0  # how often that was asked for
         self._announced = False
         self._starting: dict[Any, _Worker] = {worker.ready: worker for worker in workers}
         self._running: dict[Any, _Worker] = {worker.process.sentinel: worker for worker in workers}
-        # Workers that were told to end because their code is old.
+        # Workers that were told to end, to be replaced.
         self._outdated: set[_Worker] = set()
+        # Those that a SIGHUP asks to replace: the one whose turn it is, and the others.
+        self._renewed: _Worker | None = None
+        self._to_renew: list[_Worker] = []
 
     def run(self) -> int:
         """Return the exit status."""
@@ -206,8 +223,7 @@ class _Watch:
             waited = [self._signals, *self._starting, *self._running]
             for ready in sorted(pipes.wait(waited, self._timeout()), key=waited.index):
                 if ready is self._signals:
-                    self._signals.recv(64)
-                    self._stop()
+                    self._obey(self._signals.recv(64))
                 elif ready in self._starting:
                     self._read_report(self._starting.pop(ready))
                 else:
@@ -238,21 +254,43 @@ class _Watch:
                 else:
                     self._starting[worker.ready] = self._running[worker.process.sentinel] = worker
 
+    def _obey(self, numbers: bytes) -> None:
+        """Signals have arrived. (A terminal that goes away sends a SIGHUP.)"""
+        if set(numbers) != {signal.SIGHUP} or (self._had_terminal and not _has_terminal()):
+            self._stop()
+        elif not self._stopping:
+            self._say("the workers are replaced, one after the other")
+            self._to_renew = list(self._workers)
+            if self._renewed is None:
+                self._renew_next()
+
     def _stop(self) -> None:
         if not self._stopping:
             self._job.notify("STOPPING=1")
-        self._stopping = True
+        self._stopping += 1
         for worker in self._running.values():
-            worker.process.terminate()
+            if self._stopping > 2:
+                worker.process.kill()  # it does not even hurry
+            elif self._stopping > 1 or worker not in self._outdated:
+                worker.process.terminate()
 
     def _reload(self) -> None:
         self._say("the sources have changed, so the workers are replaced")
+        self._renewed, self._to_renew = None, []
         for worker in self._workers:
-            if worker in self._running.values():
-                self._outdated.add(worker)
-                worker.process.terminate()
-            else:
-                worker.due = time.monotonic()
+            self._replace(worker)
+
+    def _renew_next(self) -> None:
+        self._renewed = self._to_renew.pop(0) if self._to_renew else None
+        if self._renewed is not None:
+            self._replace(self._renewed)
+
+    def _replace(self, worker: _Worker) -> None:
+        if worker in self._running.values():
+            self._outdated.add(worker)
+            worker.process.terminate()
+        else:
+            worker.due = time.monotonic()
 
     def _read_report(self, worker: _Worker) -> None:
         with suppress(EOFError):
@@ -260,11 +298,14 @@ class _Watch:
             if isinstance(message, str):
                 if self._status == 0:
                     self._say(message)
-                if not self._announced and self._job.stale is None:
+                if not self._announced and self._job.stale is None and not self._stopping:
                     # The other workers cannot listen either.
                     self._status = 1
                     self._stop()
-            elif not self._starting and not self._stopping and not self._announced:
+                return
+            if worker is self._renewed and worker not in self._outdated:
+                self._renew_next()
+            if not self._starting and not self._stopping and not self._announced:
                 self._announced = True
                 lines = (self._job.announcement(self._args, address) for address in message)
                 with suppress(BrokenPipeError):
@@ -274,14 +315,24 @@ class _Watch:
     def _note_death(self, worker: _Worker) -> None:
         self._starting.pop(worker.ready, None)
         worker.process.join()
+        words = worker.last_words()
         worker.ready.close()
+        fate = f"worker {worker.process.pid} ended unexpectedly, {_fate(worker.process)}"
+        was_told = self._stopping or worker in self._outdated
+        is_well = was_told and worker.process.exitcode in (0, -signal.SIGTERM)
+        if words is not None:
+            self._say(words)
         if self._stopping:
+            if not is_well and self._status == 0:
+                self._status = 1
+                self._say(fate)
             return
         if worker in self._outdated:
             self._outdated.discard(worker)
             worker.due = time.monotonic()
+            if not is_well:
+                self._say(fate)
             return
-        fate = f"worker {worker.process.pid} ended unexpectedly, {_fate(worker.process)}"
         if self._job.stale is not None and worker.process.exitcode == 1:
             # Most likely a mistake in the sources, so somebody is about to change them.
             worker.due = None
@@ -302,6 +353,15 @@ def _fate(process: BaseProcess) -> str:
     return f"exit status {code}"
 
 
+def _has_terminal() -> bool:
+    """Return whether this process belongs to a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 def _no_action(*_: object) -> None:
     pass
 
@@ -317,8 +377,13 @@ def _work(args: Namespace, serve: Callable[..., None], ready: pipes.Connection) 
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def announce(*servers: Server) -> None:
-        ready.send([sock.getsockname() for server in servers for sock in server.sockets])
+    for number in _OF_TERMINALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _no_action)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_TERMINALS)
+
+    def announce(server: Server) -> None:
+        ready.send([sock.getsockname() for sock in server.sockets])
 
     escape_logs()
     try:

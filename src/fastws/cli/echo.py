@@ -6,7 +6,6 @@ itself is in `_echo_server`, its worker processes are in `_workers`.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -61,7 +60,7 @@ def run(args: Namespace) -> int:
         message = "--inspect shows the frames of one process, so it cannot be used with --workers"
         raise CommandError(message, 2)
     from ._echo_server import announcement, serve_echo
-    from ._serving import loop_factory, tls_context
+    from ._serving import announce_lines, loop_factory, tls_context
 
     # What is wrong in any process is reported here, once.
     tls_context(args)
@@ -76,9 +75,7 @@ def run(args: Namespace) -> int:
     counts = Counts()
 
     def announce(server: Server) -> None:
-        with suppress(BrokenPipeError):
-            for sock in server.sockets:
-                print(announcement(args, sock.getsockname()), flush=True)
+        announce_lines(args, announcement, server)
         if show is not None:
             show()
 

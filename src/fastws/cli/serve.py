@@ -35,8 +35,10 @@ ended, and whose result is the handler.
 If systemd passes sockets (LISTEN_FDS), the server listens on these instead of --host and --port;
 --backlog replaces the Backlog= of their unit.
 GET /health is answered with OK, unless --process-request is given. SIGINT (Ctrl-C) and SIGTERM shut
-the server down: it stops listening, closes all connections with 1001, and waits for the handlers.
-A worker that gets SIGTERM does the same, and is replaced.
+the server down: it stops listening, closes all connections with 1001, or over a time with --drain,
+and waits for the handlers. A second signal ends the wait. A worker that gets SIGTERM does the same,
+and is replaced. SIGHUP replaces all workers, one after the other, and loads your code again; if it
+comes because the terminal is gone, and without --workers, it shuts the server down.
 
 On a terminal, a line shows how many connections there are and what they send, unless there are
 --workers. This needs the extra cli.
@@ -47,6 +49,9 @@ example:
   fastws serve chat:app --origin https://chat.example --max-connections 10000
   fastws serve chat:app --workers 4 --metrics 127.0.0.1:9100
   fastws serve chat:app --unix /run/chat.sock --process-request chat:pages"""
+
+# The longest time that can be given, in seconds.
+_LONGEST = 86400
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -85,12 +90,32 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--max-connections",
         type=partial(integer, 0, sys.maxsize),
         metavar="N",
-        help="the maximum number of connections, for each process and socket; those beyond it get "
-        "a 503, and so do health checks (default: no limit)",
+        help="the maximum number of connections, for each process; those beyond it get a 503, and "
+        "so do health checks (default: no limit)",
+    )
+    add(
+        "--max-connections-per-address",
+        type=partial(integer, 0, sys.maxsize),
+        metavar="N",
+        help="the same for the connections from one address, for each process",
+    )
+    add(
+        "--max-lifetime",
+        type=partial(integer, 1, _LONGEST),
+        metavar="SECONDS",
+        help="close each connection with 1012 after a random time between 80 and 100 %% of this "
+        "(default: no limit)",
+    )
+    add(
+        "--drain",
+        type=partial(integer, 1, _LONGEST),
+        metavar="SECONDS",
+        help="at the end, spread the closing of connections over this time, idle ones first, with "
+        "1012 (default: close all at once, with 1001)",
     )
     add(
         "--shutdown-timeout",
-        type=partial(integer, 0, 86400),
+        type=partial(integer, 0, _LONGEST),
         default=10,
         metavar="SECONDS",
         help="how long to wait for clients and handlers at the end (default: %(default)s)",
@@ -110,8 +135,8 @@ def run(args: Namespace) -> int:
     check_server_arguments(args)
     if args.path == "":
         raise CommandError("--unix needs a path", 2)
-    from ._handlers import announce_servers, announcement, serve_handler
-    from ._serving import cannot_listen, loop_factory, tls_context
+    from ._handlers import announcement, serve_handler
+    from ._serving import announce_lines, cannot_listen, loop_factory, tls_context
     from ._status import Counts, status_line
     from ._systemd import notify, take_sockets
 
@@ -131,16 +156,15 @@ def run(args: Namespace) -> int:
                 try:
                     args.sockets = [_listen_on_path(args.path, args.backlog, stack)]
                 except OSError as exc:
-                    raise CommandError(cannot_listen(args, exc)) from exc
+                    raise cannot_listen(args, exc) from exc
             stale = Sources(os.getcwd()).changed if args.reload else None
             job = Job("serve", serve_handler, announcement, option, stale, notify)
             return run_workers(args, job, shares_sockets=bool(args.sockets))
 
         counts = Counts()
 
-        def announce(*servers: Server) -> None:
-            with suppress(BrokenPipeError):
-                print(*announce_servers(args, servers), sep="\n", flush=True)
+        def announce(server: Server) -> None:
+            announce_lines(args, announcement, server)
             notify("READY=1")
             if show is not None:
                 show()
@@ -179,11 +203,13 @@ def _listen_on_path(path: str, backlog: int, stack: ExitStack) -> socket.socket:
             os.unlink(path)
     sock = stack.enter_context(socket.socket(socket.AF_UNIX))
     sock.bind(path)
-    stack.callback(_unlink, path)
+    stack.callback(_unlink, path, os.stat(path).st_ino)
     sock.listen(backlog)
     return sock
 
 
-def _unlink(path: str) -> None:
+def _unlink(path: str, inode: int) -> None:
+    """Remove a socket, unless that of another server has taken its place."""
     with suppress(OSError):
-        os.unlink(path)
+        if os.stat(path).st_ino == inode:
+            os.unlink(path)
