@@ -20,8 +20,11 @@ from .events import Close, MessagePart, Text
 from .spec import (
     CONTROL_BIT,
     FIN,
+    LENGTH_16,
+    LENGTH_64,
     LENGTH_BITS,
     MASK,
+    MASK_KEY_SIZE,
     MAX_CLOSE_REASON,
     MAX_CONTROL_PAYLOAD,
     OPCODE_BITS,
@@ -114,6 +117,20 @@ def second_byte_error(first: int, byte: int, masked: bool | None) -> ProtocolErr
 
 
 # What the peer sent: compressed messages ------------------------------------------
+
+
+def measure_frame(beginning: bytes | bytearray) -> tuple[int, int] | None:
+    """Return the sizes of a frame's header, with its mask key, and of its payload, in bytes,
+    whatever is wrong with them; None if these bytes do not tell yet (RFC 6455 §5.2)."""
+    if len(beginning) < 2:
+        return None
+    size, length = 2, beginning[1] & LENGTH_BITS
+    if length >= LENGTH_16:
+        size += 8 if length == LENGTH_64 else 2
+        if len(beginning) < size:
+            return None
+        length = int.from_bytes(beginning[2:size], "big")
+    return size + (MASK_KEY_SIZE if beginning[1] & MASK else 0), length
 
 
 def max_compressed(max_message_size: int) -> int:

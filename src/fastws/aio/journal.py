@@ -12,21 +12,9 @@ import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from fastws import errors
+from fastws import errors, rules
 from fastws.codec import apply_mask
-from fastws.spec import (
-    FIN,
-    LENGTH_16,
-    LENGTH_64,
-    LENGTH_BITS,
-    MASK,
-    MASK_KEY_SIZE,
-    OPCODE_BITS,
-    RSV1,
-    RSV2,
-    RSV3,
-    Opcode,
-)
+from fastws.spec import FIN, MASK, MASK_KEY_SIZE, OPCODE_BITS, RSV1, RSV2, RSV3, Opcode
 
 from .transports import Tap
 from .view import logger
@@ -136,25 +124,19 @@ class _Scanner:
     def _log(self, head: bytes) -> int | None:
         """Log the frame that begins here; return how many of these bytes belong to it, or None if
         there are too few."""
-        if len(head) < 2:
+        measured = rules.measure_frame(head)
+        if measured is None:
             return None
-        first, second = head[:2]
-        length, start = second & LENGTH_BITS, 2
-        if length >= LENGTH_16:
-            start += 8 if length == LENGTH_64 else 2
-            length = int.from_bytes(head[2:start], "big")
-        key = b""
-        if second & MASK:
-            key = head[start : start + MASK_KEY_SIZE]
-            start += MASK_KEY_SIZE
+        start, length = measured
         wanted = min(length, _EXCERPT) if _payloads.level == logging.DEBUG else 0
         if len(head) < start + wanted:
             return None
+        first, second = head[:2]
         excerpt = ""
         if wanted:
             octets = head[start : start + wanted]
-            if key:
-                octets = apply_mask(octets, key)
+            if second & MASK:
+                octets = apply_mask(octets, head[start - MASK_KEY_SIZE : start])
             excerpt = f": {octets!r}{'…' if wanted < length else ''}"
         bits = ", ".join(name for bit, name in _BITS.items() if first & bit)
         logger.debug(

@@ -17,6 +17,7 @@ from fastws.aio.protocol import WebSocketProtocol
 from fastws.aio.transports import Tap
 from fastws.exceptions import InvalidURIError
 from fastws.http import Response
+from fastws.rules import measure_frame
 from fastws.spec import State
 from fastws.uri import join_host, parse_uri
 
@@ -35,6 +36,9 @@ PATH: Final = "/inspect"
 # All that is ever kept: so many frames, with so much of the payload of each.
 MAX_FRAMES: Final = 500
 MAX_PAYLOAD: Final = 256
+
+# No header is longer, in bytes.
+_MAX_HEADER: Final = 14
 
 # How long frames may wait for others, in seconds, so that viewers get them in batches.
 _DELAY: Final = 0.05
@@ -127,12 +131,15 @@ class Scanner:
         view = memoryview(data)
         while view:
             if self._size is None:
-                missing = _header_size(self._header) - len(self._header)
-                self._header += view[:missing]
-                view = view[missing:]
-                if _header_size(self._header) > len(self._header):
-                    continue
-                self._size = self._missing = _payload_size(self._header)
+                before = len(self._header)
+                self._header += view[: _MAX_HEADER - before]
+                measured = measure_frame(self._header)
+                if measured is None or measured[0] > len(self._header):
+                    return
+                size, self._size = measured
+                self._missing = self._size
+                del self._header[size:]
+                view = view[size - before :]
             kept = view[: min(self._missing, MAX_PAYLOAD - len(self._payload))]
             self._payload += kept
             taken = min(self._missing, len(view))
@@ -149,19 +156,6 @@ class Scanner:
             self._header.clear()
             self._payload.clear()
             self._found(header, payload, size, not self._missing)
-
-
-def _header_size(header: bytearray) -> int:
-    """Return how long a header is, as far as its beginning tells (RFC 6455 §5.2)."""
-    if len(header) < 2:
-        return 2
-    length = header[1] & 0x7F
-    return 2 + {126: 2, 127: 8}.get(length, 0) + (4 if header[1] & 0x80 else 0)
-
-
-def _payload_size(header: bytearray) -> int:
-    length = header[1] & 0x7F
-    return length if length < 126 else int.from_bytes(header[2 : 4 if length == 126 else 10], "big")
 
 
 def refusal(request: Request, host: str) -> Response | None:
