@@ -43,7 +43,7 @@ with instrumented():
     import fastws._py.frames
     import fastws._py.messages
     import fastws.deflate
-    from fastws.events import Close, Ping, Pong
+    from fastws.events import Close, Ping, Pong, Text
     from fastws.exceptions import ProtocolError
     from fastws.spec import Role
 
@@ -120,6 +120,7 @@ def message_options(source: Input) -> tuple[dict[str, Any], Callable[[], Any]]:
         "masked": bool(flags & 1),
         "max_message_size": source.choice(LIMITS),
         "max_fragments": source.choice((4096, None, 1, 2, 3)),
+        "decode_text": not flags & 16,
     }
     agreed = agreement(flags & 4 != 0, 15 if flags & 8 else 9)
     return options, lambda: fastws.deflate.Inflater(agreed) if flags & 2 else None
@@ -153,7 +154,7 @@ def verdict(decoder: Any) -> tuple[type, str, int] | None:
 def typed(events: list[Any]) -> list[tuple[type, Any]]:
     """Return events with their types: a subclass, or bytes for a bytearray, would be equal."""
     for event in events:
-        assert type(event) in (str, bytes, Ping, Pong, Close), event
+        assert type(event) in (str, bytes, Text, Ping, Pong, Close), event
     return [(type(event), event) for event in events]
 
 
@@ -161,8 +162,8 @@ def size_of(event: Any) -> int:
     """The size of a message or of a control frame's payload, in bytes."""
     if isinstance(event, bytes):
         return len(event)
-    if isinstance(event, str):
-        return len(event.encode())  # which raises if it is not UTF-8
+    if isinstance(event, (str, Text)):
+        return len(str(event).encode())  # which raises if it is not UTF-8
     if isinstance(event, Close):
         assert event.code == 1005 or 1000 <= event.code <= 4999
         return (2 if event.code != 1005 else 0) + len(event.reason.encode())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from common import TWINS, Input, fuzz, message_options, size_of, typed, verdict
 
-from fastws.events import Close
+from fastws.events import Close, Ping, Pong, Text
 
 
 def check(data: bytes) -> None:
@@ -32,7 +32,11 @@ def check(data: bytes) -> None:
 
         sizes = [size_of(event) for _, event in events]
         for (kind, _), size in zip(events, sizes, strict=True):
-            assert size <= 125 if kind not in (str, bytes) else limit is None or size <= limit
+            if kind in (bytes, str if options["decode_text"] else Text):
+                assert limit is None or size <= limit
+            else:
+                assert size <= 125
+                assert kind in (Ping, Pong, Close)
         end = verdict(decoder)
         # A failed decoder stays failed, and releases its data.
         if end is not None:

@@ -85,8 +85,9 @@ def stream_of_frames(draw: random.Random, masked: bool, deflate: bool) -> bytes:
 
 def decoder(draw: random.Random) -> bytes:
     flags = draw.randrange(16)
-    options = bytes([flags, draw.choice([0, 0, 0, 1, 2, 5, 8]), draw.choice([0, 0, 1, 2, 4])])
-    return options + cuts(draw) + stream_of_frames(draw, bool(flags & 1), bool(flags & 2))
+    limits = bytes([draw.choice([0, 0, 0, 1, 2, 5, 8]), draw.choice([0, 0, 1, 2, 4])])
+    rest = limits + cuts(draw) + stream_of_frames(draw, bool(flags & 1), bool(flags & 2))
+    return bytes([flags | (len(rest) & 1) << 4]) + rest
 
 
 def frames(draw: random.Random) -> bytes:

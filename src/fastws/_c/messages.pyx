@@ -1028,8 +1028,9 @@ cdef class MessageEncoder:
         size = self.append_bytes(opcode | (FIN if fin else 0), octets, key)
         if not fin:
             with cython.critical_section(self):
-                self.in_message = CHECKED
-                self.utf8 = utf8
+                if self.in_message:  # another thread may have finished it
+                    self.in_message = CHECKED
+                    self.utf8 = utf8
         return size
 
     cdef Py_ssize_t append_bytes(self, int first, object payload, object key) except -1:
