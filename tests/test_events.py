@@ -141,7 +141,7 @@ def test_text_has_the_length_of_its_bytes_and_is_decoded_by_str() -> None:
     "data", [bytearray(b"abc"), memoryview(b"aabbcc")[::2]], ids=["all", "part"]
 )
 def test_data_of_a_text_is_bytes(data: bytearray) -> None:
-    text = Text(data)  # type: ignore[arg-type]
+    text = Text(data)
     assert (type(text.data), text.data) == (bytes, memoryview(data).tobytes())
 
 

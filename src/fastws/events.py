@@ -16,13 +16,15 @@ from .errors import bytes_like_required, utf8_required
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from typing_extensions import Buffer
+
 __all__ = ["Close", "Event", "MessagePart", "Ping", "Pong", "Text"]
 
 # That of the twin in use: `codec`, which imports this module, sets it.
 is_utf8: Callable[[bytes], bool]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Text:
     """A text message as UTF-8, for programs that need its bytes: most JSON parsers do.
 
@@ -51,16 +53,15 @@ class Text:
 
     data: bytes
 
-    def __post_init__(self) -> None:
-        data = self.data
+    def __init__(self, data: Buffer) -> None:
         if type(data) is not bytes:
             try:
                 data = memoryview(data).tobytes()
             except TypeError:
                 raise bytes_like_required(data) from None
-            object.__setattr__(self, "data", data)
         if not is_utf8(data):  # noqa: F821 - it is set later
             raise utf8_required()
+        object.__setattr__(self, "data", data)
 
     def __len__(self) -> int:
         """Return the number of bytes."""

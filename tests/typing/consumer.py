@@ -65,7 +65,8 @@ async def echo_of_bytes(ws: fastws.WebSocket[Text]) -> None:
     async for part in ws.recv_stream():
         assert_type(part, Text | bytes)
     await ws.send_text(b"data")
-    await ws.send_text([b"da", "ta", Text(b"")], compress=True)
+    await ws.send_text([b"da", "ta", Text(bytearray())], compress=True)
+    await ws.send(Text("data"))  # type: ignore[arg-type]
     await ws.send_text(1)  # type: ignore[arg-type]
 
 
