@@ -32,6 +32,7 @@ from fastws import (
     HandshakeError,
     InternalError,
     InvalidURIError,
+    MessagePart,
     MessageTooBigError,
     Opcode,
     Opened,
@@ -302,6 +303,18 @@ def test_frames_that_follow_the_handshake_at_once_are_not_lost(how: str | int) -
     assert driver.events == [Opened(), "early"]
 
 
+def test_frames_may_arrive_while_the_request_is_considered() -> None:
+    session = server().session
+    session.receive_data(GOOD + frame(TEXT, b"a")[:3])
+    assert isinstance(next(session), Request)
+    session.receive_data(frame(TEXT, b"a")[3:])
+    session.accept()
+    assert next(session) == Opened()
+    assert isinstance(next(session), Write)
+    session.data_to_send()
+    assert next(session) == "a"
+
+
 def test_the_caller_may_stop_and_go_on_later() -> None:
     session = opened().session
     session.receive_data(frame(TEXT, b"a") + frame(TEXT, b"b"))
@@ -559,6 +572,14 @@ def test_without_half_close_a_peer_that_may_send_is_read_until_it_is_silent(role
     assert driver.events == []
 
 
+def test_without_half_close_who_is_refused_is_read_until_silent() -> None:
+    driver = server(half_close=False)
+    assert driver.run([b"\xff\r\n\r\n"]) == Read(1.0)
+    assert driver.run([b"more"]) == Read(1.0)
+    assert driver.events == []
+    assert driver.expire() is None
+
+
 def test_without_half_close_no_peer_sends_for_ever() -> None:
     driver = opened(half_close=False, close_timeout=5)
     assert driver.run([b"\xff\xff"]) == Read(1.0)
@@ -618,7 +639,8 @@ def test_abort_ends_an_open_connection_for_all_that_use_it(make: Any) -> None:
     assert (session.state, session.close_code, session.error) == (State.CLOSED, 1006, None)
     with pytest.raises(ConnectionClosed, match="1006"):
         session.send("x")
-    session.receive_data(b"dropped")
+    for _ in range(2):
+        session.receive_data(b"dropped")
     session.abort()
     session.close()
     assert list(session) == []
@@ -907,6 +929,15 @@ def test_limits_are_those_of_the_connection() -> None:
     assert driver.session.close_code == 1009
 
 
+def test_messages_may_arrive_in_parts_up_to_a_limit_of_their_own() -> None:
+    driver = opened(stream=True, max_message_size=1, max_stream_size=10)
+    octets = frame(TEXT, b"0123456789")
+    driver.run([octets[:9], octets[9:]])
+    assert driver.events == [MessagePart("012", last=False), MessagePart("3456789", last=True)]
+    driver.run([frame(TEXT, b"x" * 11)])
+    assert isinstance(driver.session.error, MessageTooBigError)
+
+
 def test_if_decoding_fails_the_peer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> bytes:
         raise MemoryError("no room")
@@ -919,6 +950,19 @@ def test_if_decoding_fails_the_peer_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     assert driver.frames()[0][1][:2] == b"\x03\xf3"
     assert isinstance(driver.session.error, InternalError)
     assert isinstance(driver.session.error.__cause__, MemoryError)
+
+
+def test_if_receiving_fails_for_another_reason_the_caller_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> list[object]:
+        raise MemoryError("no room")
+
+    driver = opened()
+    monkeypatch.setattr(Connection, "receive_data", fail)
+    with pytest.raises(MemoryError, match="no room"):
+        driver.run([frame(TEXT, b"x")])
+    assert driver.session.state is State.OPEN
 
 
 def test_text_may_be_bytes_in_both_directions() -> None:
@@ -948,6 +992,9 @@ def test_what_a_session_cannot_be_made_of() -> None:
         Session("server")  # type: ignore[arg-type]
     with pytest.raises(InvalidURIError):
         Session.client("ftp://localhost")
+    for wrong in (b"ws://localhost", None, 5):
+        with pytest.raises(TypeError, match="URI must be a str, not"):
+            Session.client(wrong)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="unexpected keyword"):
         Session.server(timeout=1)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="origin must be scheme://host"):

@@ -501,7 +501,7 @@ class ClientHandshake:
 
     Raises:
         InvalidURIError: if `uri` is a string and not a WebSocket URI.
-        TypeError: if `subprotocols` is a single string, or `origin` or an item of
+        TypeError: if `subprotocols` is a single string, or `uri`, `origin` or an item of
             `subprotocols` or `headers` has the wrong type.
         ValueError: if a subprotocol is not a token or appears twice, the key is not 16 bytes
             long, two extensions have the same name, or `headers` contains a field that the
@@ -521,7 +521,7 @@ class ClientHandshake:
         max_headers: int = DEFAULT_MAX_HEADERS,
         max_body_size: int = DEFAULT_MAX_BODY_SIZE,
     ) -> None:
-        self.uri = parse_uri(uri) if isinstance(uri, str) else uri
+        self.uri = uri if isinstance(uri, URI) else parse_uri(uri)
         self.subprotocol: str | None = None
         self.extensions: list[object] = []
         self.trailing_data = b""

@@ -234,8 +234,8 @@ class Session:
 
     Attributes:
         role: the end that we are.
-        uri: on a client, what to connect to: `uri.host` and `uri.port`, with TLS if `uri.secure`.
-            None on a server.
+        uri: on a client, what to connect to: `uri.host` and `uri.port`, with TLS if `uri.secure`;
+            or the Unix socket `uri.unix_path`, if that is not None. None on a server.
         request: on a server, the request, once it has arrived.
         response: on a client, the server's response, once it has arrived and is good.
         subprotocol: the subprotocol agreed on; None if there is none.
@@ -650,7 +650,6 @@ class Session:
         if phase is _Phase.ENDED:
             self._handshake = None
             self._received = self._out = b""
-            self._events.clear()
             self._must_write = False
 
     def _advance(self) -> SessionEvent | None:
@@ -839,7 +838,6 @@ class Session:
         if connection is None:
             patience = min(patience, max(self._deadline - now, LINGER_REFUSED))
         self._deadline = now + patience
-        self._silent_since = None
         # Whether the peer may still be sending, because it broke the protocol or was refused.
         may_send = connection is None or connection.error is not None
         if self.role is Role.CLIENT and not may_send:

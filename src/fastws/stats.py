@@ -43,7 +43,7 @@ class Stats:
             operating system has buffered is not in it.
         latency: the time between the last ping that was answered, of the application or of the
             keepalive, and its pong, in seconds; None if there was none. A `Connection` and a
-            `Session` have no clock for that: None.
+            `Session` do not measure it: None.
         read_pauses: how often so many messages waited to be received that reading was slowed down
             (see `max_queue` and `read_limit` of `serve` and `connect`); 0 without asyncio.
         write_pauses: how often more than `write_limit` bytes were unsent, so that those who send
