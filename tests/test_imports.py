@@ -136,7 +136,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "places": {"proxies", "racing"},
         # An endpoint, in three steps.
         "view": {"blame", "twin"},
-        "flow": {"phases", "pings", "senders", "settings", "twin", "unsent", "view"},
+        "flow": {
+            *("phases", "pings", "senders", "settings", "transports", "twin", "unsent", "view"),
+        },
         "journal": {"transports", "view"},
         "endpoint": {
             *("creation", "flow", "journal", "keepalive", "lingering", "opening", "phases"),

@@ -216,6 +216,13 @@ async def test_publishing_in_another_thread_is_refused(room):
         loop = asyncio.get_running_loop()
         await asyncio.to_thread(loop.call_soon_threadsafe, topics.publish, "room", "hello")
         assert await client.recv() == "hello"
+        topics.unsubscribe(member, "room")
+        ear = SlowEar()
+        topics.subscribe(ear, "room")
+        with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
+            await asyncio.to_thread(topics.publish, "room", "lost")
+        ear.gate.set()
+        assert await topics.publish("room", "hello", slow="wait") == 1
 
 
 def test_what_publish_returns_is_a_number():

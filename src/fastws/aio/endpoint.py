@@ -176,8 +176,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost_by = exc
-        self._write_paused = False
-        self._make_room()
+        self._end_writing()
         if self._phase in RECEIVING:
             self._enter(_LOST)
             if self._has_pending():

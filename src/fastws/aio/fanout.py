@@ -7,7 +7,6 @@ It does not know what topics are.
 from __future__ import annotations
 
 import asyncio
-from asyncio.events import _get_running_loop
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
@@ -37,15 +36,6 @@ def check_policy(slow: object) -> None:
     """Raise ValueError if this is not a policy."""
     if slow not in _POLICIES:
         raise ValueError(f"slow must be one of {', '.join(_POLICIES)}, not {slow!r}")
-
-
-def _check_loop(receiver: Receiver) -> None:
-    loop = receiver._loop
-    if loop is not None and loop is not _get_running_loop():
-        raise RuntimeError(
-            "messages must be published in the event loop of the connections: from another "
-            "thread, call loop.call_soon_threadsafe(topics.publish, topic, message)"
-        )
 
 
 class Budget:
@@ -168,8 +158,11 @@ class Fanout:
         Raises:
             RuntimeError: if this is not called in the event loop of the receivers.
         """
-        if receivers:
-            _check_loop(receivers[0])
+        if receivers and receivers[0]._is_elsewhere():
+            raise RuntimeError(
+                "messages must be published in the event loop of the connections: from another "
+                "thread, call loop.call_soon_threadsafe(topics.publish, topic, message)"
+            )
         message = self._message
         sent = 0
         for receiver in receivers:

@@ -53,11 +53,11 @@ class Outbox:
         # By their keys, which are unique objects for messages that nothing replaces.
         self._entries: dict[Hashable, _Entry] = {}
         self._running = running
+        loop = asyncio.get_running_loop()
         self._senders = receiver._waiting_senders()
         self._senders.outboxes.append(self)
         self._place = self._senders.line_up()
         # (A task created by an eager task factory would run at once.)
-        loop = asyncio.get_running_loop()
         self._task = asyncio.Task(self._send_all(receiver), loop=loop)
         # It may be cancelled before it has begun.
         self._task.add_done_callback(lambda _: self._end())

@@ -7,6 +7,7 @@ of ours. It does not know what is published, or what happens if a receiver is sl
 from __future__ import annotations
 
 import asyncio
+from asyncio.events import _get_running_loop
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
@@ -45,7 +46,6 @@ class SupportsSend(Protocol):
 class Receiver(Protocol):
     """What publishing needs of a receiver. `Endpoint` is one."""
 
-    _loop: Any  # the event loop to send in; None: any
     _senders: Any
     _write_paused: bool
     _must_yield: bool
@@ -58,6 +58,9 @@ class Receiver(Protocol):
 
     def _is_open(self) -> bool:
         """Return whether messages can be sent."""
+
+    def _is_elsewhere(self) -> bool:
+        """Return whether messages can not be sent from here: this is another thread."""
 
     def _fast_send(self, message: PreparedMessage) -> bool:
         """Send a message if nothing has to be done or waited for before; return whether it was
@@ -102,13 +105,13 @@ class Other:
     `Connection` does. But nothing tells when that becomes less.
     """
 
-    __slots__ = ("__weakref__", "_connection", "_ended", "_senders", "_watchers")
+    __slots__ = ("__weakref__", "_connection", "_ended", "_loop", "_senders", "_watchers")
 
-    _loop = None
     _must_yield = False
 
     def __init__(self, connection: SupportsSend) -> None:
         self._connection = connection
+        self._loop = _get_running_loop()
         self._senders: Senders | None = None
         self._watchers: list[Callable[[Any], None]] = []
         self._ended: Exception | None = None
@@ -124,6 +127,10 @@ class Other:
 
     def _is_open(self) -> bool:
         return self._ended is None
+
+    def _is_elsewhere(self) -> bool:
+        # (It may know how to send from the thread of another event loop.)
+        return self._loop is not None and _get_running_loop() is None
 
     @property
     def _write_paused(self) -> bool:
@@ -202,7 +209,7 @@ class Other:
         try:
             running = close(CloseCode.POLICY_VIOLATION, reason)
         except Exception as exc:
-            self._log_error("close failed", exc)
+            self._close_failed(exc)
             return
         if isawaitable(running):
             task = asyncio.ensure_future(running)
@@ -212,6 +219,10 @@ class Other:
     def _closed(self, task: asyncio.Future[object]) -> None:
         _closing.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
+            self._close_failed(exc)
+
+    def _close_failed(self, exc: BaseException) -> None:
+        if not isinstance(exc, (ConnectionClosed, OSError)):
             self._log_error("close failed", exc)
 
     def _log_error(self, message: str, exc: BaseException) -> None:

@@ -1,0 +1,239 @@
+"""What waits for a peer that takes too little is not copied for each connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from contextlib import AsyncExitStack
+
+import pytest
+
+from fastws import Topics, WebSocketProtocol, connect, prepare, serve
+from fastws.aio.transports import Holder, copies_writes
+
+KIB = 1 << 10
+MIB = 1 << 20
+
+
+class Transport:
+    """Takes so many bytes until it is full."""
+
+    def __init__(self, room):
+        self.room = room
+        self.taken = []
+        self.calls = []
+        self.holder = None
+
+    def write(self, data):
+        self.taken.append(data)
+        self.room -= len(data)
+        if self.room < 0:
+            self.holder.is_full = True
+
+    def get_write_buffer_size(self):
+        return 7
+
+    def is_closing(self):
+        return "close" in self.calls or "abort" in self.calls
+
+    def __getattr__(self, name):
+        return lambda: self.calls.append(name)
+
+
+def held(*pieces, room):
+    transport = Transport(room)
+    holder = transport.holder = Holder(transport)
+    for piece in pieces:
+        holder.write(piece)
+    return holder, transport
+
+
+def test_what_is_held_is_written_when_there_is_room():
+    payload = bytes(range(256)) * (4 * KIB)
+    holder, transport = held(payload, memoryview(b"small"), b"one", bytes(64 * KIB), room=1)
+    assert holder.get_write_buffer_size() == 7 + MIB + 64 * KIB + 8
+    assert not holder.release()
+    assert [len(data) for data in transport.taken] == [256 * KIB]
+    assert transport.taken[0].obj is payload
+    transport.room = 10 * MIB
+    assert holder.release()
+    # What is large is not copied, and what is small leaves in one write.
+    assert [len(data) for data in transport.taken] == [256 * KIB] * 4 + [8, 64 * KIB]
+    assert all(data.obj is payload for data in transport.taken[:4])
+    assert b"".join(transport.taken) == payload + b"smallone" + bytes(64 * KIB)
+    assert holder.get_write_buffer_size() == 7
+
+
+@pytest.mark.parametrize("how", ["close", "write_eof"])
+async def test_the_end_comes_after_what_is_held(how):
+    holder, transport = held(bytes(MIB), room=1)
+    getattr(holder, how)()
+    assert how not in transport.calls
+    assert holder.is_closing() == (how == "close")
+    if how == "close":
+        holder.write_eof()
+        holder.close()
+    assert transport.calls.count("pause_reading") == (how == "close")
+    assert not holder.release()
+    await asyncio.sleep(0)
+    assert how not in transport.calls
+    transport.room = MIB
+    assert not holder.release()
+    assert how not in transport.calls
+    await asyncio.sleep(0)
+    assert transport.calls[-1] == how
+    assert transport.calls.count("write_eof") == (how == "write_eof")
+    holder, transport = held(room=1)
+    getattr(holder, how)()
+    assert transport.calls == [how]
+
+
+async def test_abort_drops_what_is_held():
+    holder, transport = held(bytes(MIB), room=1)
+    holder.close()
+    holder.abort()
+    assert (transport.calls, holder.get_write_buffer_size()) == (["pause_reading", "abort"], 7)
+    holder.release()
+    await asyncio.sleep(0)
+    assert transport.taken == []
+    assert "close" not in transport.calls
+
+
+def failing(error):
+    def fail(*args):
+        raise error
+
+    return fail
+
+
+def test_an_error_ends_the_transport():
+    """What follows would be taken for the rest of a frame."""
+    holder, transport = held(b"one", bytes(MIB), room=1)
+    transport.write = failing(MemoryError)
+    with pytest.raises(MemoryError):
+        holder.release()
+    assert transport.calls == ["abort"]
+
+
+async def test_an_error_when_writing_ends():
+    holder, transport = held(b"one", room=9)
+    holder.write_eof()
+    transport.write_eof = failing(OSError)
+    holder.release()
+    await asyncio.sleep(0)
+    assert transport.calls == ["abort"]
+
+
+def let_read(client, member):
+    for transport, option in (
+        (client._transport, socket.SO_RCVBUF),
+        (member._transport, socket.SO_SNDBUF),
+    ):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, option, MIB)
+    client._transport.resume_reading()
+
+
+@pytest.fixture
+def deaf(until, tls, url):
+    """A connection whose peer does not read until it is told to."""
+
+    async def opened(stack, secure, **options):
+        members, received = [], []
+
+        class Member(WebSocketProtocol):
+            def on_open(self):
+                members.append(self)
+
+        class Peer(WebSocketProtocol):
+            def on_message(self, message):
+                received.append(message)
+
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
+        server = await stack.enter_async_context(
+            serve(Member, sock=listener, ssl=tls.server if secure else None, **options)
+        )
+        client = await connect(
+            url(server, secure=secure),
+            protocol=Peer,
+            ssl=tls.client if secure else None,
+            max_message_size=None,
+        )
+        stack.callback(client._transport.abort)
+        await until(lambda: members)
+        client._transport.pause_reading()
+        return members[0], client, received
+
+    return opened
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("how", ["stays", "closes", "vanishes", "ends"])
+async def test_one_message_waits_once_for_many(deaf, until, secure, how):
+    """Only a step of it is copied; all of it arrives, with what follows."""
+    async with AsyncExitStack() as stack:
+        topics = Topics(max_unsent_size=None)
+        member, client, received = await deaf(stack, secure, shutdown_timeout=0.1)
+        topics.subscribe(member, "room")
+        payload = bytes(range(256)) * (8 * KIB)
+        message = prepare(payload)
+        assert topics.publish("room", message) == 1
+        assert topics.publish("room", "next") == 1
+        member.send("last")
+        assert member._write_paused
+        assert member._unsent() > MIB
+        transport = member._transport
+        assert isinstance(transport, Holder) == copies_writes(
+            transport.transport if isinstance(transport, Holder) else transport
+        )
+        if isinstance(transport, Holder):
+            views = [data for data in transport._held if len(data) > 512 * KIB]
+            assert [view.obj for view in views] == [payload]
+            assert transport.transport.get_write_buffer_size() < MIB
+        if how == "closes":
+            member.close(4000)
+        elif how == "ends":
+            await asyncio.sleep(0)  # what was sent in this turn leaves at its end
+            member._transport.close()
+        elif how == "vanishes":
+            client._transport.abort()
+            await until(lambda: member._phase.name == "CLOSED")
+            assert not member._write_paused
+            assert not isinstance(member._transport, Holder)
+            return
+        let_read(client, member)
+        await until(lambda: len(received) == 3, timeout=20)
+        assert received == [payload, "next", "last"]
+        if how == "stays":
+            await until(lambda: not member._write_paused)
+            assert not isinstance(member._transport, Holder)
+            member.send("again")
+            await until(lambda: received[-1] == "again")
+            client.close()
+        await until(lambda: member._phase.name == "CLOSED")
+        if how == "closes":
+            assert client.close_code == 4000
+
+
+async def test_hooks_that_send_much_keep_their_order(deaf, until):
+    async with AsyncExitStack() as stack:
+        member, client, received = await deaf(stack, False, max_unsent_size=None)
+        expected = [f"{number}".ljust(number % 7 * 10 * KIB) for number in range(300)]
+        for text in expected:
+            member.send(text)
+            await asyncio.sleep(0)
+        let_read(client, member)
+        await until(lambda: len(received) == 300, timeout=20)
+        assert received == expected
+        assert member.stats.write_pauses < 100
+        client.close()
+
+
+def test_who_copies():
+    plain = type("Plain", (), {"get_extra_info": lambda self, name: None})
+    secure = type("Secure", (), {"get_extra_info": lambda self, name: ssl.SSLContext})
+    assert copies_writes(plain())
+    for made, copies in ((plain, False), (secure, True)):
+        made.__module__ = "uvloop.loop"
+        assert copies_writes(made()) is copies
