@@ -511,6 +511,7 @@ def test_what_cannot_be_served(
     errors = capfd.readouterr().err
     assert f"fastws serve: {words}" in errors or words in errors.splitlines()[-1]
     assert ("ZeroDivisionError" in errors) is (args[0] == "broken:chat")
+    assert "importlib" not in errors
 
 
 def test_which_files_are_sources(tmp_path: Path) -> None:

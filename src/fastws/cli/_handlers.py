@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 import traceback
 from contextlib import AsyncExitStack
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from ._status import Counts
 
 __all__ = ["announcement", "load", "serve_handler"]
+
+_MACHINERY = re.compile(rf"{re.escape(__name__)}$|importlib\b").match
 
 
 def load(name: str) -> Any:
@@ -166,7 +169,11 @@ class _Application:
 
 def _failed(what: str, args: Namespace, exc: Exception) -> CommandError:
     """Report what the application's code raised; return what to raise instead."""
-    traceback.print_exception(exc)
+    # How we got there is of no interest.
+    trace = exc.__traceback__
+    while trace is not None and _MACHINERY(trace.tb_frame.f_globals.get("__name__", "")):
+        trace = trace.tb_next
+    traceback.print_exception(type(exc), exc, trace)
     return CommandError(f"cannot {what} {args.handler}")
 
 

@@ -270,6 +270,7 @@ class _Watch:
         self._stopping += 1
         for worker in self._running.values():
             if self._stopping > 2:
+                self._status = 1
                 worker.process.kill()  # it does not even hurry
             elif self._stopping > 1 or worker not in self._outdated:
                 worker.process.terminate()
@@ -318,20 +319,18 @@ class _Watch:
         words = worker.last_words()
         worker.ready.close()
         fate = f"worker {worker.process.pid} ended unexpectedly, {_fate(worker.process)}"
-        was_told = self._stopping or worker in self._outdated
-        is_well = was_told and worker.process.exitcode in (0, -signal.SIGTERM)
-        if words is not None:
+        if words is not None and self._status == 0:
             self._say(words)
-        if self._stopping:
-            if not is_well and self._status == 0:
-                self._status = 1
+        if self._stopping or worker in self._outdated:
+            # It was told to end, or killed by somebody who wanted that.
+            failed = worker.process.exitcode not in (0, -signal.SIGTERM, -signal.SIGKILL)
+            if failed and self._status == 0:
                 self._say(fate)
-            return
-        if worker in self._outdated:
+            if self._stopping:
+                self._status |= failed
+                return
             self._outdated.discard(worker)
             worker.due = time.monotonic()
-            if not is_well:
-                self._say(fate)
             return
         if self._job.stale is not None and worker.process.exitcode == 1:
             # Most likely a mistake in the sources, so somebody is about to change them.
