@@ -54,7 +54,8 @@ def folder() -> Iterator[Path]:
 
 def get(url: str) -> str:
     with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-        assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        if not url.endswith("/health"):
+            assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         text: str = response.read().decode()
     return text
 
@@ -81,12 +82,16 @@ def test_a_path_of_the_server(options: list[str]) -> None:
 @posix
 def test_an_address_of_its_own(loop: list[str], folder: Path) -> None:
     port = free_port()
-    place = ["--port", "0", "--metrics", f"127.0.0.1:{port}"]
+    place = ["--port", "0", "--metrics", f"127.0.0.1:{port}", "--max-connections", "1"]
     with Program(*FASTWS, "serve", "chats:app", *place, *loop, cwd=folder) as server:
         line = server.line()
         assert line.endswith(f", metrics at http://127.0.0.1:{port}/metrics")
         with connect(line.split()[2]):
             assert value(get(f"http://127.0.0.1:{port}/metrics"), "connections") == 1
+            # The server is full, and well.
+            assert get(f"http://127.0.0.1:{port}/health") == "OK\n"
+            with pytest.raises(urllib.error.HTTPError, match="503"):
+                get(f"{line.split()[2].replace('ws', 'http')}/health")
         for url in (
             f"http://127.0.0.1:{port}/",
             f"{line.split()[2].replace('ws', 'http')}/metrics",

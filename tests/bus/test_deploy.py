@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from fastws.cli._handlers import load
 
 from ..docs.pages import ROOT
 from ..test_cli_serve import activated, ask, url_of
+from ..tools import TIMEOUT
 from .chat import EXAMPLE, Room, complete, members
 from .deploying import DEPLOY, deployed
 
@@ -68,8 +70,19 @@ def test_the_unit_of_systemd(redis: Broker, tmp_path: Path) -> None:
             assert json.loads(ask(url, '{"join": "unit", "name": "a", "client": "b"}')) == {
                 "from": 1
             }
+            # A reload leaves some workers that take clients.
+            reload = re.search(r"^ExecReload=(.+)$", unit, re.MULTILINE)
+            assert reload is not None
+            command = ["sh", "-c", reload[1].replace("$MAINPID", str(program.pid))]
+            subprocess.run(command, check=True, timeout=TIMEOUT)
+            program.wait_for_errors("the workers are replaced, one after the other")
+            assert ask(url, '{"join": "unit", "name": "a", "client": "c"}')
             assert program.stop() == 0
             assert manager.recv(100) == b"STOPPING=1"
+    args = _parser().parse_args(found[1].split())
+    stop = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    assert stop is not None
+    assert int(stop[1]) > (args.drain or 0) + args.shutdown_timeout + 1
 
 
 def test_containers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,4 +109,4 @@ def test_containers(monkeypatch: pytest.MonkeyPatch) -> None:
     sleep = re.search(r'\["sleep", "(\d+)"\]', kubernetes)
     assert grace is not None
     assert sleep is not None
-    assert int(grace[1]) > int(sleep[1]) + args.shutdown_timeout + 1
+    assert int(grace[1]) > int(sleep[1]) + args.drain + args.shutdown_timeout + 1

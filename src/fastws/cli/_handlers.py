@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from fastws.aio.protocol import check_handler
 from fastws.codec import implementation, kernel
-from fastws.http import Response
 from fastws.metrics import Metrics
 from fastws.uri import join_host
 
 from ._metrics import note, show_metrics
-from ._serving import cannot_listen, listen, loop_factory, serve_until_told, tls_context
+from ._serving import cannot_listen, health, listen, loop_factory, serve_until_told, tls_context
 from ._shared import CommandError
 from ._status import followed
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastws.aio.server import Server
-    from fastws.http import Request
 
     from ._status import Counts
 
@@ -90,7 +88,7 @@ def serve_handler(
     """
     try:
         handler = load(args.handler)
-        process_request = _health if args.process_request is None else load(args.process_request)
+        process_request = health if args.process_request is None else load(args.process_request)
         if not callable(process_request):
             kind = type(process_request).__name__
             raise CommandError(f"{args.process_request} must be callable, not {kind!r}")
@@ -190,10 +188,3 @@ def announcement(args: Namespace, address: Any) -> str:
     if args.proxy_protocol:
         line += ", PROXY protocol"
     return line + note(args)
-
-
-def _health(request: Request) -> Response | None:
-    """Answer health checks."""
-    if request.is_websocket or request.path != "/health":
-        return None
-    return Response.text("OK\n", 200, {"Cache-Control": "no-store"})

@@ -12,7 +12,7 @@ from fastws.aio.protocol import WebSocketProtocol
 from fastws.http import Response
 from fastws.uri import join_host
 
-from ._serving import listen
+from ._serving import health, listen
 from ._shared import CommandError, describe
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ async def show_metrics(
         where = f"{host or 'any address'} port {port}"
         return CommandError(f"cannot listen on {where} for --metrics: {describe(exc)}")
 
-    figures = _Figures(metrics, _PATH, _not_found)
+    figures = _Figures(metrics, _PATH, _others)
     await listen(
         stack, WebSocketProtocol, cannot, host=host or None, port=port, process_request=figures
     )
@@ -98,5 +98,6 @@ class _Figures:
         return self._process_request(request)
 
 
-def _not_found(request: Request) -> Response:
-    return Response.text(f"The metrics are at {_PATH}.\n", 404)
+def _others(request: Request) -> Response:
+    # (A health check here is no connection of the server, whose limits it may have reached.)
+    return health(request) or Response.text(f"The metrics are at {_PATH}.\n", 404)

@@ -1,7 +1,7 @@
-"""What commands that serve share: TLS, event loops, why a server cannot listen, and when it ends.
+"""What commands that serve share: TLS, event loops, health checks, and when a server ends.
 
-This module knows how a server starts, and what ends it. It does not know what is served, nor in how
-many processes.
+This module knows how a server starts, why it cannot listen, and what ends it. It does not know what
+is served, nor in how many processes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fastws.aio.server import SHUTDOWN_SIGNALS
 from fastws.aio.serving import serve
 from fastws.aio.signals import heed
+from fastws.http import Response
 
 from ._shared import DISTRIBUTION, CommandError, describe
 
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from fastws.aio.server import Server
+    from fastws.http import Request
 
 __all__ = [
     "announce_lines",
     "cannot_listen",
+    "health",
     "listen",
     "loop_factory",
     "serve_until_told",
@@ -137,14 +140,22 @@ async def serve_until_told(
             stack.callback(loop.remove_reader, parent)
             # Ctrl-C reaches every process of the terminal; the parent passes it on.
             signals = [signal.SIGTERM]
-        elif hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            signals.append(signal.SIGHUP)  # the terminal is gone; but see nohup(1)
+        elif hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            # The terminal is gone. (Others ignore it, see nohup(1), or have a use for it.)
+            signals.append(signal.SIGHUP)
         if stopping is not None:
             stack.enter_context(heed(signals, stopping))
         # A signal may follow the announcement at once. This runs when `serve_forever` waits, which
         # is after it has installed its handlers.
         loop.call_soon(announce, server)
         await server.serve_forever(signals=signals, drain=drain)
+
+
+def health(request: Request) -> Response | None:
+    """Answer health checks."""
+    if request.is_websocket or request.path != "/health":
+        return None
+    return Response.text("OK\n", 200, {"Cache-Control": "no-store"})
 
 
 def announce_lines(

@@ -259,8 +259,8 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         type=_metrics,
         metavar="WHERE",
         help="show figures for Prometheus: at a path of this server (default: %(const)s), or at "
-        "HOST:PORT, path /metrics. With --workers, the first has this port, the second the next, "
-        "and so on",
+        "HOST:PORT, path /metrics, which answers /health, too. With --workers, the first has this "
+        "port, the second the next, and so on",
     )
 
 
