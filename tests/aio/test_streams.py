@@ -306,6 +306,28 @@ def test_no_other_kind_of_websocket_receives_parts():
         connect("ws://127.0.0.1:9", protocol=Mine, stream=True)
 
 
+@pytest.mark.parametrize("text", [False, True], ids=["binary", "text"])
+async def test_a_message_in_crumbs_is_put_together_as_it_comes(pair, text):
+    crumb, count = "€" if text else b"abc", 1000
+    async with pair(server=STREAM) as (_, server):
+        receiving = asyncio.create_task(server.recv())
+        opcode = Opcode.TEXT if text else Opcode.BINARY
+        for number in range(count):
+            octets = crumb.encode() if text else crumb
+            last = number == count - 1
+            server.data_received(encode_frame(opcode, octets, fin=last, key=bytes(4)))
+            await asyncio.sleep(0)
+            assert len(server._begun) <= 256
+            opcode = Opcode.CONTINUATION
+        assert await receiving == crumb * count
+
+
+async def test_parts_are_small(pair):
+    async with pair(server=STREAM) as (client, server):
+        await client.send(bytes(MIB))
+        assert max(map(len, await parts_of(server))) <= 128 * KIB
+
+
 # Hooks ----------------------------------------------------------------------------------------
 
 
@@ -399,6 +421,91 @@ async def test_memory_does_not_depend_on_the_size(pair, deflate):
     assert peak < 4 * MIB
 
 
+# The source of a message -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["theirs", "ours", "lost"])
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_source_that_has_nothing_more_does_not_outlive_the_connection(pair, end, begun):
+    cleaned_up = False
+
+    async def fragments():
+        nonlocal cleaned_up
+        try:
+            if begun:
+                yield "a"
+            await asyncio.Event().wait()
+        finally:
+            cleaned_up = True
+
+    async with pair(server=STREAM) as (client, server):
+        sending = asyncio.create_task(client.send(fragments()))
+        if begun:
+            assert await anext(server.recv_stream()) == "a"
+        else:
+            await client.ping()
+        if end == "lost":
+            server._transport.abort()
+        else:
+            await (client if end == "ours" else server).close()
+        with pytest.raises(ConnectionClosed, match="1006" if end == "lost" else "1000"):
+            await sending
+        assert cleaned_up
+
+
+async def test_a_source_that_is_interrupted_twice(pair):
+    """A task that is cancelled while the connection ends stays cancelled."""
+
+    async def fragments():
+        await asyncio.Event().wait()
+        yield ""
+
+    async with pair() as (client, _):
+        sending = asyncio.create_task(client.send(fragments()))
+        await client.ping()
+        client._begin_closing(1000, "")
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+
+
+async def test_a_source_may_run_out_of_time(pair):
+    async def fragments():
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+        yield ""
+
+    async with pair() as (client, server):
+        with pytest.raises(TimeoutError):
+            await client.send(fragments())
+        await client.send("goes on")
+        assert await server.recv() == "goes on"
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, bytes.decode])
+async def test_others_run_while_fragments_are_compressed(pair, kind):
+    loop, turns, seen = asyncio.get_running_loop(), 0, []
+    ticking = True
+
+    def tick():
+        nonlocal turns
+        turns += 1
+        if ticking:
+            loop.call_soon(tick)
+
+    def fragments():
+        for _ in range(24):
+            seen.append(turns)
+            yield kind(bytes(64 * KIB))
+
+    async with pair({"deflate": True}, {"deflate": True, **STREAM}) as (client, server):
+        loop.call_soon(tick)
+        await client.send(fragments())
+        ticking = False
+        assert sum([len(part) async for part in server.recv_stream()]) == 24 * 64 * KIB
+    assert max(seen.count(turn) for turn in seen) <= 5
+
+
 # Files ------------------------------------------------------------------------------------------
 
 
@@ -464,7 +571,7 @@ async def test_a_file_is_sent_from_its_position_in_large_fragments(raw, url):
         sizes = []
         while (frame := await peer.frame())[0] != 0x88:
             sizes.append((frame[0], len(frame[1])))
-        assert sizes == [(0x02, 256 * KIB), (0x00, 44 * KIB), (0x80, 0)]
+        assert sizes == [(0x02, 128 * KIB), (0x00, 128 * KIB), (0x00, 44 * KIB), (0x80, 0)]
 
 
 async def test_a_stream_reader_is_sent(pair):
@@ -477,6 +584,36 @@ async def test_a_stream_reader_is_sent(pair):
         reader.feed_eof()
         await sending
         assert await server.recv() == b"one line\nand another"
+
+
+async def test_what_read_returns_may_be_awaitable(pair):
+    pieces = iter([b"a", b"b", b""])
+
+    class Remote:
+        def read(self, size):
+            return asyncio.sleep(0, next(pieces))
+
+    async with pair() as (client, server):
+        await client.send(Remote())
+        assert await server.recv() == b"ab"
+
+
+@pytest.mark.parametrize("kind", ["text", "binary"])
+async def test_a_file_that_is_compressed_is_read_in_large_pieces(pair, kind):
+    content = os.urandom(75 * KIB).hex()  # 150 KiB
+    file = io.StringIO(content) if kind == "text" else io.BytesIO(content.encode())
+    sizes = []
+
+    class File:
+        def read(self, size):
+            sizes.append(size)
+            return file.read(size)
+
+    async with pair({"deflate": True}, {"deflate": True}) as (client, server):
+        await client.send(File())
+        assert await server.recv() == (content if kind == "text" else content.encode())
+        assert sizes == [256 * KIB] * 2
+        assert server.stats.frames_received == 4
 
 
 @pytest.mark.parametrize(("result", "error"), [(None, TypeError), (1, TypeError)])

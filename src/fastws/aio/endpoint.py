@@ -159,8 +159,8 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
         self._loop = asyncio.get_running_loop()
         self._turn = turn_of(self._loop)
-        self._use_buffer(read_buffer(self._loop))
         settings = self._settings
+        self._use_buffer(read_buffer(self._loop, parts=settings.stream))
         if settings.write_limit != DEFAULT_WRITE_LIMIT:  # which is asyncio's, too
             self._transport.set_write_buffer_limits(settings.write_limit)
         if self._creator is not None:

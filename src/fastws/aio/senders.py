@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     from fastws.exceptions import ConnectionClosed
 
+    from .flow import Flow
     from .outbox import Outbox
 
-__all__ = ["Senders"]
+__all__ = ["Senders", "while_open"]
 
 
 class Senders:
@@ -116,3 +117,34 @@ class Senders:
         if self._for_turn:
             self._for_turn.clear()  # except whose turn it is
         self.make_room()
+
+
+@asynccontextmanager
+async def while_open(flow: Flow) -> AsyncIterator[None]:
+    """Interrupt what the block waits for as soon as the connection is no longer open.
+
+    What is sent may come from elsewhere: nothing may follow for hours.
+
+    Raises:
+        ConnectionClosed: if the block was interrupted, or the connection is not open.
+    """
+    loop = asyncio.get_running_loop()
+    scope = asyncio.timeout(None)
+
+    def interrupt(_: Flow) -> None:
+        scope.reschedule(loop.time())
+
+    try:
+        async with scope:
+            flow._watch(interrupt)
+            try:
+                yield
+            finally:
+                flow._unwatch(interrupt)
+    except TimeoutError:
+        if not scope.expired():
+            raise
+    else:
+        return
+    flow._require_connection().check_open()
+    raise flow._closed_error()

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["StreamingWebSocket", "factory_of"]
 
+# So many parts of a message that is put together may be smaller than this, in bytes.
+_MANY_PARTS = 256
+_SMALL_PART = 4 << 10
+
 
 class StreamingWebSocket(WebSocket[T]):
     """A `WebSocket` whose messages arrive in parts."""
@@ -61,6 +65,9 @@ class StreamingWebSocket(WebSocket[T]):
             last = part.last
             self._begun.append(part.data)
             self._size += _size_of(part.data)
+            # (A peer that sends a character at a time must not make an object of each.)
+            if len(self._begun) > _MANY_PARTS + self._size // _SMALL_PART:
+                self._begun = [rules.join(self._begun)]
             limit = self._settings.max_message_size
             if limit is not None and self._size > limit:
                 self._refuse_message(limit)

@@ -23,6 +23,7 @@ from fastws.text import as_text
 from .endpoint import Endpoint
 from .fragments import File, as_fragments
 from .phases import RECEIVING
+from .senders import while_open
 from .twin import Queue
 from .view import T, logger
 
@@ -185,11 +186,11 @@ class WebSocket(Endpoint, Generic[T]):
         """Send a message: text if it is a `str` or `Text`, binary if it is bytes-like.
 
         The items of an iterable or asynchronous iterable are sent as the fragments of one message;
-        they must all be text, or all be binary. An empty iterable sends nothing. A file is sent in
-        fragments, too, as text if `read` returns `str`, from its position to its end. It is read in
-        pieces, each in a thread, unless it is in memory (`io.BytesIO`, `io.StringIO`) or its `read`
-        is a coroutine function, as that of `asyncio.StreamReader` is. Messages are sent in the
-        order of the calls.
+        they must all be text, or all be binary. An empty iterable sends nothing. If the connection
+        ends, what waits for the next item is cancelled. A file is sent in fragments, too, as text
+        if `read` returns `str`, from its position to its end. It is read in pieces, each in a
+        thread, unless it is in memory (`io.BytesIO`, `io.StringIO`) or its `read` is a coroutine
+        function, as that of `asyncio.StreamReader` is. Messages are sent in the order of the calls.
 
         This waits while too much of what was sent before has not reached the peer.
 
@@ -265,12 +266,7 @@ class WebSocket(Endpoint, Generic[T]):
         deflate = self._require_connection().deflate
         if compress is False or deflate is None:
             return False
-        if isinstance(message, PreparedMessage):
-            size = len(message.payload)
-        elif isinstance(message, (str, bytes, Text)):
-            size = memory_of(message)
-        else:
-            size = memoryview(message).nbytes
+        size = _size_of(message)
         return size >= _LARGE and (compress is True or size >= deflate.config.threshold)
 
     async def _wait_for_room(self) -> None:
@@ -295,8 +291,8 @@ class WebSocket(Endpoint, Generic[T]):
             raise errors.message_required(message)
         connection = self._require_connection()
         connection.check_open()
-        async with self._waiting_senders().turn(endless=True), aclosing(fragments):
-            connection.check_open()
+        turn = self._waiting_senders().turn(endless=True)
+        async with turn, while_open(self), aclosing(fragments):
             await self._send_each(connection, fragments, compress, utf8)
 
     async def _send_each(
@@ -307,6 +303,7 @@ class WebSocket(Endpoint, Generic[T]):
         utf8: bool,
     ) -> None:
         kind: _Kind | None = None
+        compressed = 0  # since others had their turn, in bytes
         try:
             async for fragment in fragments:
                 await self._wait_for_room()
@@ -321,8 +318,11 @@ class WebSocket(Endpoint, Generic[T]):
                 else:
                     raise errors.fragment_of_other_kind(kind, fragment)
                 self._schedule_flush()
-                if self._must_yield:
+                if compress is not False and connection.deflate is not None:
+                    compressed += _size_of(fragment)
+                if self._must_yield or compressed >= _LARGE:
                     await self._yield_to_loop()
+                    compressed = 0
                 if self._write_paused:
                     await self._drain()
             if kind is not None:
@@ -428,6 +428,14 @@ class _OnePart(Generic[T]):
         message = await self._ws.recv()
         self._is_done = True
         return message
+
+
+def _size_of(message: str | Text | Buffer | PreparedMessage) -> int:
+    if isinstance(message, PreparedMessage):
+        return len(message.payload)
+    if isinstance(message, (str, bytes, Text)):
+        return memory_of(message)
+    return memoryview(message).nbytes
 
 
 def _is_buffer(message: Message | TextMessage) -> TypeGuard[Buffer]:
