@@ -235,6 +235,48 @@ async def test_what_another_origin_gets(listen):
         }
 
 
+@pytest.mark.parametrize(
+    ("location", "username"),
+    [
+        ("ws://H.example:80/x", "user"),
+        ("http://h.example", "user"),
+        ("ws://me:own@h.example/", "me"),
+        ("ws://h.example:81/", None),
+        ("ws://h.example./", None),  # another name, as in browsers
+        ("ws://x.h.example/", None),
+        ("wss://h.example/", None),
+        ("wss://h.example:80/", None),
+        ("wss://me:own@h.example:80/", "me"),
+    ],
+)
+def test_which_origin_is_another(location, username):
+    """As in browsers: the scheme, the host and the port count (RFC 6454 §4)."""
+    headers = fastws.Headers({"Cookie": "id=1", "User-Agent": "me"})
+    route = Route(parse_uri("ws://user:pass@h.example/"), headers, 10)
+    there = route.follow(ResponseError("", Response(302, {"Location": location})))
+    assert there.uri.username == username
+    assert there.uri.password == {"user": "pass", "me": "own", None: None}[username]
+    is_same = parse_uri(location).host_header == "h.example" and not there.uri.secure
+    assert ("Cookie" in there.headers) is is_same
+    assert there.is_elsewhere is not is_same
+    assert there.headers["User-Agent"] == "me"
+
+
+async def test_another_origin_has_another_certificate(listen, names, tls):
+    """`server_hostname` is about the first one."""
+    # In debug mode, asyncio's servers report failed handshakes.
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    async with AsyncExitStack() as stack:
+        there = await listen(stack, {}, ssl=tls.server)
+        port = there.server.sockets[0].getsockname()[1]
+        address = socket.AF_INET, socket.SOCK_STREAM, 0, "", (HOST, port)
+        names({"other.example": [address]})  # for which it has no certificate
+        here = await listen(stack, {"/": "wss://other.example/x"}, ssl=tls.server)
+        with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
+            await connect(here.uri, ssl=tls.client, server_hostname="localhost")
+        assert here.targets == ["/"]
+
+
 async def test_from_ws_to_wss_but_not_back(listen, tls):
     # In debug mode, asyncio's servers report failed handshakes.
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)

@@ -25,7 +25,7 @@ from ..aio.conftest import (  # noqa: F401
     until,
     url,
 )
-from ..tools import Program, free_port
+from ..tools import Program, free_port, optional
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,7 +160,7 @@ def dante(blocked: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 @pytest.fixture(scope="module")
 def twisted() -> Iterator[str]:
     """SOCKS4 and 4a, without authentication."""
-    pytest.importorskip("twisted", reason="no Twisted here: it comes with autobahn[twisted]")
+    optional("twisted")  # it comes with autobahn[twisted]
     port = free_port()
     options = ("socks", "--interface", HOST, "--port", str(port))
     with Program(sys.executable, "-m", "twisted", *options) as program:

@@ -111,5 +111,5 @@ def _as_utf8(value: str) -> str:
 
 
 def _origin(uri: URI) -> tuple[bool, str, int]:
-    """The origin of a URI (RFC 6454 §4)."""
-    return uri.secure, uri.host.removesuffix("."), uri.port
+    """The origin of a URI (RFC 6454 §4). "host." is another one than "host", as in browsers."""
+    return uri.secure, uri.host, uri.port
