@@ -124,12 +124,11 @@ async def test_async_for_waits_for_a_server_that_hangs_up_at_once(monkeypatch, u
             with suppress(ConnectionClosed):
                 await ws.recv()
             rounds += 1
-            if rounds == 3:
-                # It was open long enough to reset the delay.
-                monkeypatch.setattr(client, "_SHORT", 0.0)
-            if rounds == 4:
+            # The third was open long enough to reset the delays.
+            monkeypatch.setattr(client, "_SHORT", 0.0 if rounds == 3 else 60.0)
+            if rounds == 5:
                 break
-    assert waited == [0, 1]
+    assert waited == [0, 1, 0]
 
 
 async def test_async_for_does_not_wait_if_the_body_closes(handler, monkeypatch, url):
@@ -282,6 +281,9 @@ def test_bad_arguments_are_told_at_once(tls):
     for port in (0, 70000):
         with pytest.raises(ValueError, match=f"port must be at .*, not {port}"):
             connect("ws://localhost", port=port)
+    for host in ("a" * 64, "a..b", "a b", "[::1]", ""):
+        with pytest.raises(ValueError, match=r"^host: not a host name$"):
+            connect("ws://localhost", host=host)
     for name, value in {"subprotocols": "chat", "headers": {"X": 5}, "origin": b"x"}.items():
         with pytest.raises(TypeError):
             connect("ws://localhost", **{name: value})

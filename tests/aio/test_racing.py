@@ -412,7 +412,10 @@ def test_the_order_of_addresses():
 
 @pytest.mark.parametrize(
     ("host", "expected"),
-    [("127.0.0.1", True), ("::1", True), ("localhost", False), ("x.example", False), ("", False)],
+    [
+        *[("127.0.0.1", True), ("::1", True), ("fe80::1%1", True), ("localhost", False)],
+        *[("x.example", False), ("", False), ("a" * 64, False), ("\ud800", False)],
+    ],
 )
 def test_what_is_an_address(host, expected):
     assert is_address(host) is expected

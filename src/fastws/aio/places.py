@@ -74,7 +74,7 @@ class Place:
         rules.check_limit("port", port, 1)
         if port is not None and port > 65535:  # getaddrinfo would take a part of it
             raise ValueError(f"port must be at most 65535, not {port}")
-        self._host = host if host is None or host.isascii() else parse_name(host)
+        self._host = host if host is None else _read_host(host)
         self._port = port
         self._options = options
         if path is not None:
@@ -153,6 +153,15 @@ class Place:
         # The final dot of "host." is only for DNS. The server name in TLS is without it (RFC 6066
         # §3), and so are certificates. Host keeps the dot, as in browsers.
         return self._tls | {"ssl": self._ssl, "server_hostname": name.removesuffix(".")}
+
+
+def _read_host(host: str) -> str:
+    if _is_address(host):  # perhaps one with a zone, which no URI has
+        return host
+    try:
+        return parse_name(host)
+    except ValueError as exc:
+        raise ValueError(f"host: {exc}") from None
 
 
 def _check_context(name: str, value: ssl_module.SSLContext | None) -> None:

@@ -38,7 +38,7 @@ def is_address(host: str) -> bool:
     """Return whether this is an IP address, for which there is nothing to look up."""
     try:
         socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
-    except OSError:
+    except (OSError, UnicodeError):  # the latter of what cannot be a name either
         return False
     return True
 
