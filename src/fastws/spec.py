@@ -129,8 +129,8 @@ DEFAULT_PING_TIMEOUT: Final = 20.0
 
 # Silent and slow peers ------------------------------------------------------------
 
-# How the data of a keepalive ping begins. A pong to it must not look like a pong to an application's
-# ping.
+# How the data of a keepalive ping begins. A pong to it must not look like a pong to an
+# application's ping.
 KEEPALIVE: Final = b"keepalive"
 KEEPALIVE_REASON: Final = "keepalive ping timeout"
 # If our side of a TCP connection cannot be shut down alone, the peer is considered done after this

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shlex
+import ssl
 import sys
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ import pytest
 import fastws
 from fastws.integrations._hosts import HOSTS
 
-from ..tools import FASTWS, Background, Program, free_port, run
+from ..tools import FASTWS, Background, Program, free_port, optional, run
 from .pages import DOCS, ORJSON, ROOT, code, text
 
 if TYPE_CHECKING:
@@ -234,6 +235,27 @@ def test_who_may_connect_in_fastapi(tmp_path: Path) -> None:
         ("https://other.example", "Ann"): 403,
         ("https://other.example", "nobody"): 403,
     }
+
+
+def test_the_certificate_of_a_client_under_uvicorn(tmp_path: Path) -> None:
+    authority = optional("trustme").CA()
+    authority.cert_pem.write_to_path(tmp_path / "clients.pem")
+    server = authority.issue_cert("localhost")
+    server.private_key_pem.write_to_path(tmp_path / "server.key")
+    server.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    names = {"common_name": "ann", "organization_name": "Chat", "organization_unit_name": "People"}
+    authority.issue_cert("ann@chat.example", **names).configure_cert(context)
+
+    async def ask(port: int) -> str | bytes:
+        async with fastws.connect(f"wss://localhost:{port}/who", ssl=context) as ws:
+            return await ws.recv()
+
+    app = code("howto/uvicorn.md", "certificate")
+    (command,) = re.findall("^uvicorn .*--ssl-.*", text("howto/uvicorn.md"), re.MULTILINE)
+    with running(tmp_path, f"{command} --port 8000", app=app) as (_, port):
+        assert asyncio.run(ask(port)) == "CN=ann,OU=People,O=Chat"
 
 
 @pytest.mark.parametrize(

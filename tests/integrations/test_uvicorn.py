@@ -32,6 +32,7 @@ import fastws
 from fastws.connection import Connection
 from fastws.deflate import PerMessageDeflate
 from fastws.handshake import ClientHandshake, parse_uri
+from fastws.integrations._tls import _distinguished_name, tls_extension
 from fastws.integrations.uvicorn import WebSocketProtocol
 from fastws.spec import Role
 
@@ -1693,16 +1694,118 @@ def test_tls(authority: trustme.CA, loop: str) -> None:
             client.send("secret " * 50_000)
             assert await client.recv() == "secret " * 50_000
             assert app.scope["scheme"] == "wss"
+            facts = dict(app.scope["extensions"]["tls"])
+            assert facts.pop("cipher_suite") in (0x1301, 0x1302, 0x1303)
+            assert facts == {
+                "server_cert": None,
+                "client_cert_chain": [],
+                "client_cert_name": None,
+                "client_cert_error": None,
+                "tls_version": 0x304,
+            }
             client.connection.close()
             client.flush()
             assert await client.end() == (1000, "")
 
-    factory = None
-    if loop == "uvloop":
-        import uvloop
+    run(main(), loop_factory(loop))
 
-        factory = uvloop.new_event_loop
-    run(main(), factory)
+
+def loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if loop == "asyncio":
+        return None
+    import uvloop
+
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+@pytest.mark.parametrize("loop", ["asyncio", pytest.param("uvloop", marks=needs_uvloop)])
+def test_the_certificate_of_a_client(authority: trustme.CA, loop: str) -> None:
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.verify_mode = ssl.CERT_REQUIRED
+    ours.maximum_version = ssl.TLSVersion.TLSv1_2
+    ours.set_ciphers("ECDHE+AESGCM")
+    authority.issue_cert("localhost").configure_cert(ours)
+    authority.configure_trust(ours)
+    theirs = ssl.create_default_context()
+    authority.configure_trust(theirs)
+    options = {"common_name": " A, #1", "organization_name": "Chat+", "organization_unit_name": "é"}
+    certificate = authority.issue_cert("ann@chat.example", **options)
+    certificate.configure_cert(theirs)
+
+    async def main() -> None:
+        app = Recorder()
+        async with (
+            serving(app, tls=ours) as server,
+            Client(server.port, tls=theirs) as client,
+        ):
+            await client.open()
+            facts = app.scope["extensions"]["tls"]
+            assert facts["client_cert_chain"] == [certificate.cert_chain_pems[0].bytes().decode()]
+            assert facts["client_cert_name"] == "CN=\\ A\\, #1,OU=é,O=Chat\\+"
+            assert facts["tls_version"] == 0x303
+            assert facts["cipher_suite"] in (0xC02B, 0xC02C)
+            client.connection.close()
+            client.flush()
+            await client.end()
+
+    run(main(), loop_factory(loop))
+
+
+@pytest.mark.parametrize(
+    ("subject", "name"),
+    [  # the examples of RFC 4514 §4, and more
+        (((("domainComponent", "net"),), (("domainComponent", "example"),)), "DC=example,DC=net"),
+        (
+            ((("organizationalUnitName", "Sales"), ("commonName", "J.  Smith")),),
+            "OU=Sales+CN=J.  Smith",
+        ),
+        (((("commonName", 'James "Jim" Smith, III'),),), 'CN=James \\"Jim\\" Smith\\, III'),
+        (((("commonName", "a\\b;<c>"),),), "CN=a\\\\b\\;\\<c\\>"),
+        (((("commonName", "#a# "),),), "CN=\\#a#\\ "),
+        (((("commonName", " "),),), "CN=\\ "),
+        (((("commonName", "\\ "),),), "CN=\\\\\\ "),
+        (((("1.3.6.1.4.1.1466.0", "a\0b"),),), "1.3.6.1.4.1.1466.0=a\\00b"),
+        (((("emailAddress", ""),),), "emailAddress="),
+        ((), ""),
+    ],
+)
+def test_how_a_distinguished_name_is_written(subject: Any, name: str) -> None:
+    assert _distinguished_name(subject) == name
+
+
+class Engine:
+    """What a transport of another kind may have in place of an `ssl.SSLObject`."""
+
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        return None
+
+    def version(self) -> str | None:
+        return None
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        return None
+
+
+def test_what_is_not_known_about_tls_is_none() -> None:
+    assert tls_extension(Engine()) == {
+        "server_cert": None,
+        "client_cert_chain": [],
+        "client_cert_name": None,
+        "client_cert_error": None,
+        "tls_version": None,
+        "cipher_suite": None,
+    }
+
+    class Newer(Engine):
+        def version(self) -> str:
+            return "TLSv9"
+
+        def cipher(self) -> tuple[str, str, int]:
+            return ("NEW", "TLSv9", 256)
+
+    facts = tls_extension(Newer())
+    assert (facts["tls_version"], facts["cipher_suite"]) == (None, None)
 
 
 def find_token(websocket: WebSocket) -> str:

@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 __all__ = ["blames_peer"]
 
 
-def blames_peer(exc: BaseException, head: Request | Response | None, *, may_be_closed: bool) -> bool:
+def blames_peer(exc: BaseException, head: Request | Response | None, *, may_close: bool) -> bool:
     """Return whether the application raised this only because of what the peer did.
 
     Args:
         exc: what the application let out.
         head: the peer's request or response: the exception may say that a header field is
             missing, or repeated.
-        may_be_closed: whether the peer can have closed the connection; if so, ConnectionClosed is
+        may_close: whether the peer can have closed the connection; if so, ConnectionClosed is
             its doing.
     """
     if isinstance(exc, ExceptionGroup):
-        return all(blames_peer(each, head, may_be_closed=may_be_closed) for each in exc.exceptions)
+        return all(blames_peer(each, head, may_close=may_close) for each in exc.exceptions)
     if isinstance(exc, ConnectionClosed):
-        return may_be_closed
+        return may_close
     return (
         isinstance(exc, FieldError)
         and head is not None

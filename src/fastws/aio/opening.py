@@ -259,7 +259,7 @@ class ServerOpeningHandshake:
         if isinstance(exc, RequestError):
             return self._reject(exc)
         # (A ConnectionClosed is that of another connection: ours has yet to open.)
-        if blames_peer(exc, self.request, may_be_closed=False):
+        if blames_peer(exc, self.request, may_close=False):
             text = str(exc) if isinstance(exc, FieldError) else "bad header fields"
             return self._reject(RequestError(text))
         return self._reject(RequestError("internal server error", 500), exc)

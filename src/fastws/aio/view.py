@@ -162,8 +162,8 @@ class View(Wire):
 
     def _blames_peer(self, exc: BaseException) -> bool:
         """Return whether the application raised this only because of what the peer did."""
-        may_be_closed = self.state is not State.OPEN
-        return blames_peer(exc, self.request or self.response, may_be_closed=may_be_closed)
+        may_close = self.state is not State.OPEN
+        return blames_peer(exc, self.request or self.response, may_close=may_close)
 
     def _log_error(self, message: str, exc: BaseException) -> None:
         logger.error("%s (%s) #%d", message, self.remote_address, self.id, exc_info=exc)

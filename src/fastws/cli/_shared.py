@@ -241,8 +241,8 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--proxy-protocol",
         action="store_true",
-        help="all connections come from a proxy that tells the client's address in a PROXY protocol "
-        "header, version 1 or 2; nobody else may be able to connect",
+        help="all connections come from a proxy that tells the client's address in a header of the "
+        "PROXY protocol, version 1 or 2; nobody else may be able to connect",
     )
     add(
         "--max-message-size",

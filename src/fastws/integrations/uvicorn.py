@@ -37,6 +37,7 @@ from fastws.spec import CloseCode, Role, State
 from fastws.text import as_text
 
 from ._hosts import HOSTS
+from ._tls import tls_extension
 from .asgi import Extensions
 
 HOST = HOSTS["uvicorn"]
@@ -245,6 +246,9 @@ class WebSocketProtocol(Endpoint):
         """Run the application for a request that can be accepted."""
         path = request.path
         offered = request.headers.get_all("Sec-WebSocket-Protocol")
+        extensions: dict[str, Any] = {"websocket.http.response": {}, "fastws.text": {}}
+        if (ssl_object := self.get_extra_info("ssl_object")) is not None:
+            extensions["tls"] = tls_extension(ssl_object)
         self.scope = {
             "type": "websocket",
             "asgi": {"version": self.config.asgi_version, "spec_version": "2.4"},
@@ -262,7 +266,7 @@ class WebSocketProtocol(Endpoint):
             ],
             "subprotocols": [token.strip() for field in offered for token in field.split(",")],
             "state": self.app_state.copy(),
-            "extensions": Extensions(self, {"websocket.http.response": {}, "fastws.text": {}}),
+            "extensions": Extensions(self, extensions),
         }
         task = self._loop.create_task(self.run_asgi())
         task.add_done_callback(self.tasks.discard)
