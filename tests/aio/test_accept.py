@@ -214,6 +214,24 @@ async def test_process_request_sees_the_facts_of_tls(echo, mutual, deferred, url
     assert server_context.sni_callback is callback
 
 
+async def test_servers_that_share_a_context_may_stop_in_any_order(echo, mutual, url):
+    server_context, client, _ = mutual
+    callback = server_context.sni_callback
+    names = []
+    options = {
+        "process_request": lambda request: names.append(request.peer.tls.server_name),
+        "ssl": server_context,
+    }
+    first = await serve(echo, "127.0.0.1", 0, **options)
+    async with serve(echo, "127.0.0.1", 0, **options) as second:
+        await first.close()
+        uri = url(second, secure=True)
+        async with connect(uri, ssl=client, server_hostname="localhost"):
+            pass
+    assert names == ["localhost"]
+    assert server_context.sni_callback is callback
+
+
 async def test_a_context_is_left_alone_if_nobody_asks(echo):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     async with serve(echo, "127.0.0.1", 0, ssl=context):
