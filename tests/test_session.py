@@ -243,6 +243,7 @@ def test_a_conversation_from_the_request_to_the_end_of_tcp() -> None:
         HalfClose(),
     ]
     for session in (one.session, other.session):
+        assert (session.stats.pings_sent, session.stats.pings_received) in ((1, 0), (0, 1))
         assert (session.close_code, session.close_reason) == (4000, "bye")
         assert session.error is None
         assert session.state is State.CLOSED
@@ -521,6 +522,18 @@ def test_handshakes_of_the_callers_own() -> None:
     session = Session(ClientHandshake("wss://localhost:1", key=bytes(16)))
     assert session.uri is not None
     assert session.uri.port == 1
+
+
+def test_the_handshake_gets_its_arguments() -> None:
+    driver = client(origin="https://a.example", headers={"X-A": "b"}, max_header_size=100)
+    driver.run()
+    assert b"\r\nOrigin: https://a.example\r\n" in driver.out
+    assert b"\r\nX-A: b\r\n" in driver.out
+    driver.run([b"HTTP/1.1 101 \r\nX: " + b"y" * 100])
+    assert isinstance(driver.session.error, ResponseError)
+    driver = server(max_header_size=100)
+    driver.run([GOOD])
+    assert driver.out.startswith(b"HTTP/1.1 431 ")
 
 
 # The end of TCP (RFC 6455 §7.1.1) --------------------------------------------------------------
