@@ -17,14 +17,14 @@ from fastws.spec import MAX_HEADER
 from .outbox import Outbox, cost
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Hashable, Sequence
+    from collections.abc import Generator, Hashable, Iterable, Sequence
 
     from fastws.prepared import PreparedMessage
 
     from .receivers import Receiver
     from .senders import Senders
 
-__all__ = ["Budget", "Fanout", "Policy", "Published", "check_policy"]
+__all__ = ["Budget", "Policy", "Published", "check_policy", "fan_out"]
 
 # What to do about a slow receiver.
 Policy: TypeAlias = Literal["close", "drop", "latest", "wait"]
@@ -100,7 +100,7 @@ class Budget:
 
 
 class Fanout:
-    """One message on its way to its receivers.
+    """One message on its way to those receivers that cannot just be sent it.
 
     Args:
         message: the message.
@@ -141,7 +141,6 @@ class Fanout:
         self._budget = budget
         self._size = len(message.payload) + MAX_HEADER  # or less, if it is compressed
         self._slow = slow
-        hash(key)  # raises TypeError now, and not only if a receiver is slow
         self._key = key
         self._compress = compress
         # With the policy `wait`: who takes too little, with a future if the message is not sent
@@ -152,39 +151,28 @@ class Fanout:
         self.dropped = 0
         self.closed = 0
 
-    def send(self, receivers: Sequence[Receiver], exclude: object = None) -> None:
-        """Send the message to all receivers but one that it is not for.
-
-        Raises:
-            RuntimeError: if this is not called in the event loop of the receivers.
-        """
-        if receivers and receivers[0]._is_elsewhere():
-            raise RuntimeError(
-                "messages must be published in the event loop of the connections: from another "
-                "thread, call loop.call_soon_threadsafe(topics.publish, topic, message)"
-            )
-        message = self._message
-        sent = 0
+    def send(self, receivers: Iterable[Receiver]) -> None:
+        """Send the message to receivers that take too little, are busy, or compress."""
+        message, compress = self._message, self._compress
         for receiver in receivers:
-            if receiver is exclude:
-                continue
             try:
-                if receiver._fast_send(message) or self._send_slowly(receiver):
-                    sent += 1
+                senders = receiver._senders
+                if receiver._write_paused or (senders is not None and senders.is_busy):
+                    if not self._send_slowly(receiver):
+                        continue
+                else:
+                    receiver._offer(message, compress=compress)
+                self.sent += 1
             except ConnectionClosed:
                 pass
             except Exception as exc:  # the others get it
-                receiver._log_error("could not send a published message", exc)
-        self.sent += sent
+                _log(receiver, exc)
 
     def _send_slowly(self, receiver: Receiver) -> bool:
-        """Send the message to a receiver that takes too little, is busy, or compresses; return
-        whether it was sent, or will be."""
+        """Send the message to a receiver that takes too little or is busy; return whether it was
+        sent, or will be."""
         senders = receiver._senders
         is_busy = senders is not None and senders.is_busy
-        if not is_busy and not receiver._write_paused:
-            receiver._offer(self._message, self._compress)
-            return True
         if not receiver._is_open():
             return False
         outbox = senders.outboxes[-1] if senders is not None and senders.outboxes else None
@@ -205,7 +193,7 @@ class Fanout:
                 sent = asyncio.get_running_loop().create_future()
             (outbox or Outbox(receiver)).put(self._message, self._compress, key, sent)
         else:
-            receiver._offer(self._message, self._compress)
+            receiver._offer(self._message, compress=self._compress)
         if self._slow == "wait":
             self._waiting.append((receiver, sent))
         return True
@@ -272,15 +260,60 @@ class Fanout:
                 if self._budget.has_room(receiver, self._size):
                     break
                 await receiver._drain()
-            running = receiver._offer(self._message, self._compress)
+            running = receiver._offer(self._message, compress=self._compress)
             if running is not None:
                 await receiver._finish(running)
         except ConnectionClosed:
             pass
         except Exception as exc:
-            receiver._log_error("could not send a published message", exc)
+            _log(receiver, exc)
         else:
             self.sent += 1
+
+
+def fan_out(
+    message: PreparedMessage,
+    receivers: Sequence[Receiver],
+    budget: Budget,
+    slow: Policy,
+    key: Hashable,
+    compress: bool | None,
+) -> Published:
+    """Send a message to receivers. The arguments are those of `Fanout`.
+
+    Raises:
+        RuntimeError: if this is not called in the event loop of the receivers.
+    """
+    if receivers and receivers[0]._is_elsewhere():
+        raise RuntimeError(
+            "messages must be published in the event loop of the connections: from another "
+            "thread, call loop.call_soon_threadsafe(topics.publish, topic, message)"
+        )
+    others: list[Receiver] = []
+    sent = len(receivers)
+    remaining = iter(receivers)
+    while True:
+        try:
+            # (Nothing more happens for each receiver than in a loop over `send`.)
+            for receiver in remaining:
+                if not receiver._fast_send(message):
+                    others.append(receiver)
+            break
+        except ConnectionClosed:
+            sent -= 1
+        except Exception as exc:  # the others get it
+            sent -= 1
+            _log(receiver, exc)
+    if not others:
+        return Published(sent)
+    fanout = Fanout(message, budget, slow, key, compress)
+    fanout.sent = sent - len(others)
+    fanout.send(others)
+    return Published(fanout.sent, fanout)
+
+
+def _log(receiver: Receiver, exc: Exception) -> None:
+    receiver._log_error("could not send a published message", exc)
 
 
 def _leave(senders: Senders, place: asyncio.Future[None], _: asyncio.Task[None]) -> None:
@@ -296,32 +329,33 @@ class Published(int):
     Results that are equal have different hashes, so that `asyncio.gather` awaits each of them.
     """
 
-    _fanout: Fanout
+    _fanout: Fanout | None
 
     __hash__ = object.__hash__
 
-    def __new__(cls, fanout: Fanout) -> Self:
-        self = super().__new__(cls, fanout.sent)
+    def __new__(cls, sent: int, fanout: Fanout | None = None) -> Self:
+        self = super().__new__(cls, sent)
         self._fanout = fanout
         return self
 
     @property
     def dropped(self) -> int:
         """How many messages slow receivers missed: this one, or an older one that it replaced."""
-        return self._fanout.missed
+        return 0 if self._fanout is None else self._fanout.missed
 
     @property
     def closed(self) -> int:
         """How many slow receivers were closed."""
-        return self._fanout.closed
+        return 0 if self._fanout is None else self._fanout.closed
 
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
         return int, (int(self),)
 
     def __await__(self) -> Generator[Any, None, Published]:
-        if self._fanout.is_finished:
+        fanout = self._fanout
+        if fanout is None or fanout.is_finished:
             # Other tasks have their turn, even in a loop of calls. (asyncio.sleep(0) does this.)
             yield
             return self
-        yield from self._fanout.finish().__await__()
-        return Published(self._fanout)
+        yield from fanout.finish().__await__()
+        return Published(fanout.sent, fanout)

@@ -344,8 +344,7 @@ class Flow(View):
         """Return the maximum of that; None for no limit."""
         return self._settings.unsent_limit
 
-    def _offer(self, message: PreparedMessage, compress: bool | None) -> None:
-        send(self, message, compress=compress)
+    _offer = send
 
     async def _finish(self, running: Awaitable[object]) -> None:
         await running

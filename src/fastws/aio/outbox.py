@@ -109,7 +109,7 @@ class Outbox:
                 key = next(iter(self._entries))
                 message, compress, sent = self._entries.pop(key)
                 try:
-                    running = receiver._offer(message, compress)
+                    running = receiver._offer(message, compress=compress)
                     if running is not None:
                         await receiver._finish(running)
                 finally:

@@ -66,7 +66,9 @@ class Receiver(Protocol):
         """Send a message if nothing has to be done or waited for before; return whether it was
         sent."""
 
-    def _offer(self, message: PreparedMessage, compress: bool | None) -> Awaitable[object] | None:
+    def _offer(
+        self, message: PreparedMessage, *, compress: bool | None = None
+    ) -> Awaitable[object] | None:
         """Send a message, whatever is unsent. Return what to await before the next one."""
 
     async def _finish(self, running: Awaitable[object]) -> None:
@@ -143,12 +145,14 @@ class Other:
     def _fast_send(self, message: PreparedMessage) -> bool:
         if self._write_paused or (self._senders is not None and self._senders.is_busy):
             return False
-        running = self._offer(message, None)
+        running = self._offer(message)
         if running is not None:
             Outbox(self, running)
         return True
 
-    def _offer(self, message: PreparedMessage, compress: bool | None) -> Awaitable[object] | None:
+    def _offer(
+        self, message: PreparedMessage, *, compress: bool | None = None
+    ) -> Awaitable[object] | None:
         try:
             if isinstance(self._connection, Connection):
                 self._connection.send(message, compress=compress)

@@ -22,7 +22,7 @@ from fastws.spec import (
     DEFAULT_TOPICS_WAIT_TIMEOUT,
 )
 
-from .fanout import Budget, Fanout, Policy, Published, check_policy
+from .fanout import Budget, Policy, Published, check_policy, fan_out
 from .receivers import SupportsSend, receiver_of
 from .relay import Relay
 
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from .receivers import Receiver
 
 __all__ = ["Policy", "Published", "SupportsSend", "Topics", "broadcast"]
+
+
+_NONE: dict[int, Receiver] = {}
 
 
 def _check_topic(topic: object) -> None:
@@ -231,12 +234,12 @@ class Topics:
         """
         _check_topic(topic)
         prepared = message if isinstance(message, PreparedMessage) else prepare(message)
-        fanout = self._deliver(
+        published = self._deliver(
             topic, prepared, exclude=exclude, slow=slow, key=key, compress=compress
         )
         if self._relay is not None:
             self._relay.publish(topic, message if isinstance(message, str) else prepared)
-        return Published(fanout)
+        return published
 
     def _deliver(
         self,
@@ -247,17 +250,18 @@ class Topics:
         slow: Policy | None = None,
         key: Hashable = None,
         compress: bool | None = None,
-    ) -> Fanout:
+    ) -> Published:
         """Send a message to the connections of this process."""
         if slow is None:
             slow = self._slow(topic) if callable(self._slow) else self._slow
         check_policy(slow)
-        fanout = Fanout(message, self._budget, slow, (topic, key), compress)
-        excluded = None if exclude is None else receiver_of(exclude)
-        receivers = self._receivers.get(topic)
-        if receivers is not None:
-            fanout.send(list(receivers.values()), excluded)  # some may leave meanwhile
-        return fanout
+        hash(key)  # raises TypeError now, and not only if a receiver is slow
+        # (Some may leave meanwhile.)
+        receivers = list(self._receivers.get(topic, _NONE).values())
+        if exclude is not None:
+            excluded = receiver_of(exclude)
+            receivers = [receiver for receiver in receivers if receiver is not excluded]
+        return fan_out(message, receivers, self._budget, slow, (topic, key), compress)
 
     # The bus --------------------------------------------------------------------------------
 
@@ -319,7 +323,9 @@ def broadcast(
     check_policy(slow)
     prepared = message if isinstance(message, PreparedMessage) else prepare(message)
     budget = Budget(max_unsent_size, None, wait_timeout)
-    fanout = Fanout(prepared, budget, slow, ("", key), compress)
+    hash(key)
     receivers = [receiver_of(connection) for connection in list(connections)]
-    fanout.send(receivers, None if exclude is None else receiver_of(exclude))
-    return Published(fanout)
+    if exclude is not None:
+        excluded = receiver_of(exclude)
+        receivers = [receiver for receiver in receivers if receiver is not excluded]
+    return fan_out(prepared, receivers, budget, slow, ("", key), compress)
