@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
+import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,7 +25,7 @@ from ..aio.conftest import (  # noqa: F401
     until,
     url,
 )
-from ..tools import Program, free_port
+from ..tools import TIMEOUT, Program, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +37,10 @@ HOST = "127.0.0.1"
 class Broker:
     """A broker, which can be killed and started again.
 
+    Args:
+        folder: where it keeps its files.
+        more: further arguments.
+
     Attributes:
         url: its URL.
     """
@@ -42,9 +48,10 @@ class Broker:
     program: str
     package: str
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
         self.port = free_port()
         self.folder = folder
+        self.more = more
         self._process: Program | None = None
 
     def arguments(self) -> list[str]:
@@ -59,7 +66,7 @@ class Broker:
             pytest.fail(
                 f"no {self.program} here: apt-get install --no-install-recommends {self.package}"
             )
-        self._process = Program(path, *self.arguments(), cwd=self.folder)
+        self._process = Program(path, *self.arguments(), *self.more, cwd=self.folder)
         self._process.wait_for_port(self.port)
         return self
 
@@ -75,7 +82,7 @@ class Broker:
 
 
 class Redis(Broker):
-    program, package = "redis-server", "redis-server"
+    program, package, scheme = "redis-server", "redis-server", "redis"
 
     def arguments(self) -> list[str]:
         # What it has confirmed is in the file, and survives a kill.
@@ -83,7 +90,22 @@ class Redis(Broker):
 
     @property
     def url(self) -> str:
-        return f"redis://{HOST}:{self.port}"
+        return f"{self.scheme}://{HOST}:{self.port}"
+
+    def start(self) -> Self:
+        super().start()
+        # It listens before it has read its file.
+        while self._ask(b"PING\r\n").startswith(b"-LOADING"):
+            time.sleep(0.01)
+        return self
+
+    def _ask(self, command: bytes) -> bytes:
+        with socket.create_connection((HOST, self.port), TIMEOUT) as sock:
+            sock.sendall(command)
+            try:
+                return sock.recv(1000)
+            except ConnectionResetError:
+                return b""  # it speaks TLS
 
     def bus(self, **options: Any) -> Any:
         return import_module("fastws.bus.redis").RedisBus(self.url, **options)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
 
 import pytest
 
 from fastws import RetryPolicy
 from fastws.bus import BusError
+from fastws.bus._broker import BrokerBus
 from fastws.bus._envelope import GAP, new_origin, open_envelope, seal, seal_gap
 
 from .conftest import SOON, Nats
@@ -78,13 +80,14 @@ async def test_nothing_arrives_after_unsubscribe(broker, until):
         assert two.arrived[1] == ("a", "again")
 
 
-async def test_many_topics_and_messages_at_once(broker, until):
+async def test_many_topics_and_messages_at_once(broker, until, monkeypatch):
+    monkeypatch.setattr("fastws.bus.redis._MOST", 50)
     async with processes(broker, 2) as (one, two):
-        await asyncio.gather(*(two.bus.subscribe(f"t{n}") for n in range(600)))
-        for n in range(1200):
-            await one.bus.publish(f"t{n % 600}", str(n))
-        await until(lambda: len(two.arrived) == 1200)
-        assert sorted(two.arrived) == sorted((f"t{n % 600}", str(n)) for n in range(1200))
+        await asyncio.gather(*(two.bus.subscribe(f"t{n}") for n in range(120)))
+        for n in range(240):
+            await one.bus.publish(f"t{n % 120}", str(n))
+        await until(lambda: len(two.arrived) == 240)
+        assert sorted(two.arrived) == sorted((f"t{n % 120}", str(n)) for n in range(240))
 
 
 async def test_buses_with_another_prefix_are_apart(broker, until):
@@ -96,9 +99,11 @@ async def test_buses_with_another_prefix_are_apart(broker, until):
         assert one.arrived == []
 
 
-async def test_what_no_bus_wrote_and_what_fails_is_logged(redis, until, caplog):
-    from redis.asyncio import Redis
+def client(redis):
+    return import_module("redis.asyncio").Redis.from_url(redis.url)
 
+
+async def test_what_no_bus_wrote_and_what_fails_is_logged(redis, until, caplog):
     class Picky(Process):
         def deliver(self, topic, message):
             super().deliver(topic, message)
@@ -107,10 +112,10 @@ async def test_what_no_bus_wrote_and_what_fails_is_logged(redis, until, caplog):
 
     process = Picky(redis)
     await process.bus.start(process.deliver)
-    async with Redis.from_url(redis.url) as client, processes(redis, 1) as (other,):
+    async with client(redis) as commands, processes(redis, 1) as (other,):
         await process.bus.subscribe("a")
         for data in ("hello", b"t", b"x12345678", b"t12345678\xff", b"g12345678x"):
-            await client.publish("fastws:a", data)
+            await commands.publish("fastws:a", data)
         await other.bus.publish("a", "bad")
         await other.bus.publish("a", "good")
         await until(lambda: len(process.arrived) == 2)
@@ -128,7 +133,7 @@ async def test_a_broker_that_dies_and_returns(broker, until, caplog):
         await two.bus.subscribe("a")
         await two.bus.subscribe("left")
         await one.bus.publish("a", "1")
-        await until(lambda: two.arrived)
+        await until(lambda: two.arrived and not one.bus.waiting_size)
         broker.kill()
         try:
             await until(lambda: caplog.text.count("lost the broker") == 2)
@@ -168,16 +173,18 @@ async def test_what_waits_is_bounded_and_a_loss_is_told(broker, until, caplog):
             assert one.bus.waiting_size <= 100_000
             await until(lambda: len(two.arrived) == sent and two.gaps)
             assert two.gaps == [{"a"}]
-            assert one.bus.waiting_size == 0
+            await until(lambda: one.bus.waiting_size == 0)
             await one.bus.publish("a", "y")
-            await until(lambda: len(two.arrived) == sent + 1)
+            await until(lambda: len(two.arrived) == sent + 1 and not one.bus.waiting_size)
             # One that is larger than the limit is sent if nothing waits.
             await one.bus.publish("a", "z" * 200_000)
             with pytest.raises(BusError, match=r"^200\d+ bytes are already waiting for the broker"):
                 await one.bus.publish("a", "y")
             await until(lambda: two.arrived[-1] == ("a", "z" * 200_000) and len(two.gaps) == 2)
+            # The others are told of one that the broker would not take, too.
             with pytest.raises(ValueError, match="message must be at most"):
                 await one.bus.publish("a", bytes(17 << 20))
+            await until(lambda: len(two.gaps) == 3)
             with pytest.raises(ValueError, match="topic must be at most 1024 bytes, not 1026"):
                 await one.bus.publish("ä" * 513, "")
 
@@ -205,8 +212,14 @@ async def test_a_bus_that_is_not_open(broker, caplog):
     await asyncio.sleep(0)
     starting.cancel()
     await asyncio.wait([starting])
+    closed = Process(broker)
+    starting = asyncio.create_task(closed.bus.start(closed.deliver))
+    await asyncio.sleep(0)
+    await closed.bus.close()
+    with pytest.raises(BusError, match="the bus was closed"):
+        await starting
     await process.bus.start(process.deliver)
-    with pytest.raises(BusError, match="already been started"):
+    with pytest.raises(BusError, match="already been started: each Topics needs its own"):
         await process.bus.start(process.deliver)
     await process.bus.publish("a", "x")  # sent before it closes
     broker_waits = asyncio.create_task(process.bus.subscribe("a"))
@@ -242,6 +255,84 @@ async def test_close_gives_up_a_broker_that_is_away(broker, until, caplog, monke
     assert re.search(r"closing with \d+ bytes", caplog.text)
 
 
+async def test_close_that_is_cancelled_closes(broker, until, caplog):
+    async with processes(broker, 1) as (one,):
+        broker.freeze()
+        try:
+            await one.bus.publish("a", "x")
+            closing = asyncio.create_task(one.bus.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait([closing])
+            assert closing.cancelled()
+            with pytest.raises(BusError, match="closed"):
+                await one.bus.publish("a", "x")
+            # (That nothing of it runs any more, the fixture of each test checks.)
+        finally:
+            broker.kill()
+            broker.start()
+
+
+async def test_on_gap_may_be_a_coroutine_function(broker, until, caplog):
+    told = []
+    held = asyncio.Event()
+
+    async def on_gap(topics):
+        told.append(topics)
+        if len(told) == 1:
+            raise RuntimeError("a mistake")
+        await held.wait()
+
+    one = Process(broker)
+    one.bus = broker.bus(retry=SOON, on_gap=on_gap)
+    await one.bus.start(one.deliver)
+    await one.bus.subscribe("a")
+    async with processes(broker, 1) as (other,):
+        for count in (1, 2):
+            with pytest.raises(ValueError, match="message must be at most"):
+                await other.bus.publish("a", bytes(17 << 20))
+            await until(lambda count=count: len(told) == count)
+    assert caplog.text.count("on_gap failed") == 1
+    assert "a mistake" in caplog.text
+    # What still runs is cancelled.
+    await one.bus.close()
+
+
+async def test_delays_grow_if_each_connection_ends_at_once(until):
+    """A broker may take connections only to end them."""
+    started = []
+
+    class Policy(RetryPolicy):
+        def delays(self):
+            started.append("delays")
+            for _ in range(5):
+                yield 0.0
+            yield 9.0
+
+    class Useless:
+        async def run(self):
+            raise ConnectionError("not now")
+
+        async def publish(self, batch):
+            return {}
+
+        subscribe = publish
+
+        async def close(self):
+            pass
+
+    class Bus(BrokerBus):
+        async def _connect(self):
+            started.append("connection")
+            return Useless()
+
+    bus = Bus(on_gap=None, retry=Policy(), max_waiting=1, max_message_size=1)
+    await bus.start(print)
+    await until(lambda: started.count("connection") == 6)
+    assert started.count("delays") == 1
+    await bus.close()
+
+
 # The envelope ----------------------------------------------------------------------------------
 
 
@@ -259,7 +350,139 @@ def test_an_envelope_is_what_its_documentation_says():
         seal(origin, 1)  # type: ignore[arg-type]
 
 
-# A slow process --------------------------------------------------------------------------------
+# What is special about each broker --------------------------------------------------------------
+
+
+async def test_what_the_url_of_redis_says_does_not_change_the_bus(redis, until, caplog):
+    bus = import_module("fastws.bus.redis").RedisBus
+    url = f"{redis.url}/1?protocol=3&socket_timeout=0.01&decode_responses=true"
+    one, two = Process(redis), Process(redis)
+    for process in (one, two):
+        process.bus = bus(url, protocol=3, socket_timeout=0.01)
+        await process.bus.start(process.deliver)
+    await two.bus.subscribe("a")
+    await asyncio.sleep(0.05)
+    await one.bus.publish("a", "x")
+    await until(lambda: two.arrived)
+    await one.bus.close()
+    await two.bus.close()
+    assert caplog.text == ""
+    with pytest.raises(ValueError, match="scheme"):
+        bus("http://127.0.0.1")
+
+
+async def test_redis_ends_a_slow_process_which_is_a_gap(redis, until):
+    async with client(redis) as commands, processes(redis, 2) as (one, two):
+        limit = "client-output-buffer-limit"
+        await commands.config_set(limit, "pubsub 50000 0 0")
+        await two.bus.subscribe("a")
+        await two.bus.subscribe("b")
+        await one.bus.publish("a", "x" * 100_000)
+        await until(lambda: two.gaps)
+        assert two.gaps == [{"a", "b"}]
+        assert one.gaps == []
+        await one.bus.publish("a", "y")
+        await until(lambda: two.arrived)
+        assert two.arrived == [("a", "y")]
+        await commands.config_set(limit, "pubsub 33554432 8388608 60")
+
+
+async def test_redis_that_is_busy_is_left_until_it_is_not(redis, until, caplog):
+    async with client(redis) as commands, client(redis) as killer, processes(redis, 2) as (a, b):
+        await commands.config_set("busy-reply-threshold", 1)
+        await b.bus.subscribe("a")
+        script = asyncio.create_task(commands.eval("while true do end", 0))
+        try:
+            while "lost the broker" not in caplog.text:
+                await a.bus.publish("a", "x")
+                await asyncio.sleep(0.01)
+            await until(lambda: "cannot connect to the broker: BUSY" in caplog.text)
+        finally:
+            await killer.execute_command("SCRIPT", "KILL")
+            await asyncio.wait([script])
+            assert script.exception()
+            await killer.config_set("busy-reply-threshold", 5000)
+        await until(lambda: b.gaps)
+
+
+async def test_full_redis_takes_what_is_published(redis, until):
+    async with client(redis) as commands, processes(redis, 2) as (one, two):
+        await commands.config_set("maxmemory", 1)
+        try:
+            await two.bus.subscribe("a")
+            await one.bus.publish("a", bytes(1 << 20))
+            await until(lambda: two.arrived)
+            assert two.arrived == [("a", bytes(1 << 20))]
+        finally:
+            await commands.config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "a.", ".a", "a..b", "*", "a.>", "a\n"])
+def test_prefixes_that_nats_cannot_have(prefix):
+    bus = import_module("fastws.bus.nats").NatsBus
+    with pytest.raises(ValueError, match="prefix cannot be the beginning of a subject"):
+        bus("nats://127.0.0.1", prefix=prefix)
+
+
+async def test_nats_is_asked_last_whether_it_has_everything(until):
+    verbs = []
+
+    async def serve(reader, writer):
+        writer.write(b'INFO {"max_payload": 1000}\r\n')
+        while line := await reader.readline():
+            verbs.append(line.split()[0].decode())
+            if verbs[-1] == "PUB":
+                await reader.readexactly(int(line.split()[-1]) + 2)
+            elif verbs[-1] == "PING":
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    bus = import_module("fastws.bus.nats").NatsBus(f"nats://127.0.0.1:{port}")
+    await bus.start(print)
+    try:
+        for topic in "ab":
+            await bus.subscribe(topic)
+            assert verbs[-2:] == ["SUB", "PING"]
+            await bus.publish(topic, "x")
+            await until(lambda: not bus.waiting_size)
+            assert verbs[-2:] == ["PUB", "PING"]
+        await bus.unsubscribe("a")
+        await until(lambda: verbs[-2:] == ["UNSUB", "PING"])
+    finally:
+        await bus.close()
+        server.close()
+
+
+async def test_nats_that_returns_with_another_limit(tmp_path, until, caplog):
+    nats = Nats(tmp_path, "--config", "conf")
+
+    def start(limit):
+        nats.kill()
+        (tmp_path / "conf").write_text(f"max_payload: {limit}\n")
+        nats.start()
+
+    start(20_000)
+    try:
+        async with processes(nats, 2, prefix="a.b") as (one, two):
+            await two.bus.subscribe("a")
+            nats.kill()
+            await until(lambda: caplog.text.count("lost the broker") == 2)
+            # This waits, and is too large when the broker is back.
+            await one.bus.publish("a", bytes(10_000))
+            start(1000)
+            await until(lambda: "the broker refuses messages of topic 'a'" in caplog.text)
+            with pytest.raises(ValueError, match="message must be at most 991 bytes, not 992"):
+                await one.bus.publish("a", bytes(992))
+            await until(lambda: len(two.gaps) >= 2)
+            start(20_000)
+            await until(lambda: caplog.text.count("the broker is back") == 4)
+            while not two.arrived:
+                await one.bus.publish("a", bytes(10_000))
+                await asyncio.sleep(0.01)
+    finally:
+        nats.kill()
 
 
 async def test_what_nats_drops_in_a_slow_process_is_a_gap(tmp_path, until, monkeypatch):

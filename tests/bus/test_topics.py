@@ -166,6 +166,115 @@ async def test_a_bus_that_fails(until, caplog):
     assert caplog.text.count("topic 'room' does not get messages of other processes") == 1
 
 
+class Calls:
+    """A bus that does nothing but hold what it is asked to do, until it may go on."""
+
+    def __init__(self):
+        self.calls = []
+        self.running = 0
+        self.may_go_on = asyncio.Event()
+        self.is_open = False
+
+    async def start(self, deliver):
+        self.is_open = True
+
+    async def subscribe(self, topic):
+        await self.note("+", topic)
+
+    async def unsubscribe(self, topic):
+        await self.note("-", topic)
+
+    async def note(self, what, topic):
+        assert not self.running, "two calls for a topic at once"
+        self.running += 1
+        self.calls.append(what + topic)
+        try:
+            await self.may_go_on.wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.01)  # it has to tidy up
+            raise
+        finally:
+            self.running -= 1
+
+    async def publish(self, topic, message):
+        await asyncio.Event().wait()
+
+    async def close(self):
+        self.is_open = False
+
+
+async def test_topics_that_come_and_go_while_the_bus_works(until):
+    bus, receiver = Calls(), Receiver()
+    topics = Topics(bus=bus)
+    # One that was there before the bus is told of, too.
+    topics.subscribe(receiver, "room")
+    await asyncio.sleep(0.01)
+    topics.unsubscribe(receiver, "room")
+    async with topics:
+        for _ in range(1000):
+            topics.subscribe(receiver, "room")
+            topics.unsubscribe(receiver, "room")
+        topics.subscribe(receiver, "room")
+        # (Not a thousand tasks.)
+        assert len(asyncio.all_tasks()) < 5
+        await until(lambda: bus.calls[-1] == "+room" and not bus.may_go_on.is_set())
+        topics.unsubscribe(receiver, "room")
+        await asyncio.sleep(0)
+        topics.subscribe(receiver, "room")
+        bus.may_go_on.set()
+        await topics.wait_subscribed("room")
+        assert bus.calls[-1] == "+room"
+
+
+async def test_topics_from_before_the_start_are_subscribed(broker, until, caplog):
+    async with Topics(bus=broker.bus()) as other:
+        topics = Topics(bus=broker.bus())
+        receiver = Receiver()
+        topics.subscribe(receiver, "early")
+        async with topics:
+            await topics.wait_subscribed("early")
+            other.publish("early", "x")
+            await until(lambda: receiver.got)
+
+
+async def test_a_topic_that_the_bus_could_not_subscribe_is_tried_again():
+    class Moody(Calls):
+        async def subscribe(self, topic):
+            self.calls.append(topic)
+            if len(self.calls) < 3:
+                raise BusError("not now")
+
+        async def unsubscribe(self, topic):
+            pass
+
+    bus = Moody()
+    async with Topics(bus=bus) as topics:
+        topics.subscribe(Receiver(), "room")
+        await asyncio.sleep(0.01)
+        # It has failed before anybody waits for it.
+        with pytest.raises(BusError, match="not now"):
+            await topics.wait_subscribed("room")
+        await topics.wait_subscribed("room")
+        await topics.wait_subscribed("room")
+        assert bus.calls == ["room"] * 3
+
+
+async def test_a_bus_that_does_not_take_a_message_is_closed(monkeypatch):
+    monkeypatch.setattr("fastws.aio.relay._FAREWELL", 0.01)
+    bus = Calls()
+    async with Topics(bus=bus) as topics:
+        topics.publish("room", "x")
+        await asyncio.sleep(0)
+    assert not bus.is_open
+    async with Topics(bus=bus) as topics:
+        topics.publish("room", "x")
+        closing = asyncio.create_task(topics.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert not bus.is_open
+
+
 async def test_topics_without_a_bus_have_nothing_to_start():
     async with Topics() as topics:
         topics.subscribe(Receiver(), "room")

@@ -27,6 +27,8 @@ logger = logging.getLogger("fastws.bus")
 # buses of fastws take a message at once, so nothing waits longer than to the loop's next turn.
 _MAX_OUTBOX: Final = 32 << 20
 _OVERHEAD: Final = 256
+# How long `close` waits for that, in seconds.
+_FAREWELL: Final = 2.0
 
 
 class Relay:
@@ -44,22 +46,29 @@ class Relay:
         self._size = 0
         self._sending: asyncio.Task[None] | None = None
         self._dropped = 0
-        # For each topic that the bus is being told of, the last task that does.
+        # For each topic that the bus is being told of, the last task that does; those whose task
+        # waits for the one before it; and the topics that the bus could not subscribe.
         self._changes: dict[str, asyncio.Task[None]] = {}
+        self._next: set[str] = set()
+        self._failed: set[str] = set()
 
     async def start(self, deliver: Callable[[str, str | bytes], None]) -> None:
         """Start the bus."""
         await self._bus.start(deliver)
 
     async def close(self) -> None:
-        """Close the bus, after it has got what was published."""
-        if self._sending is not None:
-            await asyncio.wait([self._sending])
-        tasks = list(self._changes.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._bus.close()
+        """Close the bus, after it has got what was published, if it takes that soon."""
+        try:
+            tasks = list(self._changes.values())
+            if self._sending is not None:
+                await asyncio.wait([self._sending], timeout=_FAREWELL)
+            if self._sending is not None:
+                tasks.append(self._sending)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            await self._bus.close()
 
     # Messages -----------------------------------------------------------------------------
 
@@ -105,8 +114,11 @@ class Relay:
 
     def change(self, topic: str) -> None:
         """Have the bus subscribe or unsubscribe a topic, whichever it is now."""
+        if topic in self._next:
+            return  # its task will see
         before = self._changes.get(topic)
         if before is not None:
+            self._next.add(topic)
             before.cancel()  # it may be waiting for a broker that is away
         # (Not an eager one either.)
         task = asyncio.Task(self._tell(topic, before), loop=asyncio.get_running_loop())
@@ -116,6 +128,7 @@ class Relay:
     async def _tell(self, topic: str, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
+            self._next.discard(topic)
         if self._wants(topic):
             await self._bus.subscribe(topic)
         else:
@@ -124,15 +137,20 @@ class Relay:
     def _told(self, topic: str, task: asyncio.Task[None]) -> None:
         if self._changes.get(topic) is task:
             del self._changes[topic]
+        self._failed.discard(topic)
         if not task.cancelled() and (exc := task.exception()) is not None:
+            if self._wants(topic):
+                self._failed.add(topic)
             logger.warning("topic %r does not get messages of other processes: %s", topic, exc)
 
     async def told(self, topic: str) -> None:
-        """Wait until the bus knows about a topic.
+        """Wait until the bus knows about a topic; try again if it failed before.
 
         Raises:
-            BusError: if it cannot subscribe it.
+            BusError, ValueError: if it cannot subscribe it.
         """
+        if topic in self._failed and topic not in self._changes:
+            self.change(topic)
         while (task := self._changes.get(topic)) is not None:
             await asyncio.wait([task])
             if self._changes.get(topic, task) is task and not task.cancelled():

@@ -109,6 +109,8 @@ class Topics:
         """
         if self._relay is not None:
             await self._relay.start(self._arrived)
+            for topic in self:
+                self._relay.change(topic)
 
     async def close(self) -> None:
         """Close the bus, after it has sent what was published; do nothing without one."""
@@ -128,8 +130,11 @@ class Topics:
         without subscribers here, this returns at once. It also does so for a topic that was
         subscribed before the broker went away: `on_gap` of the bus tells when it is back.
 
+        If the bus could not subscribe to the topic before, it tries again.
+
         Raises:
             BusError: if the bus cannot subscribe to the topic.
+            ValueError: if the topic's name is too long for the bus.
         """
         if self._relay is not None:
             await self._relay.told(topic)

@@ -7,10 +7,11 @@ broker: that is the job of a `Link`, of which there is one for each connection t
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastws.aio.retries import RetryPolicy
 
@@ -18,8 +19,7 @@ from . import BusError
 from ._envelope import GAP, HEADER_SIZE, new_origin, open_envelope, seal, seal_gap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
-    from typing import Any
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 
 __all__ = ["BrokerBus", "Link"]
 
@@ -31,20 +31,26 @@ MAX_TOPIC_SIZE: Final = 1024
 _OVERHEAD: Final = 256
 # How much is given to the broker at once, before it has confirmed it.
 _BATCH: Final = 256 << 10
+# How many refused topics the log names.
+_MAX_COMPLAINTS: Final = 20
 # How long `close` waits for the broker to take what waits, in seconds.
 _FAREWELL: Final = 2.0
 
 
 class Link(Protocol):
-    """A connection to a broker. If a method raises, the connection is of no more use."""
+    """A connection to a broker. If a method raises, the connection is of no more use.
+
+    What the broker refuses is no reason for that: `publish` and `subscribe` return the topics of
+    which it does not take or send messages, with what it says about them.
+    """
 
     async def run(self) -> None:
         """Receive until the connection is lost; then raise."""
 
-    async def publish(self, batch: list[tuple[str, bytes]]) -> None:
+    async def publish(self, batch: list[tuple[str, bytes]]) -> dict[str, str]:
         """Return when the broker has these messages, in this order."""
 
-    async def subscribe(self, topics: list[str]) -> None:
+    async def subscribe(self, topics: list[str]) -> dict[str, str]:
         """Return when the broker sends the messages of these topics."""
 
     async def unsubscribe(self, topics: list[str]) -> None:
@@ -58,7 +64,8 @@ class BrokerBus:
     """A bus over a broker; a subclass says how to connect.
 
     Args:
-        on_gap: called with a frozenset of topics when messages of them may have been lost.
+        on_gap: called with a frozenset of topics when messages of them may have been lost; if it
+            returns a coroutine, a task runs it.
         retry: how long to wait before each attempt to reconnect.
         max_waiting: how many bytes may wait to be published, if that is more than one message.
         max_message_size: the largest message that the broker takes, in bytes.
@@ -79,6 +86,7 @@ class BrokerBus:
         self._origin = new_origin()
         self._deliver: Callable[[str, str | bytes], None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
         # What waits, its size, and the topics of what may not have arrived.
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._size = 0
@@ -86,14 +94,16 @@ class BrokerBus:
         self._news = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        # Each topic's future is done when the broker has subscribed us. Topics that the broker
-        # may have to be told about are in `_changes`; those whose messages we may have missed, and
-        # of which `on_gap` has not been told, in `_missed`.
-        self._topics: dict[str, asyncio.Future[None]] = {}
+        # Each topic's future is done when the broker has subscribed us, or says why it does not.
+        # Topics that the broker may have to be told about are in `_changes`; those whose messages
+        # we may have missed, and of which `on_gap` has not been told, in `_missed`.
+        self._topics: dict[str, asyncio.Future[str | None]] = {}
         self._changes: set[str] = set()
         self._changed = asyncio.Event()
         self._missed: set[str] = set()
-        self._complained = False
+        self._gap_tasks: set[asyncio.Task[None]] = set()
+        # What has been complained of already.
+        self._complaints: set[str] = set()
 
     async def _connect(self) -> Link:
         """Return a new connection; raise OSError or whatever the broker's library raises."""
@@ -113,11 +123,11 @@ class BrokerBus:
             deliver: called with the topic and the message for each message from another process.
 
         Raises:
-            BusError: if the broker cannot be reached or refuses us; or if the bus was started
-                before.
+            BusError: if the broker cannot be reached or refuses us; if the bus was started before,
+                such as by other topics; or if it is closed meanwhile.
         """
         if self._deliver is not None:
-            raise BusError("the bus has already been started")
+            raise BusError("the bus has already been started: each Topics needs its own")
         self._deliver = deliver
         try:
             link = await self._connect()
@@ -126,20 +136,30 @@ class BrokerBus:
             if not isinstance(exc, Exception):
                 raise  # cancelled
             raise BusError(f"cannot connect to the broker: {_describe(exc)}") from exc
+        if self._is_closed:
+            await link.close()
+            raise BusError("the bus was closed")
         self._task = asyncio.get_running_loop().create_task(self._stay_connected(link))
 
     async def close(self) -> None:
         """Send what waits, if the broker takes it within 2 seconds, and disconnect."""
         task, self._task = self._task, None
         if task is None:
+            self._is_closed = self._deliver is not None  # and connects
             return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_FAREWELL):
-                await self._idle.wait()
-        if self._size:
-            logger.warning("closing with %d bytes that the broker did not take", self._size)
-        # (This task ends others; it must have the time for that.)
-        await _end([task], patience=1.0)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FAREWELL):
+                    await self._idle.wait()
+        finally:
+            if self._size:
+                logger.warning("closing with %d bytes that the broker did not take", self._size)
+            # (This task ends others; it must have the time for that.)
+            await _end([task], patience=1.0)
+            self._forget()
+        await _end(self._gap_tasks)
+
+    def _forget(self) -> None:
         for future in self._topics.values():
             future.cancel()
         self._topics.clear()
@@ -162,14 +182,14 @@ class BrokerBus:
         name_size = _check_topic(topic)
         data = seal(self._origin, message)
         if len(data) > self._max_message_size + HEADER_SIZE:
+            self._lose([topic])
             raise ValueError(
                 f"message must be at most {self._max_message_size} bytes, "
                 f"not {len(data) - HEADER_SIZE}"
             )
         size = len(data) + name_size + _OVERHEAD
         if self._size and self._size + size > self._max_waiting:
-            if len(self._lost) * _OVERHEAD < self._max_waiting:
-                self._lost.add(topic)
+            self._lose([topic])
             raise BusError(f"{self._size} bytes are already waiting for the broker")
         self._size += size
         self._waiting.append((topic, data))
@@ -183,19 +203,22 @@ class BrokerBus:
         coroutine is cancelled, the topic remains subscribed.
 
         Raises:
-            BusError: if the bus is closed.
+            BusError: if the broker refuses the topic, or if the bus is closed. A refused topic is
+                tried again when the bus reconnects.
             ValueError: if the name of the topic is too long.
         """
         if self._task is None:
             raise BusError("the bus is not connected: it was closed, or not started")
         _check_topic(topic)
         future = self._topics.get(topic)
-        if future is None:
+        if future is None or (future.done() and future.result()):
             future = self._topics[topic] = asyncio.get_running_loop().create_future()
             self._change(topic)
         await asyncio.wait([future])
         if future.cancelled():
             raise BusError(f"topic {topic!r} was unsubscribed, or the bus was closed")
+        if reason := future.result():
+            raise BusError(f"the broker refuses topic {topic!r}: {reason}")
 
     async def unsubscribe(self, topic: str) -> None:
         """Have no more messages of a topic delivered; do nothing if it is not subscribed."""
@@ -210,24 +233,36 @@ class BrokerBus:
 
     # With a broker, and without -------------------------------------------------------------
 
+    def _lose(self, topics: Iterable[str]) -> None:
+        """Note that messages of ours are lost, so that the others are told."""
+        for topic in topics:
+            if len(self._lost) * _OVERHEAD < self._max_waiting:
+                self._lost.add(topic)
+                self._news.set()
+
     async def _stay_connected(self, link: Link) -> None:
         loop = asyncio.get_running_loop()
+        delays = self._retry.delays()
         while True:
+            began = loop.time()
             try:
                 exc = await self._use(link)
             finally:
                 await link.close()
+            # (A broker may take connections only to end them.)
+            if loop.time() - began > self._retry.max_delay:
+                delays = self._retry.delays()
             for topic, future in self._topics.items():
                 if future.done():
                     self._missed.add(topic)
                     self._topics[topic] = loop.create_future()
             logger.warning("lost the broker, reconnecting: %s", _describe(exc))
-            link = await self._reconnect()
+            link = await self._reconnect(delays)
             logger.warning("the broker is back")
 
-    async def _reconnect(self) -> Link:
+    async def _reconnect(self, delays: Iterator[float]) -> Link:
         said = None
-        for delay in self._retry.delays():
+        for delay in delays:
             await asyncio.sleep(delay)
             try:
                 return await self._connect()
@@ -260,18 +295,21 @@ class BrokerBus:
             changes, self._changes = self._changes, set()
             added = [topic for topic in changes if topic in self._topics and topic not in active]
             dropped = [topic for topic in changes if topic in active and topic not in self._topics]
+            refused: dict[str, str] = {}
             if added:
-                await link.subscribe(added)
-                active.update(added)
+                refused = await link.subscribe(added)
+                active.update(topic for topic in added if topic not in refused)
             if dropped:
                 await link.unsubscribe(dropped)
                 active.difference_update(dropped)
-            for topic in changes & active:
+            for topic in changes:
                 future = self._topics.get(topic)
-                if future is not None and not future.done():
-                    future.set_result(None)
+                if future is not None and not future.done() and topic in active | refused.keys():
+                    future.set_result(refused.get(topic))
+                    if topic in refused and topic in self._missed:
+                        self._complain(f"the broker refuses topic {topic!r}: {refused[topic]}")
             missed, self._missed = self._missed, set()
-            self._tell_gap(topic for topic in missed if topic in self._topics)
+            self._tell_gap(topic for topic in missed & active if topic in self._topics)
             if not self._changes:
                 self._changed.clear()
                 await self._changed.wait()
@@ -282,6 +320,7 @@ class BrokerBus:
                 topics, self._lost = self._lost, set()
                 gap = seal_gap(self._origin)
                 try:
+                    # (What it refuses even now, it will not take later.)
                     await link.publish([(topic, gap) for topic in topics])
                 except BaseException:
                     self._lost |= topics
@@ -291,15 +330,20 @@ class BrokerBus:
                 batch.append(self._waiting.popleft())
                 size += _cost(*batch[-1])
             if not batch:
-                self._news.clear()
-                await self._news.wait()
+                if not self._lost:
+                    self._news.clear()
+                    await self._news.wait()
                 continue
             try:
-                await link.publish(batch)
+                refused = await link.publish(batch)
             except BaseException:
                 # The broker may have them or not. They are not sent again: at most once.
-                self._lost.update(topic for topic, _ in batch)
+                self._lose(topic for topic, _ in batch)
                 raise
+            else:
+                for topic, reason in refused.items():
+                    self._complain(f"the broker refuses messages of topic {topic!r}: {reason}")
+                self._lose(refused)
             finally:
                 self._size -= size
                 if not self._size:
@@ -313,9 +357,7 @@ class BrokerBus:
         try:
             origin, message = open_envelope(data)
         except ValueError:
-            if not self._complained:
-                self._complained = True
-                logger.warning("ignored what is not from a bus, in topic %r", topic)
+            self._complain(f"ignored what is not from a bus, in topic {topic!r}")
             return
         if origin == self._origin:
             return
@@ -334,9 +376,27 @@ class BrokerBus:
         if self._on_gap is None or not names:
             return
         try:
-            self._on_gap(names)
+            result = self._on_gap(names)
         except Exception:
             logger.exception("on_gap failed")
+            return
+        if inspect.isawaitable(result):
+            task = asyncio.get_running_loop().create_task(_log_failure(result))
+            self._gap_tasks.add(task)
+            task.add_done_callback(self._gap_tasks.discard)
+
+    def _complain(self, complaint: str) -> None:
+        # (Once, and of some topics only: clients may choose their names.)
+        if complaint not in self._complaints and len(self._complaints) < _MAX_COMPLAINTS:
+            self._complaints.add(complaint)
+            logger.warning("%s", complaint)
+
+
+async def _log_failure(result: Awaitable[object]) -> None:
+    try:
+        await result
+    except Exception:
+        logger.exception("on_gap failed")
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]], patience: float = 0.05) -> None:

@@ -9,6 +9,7 @@ what topics need.
 from __future__ import annotations
 
 import asyncio
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -20,7 +21,7 @@ from ._broker import BrokerBus, logger
 from ._envelope import HEADER_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
@@ -31,6 +32,10 @@ __all__ = ["NatsBus"]
 
 # How much of one topic may wait in this process until the event loop gets to it.
 _PENDING: Final = 16 << 20
+# How long to wait for the end of a connection, in seconds.
+_FAREWELL: Final = 1.0
+# What a server says about a subject that is not ours to use.
+_REFUSAL: Final = re.compile(r'permissions violation for (publish|subscription) to "(.*)"')
 
 
 class NatsBus(BrokerBus):
@@ -47,9 +52,9 @@ class NatsBus(BrokerBus):
 
     Args:
         servers: the URL of a server, or several of a cluster.
-        prefix: the first token of subjects; the topic follows, with what NATS does not allow in
-            a token encoded as in URLs. Buses with the same prefix and the same broker belong
-            together.
+        prefix: the first token of subjects, or several with dots between; the topic follows, with
+            what NATS does not allow in a token encoded as in URLs. Buses with the same prefix and
+            the same broker belong together.
         on_gap: called in the event loop with a frozenset of topics when messages of them may have
             been lost, after the broker has subscribed this process again. What the application
             reads from its database then is not missed.
@@ -63,6 +68,9 @@ class NatsBus(BrokerBus):
         max_message_size: the largest message that may be published, in bytes. Servers have a
             limit of their own, `max_payload`; 9 bytes less are the limit if that is smaller.
         **options: passed to `nats.connect`: user, password, token, user_credentials, tls, …
+
+    Raises:
+        ValueError: if subjects cannot begin with the prefix.
     """
 
     def __init__(
@@ -84,7 +92,11 @@ class NatsBus(BrokerBus):
             max_waiting=max_waiting,
             max_message_size=max_message_size,
         )
+        # Each of its tokens must be one.
+        if not re.fullmatch(r"[^\s.*>]+(\.[^\s.*>]+)*", prefix):
+            raise ValueError(f"prefix cannot be the beginning of a subject: {prefix!r}")
         self._prefix = prefix
+        self._most = max_message_size
         self._servers = servers if isinstance(servers, str) else list(servers)
         self._options = options | {
             "connect_timeout": connect_timeout,
@@ -103,7 +115,7 @@ class NatsBus(BrokerBus):
         except BaseException:
             await link.close()
             raise
-        self._max_message_size = min(self._max_message_size, link.max_payload - HEADER_SIZE)
+        self._max_message_size = min(self._most, link.max_payload - HEADER_SIZE)
         return link
 
 
@@ -124,6 +136,9 @@ class _NatsLink:
         self._is_connected = False
         self._lost = asyncio.Event()
         self._error: Exception | None = None
+        # What the server does not permit: to publish or to subscribe which subject, in small
+        # letters, as nats-py gives it.
+        self._refusals: dict[tuple[str, str], str] = {}
 
     async def connect(self, servers: str | list[str], options: dict[str, Any]) -> None:
         await self._client.connect(
@@ -145,6 +160,8 @@ class _NatsLink:
                 if subscription is exc.sub:
                     self._tell_gap([topic])
                     break
+        elif refusal := _REFUSAL.search(str(exc)):
+            self._refusals[refusal[1], refusal[2]] = refusal[0]
         else:
             self._error = exc
             # (If a write fails, nats-py forgets to call closed_cb.)
@@ -158,16 +175,18 @@ class _NatsLink:
         await self._lost.wait()
         raise self._error or self._client.last_error or ConnectionError("the connection has ended")
 
-    async def publish(self, batch: list[tuple[str, bytes]]) -> None:
+    async def publish(self, batch: list[tuple[str, bytes]]) -> dict[str, str]:
+        too_large = {}
         for topic, payload in batch:
             try:
                 await self._client.publish(self._subject(topic), payload)
             except MaxPayloadError as exc:
                 # Only if it waited while the broker was away, and came back with another limit.
-                logger.warning("the broker refused a message of topic %r: %s", topic, exc)
+                too_large[topic] = str(exc)
         await self._flush()
+        return too_large | self._refused("publish", {topic for topic, _ in batch})
 
-    async def subscribe(self, topics: list[str]) -> None:
+    async def subscribe(self, topics: list[str]) -> dict[str, str]:
         for topic in topics:
             self._subscriptions[topic] = await self._client.subscribe(
                 self._subject(topic),
@@ -176,13 +195,31 @@ class _NatsLink:
                 pending_bytes_limit=_PENDING,
             )
         await self._flush()
+        refused = self._refused("subscription", topics)
+        if refused:
+            await self.unsubscribe(list(refused))
+        return refused
 
     async def unsubscribe(self, topics: list[str]) -> None:
         for topic in topics:
             await self._subscriptions.pop(topic).unsubscribe()
         await self._flush()
 
+    def _refused(self, what: str, topics: Iterable[str]) -> dict[str, str]:
+        """Return for which of these topics the server has not permitted it, with its words."""
+        refused = {}
+        if self._refusals:
+            for topic in topics:
+                reason = self._refusals.pop((what, self._subject(topic).lower()), None)
+                if reason is not None:
+                    refused[topic] = reason
+        return refused
+
     async def _flush(self) -> None:
+        # A PING goes before what nats-py has not written yet, so its answer would mean nothing.
+        await asyncio.sleep(0)
+        while self._client.pending_data_size and self._client.is_connected:
+            await self._client.flush()
         await self._client.flush()
         if not self._client.is_connected:
             raise ConnectionError("the connection has ended")
@@ -202,7 +239,9 @@ class _NatsLink:
             if (task := getattr(subscription, "_wait_for_msgs_task", None)) is not None
         ]
         try:
-            await self._client.close()
+            # (After a TLS handshake that failed, nats-py waits forever for the end.)
+            async with asyncio.timeout(_FAREWELL):
+                await self._client.close()
         except Exception as exc:
             logger.debug("could not close the connection: %s", exc)
         for task in tasks:

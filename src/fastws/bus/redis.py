@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.asyncio.connection import ConnectionPool
-from redis.exceptions import ResponseError
+from redis.asyncio.connection import ConnectionPool, parse_url
+from redis.exceptions import NoPermissionError
 
 from ._broker import BrokerBus, logger
 
@@ -57,7 +57,8 @@ class RedisBus(BrokerBus):
             than it has; a larger one may wait alone.
         max_message_size: the largest message that may be published, in bytes.
         **options: passed to `redis.asyncio.ConnectionPool.from_url`: username, password,
-            ssl_ca_certs, …
+            ssl_ca_certs, … The bus has its own `protocol`, `socket_timeout` and
+            `socket_connect_timeout`, whatever these or the URL say.
 
     Raises:
         ValueError: if the URL is invalid.
@@ -82,14 +83,14 @@ class RedisBus(BrokerBus):
             max_waiting=max_waiting,
             max_message_size=max_message_size,
         )
-        # The pool only knows how to make connections; we keep them ourselves.
-        self._pool = ConnectionPool.from_url(
-            url,
-            **options,
-            protocol=2,
-            socket_timeout=None,
-            socket_connect_timeout=connect_timeout,
-        )
+        # The pool only knows how to make connections; we keep them ourselves. (What the URL says
+        # goes before what `from_url` is given.)
+        ours: dict[str, Any] = {
+            "protocol": 2,
+            "socket_timeout": None,
+            "socket_connect_timeout": connect_timeout,
+        }
+        self._pool = ConnectionPool(**(options | dict(parse_url(url)) | ours))
         self._prefix = prefix.encode()
         self._ping_interval = ping_interval
         self._connect_timeout = connect_timeout
@@ -133,11 +134,15 @@ class _RedisLink:
         # The topics that are being subscribed, and those being unsubscribed.
         self._unconfirmed: dict[bytes, set[bytes]] = {b"subscribe": set(), b"unsubscribe": set()}
         self._confirmed = asyncio.Event()
+        self._refusal: str | None = None
 
     async def connect(self) -> None:
         for connection in (self._listening, self._speaking):
             connect: Callable[[], Awaitable[None]] = connection.connect
             await connect()
+            # A broker that wants a password says so only now.
+            await connection.send_command("PING", check_health=False)
+            await connection.read_response(disable_decoding=True)
 
     async def run(self) -> None:
         try:
@@ -151,7 +156,12 @@ class _RedisLink:
         read = self._listening.read_response
         skip = len(self._prefix)
         while True:
-            response = await read(disable_decoding=True)
+            try:
+                response = await read(disable_decoding=True)
+            except NoPermissionError as exc:
+                self._refusal = str(exc)
+                self._confirmed.set()
+                continue
             self._is_alive = True
             kind = response[0]
             if kind == b"message":
@@ -170,45 +180,57 @@ class _RedisLink:
             # The other connection may be idle, too, and lost before there is something to say.
             await self._ask([("PING",)])
 
-    async def publish(self, batch: list[tuple[str, bytes]]) -> None:
-        refused = await self._ask(
+    async def publish(self, batch: list[tuple[str, bytes]]) -> dict[str, str]:
+        refusals = await self._ask(
             [("PUBLISH", self._prefix + topic.encode(), payload) for topic, payload in batch]
         )
-        if refused is not None:
-            logger.warning("the broker refused messages: %s", refused)
+        return {batch[number][0]: reason for number, reason in refusals.items()}
 
-    async def _ask(self, commands: list[tuple[str | bytes, ...]]) -> ResponseError | None:
-        """Send commands and wait for their responses; return one that is an error."""
-        connection, error = self._speaking, None
+    async def _ask(self, commands: list[tuple[str | bytes, ...]]) -> dict[int, str]:
+        """Send commands and wait for their responses; return which are not permitted, and why."""
+        connection, refusals = self._speaking, {}
         try:
             async with self._speaks, asyncio.timeout(self._ping_interval):
                 await connection.send_packed_command(
                     connection.pack_commands(commands), check_health=False
                 )
-                for _ in commands:
+                for number in range(len(commands)):
                     try:
                         await connection.read_response(disable_decoding=True)
-                    except ResponseError as exc:
-                        error = exc
+                    except NoPermissionError as exc:
+                        refusals[number] = str(exc)
         except TimeoutError:
             raise TimeoutError("the broker does not answer") from None
-        return error
+        return refusals
 
-    async def subscribe(self, topics: list[str]) -> None:
-        await self._tell("subscribe", topics)
+    async def subscribe(self, topics: list[str]) -> dict[str, str]:
+        return await self._tell("subscribe", topics)
 
     async def unsubscribe(self, topics: list[str]) -> None:
         await self._tell("unsubscribe", topics)
 
-    async def _tell(self, command: str, topics: list[str]) -> None:
-        unconfirmed = self._unconfirmed[command.encode()]
+    async def _tell(self, command: str, topics: list[str]) -> dict[str, str]:
+        refusals = {}
         for start in range(0, len(topics), _MOST):
-            channels = [self._prefix + topic.encode() for topic in topics[start : start + _MOST]]
-            unconfirmed.update(channels)
-            await self._listening.send_command(command.upper(), *channels, check_health=False)
-            while unconfirmed:
-                self._confirmed.clear()
-                await self._confirmed.wait()
+            some = topics[start : start + _MOST]
+            if await self._tell_once(command, some):
+                # None of them, because of one of them.
+                for topic in some:
+                    if reason := await self._tell_once(command, [topic]):
+                        refusals[topic] = reason
+        return refusals
+
+    async def _tell_once(self, command: str, topics: list[str]) -> str | None:
+        """Subscribe or unsubscribe some topics, all or none; return why none."""
+        unconfirmed, self._refusal = self._unconfirmed[command.encode()], None
+        channels = [self._prefix + topic.encode() for topic in topics]
+        unconfirmed.update(channels)
+        await self._listening.send_command(command.upper(), *channels, check_health=False)
+        while unconfirmed and self._refusal is None:
+            self._confirmed.clear()
+            await self._confirmed.wait()
+        unconfirmed.clear()
+        return self._refusal
 
     async def close(self) -> None:
         await _disconnect((self._listening, self._speaking))
