@@ -18,7 +18,9 @@ and gets
     {"from": SEQ}                  the number of the first message that follows
     {"seq": SEQ, "name": NAME, "client": RANDOM, "id": ID, "text": TEXT}
     {"ack": ID}                    the message is stored, and will not be lost
-    {"here": [NAME, …], "revision": N}   who is there; what has a lower revision is older
+    {"here": [NAME, …], "revision": N, "newest": SEQ}
+                                   who is there, and the number of the last message; what has a
+                                   lower revision is older
 
 A message is stored first and published then. Its number says whether the client has it already, and
 whether one before it is missing: so each client shows each message once, and all of them show the
@@ -161,8 +163,8 @@ class Chat:
 
     async def tell_who_is_here(self, room: str, changed: bool) -> None:
         members = self.members.get(room, {})
-        revision, names = await self.store.here(room, list(members.values()), 3 * SELDOM)
-        message = json.dumps({"here": names, "revision": revision})
+        revision, newest, names = await self.store.here(room, list(members.values()), 3 * SELDOM)
+        message = json.dumps({"here": names, "revision": revision, "newest": newest})
         if changed:
             self.topics.publish(room, message)
         elif names != self.here.get(room):

@@ -41,6 +41,9 @@ class Member:
         self._revision = 0
         self._last = 0
         self._early: dict[int, dict[str, Any]] = {}
+        # The highest number that we know of, and whether messages up to it are missing.
+        self._newest = 0
+        self._is_behind = asyncio.Event()
         self._number = 0
         self._unacknowledged: dict[int, tuple[str, asyncio.Future[None]]] = {}
         self._news = asyncio.Event()
@@ -62,7 +65,7 @@ class Member:
                     await self._stay(ws)
 
     async def _stay(self, ws: WebSocket) -> None:
-        speaker = asyncio.create_task(self._speak(ws))
+        tasks = [asyncio.create_task(self._speak(ws)), asyncio.create_task(self._ask(ws))]
         try:
             async for message in ws:
                 self._take(json.loads(message))
@@ -70,8 +73,9 @@ class Member:
             pass
         finally:
             self.is_there.clear()
-            speaker.cancel()
-            await asyncio.wait([speaker])
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     async def _speak(self, ws: WebSocket) -> None:
         hello = {"join": self.room, "name": self.name, "client": self.client, "since": self._last}
@@ -84,16 +88,20 @@ class Member:
                     if number > sent:
                         await ws.send(json.dumps({"id": number, "text": text}))
                         sent = number
-                before = self._last if self._early else None
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(None if before is None else PATIENCE):
-                        await self._news.wait()
-                        continue
-                if self._early and self._last == before:
+                await self._news.wait()
+
+    async def _ask(self, ws: WebSocket) -> None:
+        """Ask for what is missing if it does not come by itself."""
+        with suppress(ConnectionClosed):
+            while True:
+                await self._is_behind.wait()
+                before = self._last
+                await asyncio.sleep(PATIENCE)
+                if self._is_behind.is_set() and self._last == before:
                     await ws.send(json.dumps({"since": self._last}))
 
     def _take(self, message: dict[str, Any]) -> None:
-        was_early = bool(self._early)
+        self._newest = max(self._newest, message.get("seq", 0), message.get("newest", 0))
         if "seq" in message:
             if message["seq"] > self._last:
                 self._early[message["seq"]] = message
@@ -114,8 +122,10 @@ class Member:
         while self._last + 1 in self._early:
             self._last += 1
             self._show(self._early.pop(self._last))
-        if self._early and not was_early:
-            self._news.set()  # one before it is missing
+        if self._newest > self._last:
+            self._is_behind.set()
+        else:
+            self._is_behind.clear()
 
 
 async def main(url: str, room: str, name: str) -> None:

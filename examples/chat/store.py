@@ -132,9 +132,9 @@ class Store:
 
     # Presence -----------------------------------------------------------------------------
 
-    async def here(self, room: str, names: list[str], seconds: float) -> tuple[int, list[str]]:
-        """Say who is in a room on this server for some seconds; return who is there on all, and
-        a number that is higher in what is newer."""
+    async def here(self, room: str, names: list[str], seconds: float) -> tuple[int, int, list[str]]:
+        """Say who is in a room on this server for some seconds; return who is there on all. Before
+        it, a number that is higher in what is newer, and the number of the last message."""
         now = time.time()
         key = f"chat:{{{room}}}:here"
         async with self._redis.pipeline() as pipeline:
@@ -145,10 +145,12 @@ class Store:
             else:
                 pipeline.hdel(key, self._me)
             pipeline.hgetall(key)
+            pipeline.get(f"chat:{{{room}}}:seq")
             pipeline.incr(f"{key}:revision")
-            *_, servers, revision = await pipeline.execute()
+            *_, servers, newest, revision = await pipeline.execute()
         there = [json.loads(value) for value in servers.values()]
-        return revision, sorted(name for until, names in there if until > now for name in names)
+        everybody = sorted(name for until, names in there if until > now for name in names)
+        return revision, int(newest or 0), everybody
 
     async def _until_it_works(self, act: Callable[[], Awaitable[Any]]) -> Any:
         while True:

@@ -21,20 +21,24 @@ if TYPE_CHECKING:
 DEPLOY = Path(__file__).parents[2] / "examples" / "deploy"
 
 
-def configured(name: str, folder: Path, ports: dict[str, int], more: str = "") -> str:
+def configured(
+    name: str, folder: Path, ports: dict[str, int], more: str = "", connections: int = 1000
+) -> str:
     """Write a configuration with other ports; return its path."""
     text = (DEPLOY / name).read_text("utf-8")
     for port, other in ports.items():
         assert port in text
         text = re.sub(rf"(?<=[: ]){port}\b", str(other), text)
     # HAProxy does not start if it may not have as many descriptors as that takes.
-    text = text.replace("maxconn 32768", "maxconn 1000")
+    text = text.replace("maxconn 32768", f"maxconn {connections}")
     (folder / name).write_text(text.replace("access_log off;", f"access_log off; {more}"))
     return str(folder / name)
 
 
 @contextmanager
-def proxy(name: str, folder: Path, ports: dict[str, int]) -> Iterator[Program]:
+def proxy(
+    name: str, folder: Path, ports: dict[str, int], connections: int = 1000
+) -> Iterator[Program]:
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/bin")
     if path is None:
         pytest.fail(f"no {name} here: apt-get install --no-install-recommends {name}")
@@ -46,7 +50,7 @@ def proxy(name: str, folder: Path, ports: dict[str, int]) -> Iterator[Program]:
         command = [path, "-c", conf, "-p", str(folder), "-e", "stderr"]
         command += ["-g", f"daemon off; pid {folder}/pid;"]
     else:
-        command = [path, "-f", configured("haproxy.cfg", folder, ports)]
+        command = [path, "-f", configured("haproxy.cfg", folder, ports, "", connections)]
     with Program(*command) as program:
         program.wait_for_port(ports["8080"])
         yield program

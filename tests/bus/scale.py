@@ -1,6 +1,9 @@
 """The chat of examples/chat at its full size: `make scale`.
 
-    python -m tests.bus.scale [--figures | --proof] [redis | nats ...]
+    python -m tests.bus.scale [--figures | --proof] [--by port | nginx | haproxy] [redis | nats ...]
+
+The clients come to the 4 servers by one port, which these share, or by nginx or HAProxy, which have
+the configuration of examples/deploy and two ports with 2 servers each.
 
 The proof: 1,000 members in 20 rooms on 4 servers see each message once and all in the same order,
 which is that of each sender; while a server is killed, the broker is killed and started again, and
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import resource
@@ -22,6 +26,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +35,16 @@ import fastws
 from ..tools import free_port
 from .chat import Room, complete, eventually, members, memory, replaced, servers
 from .conftest import BROKERS, Broker, Redis
+from .deploying import proxy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..tools import Program
 
+    Fleet = list[tuple[Program, int]]
+
+WAYS = ("port", "nginx", "haproxy")
 WORKERS, ROOMS, MEMBERS = 4, 20, 50
 TALKERS = 10  # of each room: more than 50 messages are not kept for members that are away
 SECONDS = 5.0
@@ -43,12 +54,33 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+@contextmanager
+def fleet(way: str, store: Broker, broker: Broker, folder: Path) -> Iterator[tuple[str, Fleet]]:
+    """Run 4 servers; yield the URL for clients, and what runs the servers, with their ports."""
+    ports = {port: free_port() for port in ("8080", "8081", "8082")}
+    own = [ports["8080"]] if way == "port" else [ports["8081"], ports["8082"]]
+    with ExitStack() as stack:
+        programs = []
+        for port in own:
+            options = ("--port", str(port), "--backlog", "2048")
+            running = servers(store.url, broker.url, *options, workers=WORKERS // len(own))
+            programs.append((stack.enter_context(running), port))
+        if way != "port":
+            stack.enter_context(proxy(way, folder, ports, 4 * ROOMS * MEMBERS))
+        yield f"ws://127.0.0.1:{ports['8080']}/", programs
+
+
+async def standing(programs: Fleet, gone: set[int]) -> list[int]:
+    """Wait until there are 4 servers, none of them one that is gone."""
+    count = WORKERS // len(programs)
+    return [pid for program, port in programs for pid in await replaced(program, port, count, gone)]
+
+
 # The proof -------------------------------------------------------------------------------------
 
 
-async def prove(program: Program, broker: Broker, port: int) -> None:
-    url = f"ws://127.0.0.1:{port}/"
-    workers = await replaced(program, port, WORKERS, set())
+async def prove(programs: Fleet, broker: Broker, url: str) -> None:
+    workers = await standing(programs, set())
     rooms = [Room(url, f"proof-{n}", MEMBERS) for n in range(ROOMS)]
 
     async def talk(rounds: int) -> None:
@@ -67,7 +99,7 @@ async def prove(program: Program, broker: Broker, port: int) -> None:
         await complete(rooms)
         say("  after the kill of a server: yes")
 
-        await replaced(program, port, WORKERS, {workers[0]})
+        await standing(programs, {workers[0]})
         talking = asyncio.create_task(talk(5))
         await asyncio.sleep(0.3)
         broker.kill()
@@ -78,9 +110,9 @@ async def prove(program: Program, broker: Broker, port: int) -> None:
         say("  after the kill and the start of the broker: yes")
 
         talking = asyncio.create_task(talk(20))
-        for worker in await replaced(program, port, WORKERS, {workers[0]}):
+        for worker in await standing(programs, {workers[0]}):
             os.kill(worker, signal.SIGTERM)
-            await replaced(program, port, WORKERS, {worker})
+            await standing(programs, {worker})
         await talking
         await complete(rooms)
         say("  after a rolling restart: yes")
@@ -135,8 +167,8 @@ class Talk:
             listener.send(json.dumps(message))
 
 
-async def measure(program: Program, port: int) -> dict[str, Any]:
-    workers = await replaced(program, port, WORKERS, set())
+async def measure(programs: Fleet, url: str) -> dict[str, Any]:
+    workers = await standing(programs, set())
     before = sum(map(memory, workers))
     talks = [Talk(f"figures-{n}") for n in range(ROOMS)]
     talkers = []
@@ -145,9 +177,7 @@ async def measure(program: Program, port: int) -> dict[str, Any]:
         for n in range(MEMBERS):
             listener = Listener(talk, n == 0)
             connections.append(
-                await fastws.connect(
-                    f"ws://127.0.0.1:{port}/", protocol=lambda listener=listener: listener
-                )
+                await fastws.connect(url, protocol=lambda listener=listener: listener)
             )
             if n == 0:
                 talkers.append(listener)
@@ -183,11 +213,13 @@ def main() -> None:
     parser.add_argument("brokers", nargs="*", metavar="redis | nats")
     parser.add_argument("--figures", action="store_true", help="measure only")
     parser.add_argument("--proof", action="store_true", help="do not measure")
+    parser.add_argument("--by", choices=WAYS, help="how clients come to the servers (all ways)")
     args = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    for name in args.brokers or BROKERS:
-        say(f"{name}:")
+    ways = [args.by] if args.by else WAYS
+    for name, way in itertools.product(args.brokers or BROKERS, ways):
+        say(f"{name}, by {'one port' if way == 'port' else way}:")
         with tempfile.TemporaryDirectory() as folder:
             broker = BROKERS[name](Path(folder))
             store = broker if name == "redis" else Redis(Path(folder))
@@ -195,13 +227,11 @@ def main() -> None:
                 broker.start()
                 if store is not broker:
                     store.start()
-                port = free_port()
-                options = ("--port", str(port), "--backlog", "2048")
-                with servers(store.url, broker.url, *options, workers=WORKERS) as program:
+                with fleet(way, store, broker, Path(folder)) as (url, programs):
                     if not args.proof:
-                        say(f"  {asyncio.run(measure(program, port))}")
+                        say(f"  {asyncio.run(measure(programs, url))}")
                     if not args.figures:
-                        asyncio.run(prove(program, broker, port))
+                        asyncio.run(prove(programs, broker, url))
             finally:
                 sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - the logs of the programs
                 broker.kill()

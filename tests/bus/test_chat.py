@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,6 +67,29 @@ async def test_a_chat_loses_nothing(broker: Broker, redis: Broker) -> None:
             task.cancel()
             await asyncio.wait([task])
             assert late == [text for _, text in rooms[0].seen[0][-50:]]
+        assert program.stop() == 0
+
+
+@pytest.mark.loops("asyncio")
+async def test_what_was_stored_and_not_published(redis: Broker) -> None:
+    """A server that is killed may leave this behind. Who talks all the time notices, too."""
+    port = free_port()
+    url = f"ws://127.0.0.1:{port}/"
+    with servers(redis.url, redis.url, "--port", str(port), workers=1) as program:
+        room = Room(url, "stored", 2)
+        async with members([room]):
+            await room.say(1)
+            line = {"seq": 3, "name": "killed", "client": "", "id": 1, "text": "last words"}
+            async with import_module("redis.asyncio").Redis.from_url(redis.url) as store:
+                await store.incr("chat:{stored}:seq")
+                await store.rpush("chat:{stored}:log", json.dumps(line))
+            late = Member(url, "stored", "late", lambda _: None)
+            task = asyncio.create_task(late.run())
+            while not all(("killed", "last words") in seen for seen in room.seen):
+                await room.say(1, 0.05, talkers=1)
+            task.cancel()
+            await asyncio.wait([task])
+            assert [text for _, text in room.seen[0][:3]] == ["1", "1", "last words"]
         assert program.stop() == 0
 
 
