@@ -291,8 +291,8 @@ def test_what_signals_tell_workers() -> None:
     watch._had_terminal = False
     watch._obey(bytes([signal.SIGHUP]))
     assert [worker.told for worker in workers] == [["terminate"], []]
-    # Who was told to end for that is not hurried by the first signal to all. The third one is for
-    # who does not hear, as it is busy.
+    # A worker that was told to end for that is not hurried by the first signal to all. The third one
+    # is for workers that do not hear, as they are busy.
     for _ in range(3):
         watch._obey(bytes([signal.SIGINT]))
     assert workers[0].told == ["terminate", "terminate", "kill"]
