@@ -1,5 +1,7 @@
 """The C types of `fastws._py.connection`, which is also the source of `fastws._c.connection`."""
 
+from libc.stdint cimport uint8_t
+
 from fastws._c.messages cimport MessageDecoder, MessageEncoder
 
 cdef object _OPEN
@@ -12,8 +14,11 @@ cdef class Connection:
     cdef readonly MessageEncoder _encoder
     cdef object _make_key
     cdef readonly object close_code
-    cdef readonly bint _plain
-    cdef readonly bint _only_messages
+    # (Booleans, but smaller than bint, as there may be very many connections.)
+    cdef uint8_t _plain
+    cdef uint8_t _only_messages
+    cdef uint8_t _compressing
+    cdef uint8_t _pongs_held
     cdef readonly bint decode_text
     cdef readonly MessageDecoder _decoder
     cdef readonly object role
@@ -22,8 +27,6 @@ cdef class Connection:
     cdef object _phase
     cdef readonly object _ending
     cdef object _pong_owed
-    cdef bint _compressing
-    cdef bint _pongs_held
 
     # `receive_data` for the first `size` bytes of a buffer, which must not be resized during the
     # call, `send`, and `buffers_to_send` without making bytes of payloads, for C code that is in a

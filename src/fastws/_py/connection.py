@@ -453,7 +453,7 @@ class Connection:
         Answering each ping of such a peer would let it fill our memory. While pongs are held
         back, pings are not answered; afterwards, the last one is (RFC 6455 §5.5.3).
         """
-        self._pongs_held = held
+        self._pongs_held = bool(held)
         owed = self._pong_owed
         if owed is not None and not held:
             self._pong_owed = None
