@@ -56,7 +56,7 @@ _BAR = 40
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     add = parser.add_argument
-    add("uri", metavar="URI", help="your server's address: ws://... or wss://...")
+    add("uri", metavar="URI", help="your server's address: ws://..., wss://... or ws+unix://...")
     add(
         "--connections",
         type=partial(integer, 1, 100_000),
