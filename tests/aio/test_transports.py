@@ -237,3 +237,11 @@ def test_who_copies():
     for made, copies in ((plain, False), (secure, True)):
         made.__module__ = "uvloop.loop"
         assert copies_writes(made()) is copies
+
+
+@pytest.mark.parametrize("options", [{}, {"write_limit": 5000}])
+async def test_the_write_limit_holds_over_tls(deaf, options):
+    async with AsyncExitStack() as stack:
+        member, client, _ = await deaf(stack, True, **options)
+        assert member._transport.get_write_buffer_limits()[1] == options.get("write_limit", 65536)
+        client.close()

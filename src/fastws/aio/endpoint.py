@@ -161,7 +161,8 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         self._turn = turn_of(self._loop)
         settings = self._settings
         self._use_buffer(read_buffer(self._loop, parts=settings.stream))
-        if settings.write_limit != DEFAULT_WRITE_LIMIT:  # which is asyncio's, too
+        is_secure = self.get_extra_info("sslcontext") is not None
+        if settings.write_limit != DEFAULT_WRITE_LIMIT or is_secure:  # which is asyncio's for TCP
             self._transport.set_write_buffer_limits(settings.write_limit)
         if self._creator is not None:
             self._creator.endpoint_made(self)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from fastws import rules
 from fastws.exceptions import ConnectionClosed
@@ -152,17 +152,11 @@ class Fanout:
         self.closed = 0
 
     def send(self, receivers: Iterable[Receiver]) -> None:
-        """Send the message to receivers that take too little, are busy, or compress."""
-        message, compress = self._message, self._compress
+        """Send the message to receivers that take too little or are busy."""
         for receiver in receivers:
             try:
-                senders = receiver._senders
-                if receiver._write_paused or (senders is not None and senders.is_busy):
-                    if not self._send_slowly(receiver):
-                        continue
-                else:
-                    receiver._offer(message, compress=compress)
-                self.sent += 1
+                if self._send_slowly(receiver):
+                    self.sent += 1
             except ConnectionClosed:
                 pass
             except Exception as exc:  # the others get it
@@ -212,6 +206,12 @@ class Fanout:
             self.closed += 1
             receiver._drop_peer(reason)
             self._budget.forget(receiver)
+
+    def published(self) -> Published:
+        """Return what to tell the publisher."""
+        published = Published(self.sent)
+        published._fanout = self
+        return published
 
     @property
     def missed(self) -> int:
@@ -294,10 +294,17 @@ def fan_out(
     remaining = iter(receivers)
     while True:
         try:
-            # (Nothing more happens for each receiver than in a loop over `send`.)
+            # (Little more happens for each receiver than in a loop over `send`.)
             for receiver in remaining:
-                if not receiver._fast_send(message):
+                if receiver._fast_send(message):
+                    continue
+                senders = receiver._senders
+                if receiver._write_paused or (senders is not None and senders.is_busy):
                     others.append(receiver)
+                elif compress is None:  # it takes longer to pass it
+                    receiver._offer(message)
+                else:
+                    receiver._offer(message, compress=compress)
             break
         except ConnectionClosed:
             sent -= 1
@@ -309,7 +316,7 @@ def fan_out(
     fanout = Fanout(message, budget, slow, key, compress)
     fanout.sent = sent - len(others)
     fanout.send(others)
-    return Published(fanout.sent, fanout)
+    return fanout.published()
 
 
 def _log(receiver: Receiver, exc: Exception) -> None:
@@ -329,14 +336,9 @@ class Published(int):
     Results that are equal have different hashes, so that `asyncio.gather` awaits each of them.
     """
 
-    _fanout: Fanout | None
+    _fanout: Fanout | None = None  # what it was more than to send it
 
     __hash__ = object.__hash__
-
-    def __new__(cls, sent: int, fanout: Fanout | None = None) -> Self:
-        self = super().__new__(cls, sent)
-        self._fanout = fanout
-        return self
 
     @property
     def dropped(self) -> int:
@@ -358,4 +360,4 @@ class Published(int):
             yield
             return self
         yield from fanout.finish().__await__()
-        return Published(fanout.sent, fanout)
+        return fanout.published()

@@ -239,9 +239,7 @@ class Topics:
         """
         _check_topic(topic)
         prepared = message if isinstance(message, PreparedMessage) else prepare(message)
-        published = self._deliver(
-            topic, prepared, exclude=exclude, slow=slow, key=key, compress=compress
-        )
+        published = self._deliver(topic, prepared, exclude, slow, key, compress)
         if self._relay is not None:
             self._relay.publish(topic, message if isinstance(message, str) else prepared)
         return published
@@ -250,16 +248,19 @@ class Topics:
         self,
         topic: str,
         message: PreparedMessage,
-        *,
         exclude: SupportsSend | None = None,
         slow: Policy | None = None,
         key: Hashable = None,
         compress: bool | None = None,
     ) -> Published:
         """Send a message to the connections of this process."""
-        if slow is None:
-            slow = self._slow(topic) if callable(self._slow) else self._slow
-        check_policy(slow)
+        if slow is not None:
+            check_policy(slow)
+        elif callable(self._slow):
+            slow = self._slow(topic)
+            check_policy(slow)
+        else:
+            slow = self._slow
         hash(key)  # raises TypeError now, and not only if a receiver is slow
         # (Some may leave meanwhile.)
         receivers = list(self._receivers.get(topic, _NONE).values())
