@@ -119,6 +119,8 @@ class Member:
                     self.missed += message["from"] - 1 - self._last
                 self._last = message["from"] - 1
                 self._early = {seq: m for seq, m in self._early.items() if seq > self._last}
+            # What follows is all that there is.
+            self._newest = max([self._last, *self._early])
         while self._last + 1 in self._early:
             self._last += 1
             self._show(self._early.pop(self._last))

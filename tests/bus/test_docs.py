@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
 from websockets.sync.client import connect
+
+from fastws import Topics
 
 from ..docs.pages import DOCS, ROOT, blocks, code
 from ..tools import TIMEOUT, Program, free_port
@@ -13,6 +16,8 @@ from .deploying import DEPLOY
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from fastws.bus import Bus
 
     from .conftest import Broker
 
@@ -70,6 +75,39 @@ def talk(here: str, there: str) -> None:
         ann.send("news")
         while bob.recv(TIMEOUT) != "news":
             pass
+
+
+def test_the_bus_in_memory() -> None:
+    """It does what the real ones do, and its class needs no other."""
+    namespace: dict[str, Any] = {}
+    exec(code("howto/brokers.md", "memory"), namespace)
+    hub: set[Any] = set()
+
+    class Receiver:
+        def __init__(self) -> None:
+            self.got: list[Any] = []
+
+        def send(self, message: Any) -> None:
+            self.got.append(message)
+
+    async def main() -> None:
+        buses: list[Bus] = [namespace["MemoryBus"](hub) for _ in range(2)]
+        async with Topics(bus=buses[0]) as one, Topics(bus=buses[1]) as two:
+            here, there = Receiver(), Receiver()
+            one.subscribe(here, "room")
+            two.subscribe(there, "room")
+            await two.wait_subscribed("room")
+            one.publish("room", "text", exclude=here)
+            two.unsubscribe(there, "room")
+            two.subscribe(there, "room")
+            await two.wait_subscribed("room")
+            one.publish("room", b"bytes")
+            await asyncio.sleep(0.01)
+            assert there.got == ["text", b"bytes"]
+            assert here.got == [b"bytes"]
+        assert not hub
+
+    asyncio.run(main())
 
 
 def test_the_line_for_nats() -> None:

@@ -259,12 +259,17 @@ async def test_a_topic_that_the_bus_could_not_subscribe_is_tried_again():
         assert bus.calls == ["room"] * 3
 
 
-async def test_a_bus_that_does_not_take_a_message_is_closed(monkeypatch):
+async def test_a_bus_that_does_not_take_a_message_is_closed(monkeypatch, caplog):
     monkeypatch.setattr("fastws.aio.relay._FAREWELL", 0.01)
+    monkeypatch.setattr("fastws.aio.relay._MAX_OUTBOX", 10_000)
     bus = Calls()
     async with Topics(bus=bus) as topics:
-        topics.publish("room", "x")
-        await asyncio.sleep(0)
+        for _ in range(100):
+            topics.publish("room", "x" * 1000)
+            await asyncio.sleep(0)
+        # What waits for it is bounded.
+        assert len(topics._relay._outbox) < 10
+        assert caplog.text.count("bytes wait for the bus") == 1
     assert not bus.is_open
     async with Topics(bus=bus) as topics:
         topics.publish("room", "x")

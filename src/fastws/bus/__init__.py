@@ -27,8 +27,10 @@ class BusError(WebSocketError):
 class Bus(Protocol):
     """Carries messages to the other processes, and theirs to this one.
 
-    A bus belongs to one event loop. The messages of one publisher arrive in their order, if they
-    are of the same topic. A message arrives at most once, and its type (str or bytes) is kept.
+    A bus belongs to one event loop and to one `Topics`, which calls `publish` for one message after
+    the other, and never `subscribe` and `unsubscribe` of the same topic at the same time. The
+    messages of one publisher arrive in their order, if they are of the same topic. A message
+    arrives at most once, and its type (str or bytes) is kept.
     """
 
     async def start(self, deliver: Callable[[str, str | bytes], None]) -> None:
@@ -53,7 +55,11 @@ class Bus(Protocol):
         """Have the messages of a topic delivered.
 
         This returns when no message of the topic that is published from now on is missed. Until
-        then, messages may be delivered already.
+        then, messages may be delivered already. It is cancelled if the topic is not wanted any
+        more; `unsubscribe` follows.
+
+        Raises:
+            BusError: if that is impossible.
         """
 
     async def unsubscribe(self, topic: str) -> None:
