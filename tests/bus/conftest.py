@@ -78,7 +78,12 @@ class Broker:
     def freeze(self) -> None:
         """Have it read and answer nothing, with its connections open."""
         assert self._process is not None
-        self._process._process.send_signal(signal.SIGSTOP)
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
 
 class Redis(Broker):

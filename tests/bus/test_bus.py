@@ -90,6 +90,23 @@ async def test_many_topics_and_messages_at_once(broker, until, monkeypatch):
         assert sorted(two.arrived) == sorted((f"t{n % 120}", str(n)) for n in range(240))
 
 
+async def test_the_broker_has_the_last_word(broker, until):
+    async with processes(broker, 2) as (one, two):
+        await two.bus.subscribe("a")
+        broker.freeze()
+        try:
+            subscribing = asyncio.create_task(one.bus.subscribe("b"))
+            await one.bus.publish("a", "x")
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert not subscribing.done()
+            assert one.bus.waiting_size
+        finally:
+            broker.thaw()
+        await subscribing
+        await until(lambda: two.arrived and not one.bus.waiting_size)
+
+
 async def test_buses_with_another_prefix_are_apart(broker, until):
     async with processes(broker, 1) as (one,), processes(broker, 2, prefix="other") as (two, three):
         for process in (one, two):
@@ -301,6 +318,42 @@ async def test_on_gap_may_be_a_coroutine_function(broker, until, caplog):
     await one.bus.close()
 
 
+class FakeLink:
+    """A connection to no broker.
+
+    Attributes:
+        published: the batches that it has got.
+        outcomes: what becomes of the next calls: refusals, an error, or a coroutine function that
+            is called meanwhile.
+    """
+
+    def __init__(self, run=None):
+        self.published = []
+        self.outcomes = []
+        self._run = run
+
+    async def run(self):
+        if self._run is not None:
+            raise self._run
+        await asyncio.Event().wait()
+
+    async def publish(self, batch):
+        self.published.append(batch)
+        return await self.subscribe(())
+
+    async def subscribe(self, topics):
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        if callable(outcome):
+            await outcome()
+            return {}
+        return outcome
+
+    async def close(self):
+        pass
+
+
 async def test_delays_grow_if_each_connection_ends_at_once(until):
     """A broker may take connections only to end them."""
     started = []
@@ -312,27 +365,42 @@ async def test_delays_grow_if_each_connection_ends_at_once(until):
                 yield 0.0
             yield 9.0
 
-    class Useless:
-        async def run(self):
-            raise ConnectionError("not now")
+    async def connect():
+        started.append("connection")
+        return FakeLink(run=ConnectionError("not now"))
 
-        async def publish(self, batch):
-            return {}
-
-        subscribe = publish
-
-        async def close(self):
-            pass
-
-    class Bus(BrokerBus):
-        async def _connect(self):
-            started.append("connection")
-            return Useless()
-
-    bus = Bus(on_gap=None, retry=Policy(), max_waiting=1, max_message_size=1)
+    bus = BrokerBus(on_gap=None, retry=Policy(), max_waiting=1, max_message_size=1)
+    bus._connect = connect
     await bus.start(print)
     await until(lambda: started.count("connection") == 6)
     assert started.count("delays") == 1
+    await bus.close()
+
+
+async def test_a_loss_is_told_until_the_broker_takes_that(until):
+    link = FakeLink()
+
+    async def connect():
+        return link
+
+    async def lose_another():
+        with pytest.raises(ValueError, match="message must be at most"):
+            await bus.publish("b", "too large")
+
+    bus = BrokerBus(on_gap=None, retry=SOON, max_waiting=10_000, max_message_size=3)
+    bus._connect = connect
+    await bus.start(print)
+    # Refused; then the connection breaks, and while that is told, another message is lost.
+    link.outcomes = [{"a": "no"}, ConnectionError("lost"), lose_another, {}]
+    await bus.publish("a", "x")
+    await until(lambda: not link.outcomes)
+    sent = [[(topic, open_envelope(data)[1]) for topic, data in batch] for batch in link.published]
+    assert sent == [[("a", "x")], [("a", GAP)], [("a", GAP)], [("b", GAP)]]
+    # Nor is a refused topic refused for ever.
+    link.outcomes = [{"a": "no"}, {}]
+    with pytest.raises(BusError, match="the broker refuses topic 'a': no"):
+        await bus.subscribe("a")
+    await bus.subscribe("a")
     await bus.close()
 
 

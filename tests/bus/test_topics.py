@@ -224,6 +224,8 @@ async def test_topics_that_come_and_go_while_the_bus_works(until):
         bus.may_go_on.set()
         await topics.wait_subscribed("room")
         assert bus.calls[-1] == "+room"
+        topics.unsubscribe(receiver, "room")
+        await until(lambda: bus.calls[-1] == "-room")
 
 
 async def test_topics_from_before_the_start_are_subscribed(broker, until, caplog):
