@@ -129,6 +129,14 @@ def twin(request: pytest.FixtureRequest) -> SimpleNamespace:
 
 
 @pytest.fixture
+def hangups() -> Iterator[None]:
+    """Programs that the test starts get SIGHUP, even if `nohup` has started the tests."""
+    handler = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, handler)
+
+
+@pytest.fixture
 def terminal() -> Iterator[Callable[..., Terminal]]:
     """Run a `fastws` command on a terminal of its own."""
     terminals: list[Terminal] = []

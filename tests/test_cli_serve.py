@@ -26,7 +26,16 @@ from fastws.cli._handlers import serve_handler
 from fastws.cli._sources import Sources
 from fastws.cli._workers import Job, _Watch
 
-from .tools import FASTWS, TIMEOUT, Echo, Program, free_port, needs_uvloop, wait_for_workers
+from .tools import (
+    FASTWS,
+    TIMEOUT,
+    Echo,
+    Program,
+    free_port,
+    needs_uvloop,
+    require,
+    wait_for_workers,
+)
 from .wire import upgrade_request
 
 if TYPE_CHECKING:
@@ -221,6 +230,7 @@ def test_reload_replaces_the_workers(folder: Path) -> None:
 
 
 @linux
+@pytest.mark.usefixtures("hangups")
 def test_a_hangup_replaces_the_workers_one_after_the_other(folder: Path) -> None:
     with serving(folder, "chats:chat", "--workers", "2", "--port", str(free_port())) as program:
         url = url_of(program.line())
@@ -245,6 +255,7 @@ def test_a_hangup_replaces_the_workers_one_after_the_other(folder: Path) -> None
 
 
 @linux
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("workers", [(), ("--workers", "1")])
 def test_a_server_whose_terminal_goes_away_ends_in_order(
     folder: Path, workers: tuple[str, ...]
@@ -269,6 +280,20 @@ def test_a_server_whose_terminal_goes_away_ends_in_order(
         os.waitpid(pid, 0)
 
 
+@pytest.mark.parametrize("workers", [(), ("--workers", "1")])
+def test_nohup(folder: Path, workers: tuple[str, ...]) -> None:
+    nohup = require("nohup", install="apt-get install coreutils")
+    options = ("serve", "chats:chat", "--port", str(free_port()), *workers)
+    with Program(nohup, *FASTWS, *options, cwd=folder) as program:
+        url = url_of(program.line())
+        with connect(url) as ws:
+            os.killpg(program.pid, signal.SIGHUP)
+            ws.send("hi")
+            assert ws.recv(TIMEOUT) == "one: hi"
+        assert program.stop() == 0
+        assert program.errors == ""
+
+
 class Stub:
     """A worker that notes what it is told."""
 
@@ -291,8 +316,8 @@ def test_what_signals_tell_workers() -> None:
     watch._had_terminal = False
     watch._obey(bytes([signal.SIGHUP]))
     assert [worker.told for worker in workers] == [["terminate"], []]
-    # A worker that was told to end for that is not hurried by the first signal to all. The third one
-    # is for workers that do not hear, as they are busy.
+    # A worker that was told to end for that is not hurried by the first signal to all. The third
+    # one is for workers that do not hear, as they are busy.
     for _ in range(3):
         watch._obey(bytes([signal.SIGINT]))
     assert workers[0].told == ["terminate", "terminate", "kill"]
@@ -402,18 +427,22 @@ def test_signals_are_handled_when_the_server_is_announced(
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "chats", raising=False)
-    args = _parser().parse_args(["serve", "chats:chat", "--port", "0", *loop])
+    options = ("--port", "0", "--max-lifetime", "60", *loop)
+    args = _parser().parse_args(["serve", "chats:chat", *options])
     args.sockets = []
     handlers: list[Any] = []
 
     def announce(server: Any) -> None:
         handlers.append(signal.getsignal(signal.SIGTERM))
+        lifetimes.append(server._lifetimes._longest)
         closing.append(asyncio.ensure_future(server.close()))
 
     closing: list[asyncio.Future[None]] = []
+    lifetimes: list[float] = []
     serve_handler(args, announce)
     sys.modules.pop("chats", None)
     assert handlers != [signal.getsignal(signal.SIGTERM)]
+    assert lifetimes == [60]
 
 
 @pytest.mark.parametrize("loop", [(), pytest.param(("--uvloop",), marks=needs_uvloop)])

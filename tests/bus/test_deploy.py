@@ -47,6 +47,7 @@ async def test_the_chat_behind_a_proxy(name: str, redis: Broker, tmp_path: Path)
         assert one.errors == two.errors == ""
 
 
+@pytest.mark.usefixtures("hangups")
 def test_the_unit_of_systemd(redis: Broker, tmp_path: Path) -> None:
     unit = (DEPLOY / "chat.service").read_text("utf-8")
     socket_unit = (DEPLOY / "chat.socket").read_text("utf-8")
