@@ -117,12 +117,14 @@ async def test_silent_connections_beyond_the_limit_are_few_and_do_not_stay(
         await until(lambda: not server._endpoints)
 
 
-async def test_the_log_says_again_that_the_limit_is_reached(echo, url, caplog, monkeypatch):
+async def test_who_comes_later_is_told_and_logged_again(echo, url, until, caplog, monkeypatch):
+    monkeypatch.setattr(admission, "_MAX_REFUSALS", 1)
     monkeypatch.setattr(admission, "_QUIET", 0.0)
     async with serve(echo, "127.0.0.1", 0, max_connections=0) as server:
         for _ in range(2):
             with pytest.raises(ResponseError, match="503"):
                 await connect(url(server))
+            await until(lambda: not server._endpoints)
     assert caplog.text.count("too many connections") == 2
 
 
