@@ -341,6 +341,38 @@ def test_idle_connections_end_first(monkeypatch):
     assert len(ends) > 90
 
 
+def test_only_open_connections_are_ended(monkeypatch):
+    others = {Stub() for _ in range(10)}
+    for phase, endpoint in zip((Phase.OPENING, Phase.CLOSING) * 5, others, strict=True):
+        endpoint._phase = phase
+    opened = {Stub() for _ in range(50)}
+    ends = {each for _, each in drained(monkeypatch, others | opened, 10)}
+    assert len(ends) > 45
+    assert not ends & others
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("_sink", {"messages": ["one that waits"]}),
+        ("_connection", {"has_pending": True}),
+        ("_connection", {"bytes_queued": 1}),
+        ("_connection", {"_decoder": SimpleNamespace(_opcode=1)}),
+        ("_transport", {"get_write_buffer_size": lambda: 1}),
+    ],
+)
+def test_what_is_not_idle(part, changes):
+    endpoint = Stub()
+    assert is_idle(endpoint)
+    vars(getattr(endpoint, part)).update(changes)
+    assert not is_idle(endpoint)
+
+
+def test_who_sends_is_not_idle(monkeypatch):
+    monkeypatch.setattr(Stub, "_is_sending", lambda self: True)
+    assert not is_idle(Stub())
+
+
 def test_a_drain_may_be_stopped_and_ends_if_there_is_nothing_left(monkeypatch):
     ends = drained(monkeypatch, {Stub() for _ in range(100)}, 10, stops_at=5)
     assert 45 <= len(ends) <= 52

@@ -127,7 +127,7 @@ class Server:
         with heed(signals, self._on_signal):
             try:
                 await self._stopping.wait()
-                if drain is not None and self._closing is None:
+                if drain is not None:
                     await self.drain(drain)
                 await self.close()
             except asyncio.CancelledError:
