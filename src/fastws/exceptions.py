@@ -31,7 +31,7 @@ from .spec import NORMAL_CLOSE_CODES, CloseCode
 
 if TYPE_CHECKING:
     from .events import Close
-    from .http import Response
+    from .http import HeadersLike, Response
 
 __all__ = [
     "ConnectionClosed",
@@ -121,9 +121,7 @@ class RequestError(HandshakeError):
         headers: the header fields to send with it.
     """
 
-    def __init__(
-        self, message: str, status: int = 400, headers: tuple[tuple[str, str], ...] = ()
-    ) -> None:
+    def __init__(self, message: str, status: int = 400, headers: HeadersLike = ()) -> None:
         super().__init__(message, status, headers)
         self.status = status
         self.headers = headers
