@@ -719,7 +719,8 @@ async def test_a_connection_without_a_transport_is_bounded(slow, until):
 
 async def test_the_websocket_of_an_asgi_framework_is_not_a_connection():
     class WebSocket:
-        scope = {"type": "websocket"}
+        def __init__(self):
+            self.scope = {"type": "websocket"}
 
         async def send(self, message): ...
 

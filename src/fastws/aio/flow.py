@@ -344,7 +344,12 @@ class Flow(View):
         """Return the maximum of that; None for no limit."""
         return self._settings.unsent_limit
 
-    _offer = send
+    if TYPE_CHECKING:
+        # As for `WebSocketProtocol.send`.
+        def _offer(self, message: PreparedMessage, *, compress: bool | None = None) -> None: ...
+
+    else:
+        _offer = send
 
     async def _finish(self, running: Awaitable[object]) -> None:
         await running

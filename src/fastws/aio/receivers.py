@@ -47,8 +47,11 @@ class Receiver(Protocol):
     """What publishing needs of a receiver. `Endpoint` is one."""
 
     _senders: Any
-    _write_paused: bool
     _must_yield: bool
+
+    @property
+    def _write_paused(self) -> bool:
+        """Whether it takes too little of what is sent."""
 
     def _watch(self, callback: Callable[[Any], None]) -> None:
         """Call a function when nothing can be sent any more."""

@@ -95,7 +95,7 @@ class Tap:
 
 def copies_writes(transport: asyncio.Transport) -> bool:
     """Return whether a transport may copy what it cannot send at once. Those of asyncio do before
-    Python 3.12, and whoever encrypts. Those of uvloop keep references."""
+    Python 3.12, and those that encrypt. Those of uvloop keep references."""
     is_plain = transport.get_extra_info("sslcontext") is None
     return not (is_plain and type(transport).__module__.startswith("uvloop."))
 
