@@ -251,7 +251,7 @@ def _tlvs(block: bytes) -> tuple[tuple[int, bytes], ...]:
     found = []
     while block:
         end = 3 + int.from_bytes(block[1:3], "big")
-        if len(block) < max(end, 3):
+        if len(block) < end:
             raise _malformed("a TLV is cut off")
         found.append((block[0], block[3:end]))
         block = block[end:]
