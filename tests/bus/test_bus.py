@@ -396,7 +396,7 @@ async def test_a_loss_is_told_until_the_broker_takes_that(until):
     await until(lambda: not link.outcomes)
     sent = [[(topic, open_envelope(data)[1]) for topic, data in batch] for batch in link.published]
     assert sent == [[("a", "x")], [("a", GAP)], [("a", GAP)], [("b", GAP)]]
-    # Nor is a refused topic refused for ever.
+    # Nor is a refused topic refused forever.
     link.outcomes = [{"a": "no"}, {}]
     with pytest.raises(BusError, match="the broker refuses topic 'a': no"):
         await bus.subscribe("a")
