@@ -125,7 +125,8 @@ async def test_tls(name, tmp_path, until):
     try:
         broker.start()
         stranger = Process(broker)
-        with pytest.raises(BusError, match="CERTIFICATE_VERIFY_FAILED"):
+        # (Old versions of redis-py do not say why.)
+        with pytest.raises(BusError, match="^cannot connect to the broker: "):
             await stranger.bus.start(stranger.deliver)
         async with processes(broker, 2, **trust) as (one, two):
             await two.bus.subscribe("a")
