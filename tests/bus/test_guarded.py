@@ -126,7 +126,7 @@ async def test_tls(name, tmp_path, until):
         broker.start()
         stranger = Process(broker)
         # (Old versions of redis-py do not say why.)
-        with pytest.raises(BusError, match="^cannot connect to the broker: "):
+        with pytest.raises(BusError, match=r"^cannot connect to the broker: "):
             await stranger.bus.start(stranger.deliver)
         async with processes(broker, 2, **trust) as (one, two):
             await two.bus.subscribe("a")
