@@ -189,6 +189,26 @@ def test_fragments_of_text_may_be_cut_anywhere_but_must_be_utf8(role, pieces):
 
 
 @roles
+@pytest.mark.parametrize("text", ["é", "✓", "\N{GRINNING FACE}", "aaa\N{GRINNING FACE}a"])
+def test_fragments_of_text_may_be_cut_in_any_character(role, text):
+    sender, receiver = pair_for_bytes(role)
+    data = text.encode()
+    for cut in range(len(data) + 1):
+        sender.send_text(data[:cut], fin=False)
+        sender.continuation(data[cut:])
+    assert deliver(sender, receiver) == [Text(data)] * (len(data) + 1)
+
+
+@roles
+def test_a_fragment_of_text_is_not_checked_after_the_end(role):
+    connection = Connection(role)
+    connection.send_text(b"\xc3", fin=False)
+    connection.close()
+    with pytest.raises(ConnectionClosed):
+        connection.continuation(b"\xff")
+
+
+@roles
 def test_a_refused_fragment_of_text_changes_nothing(role):
     sender, receiver = pair(role)
     sender.send_text(b"\xc3", fin=False)

@@ -81,6 +81,9 @@ def test_text_as_bytes_is_compressed_like_a_str() -> None:
     stream = b"".join(frame_bytes(frame) for frame in frames)
     events = receiver.receive_data(stream)
     assert events == [Text(data)] * 5 + [Text(data + "é".encode() + data)]
+    sender.send_text(data, fin=False, compress=False)
+    sender.continuation(data)
+    assert [frame.rsv1 for frame in frames_of(sender)] == [False, False]
 
 
 def test_text_is_prepared_from_bytes() -> None:

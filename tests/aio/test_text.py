@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import json
 
 import pytest
@@ -137,6 +138,23 @@ async def test_decoding_follows_the_last_call(pair):
         assert decoded == [str, Text, Text, str, str]
 
 
+async def test_what_arrives_after_a_call_has_the_form_it_asked_for(pair, settled):
+    async with pair() as (client, server):
+        for decode_text in (False, True):
+            await client.send("a")
+            await server.recv(decode_text=decode_text)
+            await client.send("b")
+            assert await settled(lambda: len(server._sink.messages or ())) == 1
+            assert type(server._sink.messages[0]) is (str if decode_text else Text)
+            await server.recv()
+
+
+async def test_recv_of_a_message_that_comes_in_parts(pair):
+    async with pair(server={"stream": True}) as (client, server):
+        await client.send("é" * 100_000)
+        assert await server.recv(decode_text=False) == Text("é".encode() * 100_000)
+
+
 async def test_recv_at_the_end_and_out_of_turn(pair):
     async with pair() as (client, server):
         task = asyncio.create_task(server.recv(decode_text=False))
@@ -214,6 +232,50 @@ async def test_any_form_of_text_is_sent_as_text(pair, make, arrives, deflate):
             await sender.send_text(make(), compress=False)
             assert await receiver.recv() == arrives
             assert await receiver.recv() == arrives
+
+
+async def test_text_is_compressed_as_it_is_told(pair):
+    data = b"a" * 10_000
+    options = {"deflate": True}
+    async with pair(client=options, server=options) as (client, server):
+        for make in (lambda: data, lambda: Text(data), lambda: [data], lambda: io.BytesIO(data)):
+            for compress in (True, False):
+                before = server.stats.bytes_received
+                await client.send_text(make(), compress=compress)
+                assert await server.recv() == data.decode()
+                assert (server.stats.bytes_received - before < 1000) is compress
+
+
+async def test_a_callback_compresses_text_as_it_is_told(url):
+    class Server(WebSocketProtocol[Text]):
+        def on_message(self, message):
+            self.send_text(message.data * 10_000, compress=message.data == b"c")
+
+    options = {"deflate": True}
+    async with (
+        serve(Server, "127.0.0.1", 0, decode_text=False, **options) as server,
+        connect(url(server), **options) as client,
+    ):
+        for letter in "cp":
+            before = client.stats.bytes_received
+            await client.send(letter)
+            assert await client.recv() == letter * 10_000
+            assert (client.stats.bytes_received - before < 1000) is (letter == "c")
+
+
+async def test_text_in_memory_is_one_frame(pair):
+    async with pair() as (client, _):
+        for number, form in enumerate(["ab", b"ab", bytearray(b"ab"), Text(b"ab")], 1):
+            await client.send_text(form)
+            assert client.stats.frames_sent == number
+
+
+async def test_the_handler_may_be_the_class_as_type_checkers_know_it(url):
+    async with (
+        serve(WebSocketProtocol[Text], "127.0.0.1", 0) as server,
+        connect(url(server), protocol=WebSocketProtocol[Text]) as client,
+    ):
+        assert type(client) is WebSocketProtocol
 
 
 async def test_send_takes_text_in_all_ways(pair):
