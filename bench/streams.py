@@ -1,8 +1,9 @@
 """One message of any size, there and back: how fast, and with how much memory.
 
-    python -m bench.streams [--size GIB] [--rounds N] [--deflate] [--loop uvloop]
+    python -m bench.streams [--size GIB] [--rounds N] [--deflate] [--text] [--file] [--loop uvloop]
 
 A client sends a message to a server in another process, which sends it back while it receives it.
+It comes from an iterable, or with `--file` from an object that is read as files are, in a thread.
 For comparison, the same bytes go there and back as messages of 1 MiB, received whole, in the
 same run and on the same connection options. Memory is the peak of each process during the long
 message, minus what it had before, after a shorter one. `FASTWS_IMPL` chooses the twin.
@@ -91,35 +92,57 @@ async def run_server(options: dict[str, Any]) -> None:
 # The client ---------------------------------------------------------------------------------
 
 
-def fragments(chunk: bytes, size: int) -> Iterator[bytes]:
-    for _ in range(size // len(chunk)):
-        yield chunk
+class File:
+    """A file in memory whose content is the same again and again."""
+
+    def __init__(self, content: bytes | str, length: int) -> None:
+        self.content = content
+        self.left = length
+
+    def read(self, size: int, /) -> bytes | str:
+        size = min(size, self.left)
+        self.left -= size
+        return self.content[:size]
 
 
-async def stream(ws: fastws.WebSocket, chunk: bytes, size: int) -> None:
-    sending = asyncio.create_task(ws.send(fragments(chunk, size)))
+def fragments(chunk: bytes | str, length: int) -> Iterator[bytes | str]:
+    for start in range(0, length, len(chunk)):
+        yield chunk[: length - start]
+
+
+async def stream(ws: fastws.WebSocket, source: Any, length: int) -> None:
+    """Send a message and receive it. Its length is in bytes, or characters."""
+    sending = asyncio.create_task(ws.send(source))
     received = 0
     async for part in ws.recv_stream():
         received += len(part)
     await sending
-    assert received == size
+    assert received == length
 
 
-async def messages(ws: fastws.WebSocket, message: bytes, size: int) -> None:
+async def messages(ws: fastws.WebSocket, message: bytes | str, length: int) -> None:
     async def send() -> None:
-        for _ in range(size // len(message)):
+        for _ in range(length // len(message)):
             await ws.send(message)
 
     sending = asyncio.create_task(send())
-    for _ in range(size // len(message)):
+    for _ in range(length // len(message)):
         assert len(await ws.recv()) == len(message)
     await sending
 
 
-async def run_client(ports: list[int], size: int, rounds: int, options: dict[str, Any]) -> None:
-    message = payload(MIB)
-    chunk = message[: (64 if options["deflate"] else 256) << 10]
+async def run_client(ports: list[int], args: argparse.Namespace, options: dict[str, Any]) -> None:
+    octets = payload(MIB * 7 // 8 if args.text else MIB)  # at most 1 MiB with other letters
+    text = octets.decode().replace("sensor", "датчик")
+    message = text if args.text else octets
+    size, unit = int(args.size * GIB), len(text.encode()) / len(text) if args.text else 1.0
+    chunk = message[: (64 if args.deflate else 256) << 10]
     url = "ws://127.0.0.1:{}".format
+
+    def length(size: int) -> int:
+        length = int(size / unit)
+        return length - length % len(message)
+
     async with (
         fastws.connect(url(ports[0]), stream=True, **options) as parts,
         fastws.connect(url(ports[1]), **options) as whole,
@@ -130,27 +153,36 @@ async def run_client(ports: list[int], size: int, rounds: int, options: dict[str
             await memory.send(what)
             return int(await memory.recv())
 
-        await messages(whole, message, WARM_UP)
-        await stream(parts, chunk, WARM_UP)
+        async def send_parts(size: int) -> float:
+            total = length(size)
+            source = File(message, total) if args.file else fragments(chunk, total)
+            start = perf_counter()
+            await stream(parts, source, total)
+            return total * unit / (perf_counter() - start)
+
+        async def send_whole(size: int) -> float:
+            start = perf_counter()
+            await messages(whole, message, length(size))
+            return length(size) * unit / (perf_counter() - start)
+
+        await send_whole(WARM_UP)
+        await send_parts(WARM_UP)
         rates: dict[str, list[float]] = {"parts": [], "whole": []}
         growth = [0, 0]
-        for _ in range(rounds):
+        for _ in range(args.rounds):
             before = forget_peak(), await remote("forget")
-            start = perf_counter()
-            await stream(parts, chunk, size)
-            rates["parts"].append(size / (perf_counter() - start))
+            rates["parts"].append(await send_parts(size))
             after = resident("VmHWM"), await remote("peak")
             growth = [max(g, a - b) for g, a, b in zip(growth, after, before, strict=True)]
-            start = perf_counter()
-            await messages(whole, message, min(size, GIB))
-            rates["whole"].append(min(size, GIB) / (perf_counter() - start))
+            rates["whole"].append(await send_whole(min(size, GIB)))
     ratio = statistics.median(
         one / other for one, other in zip(rates["parts"], rates["whole"], strict=True)
     )
     shown = {name: f"{statistics.median(rate) / MIB:,.0f} MiB/s" for name, rate in rates.items()}
     print(
-        f"{fastws.implementation}, {'compressed' if options['deflate'] else 'plain'}, "
-        f"{size / GIB:g} GiB: in parts {shown['parts']}, whole {shown['whole']} ({ratio:.2f}); "
+        f"{fastws.implementation}, {args.loop}, {'compressed' if args.deflate else 'plain'}, "
+        f"{'text' if args.text else 'binary'}{', file' if args.file else ''}, {args.size:g} GiB: "
+        f"in parts {shown['parts']}, whole {shown['whole']} ({ratio:.2f}); "
         f"growth {growth[0] / MIB:.2f} MiB (client), {growth[1] / MIB:.2f} MiB (server)"
     )
 
@@ -162,6 +194,8 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--deflate", action="store_true", help="compress it")
+    parser.add_argument("--text", action="store_true", help="send text, some of it not ASCII")
+    parser.add_argument("--file", action="store_true", help="send what is read like a file")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -181,8 +215,7 @@ def main() -> None:
         ) as server:
             assert server.stdout is not None
             ports = [int(port) for port in server.stdout.readline().split()]
-            size = int(args.size * GIB)
-            runner.run(run_client(ports, size - size % MIB, args.rounds, options))
+            runner.run(run_client(ports, args, options))
             server.communicate()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import threading
 import tracemalloc
 from contextlib import suppress
 
@@ -571,7 +572,7 @@ async def test_a_file_is_sent_from_its_position_in_large_fragments(raw, url):
         sizes = []
         while (frame := await peer.frame())[0] != 0x88:
             sizes.append((frame[0], len(frame[1])))
-        assert sizes == [(0x02, 128 * KIB), (0x00, 128 * KIB), (0x00, 44 * KIB), (0x80, 0)]
+        assert sizes == [(0x02, 256 * KIB), (0x00, 44 * KIB), (0x80, 0)]
 
 
 async def test_a_stream_reader_is_sent(pair):
@@ -596,6 +597,46 @@ async def test_what_read_returns_may_be_awaitable(pair):
     async with pair() as (client, server):
         await client.send(Remote())
         assert await server.recv() == b"ab"
+
+
+async def test_a_thread_reads_ahead_one_piece(pair):
+    """While a piece is sent, the next one is read; no more, and nothing after the end."""
+    reads = []
+
+    class File:
+        def read(self, size):
+            reads.append(size)
+            return bytes(64) if len(reads) < 4 else b""
+
+    async with pair(server=STREAM) as (client, server):
+        await client.send(File())
+        assert await server.recv() == bytes(3 * 64)
+    assert reads == [256 * KIB] * 4
+
+
+async def test_what_is_read_ahead_may_fail_when_nobody_wants_it(pair):
+    failed, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    class Failing:
+        pieces = 0
+
+        def read(self, size):
+            self.pieces += 1
+            if self.pieces == 1:
+                return b"a"
+            go_on.wait(5)
+            loop.call_soon_threadsafe(loop.call_soon, failed.set)
+            raise OSError("unplugged")
+
+    async with pair(server=STREAM) as (client, server):
+        sending = asyncio.create_task(client.send(Failing()))
+        assert await anext(server.recv_stream()) == b"a"
+        await client.close()
+        with pytest.raises(ConnectionClosed):
+            await sending
+        go_on.set()
+        await failed.wait()  # (The loop would report an exception that nobody has seen.)
 
 
 @pytest.mark.parametrize("kind", ["text", "binary"])

@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["File", "as_fragments"]
 
-# How much of a file is read at once, in bytes or characters, and how much of that is a fragment.
-# Reading in a thread costs the same for any size. But a fragment is copied a few times until it is
-# sent, and one that is compressed keeps the event loop from other work meanwhile.
-_READ = 256 << 10
-_FRAGMENT = 128 << 10
+# How much of a file is read at once, in bytes or characters. A fragment that is compressed keeps
+# the event loop from other work meanwhile, so it is smaller; but to read in a thread takes time.
+_PIECE = 256 << 10
 _COMPRESSED_FRAGMENT = 64 << 10
 
 
@@ -41,7 +39,7 @@ def as_fragments(message: object, *, compressed: bool) -> AsyncGenerator[Any] | 
     """
     read = getattr(message, "read", None)
     if callable(read):
-        size = _COMPRESSED_FRAGMENT if compressed else _FRAGMENT
+        size = _COMPRESSED_FRAGMENT if compressed else _PIECE
         return _read(read, size, in_memory=isinstance(message, (BytesIO, StringIO)))
     if isinstance(message, AsyncIterable):
         return _follow(message)
@@ -51,23 +49,39 @@ def as_fragments(message: object, *, compressed: bool) -> AsyncGenerator[Any] | 
 
 
 async def _read(read: Any, size: int, *, in_memory: bool) -> AsyncGenerator[Any]:
-    loop = asyncio.get_running_loop()
+    in_thread = not in_memory and not iscoroutinefunction(read)
+    piece = _begin_read(read, in_thread)
     is_empty = True
-    while True:
-        if in_memory or iscoroutinefunction(read):
-            piece = read(_READ)
-        else:
-            # Disks, pipes and network drives can take any time.
-            piece = await loop.run_in_executor(None, read, _READ)
-        if isawaitable(piece):
-            piece = await piece
-        # (None: there is nothing yet. That is no end, and who sends it will say so.)
-        if piece or piece is None or is_empty:
-            for fragment in _cut(piece, size):
-                yield fragment
-        if not piece:
-            return
-        is_empty = False
+    try:
+        while True:
+            while isawaitable(piece):
+                piece = await piece
+            ready = piece
+            if ready and in_thread:
+                # While this piece is sent, the thread reads the next one.
+                piece = _begin_read(read, in_thread)
+            # (None: there is nothing yet. That is no end, and who sends it will say so.)
+            if ready or ready is None or is_empty:
+                for fragment in _cut(ready, size):
+                    yield fragment
+            if not ready:
+                return
+            if not in_thread:
+                piece = _begin_read(read, in_thread)
+            is_empty = False
+    finally:
+        if isinstance(piece, asyncio.Future):
+            piece.cancel()
+
+
+def _begin_read(read: Any, in_thread: bool) -> Any:
+    if not in_thread:
+        return read(_PIECE)
+    # Disks, pipes and network drives can take any time.
+    reading = asyncio.get_running_loop().run_in_executor(None, read, _PIECE)
+    # (If nobody waits for it any more, nobody wants to know its error.)
+    reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return reading
 
 
 def _cut(piece: Any, size: int) -> Iterator[Any]:

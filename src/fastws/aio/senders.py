@@ -1,7 +1,8 @@
 """The coroutines that wait to send.
 
-This module knows that they go one after the other, in the order of their calls, and that they
-wait while the peer takes too little. It does not know what they send.
+This module knows that they go one after the other, in the order of their calls, that they wait
+while the peer takes too little, and that they end with the connection. It does not know what they
+send.
 """
 
 from __future__ import annotations
