@@ -71,17 +71,14 @@ async def _read(read: Any, size: int, *, in_memory: bool) -> AsyncGenerator[Any]
             is_empty = False
     finally:
         if isinstance(piece, asyncio.Future):
-            piece.cancel()
+            piece.cancel()  # and if it has failed already, nobody wants to know
 
 
 def _begin_read(read: Any, in_thread: bool) -> Any:
     if not in_thread:
         return read(_PIECE)
     # Disks, pipes and network drives can take any time.
-    reading = asyncio.get_running_loop().run_in_executor(None, read, _PIECE)
-    # (If nobody waits for it any more, nobody wants to know its error.)
-    reading.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return reading
+    return asyncio.get_running_loop().run_in_executor(None, read, _PIECE)
 
 
 def _cut(piece: Any, size: int) -> Iterator[Any]:
