@@ -235,8 +235,6 @@ async def test_giving_up_during_the_lookups(turns, answers):
 @pytest.mark.parametrize(
     ("host", "options"),
     [
-        ("127.0.0.1", {}),
-        ("::1", {}),
         ("localhost", {}),
         ("h.example", {"family": V4}),
         ("h.example", {"happy_eyeballs_delay": None}),
@@ -248,6 +246,14 @@ async def test_when_there_is_one_question(host, options, answers):
         asked = answers([], [info(listener.getsockname()[1])])
         (await connect_socket(host, 80, **options)).close()
     assert asked == [options.get("family", 0)]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_there_is_nothing_to_ask_about_an_address(host, answers):
+    asked = answers([], [])
+    with socket.create_server((host, 0), family=V6 if ":" in host else V4) as listener:
+        (await connect_socket(host, listener.getsockname()[1])).close()
+    assert asked == []
 
 
 # Giving up ----------------------------------------------------------------------------------

@@ -68,13 +68,20 @@ async def connect_socket(
         local = await loop.getaddrinfo(*local_addr, family=family, **hints)
     families = [family]
     is_fixed = family or happy_eyeballs_delay is None or not interleave  # as getaddrinfo has it
-    if not is_fixed and not is_address(host) and not is_loopback(host):
-        # Two questions, neither of which waits for the answer to the other (RFC 8305 §3).
-        families = [socket.AF_INET6, socket.AF_INET]
+    lookups: list[asyncio.Future[Any]]
+    if is_address(host):
+        known = loop.create_future()  # without a thread, which costs as much as the rest
+        known.set_result(socket.getaddrinfo(host, port, family, **hints))
+        lookups = [known]
+    else:
+        if not is_fixed and not is_loopback(host):
+            # Two questions, neither of which waits for the answer to the other (RFC 8305 §3).
+            families = [socket.AF_INET6, socket.AF_INET]
+        lookups = [
+            asyncio.ensure_future(loop.getaddrinfo(host, port, family=one, **hints))
+            for one in families
+        ]
     race = _Race(loop, local, happy_eyeballs_delay, interleave or 0)
-    lookups: list[asyncio.Future[Any]] = [
-        asyncio.ensure_future(loop.getaddrinfo(host, port, family=one, **hints)) for one in families
-    ]
     sock = await race.run(lookups)
     if sock is not None:
         return sock
