@@ -103,6 +103,26 @@ async def test_what_is_not_permitted_disturbs_nothing_else(guarded, until, caplo
         assert caplog.text.count("the broker refuses topic 'closed'") == 1
 
 
+async def test_what_is_permitted_depends_on_the_case_of_letters(guarded, until):
+    # (nats-py tells of subjects in small letters.)
+    topics = ("OPEN", "open", "closed", "Closed", "Open")
+    async with (
+        processes(guarded, 1, **user(guarded, "guest")) as (guest,),
+        processes(guarded, 1, **user(guarded, "default")) as (other,),
+    ):
+        for _ in range(2):
+            results = await asyncio.gather(
+                *(guest.bus.subscribe(topic) for topic in topics), return_exceptions=True
+            )
+            assert [result is None for result in results] == [topic == "open" for topic in topics]
+        await other.bus.subscribe("open")
+        for topic in topics:
+            await guest.bus.publish(topic, "x")
+            await other.bus.publish(topic, "y")
+        await until(lambda: other.arrived and guest.arrived)
+        assert (guest.arrived, other.arrived) == ([("open", "y")], [("open", "x")])
+
+
 @pytest.mark.parametrize("name", BROKERS)
 async def test_tls(name, tmp_path, until):
     ca = optional("trustme").CA()

@@ -282,6 +282,19 @@ async def test_a_bus_that_does_not_take_a_message_is_closed(monkeypatch, caplog)
         assert not bus.is_open
 
 
+async def test_what_closing_topics_are_told_leaves_no_task_behind(monkeypatch):
+    monkeypatch.setattr("fastws.aio.relay._FAREWELL", 0.05)
+    bus = Calls()
+    topics = Topics(bus=bus)
+    await topics.start()
+    topics.publish("room", "x")
+    closing = asyncio.create_task(topics.close())
+    await asyncio.sleep(0.01)
+    topics.subscribe(Receiver(), "room")
+    await closing
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_topics_without_a_bus_have_nothing_to_start():
     async with Topics() as topics:
         topics.subscribe(Receiver(), "room")

@@ -59,9 +59,9 @@ class Relay:
     async def close(self) -> None:
         """Close the bus, after it has got what was published, if it takes that soon."""
         try:
-            tasks = list(self._changes.values())
             if self._sending is not None:
                 await asyncio.wait([self._sending], timeout=_FAREWELL)
+            tasks = list(self._changes.values())
             if self._sending is not None:
                 tasks.append(self._sending)
             for task in tasks:

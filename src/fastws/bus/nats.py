@@ -21,7 +21,7 @@ from ._broker import BrokerBus, logger
 from ._envelope import HEADER_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
@@ -187,6 +187,17 @@ class _NatsLink:
         return too_large | self._refused("publish", {topic for topic, _ in batch})
 
     async def subscribe(self, topics: list[str]) -> dict[str, str]:
+        refused: dict[str, str] = {}
+        while topics:
+            # (What is refused of those that differ only in case could not be told apart.)
+            some = {self._subject(topic).lower(): topic for topic in topics}.values()
+            refused |= await self._subscribe_some(some)
+            topics = [topic for topic in topics if topic not in self._subscriptions]
+        if refused:
+            await self.unsubscribe(list(refused))
+        return refused
+
+    async def _subscribe_some(self, topics: Collection[str]) -> dict[str, str]:
         for topic in topics:
             self._subscriptions[topic] = await self._client.subscribe(
                 self._subject(topic),
@@ -195,10 +206,7 @@ class _NatsLink:
                 pending_bytes_limit=_PENDING,
             )
         await self._flush()
-        refused = self._refused("subscription", topics)
-        if refused:
-            await self.unsubscribe(list(refused))
-        return refused
+        return self._refused("subscription", topics)
 
     async def unsubscribe(self, topics: list[str]) -> None:
         for topic in topics:
@@ -209,10 +217,12 @@ class _NatsLink:
         """Return for which of these topics the server has not permitted it, with its words."""
         refused = {}
         if self._refusals:
-            for topic in topics:
-                reason = self._refusals.pop((what, self._subject(topic).lower()), None)
-                if reason is not None:
+            keys = {topic: (what, self._subject(topic).lower()) for topic in topics}
+            for topic, key in keys.items():
+                if (reason := self._refusals.get(key)) is not None:
                     refused[topic] = reason
+            for key in keys.values():
+                self._refusals.pop(key, None)
         return refused
 
     async def _flush(self) -> None:
