@@ -146,7 +146,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         },
         # The two styles, and what creates endpoints.
         "protocol": {"endpoint", "twin", "view"},
-        "websocket": {"endpoint", "fragments", "phases", "twin", "view"},
+        "websocket": {"endpoint", "fragments", "phases", "senders", "twin", "view"},
         "streaming": {"endpoint", "view", "websocket"},
         "client": {
             *("endpoint", "opening", "places", "redirects", "retries", "settings", "view"),
