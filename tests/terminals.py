@@ -133,8 +133,14 @@ class Terminal:
     def wait(self) -> int:
         return self._process.wait(TIMEOUT)
 
+    def hang_up(self) -> None:
+        """Have the terminal go away."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
     def close(self) -> None:
         self._process.kill()
         self.wait()
-        os.close(self._fd)
+        self.hang_up()
         os.close(self._terminal)

@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.request
 from argparse import Namespace
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from fastws.cli._handlers import serve_handler
 from fastws.cli._sources import Sources
 from fastws.cli._workers import Job, _Watch
 
+from .terminals import Terminal
 from .tools import (
     FASTWS,
     TIMEOUT,
@@ -255,29 +256,20 @@ def test_a_hangup_replaces_the_workers_one_after_the_other(folder: Path) -> None
 
 
 @linux
-@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("workers", [(), ("--workers", "1")])
 def test_a_server_whose_terminal_goes_away_ends_in_order(
     folder: Path, workers: tuple[str, ...]
 ) -> None:
-    import pty
-
     port = free_port()
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(folder)
-        os.execv(sys.executable, [*FASTWS, "serve", "chats:chat", "--port", str(port), *workers])
-    try:
-        said = b""
-        while b"fastws serve: ws" not in said:
-            said += os.read(terminal, 4096)
+    arguments = ("serve", "chats:chat", "--port", str(port), *workers)
+    with closing(Terminal(*arguments, setup=f"os.chdir({str(folder)!r})")) as terminal:
+        terminal.expect("fastws serve: ws")
         with connect(f"ws://127.0.0.1:{port}") as ws:
-            os.close(terminal)
+            terminal.hang_up()
             with pytest.raises(ConnectionClosed):
                 ws.recv(TIMEOUT)
             assert ws.close_code == 1001
-    finally:
-        os.waitpid(pid, 0)
+        assert terminal.wait() == 0
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "1")])
