@@ -375,11 +375,11 @@ def test_a_socket_that_another_server_has_replaced_stays(folder: Path) -> None:
     assert not os.path.exists(path)
 
 
-def wait_for(url: str, answer: str) -> None:
+def wait_for(url: str, answer: str, message: str = "hi") -> None:
     deadline = time.monotonic() + TIMEOUT
     while True:
         try:
-            if ask(url) == answer:
+            if ask(url, message) == answer:
                 return
         except (OSError, ConnectionClosed, InvalidStatus):
             pass
