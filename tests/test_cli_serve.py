@@ -381,7 +381,7 @@ def wait_for(url: str, answer: str, message: str = "hi") -> None:
         try:
             if ask(url, message) == answer:
                 return
-        except (OSError, ConnectionClosed, InvalidStatus):
+        except (OSError, ConnectionClosed, InvalidMessage, InvalidStatus):
             pass
         assert time.monotonic() < deadline
         time.sleep(0.05)
