@@ -55,8 +55,8 @@ class Bus(Protocol):
         """Have the messages of a topic delivered.
 
         This returns when no message of the topic that is published from now on is missed. Until
-        then, messages may be delivered already. It is cancelled if the topic is not wanted any
-        more; `unsubscribe` follows.
+        then, messages may be delivered already. It is cancelled if its last subscriber leaves
+        meanwhile; `unsubscribe` follows, or `subscribe` if there is another one by then.
 
         Raises:
             BusError: if that is impossible.
