@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import multiprocessing
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from argparse import Namespace
 from contextlib import ExitStack, suppress
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
@@ -673,6 +675,45 @@ def test_the_time_before_a_worker_is_replaced(monkeypatch):
     assert worker.due == now + 30
     now += _workers._STEADY
     assert worker.died() == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no --workers")
+def test_a_worker_that_the_system_cannot_start_is_not_tried_all_the_time(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(_workers, "time", SimpleNamespace(monotonic=lambda: now))
+    with monkeypatch.context() as patches:
+        patches.setattr(_workers._Worker, "start", lambda self: None)
+        worker = _workers._Worker(Namespace(), SimpleNamespace(serve=print))
+    worker._started = now
+    now += _workers._STEADY
+    assert worker.died() == 0
+
+    def fail(self):
+        raise OSError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", fail)
+    for delay in (1, 2, 4):
+        with pytest.raises(OSError, match="no more"):
+            worker.start()
+        assert worker.died() == delay
+
+
+@posix
+def test_no_worker_at_all(monkeypatch, capsys):
+    def fail(self):
+        raise OSError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", fail)
+    assert main(["echo", "--workers", "1", "--port", str(free_port())]) == 1
+    why = os.strerror(errno.EAGAIN)
+    assert capsys.readouterr().err == f"fastws echo: cannot start a worker: {why}\n"
+
+
+@linux
+def test_signals_without_a_name():
+    killed = SimpleNamespace(exitcode=-(signal.SIGRTMIN + 1))
+    assert _workers._fate(killed) == f"killed by signal {signal.SIGRTMIN + 1}"
+    assert _workers._fate(SimpleNamespace(exitcode=-9)) == "killed by SIGKILL"
 
 
 @linux

@@ -318,6 +318,22 @@ def test_what_signals_tell_workers() -> None:
     watch._signals.close()
 
 
+def test_a_second_hangup_starts_a_worker_that_could_not_start() -> None:
+    workers: list[Any] = [Stub(), Stub()]
+    job = Job("serve", serve_handler, lambda args, address: "")
+    watch = _Watch(Namespace(), job, workers, socket.socket())
+    watch._had_terminal = False
+    watch._obey(bytes([signal.SIGHUP]))
+    # It dies, and so does the one after it, so the next one is a long time away.
+    del watch._running[workers[0].process.sentinel]
+    watch._outdated.clear()
+    workers[0].due = later = time.monotonic() + 1000
+    watch._obey(bytes([signal.SIGHUP]))
+    assert workers[0].due < later - 900
+    assert [worker.told for worker in workers] == [["terminate"], []]
+    watch._signals.close()
+
+
 def test_workers_are_like_any_other_process(folder: Path) -> None:
     """They may have child processes, and these get signals."""
     with serving(folder, "chats:about", "--workers", "1", "--port", str(free_port())) as program:

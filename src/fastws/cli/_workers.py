@@ -21,7 +21,7 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from ._serving import cannot_listen
-from ._shared import CommandError, escape_logs, say
+from ._shared import CommandError, describe, escape_logs, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,7 +98,10 @@ def run_workers(args: Namespace, job: Job, *, shares_sockets: bool = False) -> i
     try:
         for number in handlers:
             signal.signal(number, _no_action)
-        workers.extend(_Worker(args, job, number) for number in range(args.workers))
+        try:
+            workers.extend(_Worker(args, job, number) for number in range(args.workers))
+        except OSError as exc:
+            raise CommandError(f"cannot start a worker: {describe(exc)}") from exc
         return _Watch(args, job, workers, receiver).run()
     finally:
         for worker in workers:
@@ -128,6 +131,12 @@ class _Worker:
         self.start()
 
     def start(self) -> None:
+        """Start a process.
+
+        Raises:
+            OSError: if that fails.
+        """
+        self._started = time.monotonic()
         context = multiprocessing.get_context("spawn")
         ready, child_end = context.Pipe(duplex=False)
         args = Namespace(**vars(self._args), worker=self._number)
@@ -145,7 +154,6 @@ class _Worker:
         self.process: BaseProcess = process
         self.ready = ready
         self.due: float | None = None
-        self._started = time.monotonic()
 
     def died(self) -> float:
         """Note that the process has died; return the seconds until another one starts."""
@@ -263,6 +271,8 @@ class _Watch:
             self._to_renew = list(self._workers)
             if self._renewed is None:
                 self._renew_next()
+            elif self._renewed not in self._running.values():
+                self._replace(self._renewed)  # it could not start, but the code may be better now
 
     def _stop(self) -> None:
         if not self._stopping:
@@ -348,7 +358,9 @@ class _Watch:
 def _fate(process: BaseProcess) -> str:
     code = process.exitcode or 0
     if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
+        with suppress(ValueError):  # real-time signals have only numbers
+            return f"killed by {signal.Signals(-code).name}"
+        return f"killed by signal {-code}"
     return f"exit status {code}"
 
 
