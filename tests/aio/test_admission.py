@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from contextlib import ExitStack, suppress
 from types import SimpleNamespace
 
 import pytest
@@ -82,6 +83,24 @@ async def test_a_limit_is_for_all_sockets_of_a_server(echo, tmp_path):
             for uri in uris:
                 with pytest.raises(OSError, match=r"."):
                     await connect(uri)
+
+
+async def test_a_server_that_cannot_listen_everywhere_has_no_connections():
+    """Clients of its first socket may have connected while it turned to the others."""
+    kinds = [socket.SOCK_STREAM] * 6 + [socket.SOCK_DGRAM]
+    with ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket(type=kind)) for kind in kinds]
+        for sock in socks:
+            sock.bind(("127.0.0.1", 0))
+        socks[0].listen()
+        with socket.create_connection(socks[0].getsockname()) as client:
+            client.sendall(upgrade_request())
+            client.setblocking(False)
+            with pytest.raises(ValueError, match="Stream Socket"):
+                await serve(stay, sock=socks)
+            with suppress(ConnectionResetError):
+                while await asyncio.get_running_loop().sock_recv(client, 1000):
+                    pass
 
 
 @pytest.mark.parametrize(

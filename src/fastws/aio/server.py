@@ -52,7 +52,6 @@ _current_handler: ContextVar[asyncio.Task[Any] | None] = ContextVar(
 class Server:
     """A running server, as `serve` returns it."""
 
-    _exits: ExitStack  # what to undo when it stops listening
     told = None
 
     def __init__(
@@ -67,6 +66,7 @@ class Server:
         # All that have a transport, including those in their opening handshake.
         self._endpoints: set[Endpoint] = set()
         self._listeners: list[asyncio.Server] = []
+        self._exits = ExitStack()  # what to undo when it stops listening
         self.observers: list[Observer] = []
         self._admission = None if limits == (None, None) else Admission(*limits)
         self._lifetimes = None if max_lifetime is None else Lifetimes(max_lifetime)

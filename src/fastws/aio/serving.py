@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -251,15 +250,17 @@ class serve:  # noqa: N801 - it is called like a function
             from .proxied import behind_proxy
 
             make, options = behind_proxy(server, options)
-        with ExitStack() as stack:
-            context = self._options.get("ssl")
-            if self._notes_names and context is not None:
-                stack.callback(note_server_names(loop, context))
+        context = self._options.get("ssl")
+        if self._notes_names and context is not None:
+            server._exits.callback(note_server_names(loop, context))
+        try:
             for place in self._places:
                 listener = await create(make, **options, **place)
-                stack.callback(listener.close)
+                server._exits.callback(listener.close)
                 server._listeners.append(listener)
-            server._exits = stack.pop_all()
+        except BaseException:
+            await server.close()  # those before may have connections already
+            raise
         self._server = server
         return server
 
