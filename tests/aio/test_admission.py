@@ -62,6 +62,7 @@ async def test_too_many_connections_get_a_503(echo, url, raw, caplog, until, lim
     assert "too many connections" in warnings[0].getMessage()
 
 
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")
 async def test_a_limit_is_for_all_sockets_of_a_server(echo, tmp_path):
     path = str(tmp_path / "socket")
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:

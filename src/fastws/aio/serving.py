@@ -259,7 +259,9 @@ class serve:  # noqa: N801 - it is called like a function
                 server._exits.callback(listener.close)
                 server._listeners.append(listener)
         except BaseException:
-            await server.close()  # those before may have connections already
+            # Those before may have connections already, for which nobody waits.
+            server._hurried = True
+            await server.close()
             raise
         self._server = server
         return server
