@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
-from contextlib import AsyncExitStack
+import threading
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 
 from fastws import Topics, WebSocketProtocol, connect, prepare, serve
 from fastws.aio.transports import Holder, copies_writes
+
+from ..wire import upgrade_request
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -41,7 +45,7 @@ class Transport:
         return lambda: self.calls.append(name)
 
 
-def held(*pieces, room):
+def held(*pieces, room=0):
     transport = Transport(room)
     holder = transport.holder = Holder(transport)
     for piece in pieces:
@@ -63,6 +67,35 @@ def test_what_is_held_is_written_when_there_is_room():
     assert all(data.obj is payload for data in transport.taken[:4])
     assert b"".join(transport.taken) == payload + b"smallone" + bytes(64 * KIB)
     assert holder.get_write_buffer_size() == 7
+
+
+def test_a_transport_that_the_last_piece_fills_is_full():
+    """It says so while it is asked to take more, and will not say it again."""
+    holder, transport = held(b"one", room=1)
+    assert not holder.release()
+    assert transport.taken == [b"one"]
+    assert holder.is_full
+    transport.room = 1
+    assert holder.release()
+
+
+def test_small_pieces_take_little_memory():
+    holder, transport = held(*[b"%08d" % number for number in range(20_000)], bytes(KIB), b"z")
+    assert len(holder._held) < 10
+    assert holder.get_write_buffer_size() == 7 + 160_000 + KIB + 1
+    transport.room = MIB
+    assert holder.release()
+    octets = b"".join(transport.taken)
+    assert octets == b"".join(b"%08d" % number for number in range(20_000)) + bytes(KIB) + b"z"
+
+
+def test_what_is_handed_over_is_written_though_the_transport_is_full():
+    holder, transport = held(bytes(MIB), b"last", room=1)
+    holder.hand_over()
+    assert b"".join(transport.taken) == bytes(MIB) + b"last"
+    assert holder.get_write_buffer_size() == 7
+    assert holder.is_full
+    assert holder.release()
 
 
 @pytest.mark.parametrize("how", ["close", "write_eof"])
@@ -245,3 +278,99 @@ async def test_the_write_limit_holds_over_tls(deaf, options):
         member, client, _ = await deaf(stack, True, **options)
         assert member._transport.get_write_buffer_limits()[1] == options.get("write_limit", 65536)
         client.close()
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_a_sender_waits_for_an_empty_transport_without_a_write_limit(tls, url, secure):
+    async def handler(ws):
+        for number in range(100):
+            await ws.send(bytes(number))
+            await asyncio.sleep(0)
+
+    async with (
+        serve(handler, "127.0.0.1", 0, ssl=tls.server if secure else None, write_limit=0) as server,
+        connect(url(server, secure=secure), ssl=tls.client if secure else None) as ws,
+    ):
+        assert [len(message) async for message in ws] == list(range(100))
+
+
+def half_close(port, context, paused):
+    """Be a peer that ends its side while much waits for it; return what it reads then."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        session = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+
+        def until(condition, call, *args):
+            result = None
+            while not condition(result):
+                try:
+                    result = call(*args)
+                except ssl.SSLWantReadError:
+                    sock.sendall(outgoing.read())
+                    incoming.write(sock.recv(64 * KIB)) or incoming.write_eof()
+                except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                    break
+                sock.sendall(outgoing.read())
+            return result
+
+        until(lambda _: session.version(), session.do_handshake)
+        session.write(upgrade_request())
+        head = until(lambda head: head and b"\r\n\r\n" in head, session.read, 64 * KIB)
+        octets = head.partition(b"\r\n\r\n")[2]
+        assert paused.wait(10)
+        with suppress(ssl.SSLWantReadError):
+            while part := session.read(64 * KIB):
+                octets += part
+        with pytest.raises(ssl.SSLWantReadError):
+            session.unwrap()
+        sock.sendall(outgoing.read())
+        while part := until(lambda part: part is not None, session.read, 64 * KIB):
+            octets += part
+    return octets
+
+
+@pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
+async def test_what_is_held_reaches_a_peer_that_has_ended_its_side_of_tls(tls):
+    paused = threading.Event()
+
+    class Member(WebSocketProtocol):
+        def on_open(self):
+            self.send(bytes(4 * MIB))
+            self.close(4000)
+            assert self._write_paused
+            paused.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
+        async with serve(Member, sock=listener, ssl=tls.server) as server:
+            port = server.sockets[0].getsockname()[1]
+            octets = await asyncio.to_thread(half_close, port, tls.client, paused)
+    assert len(octets) == 10 + 4 * MIB + 4
+    assert octets.endswith(b"\x88\x02\x0f\xa0")
+
+
+async def test_a_transport_that_is_full_while_a_connection_opens(caplog, raw_server):
+    """What logs the frames comes between the connection and its transport."""
+    caplog.set_level(logging.DEBUG, "fastws")
+    got = asyncio.Event()
+
+    async def play(peer):
+        assert (await peer.frame())[1] == b"first"
+        got.set()
+        await peer.reader.read()
+
+    class Client(WebSocketProtocol):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            self.pause_writing()
+
+        def on_open(self):
+            self.send("first")
+
+    async with raw_server(play) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = await connect(f"ws://127.0.0.1:{port}", protocol=Client)
+        client.resume_writing()
+        await asyncio.wait_for(got.wait(), 5)
+        client.close()
+        client._transport.abort()

@@ -163,7 +163,8 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
         self._use_buffer(read_buffer(self._loop, parts=settings.stream))
         is_secure = self.get_extra_info("sslcontext") is not None
         if settings.write_limit != DEFAULT_WRITE_LIMIT or is_secure:  # which is asyncio's for TCP
-            self._transport.set_write_buffer_limits(settings.write_limit)
+            # (With 0, a transport over TLS says that it is full when it is empty.)
+            self._transport.set_write_buffer_limits(max(settings.write_limit, 1))
         if self._creator is not None:
             self._creator.endpoint_made(self)
         opening = self._opening = self._opening or ServerOpeningHandshake()
@@ -243,6 +244,7 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
                 self._enter(_LINGERING)
         # Returning None makes the transport send what it holds, then close; a peer that takes
         # none of it must not hold it forever. (One over TLS has more to send than it says.)
+        self._hand_over()
         if self._transport.get_write_buffer_size() or not self._transport.can_write_eof():
             self._lingering().set_limit()
 

@@ -168,7 +168,8 @@ class Flow(View):
             return
         self._write_paused = True
         self._write_pauses += 1
-        if copies_writes(transport):
+        # (While a connection opens, the journal may still come between it and its transport.)
+        if self._phase is not _OPENING and copies_writes(transport):
             self._transport = cast("asyncio.Transport", Holder(transport))
         self._hold_pongs()
         self._update_reading()
@@ -185,6 +186,12 @@ class Flow(View):
             self._schedule_flush()
         self._update_reading()
         self._make_room()
+
+    def _hand_over(self) -> None:
+        """The peer has ended its side: a transport over TLS is about to take no more."""
+        transport = self._transport
+        if isinstance(transport, Holder) and not transport.can_write_eof():
+            transport.hand_over()
 
     def _end_writing(self) -> None:
         """The transport is gone, and drops what was written."""

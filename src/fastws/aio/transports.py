@@ -30,6 +30,8 @@ __all__ = [
 WRITE_STEP = 256 << 10
 # So much of what waits in small pieces leaves in one write.
 _JOINED = 64 << 10
+# A piece that waits takes some 40 bytes beside its own: so small ones are copied into one.
+_SMALL = 256
 
 # One read buffer for all connections of a loop: a transport calls get_buffer and
 # buffer_updated back to back, so an idle connection needs no buffer of its own.
@@ -119,36 +121,49 @@ class Holder:
     def __init__(self, transport: asyncio.Transport) -> None:
         self.transport = transport
         self.is_full = True
-        self._held: deque[bytes | memoryview] = deque()
+        self._held: deque[bytes | bytearray | memoryview] = deque()
         self._size = 0
         self._is_ending = False  # after that, the transport is to close, or to write EOF
         self._is_closing = False
 
     def write(self, data: bytes | memoryview) -> None:
-        self._held.append(data)
+        held = self._held
         self._size += len(data)
+        if len(data) > _SMALL:
+            held.append(data)
+        elif held and isinstance(held[-1], bytearray) and len(held[-1]) < _JOINED:
+            held[-1] += data
+        else:
+            held.append(bytearray(data))
 
     def get_write_buffer_size(self) -> int:
         return self.transport.get_write_buffer_size() + self._size
 
     def release(self) -> bool:
-        """The transport takes more: write what is held, until it is full. Return whether nothing
-        is held any more, and more may come."""
+        """The transport takes more: write what is held, until it is full. Return whether it takes
+        more than that, and more may come."""
         self.is_full = False
+        self._write_held()
+        if self._is_ending and not self._held:
+            # (Not at once: the transport, which has called, looks whether it is closing.)
+            asyncio.get_running_loop().call_soon(self._finish)
+        return not (self.is_full or self._held or self._is_ending)
+
+    def hand_over(self) -> None:
+        """Write all that is held, though the transport is full: soon, it will take nothing."""
+        self._write_held(everything=True)
+
+    def _write_held(self, *, everything: bool = False) -> None:
         try:
-            while self._held and not self.is_full:
+            while self._held and (everything or not self.is_full):
                 data = self._next()
                 self._size -= len(data)
                 self.transport.write(data)
         except BaseException:
             self.abort()  # what follows would be taken for the rest of a frame
             raise
-        if self._is_ending and not self._held:
-            # (Not at once: the transport, which has called, looks whether it is closing.)
-            asyncio.get_running_loop().call_soon(self._finish)
-        return not (self._held or self._is_ending)
 
-    def _next(self) -> bytes | memoryview:
+    def _next(self) -> bytes | bytearray | memoryview:
         """Take what to write next: a part of something large, or all that is small."""
         held = self._held
         first = held.popleft()
