@@ -28,6 +28,9 @@ from .terminals import Terminal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# No test depends on how fast the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 # For emulated CPUs: --hypothesis-profile=emulated
 settings.register_profile(
     "emulated", max_examples=10, deadline=None, suppress_health_check=list(HealthCheck)

@@ -143,8 +143,13 @@ def answers(monkeypatch):
 
 def later(*answer):
     future = asyncio.get_running_loop().create_future()
+
+    def resolve():
+        if not future.done():  # nobody may be waiting for it any more
+            future.set_result(*answer)
+
     if answer:
-        asyncio.get_running_loop().call_later(0.02, future.set_result, *answer)
+        asyncio.get_running_loop().call_later(0.02, resolve)
     return future
 
 

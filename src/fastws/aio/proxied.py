@@ -130,7 +130,7 @@ class _Gate(asyncio.BufferedProtocol):
         endpoint._creator = _Told(self._server, header)
         # Before TLS, which takes time and memory.
         was_closing = self._transport.is_closing()  # because the client has ended its side
-        self._server.admit(endpoint)
+        self._server.endpoint_identified(endpoint)
         if self._transport.is_closing() and not was_closing:
             return  # dropped: nobody must see its request
         if self._tls:

@@ -281,10 +281,10 @@ class Server:
 
     def endpoint_made(self, endpoint: Endpoint) -> None:
         self.endpoint_expected(endpoint)
-        self.admit(endpoint)
+        self.endpoint_identified(endpoint)
 
-    def admit(self, endpoint: Endpoint) -> None:
-        """Count a connection, now that it is known who is at its other end, or refuse it."""
+    def endpoint_identified(self, endpoint: Endpoint) -> None:
+        # It is known who is at the other end: count the connection, or refuse it.
         if self._admission is not None:
             limit = self._admission.admit(endpoint)
             if limit is not None:
