@@ -75,15 +75,17 @@ class Broker:
             self._process.__exit__()
             self._process = None
 
+    def send_signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def freeze(self) -> None:
         """Have it read and answer nothing, with its connections open."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        self.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Have it go on."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        self.send_signal(signal.SIGCONT)
 
 
 class Redis(Broker):

@@ -116,8 +116,8 @@ async def test_buses_with_another_prefix_are_apart(broker, until):
         assert one.arrived == []
 
 
-def client(redis):
-    return import_module("redis.asyncio").Redis.from_url(redis.url)
+def client(redis, **options):
+    return import_module("redis.asyncio").Redis.from_url(redis.url, **options)
 
 
 async def test_what_no_bus_wrote_and_what_fails_is_logged(redis, until, caplog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import ssl
 
 import pytest
@@ -11,7 +12,7 @@ from fastws.bus import BusError
 
 from ..tools import optional
 from .conftest import BROKERS
-from .test_bus import Process, processes
+from .test_bus import Process, client, processes
 
 CONFIGURATION = {
     "redis": (
@@ -121,6 +122,33 @@ async def test_what_is_permitted_depends_on_the_case_of_letters(guarded, until):
             await other.bus.publish(topic, "y")
         await until(lambda: other.arrived and guest.arrived)
         assert (guest.arrived, other.arrived) == ([("open", "y")], [("open", "x")])
+
+
+@pytest.mark.parametrize("name", BROKERS)
+async def test_what_is_not_permitted_any_more(name, tmp_path, until, caplog):
+    option, text = CONFIGURATION[name]
+    (tmp_path / "conf").write_text(text.replace("fastws:open", "fastws:*").replace(".open", ".*"))
+    broker = BROKERS[name](tmp_path, option, "conf").start()
+    try:
+        async with (
+            processes(broker, 1, **user(broker, "guest")) as (guest,),
+            processes(broker, 1, **user(broker, "default")) as (other,),
+        ):
+            for topic in ("open", "closed"):
+                await guest.bus.subscribe(topic)
+            if name == "redis":
+                async with client(broker, password="secret") as commands:
+                    rules = ("resetchannels", "&fastws:open")
+                    await commands.execute_command("ACL", "SETUSER", "guest", *rules)
+            else:
+                (tmp_path / "conf").write_text(text)
+                broker.send_signal(signal.SIGHUP)
+            await until(lambda: "the broker refuses topic 'closed'" in caplog.text and guest.gaps)
+            assert guest.gaps == [{"open"}]
+            await other.bus.publish("open", "x")
+            await until(lambda: guest.arrived)
+    finally:
+        broker.kill()
 
 
 @pytest.mark.parametrize("name", BROKERS)

@@ -36,6 +36,8 @@ _PENDING: Final = 16 << 20
 _FAREWELL: Final = 1.0
 # What a server says about a subject that is not ours to use.
 _REFUSAL: Final = re.compile(r'permissions violation for (publish|subscription) to "(.*)"')
+# It names the subscription if it has permitted that one before.
+_WITHDRAWN: Final = '" (sid "'
 
 
 class NatsBus(BrokerBus):
@@ -160,12 +162,16 @@ class _NatsLink:
                 if subscription is exc.sub:
                     self._tell_gap([topic])
                     break
-        elif refusal := _REFUSAL.search(str(exc)):
+            return
+        withdrawn = _WITHDRAWN in str(exc)
+        refusal = None if withdrawn else _REFUSAL.search(str(exc))
+        if refusal:
             self._refusals[refusal[1], refusal[2]] = refusal[0]
         else:
             self._error = exc
-            # (If a write fails, nats-py forgets to call closed_cb.)
-            if self._is_connected and isinstance(exc, (OSError, UnexpectedEOF)):
+            # (A new connection learns what is permitted now. If a write fails, nats-py forgets to
+            # call closed_cb.)
+            if self._is_connected and (withdrawn or isinstance(exc, (OSError, UnexpectedEOF))):
                 self._lost.set()
 
     async def _on_closed(self) -> None:
