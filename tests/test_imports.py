@@ -136,9 +136,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "places": {"proxies", "racing"},
         # An endpoint, in three steps.
         "view": {"blame", "twin"},
-        "flow": {
-            *("phases", "pings", "senders", "settings", "transports", "twin", "unsent", "view"),
-        },
+        "flow": {"phases", "pings", "senders", "settings", "twin", "unsent", "view"},
         "journal": {"transports", "view"},
         "endpoint": {
             *("creation", "flow", "journal", "keepalive", "lingering", "opening", "phases"),

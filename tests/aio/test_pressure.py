@@ -21,9 +21,8 @@ async def wait(ws):
 
 def transport_of(ws, **replaced):
     """Return a transport like that of a connection, with some of its methods replaced."""
-    transport = getattr(ws._transport, "transport", ws._transport)  # what is held does not matter
-    names = [name for name in dir(transport) if not name.startswith("_")]
-    methods = {name: getattr(transport, name) for name in names}
+    names = [name for name in dir(ws._transport) if not name.startswith("_")]
+    methods = {name: getattr(ws._transport, name) for name in names}
     return SimpleNamespace(**(methods | replaced))
 
 

@@ -418,3 +418,31 @@ async def test_nothing_is_left_to_the_garbage_collector(echo, tls, url, until, h
                 await until(lambda held=held: all(one() is None for one in held))
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("options", [{}, {"write_limit": 5000}])
+async def test_the_write_limit_holds_over_tls(echo, tls, url, options):
+    """Event loops have another default there."""
+    async with (
+        serve(echo, HOST, 0, ssl=tls.server, **options) as server,
+        connect(url(server, secure=True), ssl=tls.client, **options) as ws,
+    ):
+        (theirs,) = server.connections
+        for end in (ws, theirs):
+            _, most = end._transport.get_write_buffer_limits()
+            assert most == options.get("write_limit", 64 * KIB)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_a_sender_waits_for_an_empty_transport_without_a_write_limit(tls, url, secure):
+    async def handler(ws):
+        for number in range(100):
+            await ws.send(bytes(number))
+            await asyncio.sleep(0)
+
+    context = tls.server if secure else None
+    async with (
+        serve(handler, HOST, 0, ssl=context, write_limit=0) as server,
+        connect(url(server, secure=secure), ssl=tls.client if secure else None) as ws,
+    ):
+        assert [len(message) async for message in ws] == list(range(100))

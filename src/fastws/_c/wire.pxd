@@ -67,3 +67,4 @@ cdef class Wire:
     cdef object _write_one(self, bytes octets)
     cdef object _write(self, list buffers)
     cdef object _write_large(self, list buffers)
+    cdef object _write_piece(self, object piece)

@@ -178,7 +178,8 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost_by = exc
-        self._end_writing()
+        self._write_paused = False
+        self._make_room()
         if self._phase in RECEIVING:
             self._enter(_LOST)
             if self._has_pending():
@@ -244,7 +245,6 @@ class Endpoint(Flow, asyncio.BufferedProtocol):
                 self._enter(_LINGERING)
         # Returning None makes the transport send what it holds, then close; a peer that takes
         # none of it must not hold it forever. (One over TLS has more to send than it says.)
-        self._hand_over()
         if self._transport.get_write_buffer_size() or not self._transport.can_write_eof():
             self._lingering().set_limit()
 

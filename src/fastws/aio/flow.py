@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from asyncio.events import _get_running_loop
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from fastws import errors
 from fastws.exceptions import ConnectionClosed
@@ -19,7 +19,6 @@ from .phases import RECEIVING, Pace, Phase
 from .pings import Pings
 from .senders import Senders
 from .settings import DEFAULT_SETTINGS
-from .transports import WRITE_STEP, Holder, copies_writes
 from .twin import send
 from .unsent import silent_for
 from .view import View
@@ -162,52 +161,18 @@ class Flow(View):
             self._senders.end(self._closed_error)
 
     def pause_writing(self) -> None:
-        transport = self._transport
-        if isinstance(transport, Holder):
-            transport.is_full = True
-            return
         self._write_paused = True
         self._write_pauses += 1
-        # (While a connection opens, the journal may still come between it and its transport.)
-        if self._phase is not _OPENING and copies_writes(transport):
-            self._transport = cast("asyncio.Transport", Holder(transport))
         self._hold_pongs()
         self._update_reading()
 
     def resume_writing(self) -> None:
-        transport = self._transport
-        if isinstance(transport, Holder):
-            if not transport.release():
-                return
-            self._transport = transport.transport
         self._write_paused = False
         self._hold_pongs()
         if self._connection is not None and self._connection.bytes_queued:
             self._schedule_flush()
         self._update_reading()
         self._make_room()
-
-    def _hand_over(self) -> None:
-        """The peer has ended its side: a transport over TLS is about to take no more."""
-        transport = self._transport
-        if isinstance(transport, Holder) and not transport.can_write_eof():
-            transport.hand_over()
-
-    def _end_writing(self) -> None:
-        """The transport is gone, and drops what was written."""
-        if isinstance(self._transport, Holder):
-            self._transport = self._transport.transport
-        self._write_paused = False
-        self._make_room()
-
-    def _write_piece(self, piece: bytes | memoryview) -> None:
-        if len(piece) > WRITE_STEP and copies_writes(self._transport):
-            # It copies one step at most: then it is full, and the rest is held.
-            piece = memoryview(piece)
-            while len(piece) > WRITE_STEP and not self._write_paused:
-                self._transport.write(piece[:WRITE_STEP])
-                piece = piece[WRITE_STEP:]
-        self._transport.write(piece)
 
     def _hold_pongs(self) -> None:
         """Hold pongs back while the peer takes too little (RFC 6455 §5.5.3)."""

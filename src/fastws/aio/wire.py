@@ -536,6 +536,9 @@ class Wire:
             self._transport.abort()
             raise
 
+    def _write_piece(self, piece: bytes | memoryview) -> None:
+        self._transport.write(piece)
+
     # For `Endpoint` to fill in ------------------------------------------------------------
 
     def _receive_opening(self, data: bytes) -> None:
@@ -548,9 +551,6 @@ class Wire:
 
     def _after_read(self, size: int) -> None:
         """`size` bytes were read, and that was much to do, or reading is to be slow."""
-        raise NotImplementedError
-
-    def _write_piece(self, piece: bytes | memoryview) -> None:
         raise NotImplementedError
 
     def _drop_slow_peer(self) -> bool:
