@@ -20,7 +20,7 @@ from .pages import DOCS, ROOT, text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DIRECTIVE = re.compile(r"^\.\. auto\w+:: (fastws\.\S+)$", re.MULTILINE)
+DIRECTIVE = re.compile(r"^\.\. auto\w+:: (fastws\.[\w.]+)(?:\(.*\))?$", re.MULTILINE)
 SOURCES = Path(fastws.__file__).parent
 
 
