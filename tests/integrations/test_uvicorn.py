@@ -178,6 +178,15 @@ async def until(condition: Callable[[], Any]) -> None:
         await asyncio.sleep(0.001)
 
 
+def loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if loop == "asyncio":
+        return None
+    import uvloop
+
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
 def run(main: Any, loop_factory: Any = None) -> Any:
     async def limited() -> Any:
         async with asyncio.timeout(TIMEOUT):
@@ -259,12 +268,7 @@ def test_echo(cls: Any, http: str, loop: str) -> None:
             disconnect(4001, "enough"),
         ]
 
-    factory = None
-    if loop == "uvloop":
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    run(main(), factory)
+    run(main(), loop_factory(loop))
 
 
 @both
@@ -362,12 +366,7 @@ def test_text_as_bytes(deflate: bool, loop: str) -> None:
             for m in sent
         ]
 
-    factory = None
-    if loop == "uvloop":
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    run(main(), factory)
+    run(main(), loop_factory(loop))
 
 
 def test_bytes_that_are_no_text() -> None:
@@ -1677,6 +1676,17 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
+@asynccontextmanager
+async def talking(
+    ours: ssl.SSLContext, theirs: ssl.SSLContext
+) -> AsyncIterator[tuple[Recorder, Client]]:
+    """An application, and a client that has opened a connection to it over TLS."""
+    app = Recorder()
+    async with serving(app, tls=ours) as server, Client(server.port, tls=theirs) as client:
+        await client.open()
+        yield app, client
+
+
 @pytest.mark.parametrize("loop", ["asyncio", pytest.param("uvloop", marks=needs_uvloop)])
 def test_tls(authority: trustme.CA, loop: str) -> None:
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -1685,12 +1695,7 @@ def test_tls(authority: trustme.CA, loop: str) -> None:
     authority.configure_trust(theirs)
 
     async def main() -> None:
-        app = Recorder()
-        async with (
-            serving(app, tls=ours) as server,
-            Client(server.port, tls=theirs) as client,
-        ):
-            await client.open()
+        async with talking(ours, theirs) as (app, client):
             client.send("secret " * 50_000)
             assert await client.recv() == "secret " * 50_000
             assert app.scope["scheme"] == "wss"
@@ -1710,15 +1715,6 @@ def test_tls(authority: trustme.CA, loop: str) -> None:
     run(main(), loop_factory(loop))
 
 
-def loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if loop == "asyncio":
-        return None
-    import uvloop
-
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
 @pytest.mark.parametrize("loop", ["asyncio", pytest.param("uvloop", marks=needs_uvloop)])
 def test_the_certificate_of_a_client(authority: trustme.CA, loop: str) -> None:
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -1734,12 +1730,7 @@ def test_the_certificate_of_a_client(authority: trustme.CA, loop: str) -> None:
     certificate.configure_cert(theirs)
 
     async def main() -> None:
-        app = Recorder()
-        async with (
-            serving(app, tls=ours) as server,
-            Client(server.port, tls=theirs) as client,
-        ):
-            await client.open()
+        async with talking(ours, theirs) as (app, client):
             facts = app.scope["extensions"]["tls"]
             assert facts["client_cert_chain"] == [certificate.cert_chain_pems[0].bytes().decode()]
             assert facts["client_cert_name"] == "CN=\\ A\\, #1,OU=é,O=Chat\\+"

@@ -70,7 +70,7 @@ async def connect_socket(
     is_fixed = family or happy_eyeballs_delay is None or not interleave  # as getaddrinfo has it
     lookups: list[asyncio.Future[Any]]
     if is_address(host):
-        known = loop.create_future()  # without a thread, which costs as much as the rest
+        known = loop.create_future()  # nothing to wait for: this needs no thread
         known.set_result(socket.getaddrinfo(host, port, family, **hints))
         lookups = [known]
     else:

@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["Policy", "Published", "SupportsSend", "Topics", "broadcast"]
 
 
-_NONE: dict[int, Receiver] = {}
-
-
 def _check_topic(topic: object) -> None:
     if not isinstance(topic, str):
         raise TypeError(f"topic must be a str, not {type(topic).__name__!r}")
@@ -261,13 +258,9 @@ class Topics:
             check_policy(slow)
         else:
             slow = self._slow
-        hash(key)  # raises TypeError now, and not only if a receiver is slow
         # (Some may leave meanwhile.)
-        receivers = list(self._receivers.get(topic, _NONE).values())
-        if exclude is not None:
-            excluded = receiver_of(exclude)
-            receivers = [receiver for receiver in receivers if receiver is not excluded]
-        return fan_out(message, receivers, self._budget, slow, (topic, key), compress)
+        receivers = list(self._receivers.get(topic, {}).values())
+        return _send(message, receivers, exclude, self._budget, slow, (topic, key), compress)
 
     # The bus --------------------------------------------------------------------------------
 
@@ -329,9 +322,21 @@ def broadcast(
     check_policy(slow)
     prepared = message if isinstance(message, PreparedMessage) else prepare(message)
     budget = Budget(max_unsent_size, None, wait_timeout)
-    hash(key)
     receivers = [receiver_of(connection) for connection in list(connections)]
+    return _send(prepared, receivers, exclude, budget, slow, ("", key), compress)
+
+
+def _send(
+    message: PreparedMessage,
+    receivers: list[Receiver],
+    exclude: SupportsSend | None,
+    budget: Budget,
+    slow: Policy,
+    key: Hashable,
+    compress: bool | None,
+) -> Published:
+    hash(key)  # raises TypeError now, and not only if a receiver is slow
     if exclude is not None:
         excluded = receiver_of(exclude)
         receivers = [receiver for receiver in receivers if receiver is not excluded]
-    return fan_out(prepared, receivers, budget, slow, ("", key), compress)
+    return fan_out(message, receivers, budget, slow, key, compress)

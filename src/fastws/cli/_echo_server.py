@@ -12,13 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastws.aio.protocol import WebSocketProtocol
-from fastws.codec import implementation, kernel
 from fastws.metrics import Metrics
 from fastws.uri import join_host
 
 from ._metrics import note, show_metrics
 from ._pages import Pages
-from ._serving import cannot_listen, listen, loop_factory, serve_until_told, tls_context
+from ._serving import cannot_listen, details, listen, loop_factory, serve_until_told, tls_context
 from ._status import followed
 
 if TYPE_CHECKING:
@@ -92,16 +91,10 @@ def announcement(args: Namespace, address: tuple[Any, ...]) -> str:
     """Return the line that tells where the server listens."""
     where = join_host(*address[:2])
     secure = "" if args.tls_cert is None else "s"
-    line = (
-        f"fastws echo: ws{secure}://{where} "
-        f"(and http{secure}://{where} in a browser), "
-        f"twin {implementation}, kernel {kernel}"
+    return (
+        f"fastws echo: ws{secure}://{where} (and http{secure}://{where} in a browser), "
+        f"{details(args)}{note(args)}"
     )
-    if args.workers is not None:
-        line += f", workers {args.workers}"
-    if args.proxy_protocol:
-        line += ", PROXY protocol"
-    return line + note(args)
 
 
 class _Echo(WebSocketProtocol):

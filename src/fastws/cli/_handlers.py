@@ -17,12 +17,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastws.aio.protocol import check_handler
-from fastws.codec import implementation, kernel
 from fastws.metrics import Metrics
 from fastws.uri import join_host
 
 from ._metrics import note, show_metrics
-from ._serving import cannot_listen, health, listen, loop_factory, serve_until_told, tls_context
+from ._serving import (
+    cannot_listen,
+    details,
+    health,
+    listen,
+    loop_factory,
+    serve_until_told,
+    tls_context,
+)
 from ._shared import CommandError
 from ._status import followed
 
@@ -182,9 +189,4 @@ def announcement(args: Namespace, address: Any) -> str:
         where = f"ws{secure}://{join_host(*address[:2])}"
     else:
         where = f"ws{secure}+unix:{address}"
-    line = f"fastws serve: {where} ({args.handler}), twin {implementation}, kernel {kernel}"
-    if args.workers is not None:
-        line += f", workers {args.workers}"
-    if args.proxy_protocol:
-        line += ", PROXY protocol"
-    return line + note(args)
+    return f"fastws serve: {where} ({args.handler}), {details(args)}{note(args)}"

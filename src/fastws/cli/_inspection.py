@@ -18,7 +18,7 @@ from fastws.aio.transports import Tap
 from fastws.exceptions import InvalidURIError
 from fastws.http import Response
 from fastws.rules import measure_frame
-from fastws.spec import State
+from fastws.spec import MAX_HEADER, State
 from fastws.uri import join_host, parse_uri
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ PATH: Final = "/inspect"
 # All that is ever kept: so many frames, with so much of the payload of each.
 MAX_FRAMES: Final = 500
 MAX_PAYLOAD: Final = 256
-
-# No header is longer, in bytes.
-_MAX_HEADER: Final = 14
 
 # How long frames may wait for others, in seconds, so that viewers get them in batches.
 _DELAY: Final = 0.05
@@ -132,7 +129,7 @@ class Scanner:
         while view:
             if self._size is None:
                 before = len(self._header)
-                self._header += view[: _MAX_HEADER - before]
+                self._header += view[: MAX_HEADER - before]
                 measured = measure_frame(self._header)
                 if measured is None or measured[0] > len(self._header):
                     return

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fastws.aio.server import SHUTDOWN_SIGNALS
 from fastws.aio.serving import serve
 from fastws.aio.signals import heed
+from fastws.codec import implementation, kernel
 from fastws.http import Response
 
 from ._shared import DISTRIBUTION, CommandError, describe
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "announce_lines",
     "cannot_listen",
+    "details",
     "health",
     "listen",
     "loop_factory",
@@ -156,6 +158,16 @@ def health(request: Request) -> Response | None:
     if request.is_websocket or request.path != "/health":
         return None
     return Response.text("OK\n", 200, {"Cache-Control": "no-store"})
+
+
+def details(args: Namespace) -> str:
+    """Return what the announcements of all servers say after the address."""
+    line = f"twin {implementation}, kernel {kernel}"
+    if args.workers is not None:
+        line += f", workers {args.workers}"
+    if args.proxy_protocol:
+        line += ", PROXY protocol"
+    return line
 
 
 def announce_lines(
