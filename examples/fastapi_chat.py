@@ -19,6 +19,7 @@ from fastws.integrations.asgi import connection_of
 PAGE = """<!doctype html>
 <meta charset="utf-8">
 <title>Chat</title>
+<link rel="icon" href="data:,">
 <form><input aria-label="Message" autocomplete="off"> <button>Say</button></form>
 <ol></ol>
 <script>

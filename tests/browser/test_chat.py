@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="programs are stopped POSIX's way")
 
+# Browsers ask for an icon when they have nothing else to do, unless the page names one. A 404 is an
+# error in the console then.
+ICON = "return document.querySelector('link[rel=icon]')?.href"
 LINES = "[...document.querySelectorAll('#log li')].map((line) => line.innerText)"
 
 
@@ -74,6 +77,7 @@ def test_two_pages_in_a_room(
                 assert said == [f"{name} {name.lower()} {n}" for n in range(3)]
         assert servers[0].wait() == 0
         assert ann.run(f"return {LINES}") == bob.run(f"return {LINES}")
+        assert ann.run(ICON) == "data:,"
         # (A connection that a server closes is no error.)
         assert ann.complaints == bob.complaints == []
 
@@ -89,6 +93,7 @@ def test_two_pages_on_fastapi(pages: list[Page]) -> None:
         for number, page in enumerate(pages, 1):
             page.navigate(f"http://localhost:{port}/#tea%20room")
             page.wait_until(f"{lines}.at(-1) === '{number} in this room'")
+        assert ann.run(ICON) == "data:,"
         ann.type("I am <b>here</b>\n")
         bob.wait_until(f"{lines}.at(-1) === 'I am <b>here</b>'")
         program.stop(signal.SIGINT)
