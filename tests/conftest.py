@@ -22,8 +22,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from fastws import codec
+from fastws.deflate import LIBRARIES, load_library
 
 from .terminals import Terminal
+from .tools import FREE_THREADED, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -123,6 +125,19 @@ def closed_pipe() -> Iterator[int]:
     os.close(reader)
     yield writer
     os.close(writer)
+
+
+@pytest.fixture(params=LIBRARIES)
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of a library for DEFLATE."""
+    name: str = request.param
+    try:
+        load_library(name)
+    except ImportError as exc:
+        if FREE_THREADED or sys.implementation.name != "cpython":
+            pytest.skip(f"there is no {name} for this Python")
+        missing(str(exc))
+    return name
 
 
 @pytest.fixture(params=TWINS, ids=lambda twin: twin.name, scope="session")
