@@ -21,13 +21,13 @@ import pytest
 
 from fastws import Close, CloseCode, Connection, Ping, Pong, Role, connection
 from fastws.codec import implementation
-from fastws.deflate import Inflater, deflate_alone
+from fastws.deflate import Inflater, PartInflater, deflate_alone
 from fastws.exceptions import StateError
 from fastws.prepared import prepare
 from fastws.spec import Opcode, State
 
 from .tools import FREE_THREADED, TIMEOUT
-from .wire import agreement
+from .wire import agreement, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -200,21 +200,24 @@ def test_separate_objects(twin: SimpleNamespace) -> None:
 # Shared decoders ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "parts"])
 @pytest.mark.parametrize("compressed", [False, True], ids=["plain", "inflater"])
-def test_shared_message_decoder(twin: SimpleNamespace, compressed: bool) -> None:
+def test_shared_message_decoder(twin: SimpleNamespace, compressed: bool, stream: bool) -> None:
     """Each call gets complete messages and returns exactly these."""
     agreed = agreement(context_takeover=False, peer_context_takeover=False)
-    inflater = Inflater(agreed) if compressed else None
-    decoder = shared(twin, twin.MessageDecoder(masked=True, inflater=inflater))
+    kind = PartInflater if stream else Inflater
+    inflater = kind(agreed) if compressed else None
+    decoder = shared(twin, twin.MessageDecoder(masked=True, inflater=inflater, stream=stream))
 
     def feed(number: int) -> None:
         for chunk, expected in chunks(twin, number):
-            assert decoder.feed(chunk) == expected
+            assert joined(decoder.feed(chunk)) == (expected, None)
             if compressed:
                 text = f"{number} ☂ " * 9
                 payload = deflate_alone(("zlib", 6, 15, 8), text.encode())
                 first = twin.encode_frame(1, payload[:7], fin=False, rsv1=True, key=KEY)
-                assert decoder.feed(first + twin.encode_frame(0, payload[7:], key=KEY)) == [text]
+                data = first + twin.encode_frame(0, payload[7:], key=KEY)
+                assert joined(decoder.feed(data)) == ([text], None)
 
     together(*(lambda number=number: feed(number) for number in range(THREADS)))
     assert decoder.error is None
@@ -328,6 +331,7 @@ def test_shared_encoder(twin: SimpleNamespace, masked: bool, how: str) -> None:
             name = f"{number}.{n}"
             assert encoder.text(name, key) >= len(name)
             encoder.text(f"☂ {name}", key)
+            encoder.text_bytes(f"☀ {name}".encode(), key)
             encoder.binary(name.encode(), key)
             encoder.frame(Opcode.PING, name.encode(), key=key)
             encoder.raw(prepared)
@@ -353,7 +357,7 @@ def test_shared_encoder(twin: SimpleNamespace, masked: bool, how: str) -> None:
     for number in range(THREADS):
         for n in range(rounds):
             name = f"{number}.{n}"
-            expected.update([name, f"☂ {name}", name.encode(), Ping(name.encode())])
+            expected.update([name, f"☂ {name}", f"☀ {name}", name.encode(), Ping(name.encode())])
             if n % 64 == 0:
                 expected[name.encode() * LARGE] += 1
     assert Counter(events) == expected
