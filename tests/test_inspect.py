@@ -414,6 +414,15 @@ def test_hexadecimal_in_every_spelling(tmp_path: Path) -> None:
             from_hex(text)
 
 
+def test_what_begins_like_a_literal_may_be_anything() -> None:
+    for text in ("b''+" * 20_000 + "b''", "b''" + "-" * 100_000 + "1", "b''if 1else 2"):
+        assert find_format(text.encode()) == "raw"
+        with pytest.raises(ValueError, match="not a literal of bytes"):
+            from_hex(text)
+    # Python warns about this one; it must not warn about our input.
+    assert from_hex(r"b'\x81\q'") == b"\x81\\q"
+
+
 def printed(row: bytes) -> str:
     return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
 

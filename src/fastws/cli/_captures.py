@@ -10,6 +10,7 @@ import ast
 import re
 import struct
 import subprocess
+import warnings
 from shutil import which
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -84,8 +85,9 @@ def from_hex(text: str) -> bytes:
     text = text.strip()
     if re.match(r"[bB]['\"]", text):
         try:
-            literal = ast.literal_eval(text)
-        except (SyntaxError, ValueError):
+            with warnings.catch_warnings(action="ignore"):
+                literal = ast.literal_eval(text)
+        except (SyntaxError, ValueError, MemoryError, RecursionError):  # nested too deeply
             raise ValueError("not a literal of bytes") from None
         if isinstance(literal, bytes):
             return literal
