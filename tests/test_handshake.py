@@ -245,6 +245,7 @@ def test_uri(text: str, uri: URI) -> None:
         "http://[::1",
         "http://h/\udc80",
         "http://u%3Av@h",
+        "http://u:\udc80@h",
         "http://u\x01@h",
         "http//h",
         "h\u017fttp://h",
@@ -322,6 +323,8 @@ def test_uri(text: str, uri: URI) -> None:
         "ws://u%0A@h",
         "ws://u:%00@h",
         "ws://u:%FF@h",
+        "ws://\udc80@h",
+        "ws://u:\udc80@h",
         f"ws://{'a.' * 126}ab",  # longer than a name can be in DNS
     ],
 )

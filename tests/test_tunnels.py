@@ -34,7 +34,8 @@ def test_addresses(text: str, proxy: Proxy) -> None:
     [
         *("", "http://", "ftp://x", "http://x/path", "http://x?query", "http://x#fragment"),
         *("http://x:0", "http://x:65536", "http://x:y", "http://[x]", "http://x y", "http://x\r\n"),
-        *("http://us%3Aer:x@y", "http://a%0d:b@y", "socks4://user:password@x", "http://\\x@y"),
+        *("http://us%3Aer:x@y", "http://a%0d:b@y", "http://\udc80:x@y", "http://\\x@y"),
+        "socks4://user:password@x",
         # SOCKS cannot send these, or python-socks does not.
         *("socks5://me:geh%C3%BCim@x", "socks4://J%C3%BCrgen@x", f"socks5h://{'u' * 256}:p@x"),
         *("socks5://me@x", "socks5h://me:@x", "socks5://:p@x", f"socks5://me:{'p' * 256}@x"),

@@ -222,6 +222,7 @@ def _parse_userinfo(userinfo: str | None) -> tuple[str | None, str | None]:
         return None, None
     user, colon, secret = userinfo.partition(":")
     username, password = unquote(user, errors="strict"), unquote(secret, errors="strict")
+    (username + password).encode()  # or raise UnicodeEncodeError, which is a ValueError
     # RFC 7617 §2: a colon separates the two, and control characters are forbidden.
     if ":" in username or _CONTROL.search(username + password):
         raise ValueError("colon or control character in a user name or password")
