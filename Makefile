@@ -78,7 +78,7 @@ bench-instructions: $(VENV)/.built  ## Count instructions with valgrind; fail if
 bench-instructions-accept: $(VENV)/.built  ## Make what is counted now the baseline
 	$(BIN)/python -m bench.instructions --accept
 
-fuzz: $(VENV)/.built-fuzz  ## Fuzz the decoders, the handshake and the kernels for FUZZ_SECONDS (600)
+fuzz: $(VENV)/.built-fuzz  ## Fuzz all that parses what others send, and the kernels, for FUZZ_SECONDS (600)
 	$(BIN)/python fuzz/run.py
 
 scale: $(VENV)/.built-test  ## Run the chat in 4 processes with 1,000 clients over both brokers, and kill things

@@ -11,8 +11,8 @@ python=${PYTHON:-python3}
 cc=${CC:-gcc}
 work=$PWD/.cache/asan
 paths=(
-    tests/test_{masking,utf8,kernels,frames,messages,differential,deflate,connection}.py
-    tests/aio/test_{protocol,websocket,unsent}.py
+    tests/test_{masking,utf8,kernels,frames,messages,streams,differential,deflate,connection}.py
+    tests/aio/test_{protocol,websocket,streams,text,unsent}.py
 )
 
 say() { printf '\n=== %s\n' "$*"; }

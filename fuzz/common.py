@@ -30,10 +30,13 @@ NO_ATHERIS = (
     "(it has wheels for Linux on x86-64, and not for every Python)"
 )
 
+# Not if a test imports this.
+FUZZING = atheris is not None and "fastws" not in sys.modules
+
 
 def instrumented() -> AbstractContextManager[object]:
     """Instrument what is imported of fastws and h11 in this block for atheris."""
-    if atheris is None or "fastws" in sys.modules:
+    if not FUZZING or atheris is None:
         return nullcontext()
     manager: AbstractContextManager[object] = atheris.instrument_imports(include=["fastws", "h11"])
     return manager
@@ -113,7 +116,7 @@ def pieces(data: bytes, sizes: Sequence[int]) -> Iterator[bytes]:
 LIMITS = (1 << 16, None, 0, 1, 2, 10, 125, 126, 1000)
 
 
-def message_options(source: Input) -> tuple[dict[str, Any], Callable[[], Any]]:
+def message_options(source: Input) -> tuple[dict[str, Any], Callable[..., Any]]:
     """Return arguments for a MessageDecoder, and a function that returns its inflater or None."""
     flags = source.byte()
     options = {
@@ -123,7 +126,11 @@ def message_options(source: Input) -> tuple[dict[str, Any], Callable[[], Any]]:
         "decode_text": not flags & 16,
     }
     agreed = agreement(flags & 4 != 0, 15 if flags & 8 else 9)
-    return options, lambda: fastws.deflate.Inflater(agreed) if flags & 2 else None
+
+    def inflater(kind: Any = fastws.deflate.Inflater) -> Any:
+        return kind(agreed) if flags & 2 else None
+
+    return options, inflater
 
 
 def agreement(

@@ -13,8 +13,9 @@ python=${PYTHON:-python3}
 tree=$PWD/.cache/coverage/tree
 # The tests that asan.sh runs, and others that use the codec's classes.
 paths=(
-    ../tests/test_{masking,utf8,kernels,frames,messages,differential,deflate,connection,codec}.py
-    ../tests/aio/test_{protocol,websocket,unsent}.py
+    ../tests/test_{masking,utf8,kernels,frames,messages,streams}.py
+    ../tests/test_{differential,deflate,connection,codec}.py
+    ../tests/aio/test_{protocol,websocket,streams,text,unsent}.py
 )
 # In per cent. Not 100, because which lines can be traced depends on the release of Cython.
 enough=95

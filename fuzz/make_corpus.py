@@ -83,6 +83,11 @@ def stream_of_frames(draw: random.Random, masked: bool, deflate: bool) -> bytes:
     return result
 
 
+def streams(draw: random.Random) -> bytes:
+    data = decoder(draw)
+    return data[:3] + bytes([draw.randrange(4)]) + data[3:]
+
+
 def decoder(draw: random.Random) -> bytes:
     flags = draw.randrange(16)
     limits = bytes([draw.choice([0, 0, 0, 1, 2, 5, 8]), draw.choice([0, 0, 1, 2, 4])])
@@ -118,6 +123,23 @@ OFFERS = (
 
 def handshake(draw: random.Random) -> bytes:
     client = draw.random() < 0.5
+    if client:
+        tail = draw.choice([b"", b"\x81\x02hi", b"2\r\nhi\r\n0\r\n\r\n"])
+    else:
+        tail = draw.choice([b"", b"\x81\x82keykeyhi"])
+    flags = draw.randrange(0, 32, 2) + client
+    return bytes([flags]) + cuts(draw) + head(draw, client) + tail
+
+
+def session(draw: random.Random) -> bytes:
+    flags = draw.randrange(32)
+    client, deflate = bool(flags & 1), bool(flags & 2)
+    options = bytes([flags, draw.choice([0, 0, 1, 2, 3]), draw.choice([0, 0, draw.randrange(256)])])
+    return options + cuts(draw) + head(draw, client) + stream_of_frames(draw, not client, deflate)
+
+
+def head(draw: random.Random, client: bool) -> bytes:
+    """A response for a client, a request for a server."""
     headers = {"Sec-WebSocket-Extensions": draw.choice(OFFERS)}
     if client:
         headers |= {
@@ -126,12 +148,11 @@ def handshake(draw: random.Random) -> bytes:
             "Sec-WebSocket-Accept": accept_key("dGhlIHNhbXBsZSBub25jZQ=="),
         }
         status = draw.choice(["101 Switching Protocols", "403 Forbidden", "100 Continue"])
-        head = f"HTTP/1.1 {status}\r\n".encode()
+        start = f"HTTP/1.1 {status}\r\n".encode()
         if draw.random() < 0.3:
             headers["Transfer-Encoding"] = "chunked"
         if draw.random() < 0.3:
             headers["Sec-WebSocket-Protocol"] = "chat"
-        tail = draw.choice([b"", b"\x81\x02hi", b"2\r\nhi\r\n0\r\n\r\n"])
     else:
         request = ClientHandshake(
             "ws://h/a?b",
@@ -139,15 +160,112 @@ def handshake(draw: random.Random) -> bytes:
             origin=draw.choice([None, "https://h", "null"]),
             subprotocols=draw.choice([(), ("chat",), ("x", "soap")]),
         ).request()
-        head = request.removesuffix(b"\r\n")
-        tail = draw.choice([b"", b"\x81\x82keykeyhi"])
+        start = request.removesuffix(b"\r\n")
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    flags = draw.randrange(0, 32, 2) + client
-    return bytes([flags]) + cuts(draw) + head + lines.encode() + b"\r\n" + tail
+    return start + lines.encode() + b"\r\n"
 
 
 def cuts(draw: random.Random) -> bytes:
     return bytes([draw.choice([1, 3, 9]), draw.choice([1, 2, 100]), draw.randrange(4)])
+
+
+V2 = b"\r\n\r\n\x00\r\nQUIT\n"
+ADDRESSES = {0x11: 12, 0x21: 36, 0x31: 216, 0x00: 0}
+PREAMBLES = (
+    b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n",
+    b"PROXY TCP6 2001:db8::1 ::ffff:192.0.2.2 1 65535\r\n",
+    b"PROXY UNKNOWN ffff:f...f:ffff 65535\r\n",
+)
+ANSWERS = (
+    b"HTTP/1.1 200 Connection established\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\nVia: 1.1 p\r\n\r\n",
+    b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 2\r\n\r\nno",
+    b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 502 Bad Gateway\r\n\r\nno",
+)
+
+
+def preambles(draw: random.Random) -> bytes:
+    kind = draw.randrange(3)
+    options = bytes([kind, draw.randrange(3)]) + cuts(draw)
+    if kind == 1:
+        return options + draw.choice(ANSWERS)
+    if kind == 2:
+        return options + draw.choice(b"tbgx").to_bytes() + draw.randbytes(8) + payload(draw)
+    if draw.random() < 0.5:
+        return options + draw.choice(PREAMBLES) + b"GET /"
+    family = draw.choice(list(ADDRESSES))
+    block = draw.randbytes(ADDRESSES[family])
+    for _ in range(draw.randrange(3)):
+        value = draw.randbytes(draw.choice([0, 4, 40]))
+        block += bytes([draw.choice([1, 2, 4, 0x20])]) + len(value).to_bytes(2, "big") + value
+    command = bytes([0x20 | draw.randrange(2), family])
+    return options + V2 + command + len(block).to_bytes(2, "big") + block + b"GET /"
+
+
+SCHEMES = ("ws://", "wss://", "http:", "https:\\\\", "ws+unix://", "socks5h://", "//", "")
+USERS = ("", "", "user@", "user:pass@", "a%3Ab:%C3%A9@", ":secret@", "%ff@")
+HOSTS = ("h", "127.1", "0x7f000001", "[::1]", "[::ffff:1.2.3.4]", "1.2.3.4.5", "localhost.", "a..b")
+HOSTS += ("b\u00fccher.example", "%6c%c3%bc", "xn--bcher-kva.example", "\u05d0.example", "/socket:")
+PATHS = ("", "/", "/a/../%2e%2E/b?c=d", "\\a\\.", "?q=\u00e9%zz", "/[|]{}^`", "/a#b", "/ a", "/:")
+DELAYS = ("120", "Fri, 27 Nov 2026 02:00:00 GMT", "Fri, 27 Nov 26 2:0:0 -2459", "9" * 400, "0 1 2")
+
+
+def addresses(draw: random.Random) -> bytes:
+    kind = draw.randrange(5)
+    if kind == 3:
+        return bytes([kind]) + draw.choice(DELAYS).encode()
+    port = draw.choice(["", "", ":", ":80", ":0443", ":65536"])
+    parts = (draw.choice(choices) for choices in (SCHEMES, USERS, HOSTS, [port], PATHS))
+    return bytes([kind]) + "".join(parts).encode()
+
+
+DUMPS = (b"81 85 37 fa 21 3d", b"0x81, 0x00", b'b"\\x81\\x00"', b"00000000: 8105 4865  ..He\n")
+
+
+def packet(draw: random.Random, data: bytes, sequence: int, flags: int) -> bytes:
+    """An IP packet with a TCP segment."""
+    tcp = b"\x04\xd2\x00P" + sequence.to_bytes(4, "big") + bytes([0, 0, 0, 0, 0x50, flags])
+    tcp += bytes(6) + data
+    if draw.random() < 0.5:
+        size = (20 + len(tcp)).to_bytes(2, "big")
+        return b"E\x00" + size + bytes(5) + b"\x06" + bytes(2) + b"\x7f\0\0\x01\x7f\0\0\x02" + tcp
+    return b"\x60\0\0\0" + len(tcp).to_bytes(2, "big") + b"\x06\xff" + bytes(32) + tcp
+
+
+def pcap(draw: random.Random, data: bytes) -> bytes:
+    sequences, packets = [0, *sorted(draw.sample(range(len(data) + 1), min(3, len(data))))], []
+    for start, end in pairwise([*sequences, len(data)]):
+        packets.append(packet(draw, data[start:end], start + 1, 0x10))
+    packets.insert(0, packet(draw, b"", 0, 2))
+    if draw.random() < 0.3:
+        packets.reverse()
+    if draw.random() < 0.5:
+        result = b"\xd4\xc3\xb2\xa1" + bytes(16) + (101).to_bytes(4, "little")
+        for one in packets:
+            result += bytes(8) + 2 * len(one).to_bytes(4, "little") + one
+        return result
+
+    def block(kind: int, content: bytes) -> bytes:
+        content += bytes(-len(content) % 4)
+        size = (12 + len(content)).to_bytes(4, "little")
+        return kind.to_bytes(4, "little") + size + content + size
+
+    result = block(0x0A0D0D0A, b"\x4d\x3c\x2b\x1a\x01\0\0\0" + bytes(8)) + block(1, b"e" + bytes(7))
+    for one in packets:
+        result += block(6, bytes(12) + 2 * len(one).to_bytes(4, "little") + one)
+    return result
+
+
+def captures(draw: random.Random) -> bytes:
+    flags = draw.randrange(4)
+    client = bool(flags & 2)
+    data = stream_of_frames(draw, client, True)
+    if draw.random() < 0.3:
+        data = head(draw, not client) + data
+    if not flags & 1:
+        data = draw.choice(DUMPS) if draw.random() < 0.3 else pcap(draw, data)
+    return bytes([flags]) + cuts(draw) + data
 
 
 def kernels(draw: random.Random) -> bytes:
@@ -161,8 +279,13 @@ TARGETS = {
     "decoder": decoder,
     "differential": decoder,
     "deflate": deflate,
+    "streams": streams,
     "handshake": handshake,
+    "session": session,
     "frames": frames,
+    "preambles": preambles,
+    "addresses": addresses,
+    "captures": captures,
     "kernels": kernels,
 }
 

@@ -27,7 +27,10 @@ FUZZ = Path(__file__).resolve().parent
 ROOT = FUZZ.parent
 CACHE = ROOT / ".cache" / "fuzz"
 KERNELS = ROOT / "src" / "fastws" / "_c" / "kernels"
-TARGETS = ("decoder", "differential", "deflate", "handshake", "frames", "kernels")
+TARGETS = (
+    *("decoder", "differential", "deflate", "streams", "frames", "kernels"),
+    *("handshake", "session", "preambles", "addresses", "captures"),
+)
 
 OPTIONS = ("-print_final_stats=1", "-timeout=30", "-rss_limit_mb=2048", "-max_len=8192")
 

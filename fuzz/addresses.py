@@ -1,0 +1,141 @@
+"""Fuzzes addresses: URIs, proxies, origins, redirects, and how long a server asks to wait.
+
+python fuzz/addresses.py [libFuzzer's options] [corpus]
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import h11
+from common import Input, fuzz, instrumented
+
+with instrumented():
+    from fastws.aio.redirects import Route
+    from fastws.aio.retries import RetryPolicy
+    from fastws.exceptions import InvalidURIError, ResponseError
+    from fastws.handshake import ClientHandshake, ServerHandshake
+    from fastws.http import Headers, Response
+    from fastws.tunnels import TunnelHandshake, is_loopback
+    from fastws.uri import URI, Proxy, is_origin, join_host, parse_proxy, parse_uri
+
+NAME = re.compile(r"[a-z0-9._-]{1,254}|[0-9a-f:]{2,39}")
+TARGET = re.compile(r"/[!-~]*")
+AROUND = "".join(map(chr, range(33)))
+HERE = parse_uri("wss://user:secret@here/path?query")
+CREDENTIALS = Headers({"Authorization": "secret", "Cookie": "secret", "User-Agent": "me"})
+
+
+def check_place(place: URI | Proxy) -> None:
+    """The host, the port and the credentials of a URI or a proxy."""
+    assert NAME.fullmatch(place.host), place.host
+    assert 1 <= place.port <= 65535
+    for text in (place.username, place.password):
+        assert text is None or not re.search(r"[\x00-\x1f\x7f]", text)
+    is_loopback(place.host)
+
+
+def check_uri(text: str) -> None:
+    try:
+        uri = parse_uri(text)
+    except InvalidURIError as exc:
+        check_message(exc, text)
+        return
+    check_place(uri)
+    assert TARGET.fullmatch(uri.target), uri.target
+    assert "#" not in uri.target
+    # What it means is written in one way, which means the same.
+    if uri.unix_path is None:
+        scheme = "http" if text.lstrip(AROUND)[0] in "hH" else "ws"
+        place = join_host(uri.host, uri.port)
+        again = parse_uri(f"{scheme}{'s' * uri.secure}://{place}{uri.target}")
+        assert again == replace(uri, username=None, password=None), (uri, again)
+    # It cannot break out of its line; our server and h11 read the same.
+    octets = ClientHandshake(uri).request()
+    request = ServerHandshake().receive_data(octets)
+    assert request is not None
+    assert request.target == uri.target
+    peer = h11.Connection(h11.SERVER)
+    peer.receive_data(octets)
+    event = peer.next_event()
+    assert isinstance(event, h11.Request)
+    assert event.target == uri.target.encode()
+    assert peer.trailing_data[0] == b""
+
+
+def check_proxy(text: str) -> None:
+    try:
+        proxy = parse_proxy(text)
+    except InvalidURIError as exc:
+        check_message(exc, text)
+        return
+    check_place(proxy)
+    if not proxy.is_http:
+        return
+    peer = h11.Connection(h11.SERVER)
+    peer.receive_data(TunnelHandshake(proxy, "host", 443).request())
+    event = peer.next_event()
+    assert isinstance(event, h11.Request)
+    assert event.target == b"host:443"
+    assert len(event.headers) == 2 + (proxy.username is not None)
+
+
+def check_message(error: Exception, text: str) -> None:
+    """Messages are for logs, and never quote what may be a password."""
+    assert len(str(error)) < 120
+    assert str(error).isascii()
+    assert str(error).isprintable()
+
+
+def check_location(text: str) -> None:
+    try:
+        response = Response(302, Headers({"Location": text.encode().decode("latin-1")}))
+    except ValueError:
+        return  # no header field
+    route = Route(HERE, CREDENTIALS, 5)
+    try:
+        there = route.follow(ResponseError("found", response))
+    except ResponseError as exc:
+        assert "secret" not in str(exc) or "secret" in text
+        return
+    assert there is not None
+    check_place(there.uri)
+    assert there.uri.secure
+    assert there.uri.unix_path is None
+    if (there.uri.host, there.uri.port) != (HERE.host, HERE.port):
+        assert there.is_elsewhere
+        assert "secret" not in str(there.headers.items())
+        assert there.uri.password != "secret" or "secret" in text
+    else:
+        assert there.headers == CREDENTIALS
+
+
+def check_delay(text: str) -> None:
+    try:
+        response = Response(503, Headers({"Retry-After": text}))
+    except ValueError:
+        return  # no header field
+    policy = RetryPolicy()
+    delay = policy.retry_after(ResponseError("busy", response))
+    assert 0.0 <= delay <= policy.max_retry_after
+
+
+def check_origin(text: str) -> None:
+    if is_origin(text):
+        assert text.isprintable()
+        assert not re.search(r"[\s/?#@*]", text.partition("://")[2])
+        ServerHandshake(origins=[text])
+
+
+CHECKS = (check_uri, check_proxy, check_location, check_delay, check_origin)
+
+
+def check(data: bytes) -> None:
+    source = Input(data)
+    how = source.choice(CHECKS)
+    how(source.rest().decode(errors="surrogateescape"))
+
+
+if __name__ == "__main__":
+    fuzz(check)
