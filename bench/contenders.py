@@ -70,9 +70,13 @@ def _missing(modules: tuple[str, ...]) -> str | None:
 
 # Libraries with an accelerator, and the modules of it that are called here.
 _VARIANTS = {
-    "fastws": ["fastws"],
+    "fastws": ["fastws", "fastws.session"],
     "websocket": ["websocket", "websocket._abnf", "websocket._utils"],
-    "websockets": ["websockets.protocol", "websockets.extensions.permessage_deflate"],
+    "websockets": [
+        "websockets.protocol",
+        "websockets.server",
+        "websockets.extensions.permessage_deflate",
+    ],
 }
 
 
@@ -839,29 +843,32 @@ def echo_websockets(without: tuple[str, ...] = ()) -> Callable[[Stream, bool], C
             peer.extensions = [
                 extension.PerMessageDeflate(False, False, 15, 12, {"memLevel": 5}),
             ]
-        is_text = stream.kind != "binary"
-
-        def echo() -> int:
-            length = 0
-            for read in stream.reads:
-                peer.receive_data(read)
-                for frame in peer.events_received():
-                    if is_text:
-                        # To text and back, as in its upper layers.
-                        peer.send_text(frame.data.decode().encode())
-                    else:
-                        peer.send_binary(frame.data)
-                length += sum(map(len, peer.data_to_send()))
-            return length
-
-        return echo
+        return echo_by_websockets(peer, stream)
 
     return make
 
 
+def echo_by_websockets(peer: Any, stream: Stream) -> Call:
+    is_text = stream.kind != "binary"
+
+    def echo() -> int:
+        length = 0
+        for read in stream.reads:
+            peer.receive_data(read)
+            for frame in peer.events_received():
+                if is_text:
+                    # To text and back, as in its upper layers.
+                    peer.send_text(frame.data.decode().encode())
+                else:
+                    peer.send_binary(frame.data)
+            length += sum(map(len, peer.data_to_send()))
+        return length
+
+    return echo
+
+
 def echo_wsproto(stream: Stream, deflate: bool) -> Call:
     connection = import_module("wsproto.connection")
-    events = import_module("wsproto.events")
     extensions = []
     if deflate:
         extension = import_module("wsproto.extensions").PerMessageDeflate(
@@ -870,6 +877,11 @@ def echo_wsproto(stream: Stream, deflate: bool) -> Call:
         extension.accept("permessage-deflate; client_max_window_bits")
         extensions.append(extension)
     peer = connection.Connection(connection.ConnectionType.SERVER, extensions)
+    return echo_by_wsproto(peer, stream)
+
+
+def echo_by_wsproto(peer: Any, stream: Stream) -> Call:
+    events = import_module("wsproto.events")
     kind = events.BytesMessage if stream.kind == "binary" else events.TextMessage
 
     def echo() -> int:
@@ -893,6 +905,64 @@ ECHOES = [
     Contender("websockets", echo_websockets(), ["websockets.speedups"]),
     Contender("websockets-py", echo_websockets(WITHOUT_SPEEDUPS), ["websockets"]),
     Contender("wsproto", echo_wsproto, ["wsproto"]),
+]
+
+
+# An object for a connection's whole life, which echoes: make(stream) -> as above ----------------
+
+
+def session_ours(twin: str, stream: Stream) -> Call:
+    fastws = variant("fastws.session", impl=None if twin == "c" else twin)
+    session = fastws.Session.server()
+
+    def echo(reads: Sequence[bytes] = stream.reads) -> int:
+        length = 0
+        arriving = iter(reads)
+        for event in session:  # as in its documentation
+            match event:
+                case str() | bytes():
+                    session.send(event)
+                case fastws.Write(_):
+                    length += len(session.data_to_send())
+                case fastws.Read(_):
+                    read = next(arriving, None)
+                    if read is None:
+                        break
+                    session.receive_data(read)
+        return length
+
+    echo([REQUEST])
+    # (The class is the same for both, and its parent is not.)
+    assert type(session._connection).__base__.__module__ == f"fastws._{twin}.connection"
+    return echo
+
+
+def session_websockets(without: tuple[str, ...] = ()) -> Callable[[Stream], Call]:
+    def make(stream: Stream) -> Call:
+        peer = variant("websockets.server", without).ServerProtocol()
+        peer.receive_data(REQUEST)
+        [request] = peer.events_received()
+        peer.send_response(peer.accept(request))
+        peer.data_to_send()
+        return echo_by_websockets(peer, stream)
+
+    return make
+
+
+def session_wsproto(stream: Stream) -> Call:
+    wsproto = import_module("wsproto")
+    peer = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
+    peer.receive_data(REQUEST)
+    next(peer.events())
+    peer.send(import_module("wsproto.events").AcceptConnection())
+    return echo_by_wsproto(peer, stream)
+
+
+SESSIONS = [
+    *ours(session_ours),
+    Contender("websockets", session_websockets(), ["websockets.speedups"]),
+    Contender("websockets-py", session_websockets(WITHOUT_SPEEDUPS), ["websockets"]),
+    Contender("wsproto", session_wsproto, ["wsproto"]),
 ]
 
 
@@ -956,5 +1026,7 @@ BY_OPERATION = {
     "encode client": ENCODERS,
     "echo": ECHOES,
     "echo deflate": ECHOES,
+    "session": SESSIONS,
+    "session of 16": SESSIONS,
     "handshake": HANDSHAKES,
 }

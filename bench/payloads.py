@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 
@@ -115,6 +115,12 @@ class Stream:
         together = max(1, READ // step)
         groups = [starts[i : i + together] for i in range(0, len(starts), together)]
         return [(group, [start + size for start in group]) for group in groups]
+
+    def cut(self, together: int) -> Stream:
+        """Return the same stream, with so many messages in each read."""
+        step = together * (self.header + self.size)
+        reads = [self.data[i : i + step] for i in range(0, len(self.data), step)]
+        return replace(self, reads=reads)
 
 
 @lru_cache(4)

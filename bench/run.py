@@ -38,8 +38,10 @@ Codec: each case runs by pytest-benchmark for some tenths of a second, several m
 time; the figure is the time of the fastest round, divided by the messages. A case that takes \
 longer than its share is measured once. Payloads are from fixed seeds, and are decoded from \
 reads of 64 KiB as a socket brings them. The copy into the buffer of picows, which the system \
-makes for it, is not counted. Servers and clients: whole programs over the loopback interface, the \
-server on one core, the load on another; medians of rounds (bench/echo/README.md)."""
+makes for it, is not counted. A session and its peers have done the opening handshake; they get \
+one message of 32 bytes in a read, or 16, and a session is driven as its documentation shows. \
+Servers and clients: whole programs over the loopback interface, the server on one core, the load \
+on another; medians of rounds (bench/echo/README.md)."""
 
 
 # Plans ----------------------------------------------------------------------------------

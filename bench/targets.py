@@ -60,6 +60,7 @@ def checks(results: Results) -> Iterator[Check]:
     yield from _mask(results)
     yield from _encode(results)
     yield from _echo(results)
+    yield from _session(results)
     yield from _handshakes(results)
     yield from _fanout(results)
     yield from _contest(results)
@@ -179,6 +180,16 @@ def _echo(results: Results) -> Iterator[Check]:
         for loop in LOOPS:
             value = ratio(results.rate(workload, CALLBACK + loop), results.rate(workload, "beast"))
             yield Check(f"echo {workload}, to Beast (C++), {loop_name(loop)}", value, 1)
+
+
+def _session(results: Results) -> Iterator[Check]:
+    bounds = {"session": 1, "session of 16": 2.5}
+    for (operation, bound), kind in product(bounds.items(), ("binary", "ascii")):
+        value = ratio(
+            results.ns(operation, 32, kind, "websockets"),
+            results.ns(operation, 32, kind, results.best),
+        )
+        yield Check(f"{operation}, {kind}, to websockets", value, bound)
 
 
 def _handshakes(results: Results) -> Iterator[Check]:

@@ -800,6 +800,16 @@ def test_no_timeout_is_a_very_long_one() -> None:
     assert driver.run() == Read(long)
 
 
+def test_a_peer_that_was_just_heard_has_the_whole_interval() -> None:
+    """… however long the session itself takes."""
+    ticks = iter(range(1000, 2000))
+    session = Session.server(ping_interval=20, clock=lambda: next(ticks))
+    driver = Driver(session, Clock(), echo)
+    assert driver.run([GOOD]) == Read(20)
+    assert driver.run([frame(TEXT, b"a")]) == Read(20)
+    assert driver.run() == Read(19)
+
+
 def test_a_close_frame_must_be_answered_in_time() -> None:
     driver = opened(close_timeout=5)
     driver.session.close(4000, "bye")
@@ -822,6 +832,9 @@ def test_the_more_is_written_the_longer_it_may_take() -> None:
     session.data_to_send()
     session.send(bytes(MIB))
     assert next(session) == Write(7.0 * 17)
+    session = opened(ping_timeout=10**6).session
+    session.send(bytes(MIB))
+    assert next(session).timeout < 25 * 86400
 
 
 # Bounds ---------------------------------------------------------------------------------------

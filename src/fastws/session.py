@@ -9,9 +9,9 @@ the protocol.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from math import inf
 from threading import RLock
 from time import monotonic
@@ -153,6 +153,10 @@ _NEXT: Final = {
     _Phase.ENDED: set(),
 }
 
+# Globals, because looking up an enum member is slow.
+_OPENING, _DECIDING, _OPEN, _ENDING, _LINGERING, _ENDED = _Phase
+_STATE_OPEN: Final = State.OPEN
+
 
 class SessionOptions(TypedDict, total=False):
     """The keyword arguments of `Session` that `Session.server` and `Session.client` take too."""
@@ -284,17 +288,24 @@ class Session:
         self.response: Response | None = None
         self.subprotocol: str | None = None
         self.context: Any = None
-        self._decode_text = decode_text
-        self._limits = (max_message_size, max_fragments, stream, max_stream_size)
         # (Connection checks them too, but only after the opening handshake.)
-        rules.check_limits(*self._limits, None)
+        rules.check_limits(max_message_size, max_fragments, stream, max_stream_size, None)
+        self._make_connection = partial(
+            Connection,
+            self.role,
+            max_message_size=max_message_size,
+            max_fragments=max_fragments,
+            decode_text=decode_text,
+            stream=stream,
+            max_stream_size=max_stream_size,
+        )
         self._close_timeout = inf if close_timeout is None else close_timeout
-        self._ping_interval = ping_interval
-        self._ping_timeout = ping_timeout
+        self._ping_interval = inf if ping_interval is None else ping_interval
+        self._ping_timeout = inf if ping_timeout is None else ping_timeout
         self._half_close = half_close
         self._clock = clock
         self._lock = RLock()
-        self._phase = _Phase.OPENING
+        self._phase = _OPENING
         self._handshake: ServerHandshake | ClientHandshake | None = handshake
         self._connection: Connection | None = None  # once it is open
         self._error: Exception | None = None
@@ -305,9 +316,12 @@ class Session:
         self._pinged = False  # since the peer was last heard
         self._received = b""
         self._ended = False  # the stream
-        self._events: deque[SessionEvent] = deque()
+        self._events: list[SessionEvent] = []  # what is decoded and not delivered, the last first
         self._must_write = False
         self._paused = True  # there was a Write after the last decoding
+        # Made once, because making one takes as long as `Connection` needs to echo a message.
+        self._usual_read = Read(min(self._ping_interval, _NO_LIMIT))
+        self._usual_write = Write(min(self._ping_timeout, _NO_LIMIT))
 
     @classmethod
     def server(
@@ -407,8 +421,8 @@ class Session:
         with self._lock:
             if self._must_write:
                 raise errors.not_written()
-            while self._phase is not _Phase.ENDED:
-                event = self._advance()
+            while (phase := self._phase) is not _ENDED:
+                event = self._talk() if phase is _OPEN else self._advance(phase)
                 if event is not None:
                     return event
             raise StopIteration
@@ -423,7 +437,7 @@ class Session:
             StateError: if earlier data was not looked at, because the session was not iterated
                 over, or the stream has ended before.
         """
-        octets = rules.as_bytes(data)
+        octets = data if type(data) is bytes else rules.as_bytes(data)
         if not octets:
             self.receive_eof()
             return
@@ -432,9 +446,10 @@ class Session:
                 raise errors.stream_ended()
             if self._received:
                 raise errors.not_iterated()
-            if self._phase is not _Phase.ENDED:
+            if self._phase is not _ENDED:
                 self._received = octets
-                self._heard()
+                self._silent_since = None
+                self._pinged = False
 
     def receive_eof(self) -> None:
         """Tell the session that the stream has ended, like `receive_data(b"")`."""
@@ -449,12 +464,13 @@ class Session:
         """
         with self._lock:
             octets, self._out = self._out, b""
-            connection = self._connection
             may_close, self._must_write = self._must_write, False
-            # (What `Connection` returns now would end with our close frame.)
-            if connection is None or (self._is_answering(connection) and not may_close):
+            connection = self._connection
+            if connection is None:
                 return octets
-            return octets + connection.data_to_send() if octets else connection.data_to_send()
+            if not may_close and connection.close_code is not None and self.state is _STATE_OPEN:
+                return octets  # after which `Connection` would add our close frame
+            return octets + connection.data_to_send()
 
     # The opening handshake ---------------------------------------------------------------
 
@@ -583,8 +599,8 @@ class Session:
         rules.close_payload(code, reason)
         with self._lock:
             connection = self._connection
-            if self._phase in (_Phase.OPENING, _Phase.DECIDING):
-                self._enter(_Phase.ENDED)
+            if self._phase in (_OPENING, _DECIDING):
+                self._enter(_ENDED)
             elif connection is not None and connection.state is State.OPEN:
                 connection.close(code, reason)
                 self._deadline = self._clock() + self._close_timeout
@@ -596,11 +612,11 @@ class Session:
         had not closed it, `close_code` becomes 1006. Does nothing at the end.
         """
         with self._lock:
-            if self._phase is not _Phase.ENDED:
+            if self._phase is not _ENDED:
                 if self._connection is not None:
                     self._connection.receive_eof()
                     self._connection.data_to_send()  # which also ends the time for answers
-                self._enter(_Phase.ENDED)
+                self._enter(_ENDED)
 
     @property
     def state(self) -> State | None:
@@ -637,7 +653,7 @@ class Session:
     def _must_be_open(self) -> Connection:
         connection = self._connection
         if connection is None:
-            if self._phase in (_Phase.OPENING, _Phase.DECIDING):
+            if self._phase in (_OPENING, _DECIDING):
                 raise errors.not_open_yet()
             raise errors.never_open()
         return connection
@@ -647,60 +663,40 @@ class Session:
     def _enter(self, phase: _Phase) -> None:
         assert phase in _NEXT[self._phase], f"{self._phase} -> {phase}"
         self._phase = phase
-        if phase is _Phase.ENDED:
+        if phase is _ENDED:
             self._handshake = None
             self._received = self._out = b""
             self._must_write = False
 
-    def _advance(self) -> SessionEvent | None:
-        """Return the next event, or None if something changed and there may be one now."""
-        connection = self._connection
-        if self._events:
-            if connection is not None and connection.bytes_queued > _WRITE_LIMIT:
-                if connection.close_code is None:
-                    return self._write()
-                if connection.bytes_queued > _MAX_ANSWERS:
-                    self._events = deque(one for one in self._events if isinstance(one, Close))
-                    if not self._events:
-                        return None
-            return self._events.popleft()
-        if self._out or (
-            connection is not None and (connection.bytes_queued or self._is_answering(connection))
-        ):
-            return self._write()
-        match self._phase:
-            case _Phase.OPENING:
-                return self._shake_hands()
-            case _Phase.DECIDING:
-                self.accept()
-                return None
-            case _Phase.OPEN:
-                assert connection is not None
-                return self._talk(connection)
-            case _Phase.ENDING:
-                return self._say_nothing_more()
-            case _:
-                return self._linger()
+    # Each of these returns the next event, or None if something changed and there may be one now.
 
-    def _write(self) -> Write:
+    def _advance(self, phase: _Phase) -> SessionEvent | None:
+        if self._out:
+            return self._write(len(self._out))
+        if phase is _OPENING:
+            return self._shake_hands()
+        if phase is _DECIDING:
+            self.accept()
+            return None
+        if phase is _ENDING:
+            return self._say_nothing_more()
+        return self._linger()
+
+    def _write(self, queued: int) -> Write:
         self._must_write = self._paused = True
-        if self._ping_timeout is None:
-            return Write(_NO_LIMIT)
-        return Write(self._ping_timeout * (1 + self.bytes_queued // _WRITE_LIMIT))
-
-    def _take_received(self) -> bytes:
-        octets, self._received = self._received, b""
-        return octets
+        write = self._usual_write
+        if queued < _WRITE_LIMIT:
+            return write
+        return Write(min(write.timeout * (1 + queued // _WRITE_LIMIT), _NO_LIMIT))
 
     def _read_by(self, deadline: float) -> Read | None:
         """Return Read, or None if it is too late."""
         left = deadline - self._clock()
         return Read(min(left, _NO_LIMIT)) if left > 0 else None
 
-    @staticmethod
-    def _is_answering(connection: Connection) -> bool:
-        """Return whether all that is left to send is answers and our close frame."""
-        return connection.close_code is not None and connection.state is State.OPEN
+    def _take_received(self) -> bytes:
+        octets, self._received = self._received, b""
+        return octets
 
     # Opening (RFC 6455 §4)
 
@@ -718,24 +714,24 @@ class Session:
                     handshake.receive_eof()
                 raise HandshakeError("connection closed during the opening handshake")
             read = self._read_by(self._deadline)
-            if read is None and isinstance(handshake, ClientHandshake):
-                raise TimeoutError("the opening handshake took too long")
             if read is None:
-                raise RequestError("the opening handshake took too long", 408)
+                late = "the opening handshake took too long"
+                is_client = self.role is Role.CLIENT
+                raise TimeoutError(late) if is_client else RequestError(late, 408)
         except RequestError as error:
             assert isinstance(handshake, ServerHandshake)
             self._refuse(handshake.reject(error), error)
             return None
         except (HandshakeError, TimeoutError) as error:
             self._error = error
-            self._enter(_Phase.ENDED)
+            self._enter(_ENDED)
             return None
         return read
 
     def _receive_request(self, handshake: ServerHandshake) -> Request | None:
         self.request = request = handshake.receive_data(self._take_received())
         if request is not None:
-            self._enter(_Phase.DECIDING)
+            self._enter(_DECIDING)
         return request
 
     def _receive_response(self, handshake: ClientHandshake) -> None:
@@ -744,7 +740,7 @@ class Session:
             self._open(handshake)
 
     def _undecided(self) -> ServerHandshake:
-        if self._phase is not _Phase.DECIDING:
+        if self._phase is not _DECIDING:
             raise errors.nothing_to_answer()
         assert isinstance(self._handshake, ServerHandshake)
         return self._handshake
@@ -753,73 +749,80 @@ class Session:
         self._handshake = None
         self._error = error
         self._out = octets
-        self._enter(_Phase.ENDING)
+        self._enter(_ENDING)
 
     def _open(self, handshake: ServerHandshake | ClientHandshake) -> None:
-        max_message_size, max_fragments, stream, max_stream_size = self._limits
-        self._connection = Connection(
-            self.role,
-            max_message_size=max_message_size,
-            max_fragments=max_fragments,
-            deflate=handshake.deflate,
-            decode_text=self._decode_text,
-            stream=stream,
-            max_stream_size=max_stream_size,
-        )
+        self._connection = self._make_connection(deflate=handshake.deflate)
         self.subprotocol = handshake.subprotocol
         self._received = handshake.trailing_data + self._received
         self._handshake = None
         self._events.append(Opened())
-        self._enter(_Phase.OPEN)
+        self._enter(_OPEN)
 
     # Messages (§5, §6) and the close handshake (§7)
 
-    def _talk(self, connection: Connection) -> Read | Write | None:
-        if connection.state is State.CLOSED:
-            self._enter(_Phase.ENDING)
+    def _talk(self) -> SessionEvent | None:
+        connection = self._connection
+        assert connection is not None
+        queued = connection.bytes_queued
+        if queued > _WRITE_LIMIT:
+            if connection.close_code is None:
+                return self._write(queued)
+            if queued > _MAX_ANSWERS:
+                self._events = [event for event in self._events if isinstance(event, Close)]
+        if self._events:
+            return self._events.pop()
+        if queued or self._out:
+            return self._write(queued)
+        if connection.close_code is not None:
+            if connection.state is _STATE_OPEN:
+                return self._write(queued)  # our close frame, as all answers are complete
+            self._enter(_ENDING)
             return None
-        if self._received or connection.has_pending:
-            if connection.has_pending and not self._paused:
-                return self._write()  # even of nothing, so that other tasks have their turn
-            data = b"" if connection.has_pending else self._take_received()
-            self._paused = False
-            try:
-                self._events.extend(connection.receive_data(data))
-            except Exception as exc:
-                # §7.1.7: the connection ends with 1011, and the messages before it are lost.
-                if connection.error is None:
-                    raise
-                connection.error.__cause__ = exc
+        if connection.has_pending:
+            if not self._paused:
+                return self._write(queued)  # nothing, so that other tasks have their turn
+            data = b""
+        elif self._received:
+            data = self._take_received()
+        else:
+            return self._listen(connection)
+        self._paused = False
+        try:
+            events: list[Any] = connection.receive_data(data)
+        except Exception as exc:
+            # §7.1.7: the connection ends with 1011, and the messages before it are lost.
+            if connection.error is None:
+                raise
+            connection.error.__cause__ = exc
             return None
+        if len(events) > 1:
+            events.reverse()
+            self._events = events
+        return events.pop() if events else None
+
+    def _listen(self, connection: Connection) -> Read | None:
+        """Wait for the peer. If it is silent, ping it, and give it up if it stays silent."""
         if self._ended:
             connection.receive_eof()
             return None
-        if connection.state is State.OPEN:
-            return self._wait(connection)
-        read = self._read_by(self._deadline)
-        if read is None:
-            connection.receive_eof()
-            self._enter(_Phase.ENDED)
-        return read
-
-    def _heard(self) -> None:
-        self._silent_since = None
-        self._pinged = False
-
-    def _wait(self, connection: Connection) -> Read | None:
-        """Wait for the peer. If it is silent, ping it, and give it up if it stays silent."""
+        if connection.state is not _STATE_OPEN:
+            read = self._read_by(self._deadline)
+            if read is None:
+                connection.receive_eof()
+                self._enter(_ENDED)
+            return read
         # Only the time that we read counts: the application may have been busy for long.
         if self._silent_since is None:
             self._silent_since = self._clock()
-        patience = self._ping_interval
-        if self._pinged and self._ping_timeout is not None:
-            patience = self._ping_timeout
-        if patience is None:
-            return Read(_NO_LIMIT)
+            if not self._pinged:
+                return self._usual_read
+        gives_up = self._pinged and self._ping_timeout < inf
+        patience = self._ping_timeout if gives_up else self._ping_interval
         read = self._read_by(self._silent_since + patience)
         if read is None:
             self._silent_since = None
-            if self._pinged and self._ping_timeout is not None:
+            if gives_up:
                 connection.fail(CloseCode.INTERNAL_ERROR, KEEPALIVE_REASON)
             else:
                 connection.ping(KEEPALIVE)
@@ -830,7 +833,7 @@ class Session:
 
     def _say_nothing_more(self) -> HalfClose | None:
         if self._ended:
-            self._enter(_Phase.ENDED)
+            self._enter(_ENDED)
             return None
         now = self._clock()
         patience = self._close_timeout
@@ -840,23 +843,21 @@ class Session:
         self._deadline = now + patience
         # Whether the peer may still be sending, because it broke the protocol or was refused.
         may_send = connection is None or connection.error is not None
+        self._enter(_LINGERING)
         if self.role is Role.CLIENT and not may_send:
-            self._enter(_Phase.LINGERING)  # §7.1.1: the server closes first
-            return None
+            return None  # §7.1.1: the server closes first
         if self._half_close:
-            self._enter(_Phase.LINGERING)
             return HalfClose()
         self._silence = LINGER_SILENCE if may_send else _LAST_MOMENT
-        self._enter(_Phase.LINGERING)
         return None
 
     def _linger(self) -> Read | None:
         """Drop what arrives until the peer has ended its side, or its time is up."""
-        self._take_received()
+        self._received = b""
         if self._silent_since is None:
             self._silent_since = self._clock()
         read = self._read_by(min(self._deadline, self._silent_since + self._silence))
         if self._ended or read is None:
-            self._enter(_Phase.ENDED)
+            self._enter(_ENDED)
             return None
         return read
