@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 from fastws.cli import main
 from fastws.cli._status import _Above
 
-from .tools import FASTWS, TIMEOUT, Echo, Program, free_port, needs_uvloop, optional
+from .tools import FASTWS, TIMEOUT, Echo, Program, free_port, free_ports, needs_uvloop, optional
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,16 +105,10 @@ def test_an_address_of_its_own(loop: list[str], folder: Path) -> None:
 
 @posix
 def test_each_worker_has_a_port() -> None:
+    first = free_ports(2)
     with ExitStack() as stack:
-        server = None
-        while server is None:
-            first = free_port()
-            try:
-                socket.create_server(("127.0.0.1", first + 1)).close()
-            except OSError:
-                continue
-            options = ("--workers", "2", "--metrics", f"127.0.0.1:{first}")
-            server = stack.enter_context(Echo(*options, port=free_port()))
+        options = ("--workers", "2", "--metrics", f"127.0.0.1:{first}")
+        server = stack.enter_context(Echo(*options, port=free_port()))
         assert server.announcement.endswith(f"127.0.0.1:{first}/metrics to {first + 1}")
         for _ in range(12):
             ws = stack.enter_context(connect(server.url))

@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,11 +45,36 @@ def from_checkout(folder: str, *names: str) -> list[Any]:
         sys.path.remove(path)
 
 
+_reserved: list[ExitStack] = []
+
+
 def free_port() -> int:
     """Find a free port of 127.0.0.1, for a program that must be given one."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+    return free_ports(1)
+
+
+def free_ports(count: int) -> int:
+    """Find free ports in a row; return the first.
+
+    On Linux, they are reserved until this process ends: nobody gets them who wants any port, and
+    servers that ask for them do, because they set SO_REUSEADDR. Connecting to them is refused.
+    """
+    while True:
+        first = 0
+        with ExitStack() as stack:
+            for number in range(count):
+                sock = stack.enter_context(socket.socket())
+                if sys.platform == "linux":
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    sock.bind(("127.0.0.1", first and first + number))
+                except (OSError, OverflowError):
+                    break  # the port after the last one is not free
+                first = first or sock.getsockname()[1]
+            else:
+                if sys.platform == "linux":
+                    _reserved.append(stack.pop_all())
+                return first
 
 
 def require(*programs: str, install: str) -> str:

@@ -18,6 +18,8 @@ from urllib.request import urlopen
 import pytest
 from websockets.sync.client import connect
 
+from ..tools import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -99,19 +101,6 @@ class Server:
         self.process.wait()
 
 
-_reserved: list[socket.socket] = []
-
-
-def free_port() -> int:
-    """Reserve a port for a server until all tests are done."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind(("127.0.0.1", 0))
-    _reserved.append(sock)
-    port: int = sock.getsockname()[1]
-    return port
-
-
 class Servers(dict[str, tuple[int, int]]):
     """The ports of each server without fastws and with it; a server starts when first needed."""
 
@@ -134,8 +123,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     yield servers
     for server in servers.started:
         server.stop()
-    while _reserved:
-        _reserved.pop().close()
 
 
 # Ordinary traffic -----------------------------------------------------------------------
