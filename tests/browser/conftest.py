@@ -195,13 +195,16 @@ class Browser:
                 assert "error" not in answer, answer
                 return answer["result"]
 
-    def wait_for(self, method: str, session: str) -> None:
-        """Wait for an event, unless it has happened already."""
-        self._runner.run(self._wait_for(method, session))
+    def wait_for(self, method: str, session: str, **params: Any) -> None:
+        """Wait for an event with these parameters, unless it has happened already."""
+        self._runner.run(self._wait_for(method, session, params))
 
-    async def _wait_for(self, method: str, session: str) -> None:
+    async def _wait_for(self, method: str, session: str, params: dict[str, Any]) -> None:
         while not any(
-            event["method"] == method and event.get("sessionId") == session for event in self.events
+            event["method"] == method
+            and event.get("sessionId") == session
+            and event["params"].items() >= params.items()
+            for event in self.events
         ):
             await self._next()
 
@@ -293,6 +296,7 @@ class Page(Tab):
         )["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self._command(f"{domain}.enable")
+        self._command("Page.setLifecycleEventsEnabled", enabled=True)
 
     def _command(self, method: str, **params: Any) -> Any:
         return self._browser.command(method, self._session, **params)
@@ -301,7 +305,9 @@ class Page(Tab):
         self._browser.events.clear()
         answer = self._command("Page.navigate", url=url)
         assert "errorText" not in answer, answer
-        self._browser.wait_for("Page.loadEventFired", self._session)
+        # (The page before may have been loaded only now.)
+        event = {"name": "load", "loaderId": answer["loaderId"]}
+        self._browser.wait_for("Page.lifecycleEvent", self._session, **event)
 
     def evaluate(self, expression: str) -> Any:
         answer = self._command(

@@ -399,8 +399,11 @@ def test_reconnecting(console):
             "document.querySelector('#log').textContent.includes("
             "'connection 4 closed: code 4000, reason “not now”, clean')"
         )
-        console.wait_until(f"{by_id('state')}.textContent === 'waiting'")
-        assert re.fullmatch(r"to reconnect in \d+ s", text_of(console, "countdown"))
+        # (Both at once: it waits for milliseconds.)
+        console.wait_until(
+            f"{by_id('state')}.textContent === 'waiting' && "
+            rf"/^to reconnect in \d+ s$/.test({by_id('countdown')}.textContent)"
+        )
         click(console, "close")
         wait_for_state(console, "closed")
     assert len(calls) >= 3
@@ -413,8 +416,12 @@ def test_measuring(console):
     click(console, "tab-measure")
     write(console, "seconds", "1")
     write(console, "flight", "3")
-    click(console, "run")
-    console.wait_until(f"{by_id('run-state')}.textContent === 'running'")
+    # The page itself waits for the state: it is gone after a second.
+    console.run(
+        f"const state = {by_id('run-state')}; const {{promise, resolve}} = Promise.withResolvers();"
+        "new MutationObserver(() => state.textContent === 'running' && resolve())"
+        f".observe(state, {{childList: true}}); {by_id('run')}.click(); await promise;"
+    )
     write(console, "size", "10")
     console.wait_until(f"{by_id('run-state')}.textContent === 'done'")
     figures = console.run(
