@@ -98,7 +98,7 @@ async def _left_over():
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     if not tasks:
         return ()
-    return (await asyncio.wait(tasks, timeout=2))[1]
+    return (await asyncio.wait(tasks, timeout=10))[1]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -112,7 +112,7 @@ def _collected():
 def until():
     """Wait until a condition holds."""
 
-    async def wait(condition, timeout=10.0):
+    async def wait(condition, timeout=20.0):
         deadline = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < deadline, "it never came to be"
@@ -126,11 +126,11 @@ def settled():
     """Wait until a value stops changing; return it."""
 
     async def wait(value, quiet=0.1):
-        last, since = value(), time.monotonic()
-        while time.monotonic() < since + quiet:
+        # (Looks are counted, not seconds: the machine may stop for as long as that.)
+        last, same = value(), 0
+        while same < quiet / 0.01:
             await asyncio.sleep(0.01)
-            if value() != last:
-                last, since = value(), time.monotonic()
+            last, same = (last, same + 1) if value() == last else (value(), 0)
         return last
 
     return wait
