@@ -47,7 +47,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="workers and Unix soc
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 SOURCE = """\
-import multiprocessing, signal
+import asyncio, multiprocessing, signal
 import fastws
 
 async def chat(ws):
@@ -82,6 +82,28 @@ class LosesDatabase(App):
         raise OSError("the database is gone")
 
 loses_database = LosesDatabase()
+
+class Slow(App):
+    seconds = 0.2
+
+    async def __aenter__(self):
+        return self.talk
+
+    async def talk(self, ws):
+        async for message in ws:
+            await ws.send(message)
+        await asyncio.sleep(self.seconds)
+        print("finished", flush=True)
+
+    async def __aexit__(self, *exc_info):
+        print("leaving", flush=True)
+        await asyncio.sleep(self.seconds)
+        print("left", flush=True)
+
+class Stuck(Slow):
+    seconds = 3600
+
+slow, stuck = Slow(), Stuck()
 number = 5
 
 async def about(ws):
@@ -292,6 +314,7 @@ class Stub:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.ready = object()
+        self.hurry = lambda: self.told.append("hurry")
         self.due: float | None = None
         self.process: Any = SimpleNamespace(
             sentinel=object(),
@@ -308,14 +331,53 @@ def test_what_signals_tell_workers() -> None:
     watch._had_terminal = False
     watch._obey(bytes([signal.SIGHUP]))
     assert [worker.told for worker in workers] == [["terminate"], []]
-    # A worker that was told to end for that is not hurried by the first signal to all. The third
-    # one is for workers that do not hear, as they are busy.
+    # The third one is for workers that do not hear, as they are busy.
     for _ in range(3):
         watch._obey(bytes([signal.SIGINT]))
-    assert workers[0].told == ["terminate", "terminate", "kill"]
-    assert workers[1].told == ["terminate", "terminate", "kill"]
+    assert workers[0].told == ["terminate", "terminate", "hurry", "kill"]
+    assert workers[1].told == ["terminate", "hurry", "kill"]
     assert states == ["STOPPING=1"]
     watch._signals.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "loop"),
+    [
+        (signal.SIGINT, ()),
+        (signal.SIGTERM, ()),
+        pytest.param(signal.SIGTERM, ("--uvloop",), marks=needs_uvloop),
+    ],
+)
+def test_a_signal_to_all_processes_hurries_no_worker(
+    folder: Path, number: int, loop: tuple[str, ...]
+) -> None:
+    options = ("--workers", "2", "--port", str(free_port()), *loop)
+    with serving(folder, "chats:slow", *options) as program:
+        with connect(url_of(program.line())):
+            os.killpg(program.pid, number)
+            assert program.wait() == 0
+        assert program.errors == ""
+        assert (program.output.count("finished"), program.output.count("left")) == (1, 2)
+
+
+@pytest.mark.parametrize("when", ["the handler runs", "the application ends"])
+def test_a_second_signal_hurries_workers(folder: Path, when: str) -> None:
+    options = ("--workers", "1", "--port", str(free_port()), "--shutdown-timeout", "600")
+    with serving(folder, "chats:stuck", *options) as program:
+        url = url_of(program.line())
+        status = 0
+        if when == "the handler runs":
+            with connect(url) as ws:
+                os.killpg(program.pid, signal.SIGTERM)
+                with pytest.raises(ConnectionClosed):
+                    ws.recv(TIMEOUT)
+            status = 1  # the third one kills
+        program.send_signal(signal.SIGTERM)
+        assert program.line() == "leaving"
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == status
+        assert "finished" not in program.output
+        assert "left" not in program.output
 
 
 def test_a_second_hangup_starts_a_worker_that_could_not_start() -> None:

@@ -253,7 +253,10 @@ class Server:
             endpoint._transport.abort()
 
     def _on_signal(self) -> None:
-        self._hurried = self._signalled
+        self._stop(hurry=self._signalled)
+
+    def _stop(self, *, hurry: bool = False) -> None:
+        self._hurried |= hurry
         self._signalled = True
         self._stopping.set()
         self._changed.set()

@@ -44,7 +44,7 @@ def serve_echo(
     Args:
         args: the arguments of the command.
         announce: called when the server listens and handles signals.
-        parent: in a worker, a file descriptor that becomes readable when the parent process dies.
+        parent: in a worker, a file descriptor: see `serve_until_told`.
         counts: where to keep how much the server does; None if nobody looks.
 
     Raises:

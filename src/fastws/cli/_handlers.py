@@ -85,7 +85,7 @@ def serve_handler(
     Args:
         args: the arguments of the command.
         announce: called with the server when it listens and handles signals.
-        parent: in a worker, a file descriptor that becomes readable when the parent process dies.
+        parent: in a worker, a file descriptor: see `serve_until_told`.
         counts: where to keep how much the server does; None if nobody looks.
         stopping: called when a signal tells the server to end; None if nobody wants to know.
 

@@ -125,7 +125,8 @@ async def serve_until_told(
     Args:
         server: the server.
         announce: called with the server when it handles signals.
-        parent: in a worker, a file descriptor that becomes readable when the parent process dies.
+        parent: in a worker, a file descriptor. What the parent process writes to it hurries the
+            server, and its end says that the parent has died.
         drain: the time over which to close connections then, in seconds; None for all at once.
         stopping: called when a signal arrives; None if nobody wants to know.
     """
@@ -133,15 +134,15 @@ async def serve_until_told(
     signals = list(SHUTDOWN_SIGNALS)
     with ExitStack() as stack:
         if parent is not None:
-
-            def orphaned() -> None:
-                loop.remove_reader(parent)
-                signal.raise_signal(signal.SIGTERM)
-
-            loop.add_reader(parent, orphaned)
-            stack.callback(loop.remove_reader, parent)
-            # Ctrl-C reaches every process of the terminal; the parent passes it on.
-            signals = [signal.SIGTERM]
+            # Ctrl-C reaches every process of the terminal; the parent passes it on. SIGTERM may
+            # come twice, from the parent and from who sends it to all processes. So it is the
+            # parent who says that there was a second signal, also when the server has ended and
+            # somebody else's code has not.
+            signals = []
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, _no_action)
+            stack.enter_context(heed([signal.SIGTERM], server._stop))
+            loop.add_reader(parent, _obey, server, parent)
         elif hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
             # The terminal is gone. (Others ignore it, see nohup(1), or have a use for it.)
             signals.append(signal.SIGHUP)
@@ -151,6 +152,25 @@ async def serve_until_told(
         # is after it has installed its handlers.
         loop.call_soon(announce, server)
         await server.serve_forever(signals=signals, drain=drain)
+
+
+def _obey(server: Server, parent: int) -> None:
+    """In a worker, do what the parent process wants."""
+    order = b""
+    with suppress(ConnectionResetError):
+        order = os.read(parent, 1)
+    if not order:
+        asyncio.get_running_loop().remove_reader(parent)
+        signal.raise_signal(signal.SIGTERM)
+    elif server._closed.is_set():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+    else:
+        server._stop(hurry=True)
+
+
+def _no_action(*_: object) -> None:
+    pass
 
 
 def health(request: Request) -> Response | None:

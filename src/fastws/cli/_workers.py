@@ -48,7 +48,8 @@ class Job:
     Args:
         command: the name of the command.
         serve: called in a worker with the arguments, what to call with the server when it listens,
-            and a file descriptor that becomes readable when the parent process dies.
+            and a file descriptor from which to read what the parent process wants: see
+            `serve_until_told`.
         announcement: returns the line that tells the user where the server listens.
         option: which option of the command asks for workers.
         stale: returns whether the workers must be replaced, because they run old code; None if
@@ -119,7 +120,7 @@ class _Worker:
     Attributes:
         process: the process.
         ready: a pipe that yields the addresses on which it listens, or a message saying why it
-            cannot.
+            cannot. What is written into it hurries the process.
         due: when to start another process, in terms of `time.monotonic`; None while it runs.
     """
 
@@ -138,7 +139,7 @@ class _Worker:
         """
         self._started = time.monotonic()
         context = multiprocessing.get_context("spawn")
-        ready, child_end = context.Pipe(duplex=False)
+        ready, child_end = context.Pipe()
         args = Namespace(**vars(self._args), worker=self._number)
         work = (args, self._job.serve, child_end)
         process = context.Process(target=_work, args=work)
@@ -172,6 +173,12 @@ class _Worker:
             while self.ready.poll():
                 message = self.ready.recv()
         return message if isinstance(message, str) else None
+
+    def hurry(self) -> None:
+        """Tell a process that is ending not to wait for clients and handlers. (Not by a second
+        signal: a first one may reach it twice, from us and from who sends it to all.)"""
+        with suppress(OSError):  # it has ended
+            os.write(self.ready.fileno(), b"!")
 
     def close(self) -> None:
         """Kill the process."""
@@ -282,7 +289,9 @@ class _Watch:
             if self._stopping > 2:
                 self._status = 1
                 worker.process.kill()  # it does not even hurry
-            elif self._stopping > 1 or worker not in self._outdated:
+            elif self._stopping > 1:
+                worker.hurry()
+            else:
                 worker.process.terminate()
 
     def _reload(self) -> None:
@@ -304,7 +313,7 @@ class _Watch:
             worker.due = time.monotonic()
 
     def _read_report(self, worker: _Worker) -> None:
-        with suppress(EOFError):
+        with suppress(EOFError, OSError):
             message = worker.ready.recv()
             if isinstance(message, str):
                 if self._status == 0:
@@ -385,9 +394,6 @@ def _work(args: Namespace, serve: Callable[..., None], ready: pipes.Connection) 
         serve: see `Job.serve`.
         ready: the pipe of `_Worker.ready`.
     """
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
     for number in _OF_TERMINALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _no_action)
@@ -398,7 +404,7 @@ def _work(args: Namespace, serve: Callable[..., None], ready: pipes.Connection) 
 
     escape_logs()
     try:
-        serve(args, announce, parent=parent.sentinel)
+        serve(args, announce, parent=ready.fileno())
     except CommandError as exc:
         with suppress(OSError):
             ready.send(str(exc))
