@@ -1,6 +1,7 @@
 """One message of any size, there and back: how fast, and with how much memory.
 
-    python -m bench.streams [--size GIB] [--rounds N] [--deflate] [--text] [--file] [--loop uvloop]
+    python -m bench.streams [--size GIB] [--rounds N] [--deflate] [--text | --random] [--file]
+                            [--loop uvloop]
 
 A client sends a message to a server in another process, which sends it back while it receives it.
 It comes from an iterable, or with `--file` from an object that is read as files are, in a thread.
@@ -33,9 +34,11 @@ MIB, GIB = 1 << 20, 1 << 30
 WARM_UP = 64 * MIB
 
 
-def payload(size: int) -> bytes:
-    """JSON, which compresses to a ninth."""
+def payload(size: int, *, noise: bool) -> bytes:
+    """JSON, which compresses to a ninth; or noise, which does not."""
     rng, lines = random.Random(1), bytearray()
+    if noise:
+        return rng.randbytes(size)
     while len(lines) < size:
         fields = {"id": len(lines), "name": f"sensor-{rng.randint(1, 50)}", "ok": True}
         fields |= {"unit": "celsius", "value": rng.randint(0, 999), "time": 1_700_000_000}
@@ -132,10 +135,13 @@ async def messages(ws: fastws.WebSocket, message: bytes | str, length: int) -> N
 
 
 async def run_client(ports: list[int], args: argparse.Namespace, options: dict[str, Any]) -> None:
-    octets = payload(MIB * 7 // 8 if args.text else MIB)  # at most 1 MiB with other letters
-    text = octets.decode().replace("sensor", "датчик")
-    message = text if args.text else octets
-    size, unit = int(args.size * GIB), len(text.encode()) / len(text) if args.text else 1.0
+    # (At most 1 MiB with other letters.)
+    octets = payload(MIB * 7 // 8 if args.text else MIB, noise=args.random)
+    message: bytes | str = octets
+    size, unit = int(args.size * GIB), 1.0
+    if args.text:
+        message = octets.decode().replace("sensor", "датчик")
+        unit = len(message.encode()) / len(message)
     chunk = message[: (64 if args.deflate else 256) << 10]
     url = "ws://127.0.0.1:{}".format
 
@@ -178,10 +184,11 @@ async def run_client(ports: list[int], args: argparse.Namespace, options: dict[s
     ratio = statistics.median(
         one / other for one, other in zip(rates["parts"], rates["whole"], strict=True)
     )
+    kind = "text" if args.text else "noise" if args.random else "binary"
     shown = {name: f"{statistics.median(rate) / MIB:,.0f} MiB/s" for name, rate in rates.items()}
     print(
         f"{fastws.implementation}, {args.loop}, {'compressed' if args.deflate else 'plain'}, "
-        f"{'text' if args.text else 'binary'}{', file' if args.file else ''}, {args.size:g} GiB: "
+        f"{kind}{', file' if args.file else ''}, {args.size:g} GiB: "
         f"in parts {shown['parts']}, whole {shown['whole']} ({ratio:.2f}); "
         f"growth {growth[0] / MIB:.2f} MiB (client), {growth[1] / MIB:.2f} MiB (server)"
     )
@@ -194,7 +201,9 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--deflate", action="store_true", help="compress it")
-    parser.add_argument("--text", action="store_true", help="send text, some of it not ASCII")
+    content = parser.add_mutually_exclusive_group()
+    content.add_argument("--text", action="store_true", help="send text, some of it not ASCII")
+    content.add_argument("--random", action="store_true", help="send what cannot be compressed")
     parser.add_argument("--file", action="store_true", help="send what is read like a file")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
