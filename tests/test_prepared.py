@@ -372,6 +372,33 @@ def test_a_first_fragment_that_goes_plain_is_followed_by_plain_ones(
         assert receiver.error is None
 
 
+@pytest.mark.parametrize("takeover", [True, False])
+def test_a_first_fragment_shows_whether_compression_pays(takeover: bool) -> None:
+    deflate = PerMessageDeflate(context_takeover=takeover)
+    ours, theirs = agree(deflate, deflate)
+    ends = Connection(Role.CLIENT, deflate=ours), Connection(Role.SERVER, deflate=theirs)
+    noise, rest = random.Random(1).randbytes(4 << 10), bytes(1000)
+    for sender, receiver in (ends, ends[::-1]):
+        for first, compress, compressed in (
+            (noise, None, False),
+            (noise[:-1], None, True),  # too short to tell
+            (noise, True, True),
+            (noise + rest, None, True),
+            (prepare(noise), None, False),
+        ):
+            sender.send(first, fin=False, compress=compress)
+            sender.continuation(rest)
+            data = sender.data_to_send()
+            frames = FrameDecoder(masked=sender.role is Role.CLIENT, rsv1=True).feed(data)
+            assert [frame.rsv1 for frame in frames] == [compressed, False]
+            assert (len(frames[1].payload) < len(rest)) is compressed
+            payload = noise if isinstance(first, PreparedMessage) else first
+            arrived = receiver.receive_data(data)
+            while receiver.has_pending:
+                arrived += receiver.receive_data(b"")
+            assert arrived == [payload + rest]
+
+
 @pytest.mark.parametrize("compress", [None, True, False])
 def test_a_prepared_message_is_compressed_as_any_other(compress: bool | None) -> None:
     for message in (TEXT, "short", NOISE, ""):

@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t
 from fastws._c.messages cimport MessageDecoder, MessageEncoder
 
 cdef object _OPEN
+cdef Py_ssize_t _TELLING
 cdef Py_ssize_t _TOO_LARGE_TO_SHARE
 
 

@@ -102,6 +102,9 @@ _ABNORMAL: Final = CloseCode.ABNORMAL_CLOSURE.value
 # of it, with the header, would take too much memory.
 _TOO_LARGE_TO_SHARE = 64 << 10
 
+# From this size on, in bytes, a first fragment shows whether compression makes a message smaller.
+_TELLING = 4 << 10
+
 
 @cython.cclass
 class Connection:
@@ -294,7 +297,8 @@ class Connection:
                 (see `prepare`).
             fin: whether this is the whole message; if not, `continuation` must follow.
             compress: whether to compress the message, if compression was negotiated. None: decide
-                by its size, and send it uncompressed if compression does not make it smaller.
+                by its size, and send it uncompressed if compression does not make it smaller. Of
+                a message in fragments, this is decided by the first one, if it has 4 KiB or more.
 
         Returns:
             the number of bytes that are queued for `data_to_send` now.
@@ -391,7 +395,7 @@ class Connection:
         if deflater is None or not deflater.enabled or compress is False:
             return None
         size = len(prepared.payload)
-        # The size of a fragmented message is not known in advance.
+        # (The size of a fragmented message is not known in advance.)
         if fin and not compress and size < deflater.threshold:
             return None
         if shared and fin:
@@ -399,7 +403,8 @@ class Connection:
             deflater.forget()
         else:
             payload = deflater.deflate(prepared.payload, fin)
-        if fin and not compress and len(payload) >= size:
+        # The rest of a fragmented message is like its beginning, unless that is short.
+        if not compress and len(payload) >= size and (fin or size >= _TELLING):
             deflater.forget()
             return None
         return payload
