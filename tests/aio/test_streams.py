@@ -39,6 +39,11 @@ def in_chunks(chunk, count):
         yield chunk
 
 
+async def in_order(items):
+    for item in items:
+        yield item
+
+
 # Receiving ------------------------------------------------------------------------------------
 
 
@@ -564,7 +569,7 @@ async def test_a_message_is_echoed_while_it_arrives(url):
 
 async def test_a_file_is_sent_from_its_position_in_large_fragments(raw, url):
     async def handler(ws):
-        file = io.BytesIO(bytes(10) + b"a" * (300 * KIB))
+        file = io.BytesIO(bytes(10) + b"a" * (600 * KIB))
         file.seek(10)
         await ws.send(file)
 
@@ -572,7 +577,7 @@ async def test_a_file_is_sent_from_its_position_in_large_fragments(raw, url):
         sizes = []
         while (frame := await peer.frame())[0] != 0x88:
             sizes.append((frame[0], len(frame[1])))
-        assert sizes == [(0x02, 256 * KIB), (0x00, 44 * KIB), (0x80, 0)]
+        assert sizes == [(0x02, 64 * KIB), (0x00, 512 * KIB), (0x00, 24 * KIB), (0x80, 0)]
 
 
 async def test_a_stream_reader_is_sent(pair):
@@ -611,7 +616,7 @@ async def test_a_thread_reads_ahead_one_piece(pair):
     async with pair(server=STREAM) as (client, server):
         await client.send(File())
         assert await server.recv() == bytes(3 * 64)
-    assert reads == [256 * KIB] * 4
+    assert reads == [64 * KIB] + [512 * KIB] * 3
 
 
 async def test_what_is_read_ahead_may_fail_when_nobody_wants_it():
@@ -635,9 +640,9 @@ async def test_what_is_read_ahead_may_fail_when_nobody_wants_it():
     await fragments.aclose()  # (The loop would report an exception that nobody has seen.)
 
 
-@pytest.mark.parametrize("kind", ["text", "binary"])
-async def test_a_file_that_is_compressed_is_read_in_large_pieces(pair, kind):
-    content = os.urandom(75 * KIB).hex()  # 150 KiB
+@pytest.mark.parametrize("kind", ["text", "binary", "compressed"])
+async def test_what_is_compressed_or_not_ascii_is_read_in_small_pieces(pair, kind):
+    content = ("\u0436" if kind == "text" else "a") * (150 * KIB)
     file = io.StringIO(content) if kind == "text" else io.BytesIO(content.encode())
     sizes = []
 
@@ -646,11 +651,22 @@ async def test_a_file_that_is_compressed_is_read_in_large_pieces(pair, kind):
             sizes.append(size)
             return file.read(size)
 
-    async with pair({"deflate": True}, {"deflate": True}) as (client, server):
+    deflate = {"deflate": kind == "compressed"}
+    async with pair(deflate, deflate) as (client, server):
         await client.send(File())
         assert await server.recv() == (content if kind == "text" else content.encode())
-        assert sizes == [256 * KIB] * 2
-        assert server.stats.frames_received == 4
+        first, large = 64 * KIB, 512 * KIB
+        assert sizes == ([first, large, large] if kind == "binary" else [first] * 4)
+        assert server.stats.frames_received == (3 if kind == "binary" else 4)
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_large_items_of_text_are_cut_if_they_are_not_ascii(pair, asynchronous):
+    items = ["\u0436" * (150 * KIB), "a" * (150 * KIB), "\U0001f600"]
+    async with pair() as (client, server):
+        await client.send(in_order(items) if asynchronous else items)
+        assert await server.recv() == "".join(items)
+        assert server.stats.frames_received == 3 + 1 + 1 + 1
 
 
 @pytest.mark.parametrize(("result", "error"), [(None, TypeError), (1, TypeError)])

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["File", "as_fragments"]
 
-# How much of a file is read at once, in bytes or characters. A fragment that is compressed keeps
-# the event loop from other work meanwhile, so it is smaller; but to read in a thread takes time.
-_PIECE = 256 << 10
-_COMPRESSED_FRAGMENT = 64 << 10
+# How much of a file is read at once, in bytes or characters: to read in a thread takes time.
+_LARGE = 512 << 10
+# A fragment that is compressed keeps the event loop from other work meanwhile, and text that is not
+# ASCII takes several times as much memory while it is encoded: they are smaller. So is what is read
+# first, as nobody knows yet what it will be.
+_SMALL = 64 << 10
 
 
 class File(Protocol):
@@ -39,8 +41,8 @@ def as_fragments(message: object, *, compressed: bool) -> AsyncGenerator[Any] | 
     """
     read = getattr(message, "read", None)
     if callable(read):
-        size = _COMPRESSED_FRAGMENT if compressed else _PIECE
-        return _read(read, size, in_memory=isinstance(message, (BytesIO, StringIO)))
+        in_memory = isinstance(message, (BytesIO, StringIO))
+        return _read(read, compressed, in_thread=not in_memory and not iscoroutinefunction(read))
     if isinstance(message, AsyncIterable):
         return _follow(message)
     if isinstance(message, Iterable) and not isinstance(message, Mapping):  # that is a mistake
@@ -48,18 +50,18 @@ def as_fragments(message: object, *, compressed: bool) -> AsyncGenerator[Any] | 
     return None
 
 
-async def _read(read: Any, size: int, *, in_memory: bool) -> AsyncGenerator[Any]:
-    in_thread = not in_memory and not iscoroutinefunction(read)
-    piece = _begin_read(read, in_thread)
+async def _read(read: Any, compressed: bool, *, in_thread: bool) -> AsyncGenerator[Any]:
+    piece = _begin_read(read, _SMALL, in_thread)
     is_empty = True
     try:
         while True:
             while isawaitable(piece):
                 piece = await piece
             ready = piece
+            size = _SMALL if compressed or _is_wide(ready) else _LARGE
             if ready and in_thread:
                 # While this piece is sent, the thread reads the next one.
-                piece = _begin_read(read, in_thread)
+                piece = _begin_read(read, size, in_thread)
             # (None: there is nothing yet. That is no end, and who sends it will say so.)
             if ready or ready is None or is_empty:
                 for fragment in _cut(ready, size):
@@ -67,18 +69,35 @@ async def _read(read: Any, size: int, *, in_memory: bool) -> AsyncGenerator[Any]
             if not ready:
                 return
             if not in_thread:
-                piece = _begin_read(read, in_thread)
+                piece = _begin_read(read, size, in_thread)
             is_empty = False
     finally:
         if isinstance(piece, asyncio.Future):
             piece.cancel()  # and if it has failed already, nobody wants to know
 
 
-def _begin_read(read: Any, in_thread: bool) -> Any:
+def _begin_read(read: Any, size: int, in_thread: bool) -> Any:
     if not in_thread:
-        return read(_PIECE)
+        return read(size)
     # Disks, pipes and network drives can take any time.
-    return asyncio.get_running_loop().run_in_executor(None, read, _PIECE)
+    return asyncio.get_running_loop().run_in_executor(None, read, size)
+
+
+async def _follow(fragments: AsyncIterable[Any]) -> AsyncGenerator[Any]:
+    async for fragment in fragments:
+        for piece in _cut(fragment, _SMALL) if _is_wide(fragment) else (fragment,):
+            yield piece
+
+
+async def _walk(fragments: Iterable[Any]) -> AsyncGenerator[Any]:
+    for fragment in fragments:
+        for piece in _cut(fragment, _SMALL) if _is_wide(fragment) else (fragment,):
+            yield piece
+
+
+def _is_wide(piece: Any) -> bool:
+    """Return whether this is text that takes much memory while it is encoded."""
+    return isinstance(piece, str) and not piece.isascii()
 
 
 def _cut(piece: Any, size: int) -> Iterator[Any]:
@@ -87,13 +106,3 @@ def _cut(piece: Any, size: int) -> Iterator[Any]:
         return
     for start in range(0, len(piece), size):
         yield piece[start : start + size]
-
-
-async def _follow(fragments: AsyncIterable[Any]) -> AsyncGenerator[Any]:
-    async for fragment in fragments:
-        yield fragment
-
-
-async def _walk(fragments: Iterable[Any]) -> AsyncGenerator[Any]:
-    for fragment in fragments:
-        yield fragment

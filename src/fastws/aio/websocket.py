@@ -186,8 +186,9 @@ class WebSocket(Endpoint, Generic[T]):
         """Send a message: text if it is a `str` or `Text`, binary if it is bytes-like.
 
         The items of an iterable or asynchronous iterable are sent as the fragments of one message;
-        they must all be text, or all be binary. An empty iterable sends nothing. If the connection
-        ends, what waits for the next item is cancelled. A file is sent in fragments, too, as text
+        they must all be text, or all be binary. Large items of text are cut if they are not ASCII.
+        An empty iterable sends nothing. If the connection ends, what waits for the next item is
+        cancelled. A file is sent in fragments, too, as text
         if `read` returns `str`, from its position to its end. It is read in pieces, each in a
         thread, unless it is in memory (`io.BytesIO`, `io.StringIO`) or its `read` is a coroutine
         function, as that of `asyncio.StreamReader` is. Messages are sent in the order of the calls.
