@@ -26,7 +26,7 @@ from fastws.aio.receivers import receiver_of
 
 from ..wire import upgrade_request
 
-KIB = 1 << 10
+KIB, MIB = 1 << 10, 1 << 20
 REQUEST = upgrade_request()
 
 
@@ -609,6 +609,47 @@ async def test_fifty_of_a_thousand_receivers_never_read(until, settled):
         assert closed == 50
         # (Their close frames were never written.)
         await until(lambda: max(member._unsent() for member in stuck) < 100)
+
+
+@pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
+async def test_what_waits_over_tls_counts(raw, tls, url, until):
+    """Transports there hold more than they say: what they have encrypted and passed on."""
+    size, secure = 2 * MIB, {"ssl": tls.client, "server_hostname": "localhost"}
+    topics = Topics(slow="drop", max_unsent_size=2 * size + KIB)
+    members = []
+
+    class Member(WebSocketProtocol):
+        def on_open(self):
+            members.append(self)
+            topics.subscribe(self, "room")
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * KIB)
+    options = {"ssl": tls.server, "close_timeout": 0.2, "shutdown_timeout": 0.2}
+    async with serve(Member, sock=listener, **options) as server, AsyncExitStack() as stack:
+        where = url(server, secure=True)
+        ws = await stack.enter_async_context(connect(where, ssl=tls.client, max_message_size=None))
+        peers = []
+        for _ in range(3):
+            peer = await stack.enter_async_context(raw(server, handshake=False, **secure))
+            sock = peer.writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
+            await peer.request()
+            peer.writer.transport.pause_reading()
+            peers.append(peer)
+        await until(lambda: len(members) == 4)
+        accepted = dropped = 0
+        while not dropped:
+            published = topics.publish("room", bytes(size))
+            dropped = published.dropped
+            accepted += published - 1
+            assert len(await ws.recv()) == size
+        assert dropped == 3
+        unsent = sum(member._unsent() for member in members[1:])
+        # (The systems and the clients have taken something, too.)
+        assert accepted * size - unsent < 3 * MIB
+        for peer in peers:
+            peer.reset()
 
 
 # Receivers of other kinds ---------------------------------------------------------------

@@ -67,4 +67,3 @@ cdef class Wire:
     cdef object _write_one(self, bytes octets)
     cdef object _write(self, list buffers)
     cdef object _write_large(self, list buffers)
-    cdef object _write_piece(self, object piece)

@@ -44,6 +44,12 @@ _PAUSE = 0.1
 # While its client does not take what it is sent, a server reads at most this many bytes per second.
 _PACE = 64 << 10
 
+# Over TLS, so much is written at once, in bytes, or a fifth of it all. A transport passes on what
+# it has encrypted to the one below, and does not count it any more: all of a large write, if the
+# one below had room. (After five writes to a connection that is lost, event loops log each one.)
+_STEP = 64 << 10
+_MOST_STEPS = 5
+
 # The members of an enum are slow to get at.
 _OPENING = Phase.OPENING
 _CLOSED = Phase.CLOSED
@@ -173,6 +179,15 @@ class Flow(View):
             self._schedule_flush()
         self._update_reading()
         self._make_room()
+
+    def _write_piece(self, piece: bytes | memoryview) -> None:
+        if len(piece) <= _STEP or self.get_extra_info("sslcontext") is None:
+            self._transport.write(piece)
+            return
+        view = memoryview(piece)
+        step = max(_STEP, -(-len(view) // _MOST_STEPS))
+        for start in range(0, len(view), step):
+            self._transport.write(view[start : start + step])
 
     def _hold_pongs(self) -> None:
         """Hold pongs back while the peer takes too little (RFC 6455 §5.5.3)."""

@@ -421,14 +421,11 @@ class Wire:
         self._flush_soon(len(self._connection._encoder))
 
     def _flush_soon(self, queued: int) -> None:
-        """Send what is queued, or see that it leaves soon.
+        """Send what is queued (so many bytes), or see that it leaves soon.
 
         The first write of a turn of the event loop is not delayed, unless there are messages
         left to answer; what follows in the same turn leaves together at its end, or when it
         becomes much: a task that sends and sends must come to feel the back pressure.
-
-        Args:
-            queued: how many bytes wait.
         """
         if not self._is_corked:
             turn = self._turn
@@ -496,7 +493,10 @@ class Wire:
             return
         if self._write_paused and self._drop_slow_peer():
             return
-        self._transport.write(octets)
+        if len(octets) > _LARGE:
+            self._write_piece(octets)
+        else:
+            self._transport.write(octets)
 
     def _write(self, buffers: list[bytes]) -> None:
         if len(buffers) == 1:
@@ -536,9 +536,6 @@ class Wire:
             self._transport.abort()
             raise
 
-    def _write_piece(self, piece: bytes | memoryview) -> None:
-        self._transport.write(piece)
-
     # For `Endpoint` to fill in ------------------------------------------------------------
 
     def _receive_opening(self, data: bytes) -> None:
@@ -551,6 +548,9 @@ class Wire:
 
     def _after_read(self, size: int) -> None:
         """`size` bytes were read, and that was much to do, or reading is to be slow."""
+        raise NotImplementedError
+
+    def _write_piece(self, piece: bytes | memoryview) -> None:
         raise NotImplementedError
 
     def _drop_slow_peer(self) -> bool:
