@@ -430,3 +430,21 @@ def test_the_order_of_addresses():
 )
 def test_what_is_an_address(host, expected):
     assert is_address(host) is expected
+
+
+async def test_one_address_needs_no_race():
+    made = []
+
+    def make(loop, coroutine, **options):
+        made.append(coroutine)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    loop = asyncio.get_running_loop()
+    with socket.create_server((HOST, 0)) as listener:
+        loop.set_task_factory(make)
+        try:
+            sock = await connect_socket(*listener.getsockname())
+        finally:
+            loop.set_task_factory(None)
+        sock.close()
+    assert made == []

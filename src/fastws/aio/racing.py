@@ -166,13 +166,19 @@ class _Race:
             while winner is None and (asking or self._waiting or self._running):
                 now = self._loop.time()
                 if self._waiting and now >= due:
-                    self._begin(self._waiting.pop(0))
+                    info = self._waiting.pop(0)
+                    if not (asking or self._waiting or self._running):
+                        # Most hosts have one address, which needs no task: nothing races with it.
+                        return await _attempt(self._loop, info, self._local, self.errors)
+                    self._begin(info)
                     due = now + self._delay
                 timeout = due - now if self._waiting and due < inf else None
                 tasks: set[asyncio.Future[Any]] = {*asking, *self._running}
-                done, _ = await asyncio.wait(
-                    tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-                )
+                done = {task for task in tasks if task.done()}
+                if not done:
+                    done, _ = await asyncio.wait(
+                        tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                    )
                 if asking & done:
                     asking -= done
                     self._sort([lookup for lookup in lookups if lookup not in asking])

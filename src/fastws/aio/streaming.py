@@ -189,7 +189,7 @@ def factory_of(protocol: Any, stream: bool) -> Any:
         raise TypeError(f"protocol must be the class {name}, not an instance of it")
     if not callable(protocol):
         raise TypeError(f"protocol must be callable, not {type(protocol).__name__!r}")
-    if iscoroutinefunction(protocol):
+    if not isinstance(protocol, type) and iscoroutinefunction(protocol):
         name = getattr(protocol, "__qualname__", repr(protocol))
         raise TypeError(
             f"protocol must be a WebSocketProtocol subclass, not the coroutine function {name}: "
