@@ -53,9 +53,7 @@ cdef class MessageDecoder:
     cdef Failure failure
     cdef Progress progress
     cdef object inflater_error
-    # The beginning of an incomplete header or control frame.
-    cdef uint8_t[MAX_TAIL] tail
-    cdef uint8_t tail_size
+    cdef bytes tail  # the beginning of an incomplete header or control frame, or None
     cdef readonly uint8_t _opcode  # of the message that the frame belongs to; 0 if there is none
     cdef uint8_t is_ascii  # whether what has arrived of it is
     # The data frame whose payload is arriving.

@@ -370,6 +370,7 @@ cdef class MessageDecoder:
     ) except -1:
         cdef Py_ssize_t position = 0, available, start, used, length
         cdef const uint8_t* p
+        cdef bytes tail
         cdef uint32_t key
         cdef int short_header = 6 if self.masked else 2
         cdef int mask = MASK if self.masked else 0
@@ -378,18 +379,20 @@ cdef class MessageDecoder:
         self.stopped = -1
         if not size and not self.more:
             return 0
-        if self.tail_size:
-            # A header or control frame is incomplete: complete it in place.
-            used = min(MAX_TAIL - self.tail_size, size)
-            memcpy(&self.tail[self.tail_size], data, used)
-            position = self.begin_frame(self.tail, self.tail_size + used, events)
+        if self.tail is not None:
+            # A header or control frame is incomplete.
+            used = len(self.tail)
+            tail = self.tail + data[:min(MAX_TAIL - used, size)]
+            position = self.begin_frame(
+                <const uint8_t*> PyBytes_AS_STRING(tail), len(tail), events
+            )
             if position < 0:
                 return 0
             if position == 0:
-                self.tail_size += used
+                self.tail = tail
                 return 0
-            position -= self.tail_size
-            self.tail_size = 0
+            position -= used
+            self.tail = None
 
         while True:
             if self.in_payload:
@@ -443,8 +446,7 @@ cdef class MessageDecoder:
             if used < 0:
                 return 0
             if used == 0:
-                memcpy(self.tail, p, available)
-                self.tail_size = available
+                self.tail = p[:available]
                 return 0
             position += used
 
@@ -742,8 +744,7 @@ cdef class MessageDecoder:
         """Decode nothing more, and release the data that was kept."""
         self.done = True
         self._only_messages = False
-        self.tail_size = 0
-        self.rest = None
+        self.tail = self.rest = None
         self.reset_message()
 
 

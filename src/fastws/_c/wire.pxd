@@ -1,5 +1,7 @@
 """The C types of `fastws.aio.wire`, which is also the source of `fastws._c.wire`."""
 
+from libc.stdint cimport uint8_t
+
 from fastws._c.connection cimport Connection as TheConnection
 from fastws._c.sinks cimport Sink as TheSink
 
@@ -27,6 +29,7 @@ cdef class Turn:
     cdef Wire _left_by
     cdef bytearray _left_in
     cdef Py_ssize_t _left_size
+    cdef bytearray _storage
 
     cdef int _watch(self, object loop) except -1
     cdef int _wait_for_end(self, Wire wire) except -1
@@ -40,23 +43,24 @@ cdef class Wire:
     cdef public object _transport
     cdef public Turn _turn
     cdef Py_ssize_t _wrote_in
-    cdef public bint _is_corked
-    cdef public bint _write_paused
-    cdef public object _phase
-    cdef public TheSink _sink
-    cdef public object _loop
-    cdef readonly object _buffer
-    cdef bytearray _storage
-    cdef public object _pace
-    cdef public object _pings
-    cdef public object _senders
-    cdef public bint _must_yield
-    cdef public bint _received_since_ping
-    cdef bint _mixed
+    # (Booleans, but smaller than bint, as there may be very many connections.)
+    cdef public uint8_t _is_corked
+    cdef public uint8_t _write_paused
+    cdef public uint8_t _must_yield
+    cdef public uint8_t _received_since_ping
+    cdef public uint8_t _reading_paused
+    cdef uint8_t _mixed
     cdef public unsigned int _number
     cdef public unsigned int _read_pauses
     cdef public unsigned int _write_pauses
     cdef public double _latency
+    cdef public object _phase
+    cdef public TheSink _sink
+    cdef public object _loop
+    cdef readonly object _buffer
+    cdef public object _pace
+    cdef public object _pings
+    cdef public object _senders
 
     cdef object _receive_from(self, bytearray storage, Py_ssize_t size)
     cdef object _receive_left(self, bytearray storage, Py_ssize_t size)

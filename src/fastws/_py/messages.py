@@ -567,7 +567,7 @@ class MessageEncoder:
     )
 
     def __init__(self) -> None:
-        self._buffers: list[bytes] = []  # complete ones
+        self._buffers: list[bytes] | None = None  # complete ones; None if there are none
         self._parts: list[bytes] = []  # the parts of the next buffer
         self._size = 0
         self._in_message = False
@@ -729,10 +729,10 @@ class MessageEncoder:
         Returns:
             the buffers to send, in order. How many there are is unspecified.
         """
+        buffers, self._buffers = self._buffers or [], None
         if self._parts:
-            self._buffers.append(b"".join(self._parts))
+            buffers.append(b"".join(self._parts))
             self._parts.clear()
-        buffers, self._buffers = self._buffers, []
         self._bytes_taken += self._size
         self._size = 0
         return buffers
@@ -748,7 +748,7 @@ class MessageEncoder:
     def _take_only(self) -> bytes | None:
         """Return everything appended since the last call, if it is one buffer; b"" if there is
         nothing; None if there are more buffers, which `_take_all` returns."""
-        if self._buffers:
+        if self._buffers is not None:
             return None
         octets = b"".join(self._parts)
         self._parts.clear()
@@ -804,6 +804,8 @@ class MessageEncoder:
             if size < _NOT_COPIED:
                 self._parts += head, octets
             else:
+                if self._buffers is None:
+                    self._buffers = []
                 self._buffers += b"".join([*self._parts, head]), octets
                 self._parts.clear()
         self._in_message = not first & FIN

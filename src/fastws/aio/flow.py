@@ -60,14 +60,13 @@ _STOPPED = Pace.STOPPED
 class Flow(View):
     """Base of `Endpoint`: what it does about a peer, or an application, that is slow."""
 
-    __slots__ = ("_keepalive", "_opening", "_pause", "_reading_paused", "_settings", "_watchers")
+    __slots__ = ("_keepalive", "_opening", "_pause", "_settings", "_watchers")
 
     def __init__(self, sink: Sink) -> None:
         super().__init__(sink)
         self._settings: Settings = DEFAULT_SETTINGS
         self._opening: OpeningHandshake | None = None  # in that phase
         self._keepalive: Keepalive | None = None  # while open
-        self._reading_paused = False
         self._pause: asyncio.Handle | None = None  # after which reading goes on
         # What to call when the connection is no longer open; None most of the time.
         self._watchers: tuple[Callable[[Flow], None], ...] | None = None

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import signal
 from contextlib import ExitStack, suppress
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
 from fastws import rules
@@ -77,6 +77,9 @@ class Server:
         self._calls_back = is_protocol_factory(handler)
         self._make_websocket = StreamingWebSocket if settings.stream else WebSocket
         self._tasks: dict[asyncio.Task[None], WebSocket[Any]] = {}
+        # Made once, as there may be very many handlers.
+        self._when_done = self._handler_done
+        self._context = Context()
         self._closing: asyncio.Task[None] | None = None
         # Tasks that wait in `close`, and the handlers that have started such a task.
         self._closers: set[asyncio.Task[Any] | None] = set()
@@ -302,7 +305,8 @@ class Server:
         if isinstance(endpoint, WebSocket):
             task = asyncio.get_running_loop().create_task(self._run_handler(endpoint))
             self._tasks[task] = endpoint
-            task.add_done_callback(self._handler_done)
+            # (Without a context, each task would hold one more.)
+            task.add_done_callback(self._when_done, context=self._context)
 
     def endpoint_failed(self, endpoint: Endpoint, exc: Exception) -> None:
         if logger.isEnabledFor(logging.DEBUG):
@@ -330,10 +334,7 @@ class Server:
         code = CloseCode.INTERNAL_ERROR
         _current_handler.set(asyncio.current_task())
         try:
-            running: Any = self._handler(ws)  # type: ignore[call-arg]
-            if running is None:
-                raise TypeError("handler must be a coroutine function ('async def')")
-            await running
+            await _required(self._handler(ws))  # type: ignore[call-arg]
             code = CloseCode.NORMAL_CLOSURE
             await ws._finish_sends()
         except asyncio.CancelledError:
@@ -349,3 +350,10 @@ class Server:
                 ws._log_error("handler failed", exc)
         finally:
             ws._begin_closing(code, "")
+
+
+def _required(running: Any) -> Any:
+    """Return what a handler returned; raise TypeError if that is nothing to await."""
+    if running is None:
+        raise TypeError("handler must be a coroutine function ('async def')")
+    return running

@@ -23,7 +23,9 @@ _READ_BUFFER_SIZE = 256 << 10
 # A part of a message is what was read at once: it takes four times as much memory if it is text
 # with emoji, and some parts wait. Half of the buffer is as fast.
 _PART_SIZE = 128 << 10
-_read_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
+_read_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[memoryview, memoryview]] = (
+    WeakKeyDictionary()
+)
 
 
 def read_buffer(loop: asyncio.AbstractEventLoop, *, parts: bool) -> memoryview:
@@ -33,10 +35,11 @@ def read_buffer(loop: asyncio.AbstractEventLoop, *, parts: bool) -> memoryview:
         loop: the event loop.
         parts: whether messages are received in parts.
     """
-    buffer = _read_buffers.get(loop)
-    if buffer is None:
-        buffer = _read_buffers[loop] = memoryview(bytearray(_READ_BUFFER_SIZE))
-    return buffer[:_PART_SIZE] if parts else buffer
+    buffers = _read_buffers.get(loop)
+    if buffers is None:
+        whole = memoryview(bytearray(_READ_BUFFER_SIZE))
+        buffers = _read_buffers[loop] = whole, whole[:_PART_SIZE]
+    return buffers[parts]
 
 
 def close_transport(transport: asyncio.Transport) -> None:

@@ -84,6 +84,7 @@ class Turn:
         "_left_by",
         "_left_in",
         "_left_size",
+        "_storage",
         "_waiting",
         "number",
     )
@@ -93,6 +94,7 @@ class Turn:
     _left_by: Wire | None
     _left_in: bytearray
     _left_size: int
+    _storage: bytearray  # what all connections read into
     _waiting: list[Wire]
 
     def __init__(self) -> None:
@@ -132,8 +134,7 @@ class Turn:
         waiting.reverse()
         try:
             while waiting:
-                wire = waiting.pop()
-                wire._uncork()
+                waiting.pop()._uncork()
         finally:
             # The event loop reports what one of them raised. The others come next.
             while waiting:
@@ -172,10 +173,10 @@ class Wire:
         "_phase",
         "_pings",
         "_read_pauses",
+        "_reading_paused",
         "_received_since_ping",
         "_senders",
         "_sink",
-        "_storage",
         "_transport",
         "_turn",
         "_write_paused",
@@ -195,9 +196,9 @@ class Wire:
     _phase: Phase
     _pings: Pings | None
     _read_pauses: int
+    _reading_paused: bool
     _received_since_ping: bool
     _sink: Sink
-    _storage: bytearray
     _transport: Any
     _turn: Turn
     _senders: Senders | None
@@ -211,13 +212,12 @@ class Wire:
         self._sink = sink
         self._pace = _FAST
         self._pings = self._senders = None
-        self._received_since_ping = False
+        self._received_since_ping = self._write_paused = self._reading_paused = False
         # What is sent waits for the end of the read, or of the turn of the event loop.
         self._is_corked = False
         # The turn with the last write outside of reads and ends of turns; or _NEVER, or _ANSWERING:
         # a task has just begun to process a message.
         self._wrote_in = _NEVER
-        self._write_paused = False
         # For `View`. (Here, because they take less memory in C.)
         self._latency = -1.0  # of the last ping, in seconds; -1 if there was none
         self._number = self._read_pauses = self._write_pauses = 0
@@ -229,7 +229,7 @@ class Wire:
     def _use_buffer(self, buffer: memoryview) -> None:
         """Read into a bytearray's memory."""
         self._buffer = buffer
-        self._storage = buffer.obj  # type: ignore[assignment]
+        self._turn._storage = buffer.obj  # type: ignore[assignment]
 
     def __reduce__(self) -> NoReturn:
         raise errors.not_copyable(self)
@@ -246,7 +246,7 @@ class Wire:
     def buffer_updated(self, nbytes: int) -> None:
         self._received_since_ping = True
         if self._phase is _OPEN or self._phase is _CLOSING:
-            self._receive_from(self._storage, nbytes)
+            self._receive_from(self._turn._storage, nbytes)
         elif self._phase is _OPENING:
             self._receive_opening(bytes(self._buffer[:nbytes]))
 
