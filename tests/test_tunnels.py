@@ -113,6 +113,12 @@ def test_a_mistake_in_the_environment(environment: pytest.MonkeyPatch) -> None:
         ("2001:db8::1", "2001:db8::1", True),
         ("2001:db8::1", "[2001:db8::1]:80", True),
         ("2001:db8::1", "2001:db8::2", False),
+        ("10.1.2.3", "10.0.0.0/8", True),
+        ("10.1.2.3", "other.example, 10.1.0.1/255.255.0.0 ", True),
+        ("11.1.2.3", "10.0.0.0/8,x/8,10.0.0.0/33", False),
+        ("server.example", "0.0.0.0/0,::/0", False),
+        ("2001:db8::1", "10.0.0.0/8,2001:db8::/32", True),
+        ("2001:db9::1", "2001:db8::/32,0.0.0.0/0", False),
         # Loopback addresses never have one, as in browsers.
         ("localhost", "", True),
         ("localhost.", "", True),

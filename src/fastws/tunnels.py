@@ -7,8 +7,9 @@ out.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Final, cast
 
 import h11
@@ -148,7 +149,7 @@ def proxy_from_environment(host: str, port: int, *, secure: bool) -> Proxy | Non
                 bypass = proxy_bypass(host) or proxy_bypass(f"[{host}]:{port}")
             else:
                 bypass = proxy_bypass(f"{host.removesuffix('.')}:{port}")
-            if bypass:
+            if bypass or _is_in_networks(host, proxies.get("no", "")):
                 return None
             try:
                 if key == "socks":
@@ -158,6 +159,20 @@ def proxy_from_environment(host: str, port: int, *, secure: bool) -> Proxy | Non
             except InvalidURIError as error:
                 raise InvalidURIError(f"{key}_proxy: {error}") from None
     return None
+
+
+def _is_in_networks(host: str, exceptions: str) -> bool:
+    """Return whether a host is an address in one of the networks among the exceptions."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    for exception in exceptions.split(","):
+        if "/" in exception:
+            with suppress(ValueError):
+                if address in ip_network(exception.strip(), strict=False):
+                    return True
+    return False
 
 
 def is_loopback(host: str) -> bool:

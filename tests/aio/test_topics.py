@@ -517,8 +517,10 @@ async def test_wait_closes_who_takes_too_long(stuck):
         assert topics.count("room") == 1
 
 
-async def test_all_receivers_share_a_limit(stuck):
-    topics = Topics(slow="drop", max_unsent_size=64 * KIB, max_total_unsent_size=80 * KIB)
+@pytest.mark.parametrize("how", ["topics", "broadcast"])
+async def test_all_receivers_share_a_limit(stuck, how):
+    limits = {"slow": "drop", "max_unsent_size": 64 * KIB, "max_total_unsent_size": 80 * KIB}
+    topics = Topics(**limits)
     async with AsyncExitStack() as stack:
         members = []
         for _ in range(3):
@@ -526,11 +528,16 @@ async def test_all_receivers_share_a_limit(stuck):
             members.append(entered[0])
         dropped = 0
         for _ in range(40):
-            dropped += topics.publish("room", bytes(4 * KIB)).dropped
+            if how == "topics":
+                dropped += topics.publish("room", bytes(4 * KIB)).dropped
+            else:
+                dropped += broadcast(members, bytes(4 * KIB), **limits).dropped
         held = sum(member._unsent() for member in members)
         # (What the last one had before it was slow comes on top.)
         assert 70 * KIB < held <= 80 * KIB + 8 * KIB
         assert dropped > 100 - 20
+        if how == "broadcast":
+            return
         # Who leaves makes room for the others.
         most = max(members, key=lambda member: member._unsent())
         topics.unsubscribe(most, "room")

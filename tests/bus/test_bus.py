@@ -294,14 +294,17 @@ async def test_close_that_is_cancelled_closes(broker, until, caplog):
 
 
 async def test_on_gap_may_be_a_coroutine_function(broker, until, caplog):
-    told = []
+    told, running = [], []
     held = asyncio.Event()
 
     async def on_gap(topics):
         told.append(topics)
         if len(told) == 1:
             raise RuntimeError("a mistake")
+        running.append(topics)
+        assert len(running) == 1
         await held.wait()
+        running.clear()
 
     one = Process(broker)
     one.bus = broker.bus(retry=SOON, on_gap=on_gap)

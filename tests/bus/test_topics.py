@@ -261,15 +261,16 @@ async def test_a_topic_that_the_bus_could_not_subscribe_is_tried_again():
         assert bus.calls == ["room"] * 3
 
 
-async def test_a_bus_that_does_not_take_a_message_is_closed(monkeypatch, caplog):
+@pytest.mark.parametrize("text", ["x" * 1000, "\N{GRINNING FACE}" * 250])
+async def test_a_bus_that_does_not_take_a_message_is_closed(text, monkeypatch, caplog):
     monkeypatch.setattr("fastws.aio.relay._FAREWELL", 0.01)
     monkeypatch.setattr("fastws.aio.relay._MAX_OUTBOX", 10_000)
     bus = Calls()
     async with Topics(bus=bus) as topics:
         for _ in range(100):
-            topics.publish("room", "x" * 1000)
+            topics.publish("room", text)
             await asyncio.sleep(0)
-        # What waits for it is bounded.
+        # What waits for it is bounded, in bytes.
         assert len(topics._relay._outbox) < 10
         assert caplog.text.count("bytes wait for the bus") == 1
     assert not bus.is_open

@@ -45,15 +45,17 @@ class Budget:
         max_unsent_size: to one receiver, in bytes; None for no limit.
         max_total_unsent_size: to all receivers that are slow, in bytes; None for no limit.
         wait_timeout: for how long a publisher waits for a receiver, in seconds; None for no limit.
+        among: the receivers, if this is for one message; otherwise those that turn out to be slow.
     """
 
-    __slots__ = ("_max_total", "_max_unsent", "_slow", "_total", "wait_timeout")
+    __slots__ = ("_among", "_max_total", "_max_unsent", "_slow", "_total", "wait_timeout")
 
     def __init__(
         self,
         max_unsent_size: int | None,
         max_total_unsent_size: int | None,
         wait_timeout: float | None,
+        among: Sequence[Receiver] = (),
     ) -> None:
         rules.check_limit("max_unsent_size", max_unsent_size, 1)
         rules.check_limit("max_total_unsent_size", max_total_unsent_size, 1)
@@ -61,6 +63,7 @@ class Budget:
         self.wait_timeout = wait_timeout
         self._max_unsent = max_unsent_size
         self._max_total = max_total_unsent_size
+        self._among = among
         # What the slow receivers had unsent when that was last looked at, or more, by their ids.
         self._slow: dict[int, tuple[Receiver, int]] = {}
         self._total = 0
@@ -77,6 +80,10 @@ class Budget:
                     return False
         if self._max_total is None:
             return True
+        among, self._among = self._among, ()
+        for other in among:
+            if other._write_paused:
+                self._note(other, other._unsent())
         self._note(receiver, unsent + size)
         if self._total > self._max_total:
             # The others may have taken something since.

@@ -42,7 +42,7 @@ class Relay:
     def __init__(self, bus: Bus, wants: Callable[[str], bool]) -> None:
         self._bus = bus
         self._wants = wants
-        self._outbox: deque[tuple[str, str | bytes]] = deque()
+        self._outbox: deque[tuple[str, str | bytes, int]] = deque()  # and their sizes
         self._size = 0
         self._sending: asyncio.Task[None] | None = None
         self._dropped = 0
@@ -84,8 +84,10 @@ class Relay:
         if self._size > _MAX_OUTBOX:
             self._drop(f"{self._size} bytes wait for the bus")
             return
-        self._size += len(data) + _OVERHEAD
-        self._outbox.append((topic, data))
+        ascii_or_binary = isinstance(data, bytes) or data.isascii()
+        size = len(data if ascii_or_binary else data.encode()) + _OVERHEAD
+        self._size += size
+        self._outbox.append((topic, data, size))
         if self._sending is None:
             # (An eager task would run before it is stored.)
             self._sending = asyncio.Task(self._send(), loop=asyncio.get_running_loop())
@@ -93,8 +95,8 @@ class Relay:
     async def _send(self) -> None:
         try:
             while self._outbox:
-                topic, message = self._outbox.popleft()
-                self._size -= len(message) + _OVERHEAD
+                topic, message, size = self._outbox.popleft()
+                self._size -= size
                 try:
                     await self._bus.publish(topic, message)
                 except Exception as exc:

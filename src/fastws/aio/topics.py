@@ -301,6 +301,7 @@ def broadcast(
     key: Hashable = None,
     compress: bool | None = None,
     max_unsent_size: int | None = DEFAULT_TOPICS_MAX_UNSENT_SIZE,
+    max_total_unsent_size: int | None = DEFAULT_TOPICS_MAX_TOTAL_UNSENT_SIZE,
     wait_timeout: float | None = DEFAULT_TOPICS_WAIT_TIMEOUT,
 ) -> Published:
     """Send a message to several connections, as `Topics.publish` does for those of a topic.
@@ -310,7 +311,8 @@ def broadcast(
         message: text (str or Text), binary (bytes-like), or what `prepare` returned.
         exclude: a connection that does not get the message.
         slow, key, compress: as for `Topics.publish`.
-        max_unsent_size, wait_timeout: as for `Topics`.
+        max_unsent_size, max_total_unsent_size, wait_timeout: as for `Topics`; the total is that of
+            these connections.
 
     Returns:
         how many connections it went to; can be awaited.
@@ -321,8 +323,8 @@ def broadcast(
     """
     check_policy(slow)
     prepared = message if isinstance(message, PreparedMessage) else prepare(message)
-    budget = Budget(max_unsent_size, None, wait_timeout)
     receivers = [receiver_of(connection) for connection in list(connections)]
+    budget = Budget(max_unsent_size, max_total_unsent_size, wait_timeout, receivers)
     return _send(prepared, receivers, exclude, budget, slow, ("", key), compress)
 
 

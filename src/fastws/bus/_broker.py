@@ -65,7 +65,7 @@ class BrokerBus:
 
     Args:
         on_gap: called with a frozenset of topics when messages of them may have been lost; if it
-            returns a coroutine, a task runs it.
+            returns a coroutine, a task runs it, and gaps meanwhile are told together afterwards.
         retry: how long to wait before each attempt to reconnect.
         max_waiting: how many bytes may wait to be published, if that is more than one message.
         max_message_size: the largest message that the broker takes, in bytes.
@@ -101,7 +101,9 @@ class BrokerBus:
         self._changes: set[str] = set()
         self._changed = asyncio.Event()
         self._missed: set[str] = set()
-        self._gap_tasks: set[asyncio.Task[None]] = set()
+        # The topics that `on_gap` has yet to be told of: it runs once at a time.
+        self._gaps: set[str] = set()
+        self._gap_task: asyncio.Task[None] | None = None
         # What has been complained of already.
         self._complaints: set[str] = set()
 
@@ -157,7 +159,8 @@ class BrokerBus:
             # (This task ends others; it must have the time for that.)
             await _end([task], patience=1.0)
             self._forget()
-        await _end(self._gap_tasks)
+            self._gaps.clear()
+        await _end([] if self._gap_task is None else [self._gap_task])
 
     def _forget(self) -> None:
         for future in self._topics.values():
@@ -225,6 +228,7 @@ class BrokerBus:
         future = self._topics.pop(topic, None)
         if future is not None:
             future.cancel()
+            self._gaps.discard(topic)
             self._change(topic)
 
     def _change(self, topic: str) -> None:
@@ -372,18 +376,25 @@ class BrokerBus:
             logger.exception("could not deliver a message of topic %r", topic)
 
     def _tell_gap(self, topics: Iterable[str]) -> None:
-        names = frozenset(topics)
-        if self._on_gap is None or not names:
+        if self._on_gap is None:
             return
+        self._gaps.update(topics)
+        if not self._gaps or self._gap_task is not None:
+            return
+        names = frozenset(self._gaps)
+        self._gaps.clear()
         try:
             result = self._on_gap(names)
         except Exception:
             logger.exception("on_gap failed")
             return
         if inspect.isawaitable(result):
-            task = asyncio.get_running_loop().create_task(_log_failure(result))
-            self._gap_tasks.add(task)
-            task.add_done_callback(self._gap_tasks.discard)
+            self._gap_task = asyncio.get_running_loop().create_task(_log_failure(result))
+            self._gap_task.add_done_callback(self._gap_told)
+
+    def _gap_told(self, _: asyncio.Task[None]) -> None:
+        self._gap_task = None
+        self._tell_gap(())
 
     def _complain(self, complaint: str) -> None:
         # (Once, and of some topics only: clients may choose their names.)

@@ -59,7 +59,8 @@ class NatsBus(BrokerBus):
             the same broker belong together.
         on_gap: called in the event loop with a frozenset of topics when messages of them may have
             been lost, after the broker has subscribed this process again. What the application
-            reads from its database then is not missed. If it returns a coroutine, a task runs it.
+            reads from its database then is not missed. If it returns a coroutine, a task runs it,
+            and gaps meanwhile are told together afterwards.
         ping_interval: the time between two pings, in seconds. If the broker does not answer two
             of them, the bus reconnects.
         connect_timeout: how long to wait for a server when connecting, in seconds.

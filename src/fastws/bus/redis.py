@@ -47,7 +47,8 @@ class RedisBus(BrokerBus):
             same broker belong together.
         on_gap: called in the event loop with a frozenset of topics when messages of them may have
             been lost, after the broker has subscribed this process again. What the application
-            reads from its database then is not missed. If it returns a coroutine, a task runs it.
+            reads from its database then is not missed. If it returns a coroutine, a task runs it,
+            and gaps meanwhile are told together afterwards.
         ping_interval: the time between two pings, in seconds. If the broker does not answer in
             that time, the bus reconnects.
         connect_timeout: how long to wait for the broker when connecting, in seconds.
