@@ -84,8 +84,8 @@ class Relay:
         if self._size > _MAX_OUTBOX:
             self._drop(f"{self._size} bytes wait for the bus")
             return
-        ascii_or_binary = isinstance(data, bytes) or data.isascii()
-        size = len(data if ascii_or_binary else data.encode()) + _OVERHEAD
+        size = _OVERHEAD
+        size += len(data.encode() if isinstance(data, str) and not data.isascii() else data)
         self._size += size
         self._outbox.append((topic, data, size))
         if self._sending is None:
