@@ -97,10 +97,10 @@ async def test_a_server_takes_this_path(name, handler, phases, raw, frame, until
         options["open_timeout"] = 0.05
     async with serve(handler, "127.0.0.1", 0, **options) as server:
         async with raw(server, handshake="request" not in name) as peer:
+            await until(lambda: server._endpoints)
             if "we close" in name or "our close" in name:
                 await peer.send(frame(1, b"close"))
                 assert await peer.close_frame() == (1000, "")
-            await until(lambda: server._endpoints)
             match name.removesuffix(" while we close").removesuffix(" before its request"):
                 case "peer closes" | "peer answers our close frame":
                     await peer.send(frame(8, b"\x03\xe8"))
@@ -164,7 +164,7 @@ async def test_a_client_takes_this_path(name, kind, phases, raw_server, frame):
         port = server.sockets[0].getsockname()[1]
         if name == "nobody listens":
             server.close()
-        options = {"protocol": make, "open_timeout": 0.2 if "in time" in name else 10.0}
+        options = {"protocol": make, "open_timeout": 1.0 if "in time" in name else 10.0}
         if handshake:
             endpoint = await connect(f"ws://127.0.0.1:{port}", **options)
             if "our close" in name:

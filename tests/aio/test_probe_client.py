@@ -356,7 +356,7 @@ async def test_a_client_that_does_not_come_again(monkeypatch: pytest.MonkeyPatch
         await coroutine(url)
         await asyncio.sleep(TIMEOUT)
 
-    results = await run(once, timeout=0.2)
+    results = await run(once, timeout=0.5)
     assert [result.answer for result in results] == ["as required"] + 3 * [NOBODY]
 
 

@@ -949,7 +949,7 @@ async def test_a_reset_in_the_handshake_is_told(raw_server, url):
 async def test_a_half_request_is_ended_by_the_open_timeout(raw, until):
     calls = []
     async with (
-        serve(partial(Recorder, calls), "127.0.0.1", 0, open_timeout=0.1) as server,
+        serve(partial(Recorder, calls), "127.0.0.1", 0, open_timeout=0.5) as server,
         raw(server, handshake=False) as peer,
     ):
         status, _ = await peer.request(b"GET / HTTP/1.1\r\nHost:")
@@ -997,7 +997,7 @@ async def test_what_never_opens_is_gone_after_the_open_timeout(echo, until, send
 async def test_a_large_answer_may_take_longer_than_the_open_timeout(raw, echo):
     """A peer that still reads is not cut off."""
     page = bytes(range(256)) * 40_000
-    options = {"open_timeout": 0.2, "process_request": lambda request: Response(200, body=page)}
+    options = {"open_timeout": 0.5, "process_request": lambda request: Response(200, body=page)}
     async with (
         serve(echo, "127.0.0.1", 0, **options) as server,
         raw(server, handshake=False) as peer,
@@ -1008,8 +1008,8 @@ async def test_a_large_answer_may_take_longer_than_the_open_timeout(raw, echo):
 
 
 async def test_the_open_timeout_does_not_end_an_open_connection(echo, raw, frame):
-    async with serve(echo, "127.0.0.1", 0, open_timeout=0.1) as server, raw(server) as peer:
-        await asyncio.sleep(0.2)
+    async with serve(echo, "127.0.0.1", 0, open_timeout=0.5) as server, raw(server) as peer:
+        await asyncio.sleep(0.6)
         await peer.send(frame(1, b"still here"))
         assert await peer.frame() == (0x81, b"still here")
 

@@ -199,7 +199,7 @@ async def test_a_bad_request_is_reported_with_the_address_that_was_told(echo, ra
 
 @pytest.mark.parametrize("does", ["says nothing", "says half", "ends", "resets"])
 async def test_a_header_that_does_not_come(failing, raw, until, does):
-    options = {"proxy_protocol": True, "open_timeout": 0.1 if "says" in does else 30}
+    options = {"proxy_protocol": True, "open_timeout": 0.5 if "says" in does else 30}
     async with (
         serve(failing, "127.0.0.1", 0, **options) as server,
         raw(server, handshake=False) as peer,
@@ -219,7 +219,7 @@ async def test_a_header_that_does_not_come(failing, raw, until, does):
 @pytest.mark.parametrize("does", ["says nothing", "says nonsense", "ends", "resets"])
 async def test_tls_that_does_not_come_after_the_header(failing, tls, raw, until, does):
     options = {"proxy_protocol": True, "ssl": tls.server}
-    options["open_timeout"] = 0.1 if does == "says nothing" else 30
+    options["open_timeout"] = 0.5 if does == "says nothing" else 30
     async with (
         serve(failing, "127.0.0.1", 0, **options) as server,
         raw(server, handshake=False) as peer,

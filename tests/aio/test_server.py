@@ -470,7 +470,7 @@ async def test_process_request_is_ended_by_the_open_timeout(echo, raw, caplog, s
             if stubborn == "dies":
                 raise
 
-    settings = {"process_request": process_request, "open_timeout": 0.1}
+    settings = {"process_request": process_request, "open_timeout": 0.5}
     async with (
         serve(echo, "127.0.0.1", 0, **settings) as server,
         raw(server, handshake=False) as peer,
