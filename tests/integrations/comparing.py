@@ -47,7 +47,9 @@ def wire(
         head = bytes([first, bit | (126 if form == 2 else 127)]) + size.to_bytes(form, "big")
     if not mask:
         return head + payload
-    return head + KEY + bytes(byte ^ KEY[i % 4] for i, byte in enumerate(payload))
+    pad = (KEY * (len(payload) // 4 + 1))[: len(payload)]
+    masked = int.from_bytes(payload, "big") ^ int.from_bytes(pad, "big")
+    return head + KEY + masked.to_bytes(len(payload), "big")
 
 
 @st.composite

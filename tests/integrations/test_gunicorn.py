@@ -116,7 +116,8 @@ def play(chunks: list[bytes], *, eof: bool, slow: bool = False) -> tuple[Any, ..
             log.lines,
         )
 
-    return asyncio.run(run())
+    # (In debug mode, most of the time goes into a traceback for each step.)
+    return asyncio.run(run(), debug=False)
 
 
 def compare(chunks: list[bytes], *, eof: bool = True, slow: bool = False) -> tuple[Any, ...]:
