@@ -465,6 +465,18 @@ def wait_for(url: str, answer: str, message: str = "hi") -> None:
         time.sleep(0.05)
 
 
+def let_in(url: str, **options: Any) -> Any:
+    """Connect; there may be too many connections until the server sees that others have ended."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            return connect(url, **options)
+        except InvalidStatus as exc:
+            if exc.response.status_code != 503 or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
+
+
 def test_a_worker_that_cannot_start_is_tried_again(folder: Path) -> None:
     options = ("--workers", "1", "--port", str(free_port()))
     with serving(folder, "chats:no_database", *options) as program:
@@ -525,7 +537,7 @@ def test_who_may_connect(folder: Path, loop: tuple[str, ...]) -> None:
             connect(url, origin=Origin("https://chat.example.org"))
         assert refused.value.response.status_code == 403
         wait_for(url, "one: hi")
-        with connect(url, origin=Origin("https://chat.example")):
+        with let_in(url, origin=Origin("https://chat.example")):
             with pytest.raises(InvalidStatus) as refused:
                 connect(url)
             assert refused.value.response.status_code == 503
