@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from .terminals import Terminal
 
-QUICK = ("--duration", "0.2", "--warmup", "0.05")
+# (Something must be answered, even if the machine is busy for a moment.)
+QUICK = ("--duration", "0.5", "--warmup", "0.05")
 
 
 async def echo(ws: WebSocket) -> None:
