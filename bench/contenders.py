@@ -913,7 +913,7 @@ ECHOES = [
 
 def session_ours(twin: str, stream: Stream) -> Call:
     fastws = variant("fastws.session", impl=None if twin == "c" else twin)
-    session = fastws.Session.server()
+    session, read_event, write_event = fastws.Session.server(), fastws.Read, fastws.Write
 
     def echo(reads: Sequence[bytes] = stream.reads) -> int:
         length = 0
@@ -922,9 +922,9 @@ def session_ours(twin: str, stream: Stream) -> Call:
             match event:
                 case str() | bytes():
                     session.send(event)
-                case fastws.Write(_):
+                case write_event(_):
                     length += len(session.data_to_send())
-                case fastws.Read(_):
+                case read_event(_):
                     read = next(arriving, None)
                     if read is None:
                         break
