@@ -59,14 +59,14 @@ def unused_port() -> Iterator[int]:
 
 
 @contextmanager
-def proxy(name: str, port: int, *args: str) -> Iterator[None]:
+def proxy(name: str, port: int, *args: str) -> Iterator[Program]:
     """Run a proxy until the end of the `with` block."""
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/bin")
     if path is None:
         pytest.fail(f"no {name} here: apt-get install --no-install-recommends {PACKAGES[name]}")
     with Program(path, *args) as program:
         program.wait_for_port(port)
-        yield
+        yield program
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def twisted() -> Iterator[str]:
 def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A proxy for servers, which tells them about clients: `port` listens for clients, by the
     option of HAProxy for the server, and `backend` is the port where that server must listen. The
-    health checks of the proxy tell of no client."""
+    health checks of the proxy tell of no client. `program` is the proxy."""
     backend = free_port()
     ports = {"send-proxy": free_port(), "send-proxy-v2": free_port()}
     text = "global\n  maxconn 100\ndefaults\n  mode tcp\n  timeout connect 5s\n"
@@ -180,8 +180,8 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
     for option, port in ports.items():
         text += (
             f"listen {option}\n  bind {HOST}:{port}\n"
-            f"  server one {HOST}:{backend} {option} check inter 50 rise 1 fall 1000000\n"
+            f"  server one {HOST}:{backend} {option} check inter 500 rise 1 fall 1000000\n"
         )
     path = write(tmp_path_factory.mktemp("haproxy") / "haproxy.cfg", text)
-    with proxy("haproxy", ports["send-proxy"], "-db", "-f", path):
-        yield SimpleNamespace(port=ports, backend=backend)
+    with proxy("haproxy", ports["send-proxy"], "-db", "-f", path) as program:
+        yield SimpleNamespace(port=ports, backend=backend, program=program)
