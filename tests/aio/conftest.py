@@ -77,7 +77,7 @@ def runner(request):
             loop.set_exception_handler(lambda _, context: problems.append(context))
             # A busy machine is not worth a line in the log, of which some tests count the lines.
             loop.slow_callback_duration = 60
-            loop_runner.run(_limited(main))
+            loop_runner.run(_limited(main, _timeout(request) - 10))
             problems.extend(loop_runner.run(_left_over()))
 
     try:
@@ -87,9 +87,15 @@ def runner(request):
     assert not problems
 
 
-async def _limited(main):
+def _timeout(request):
+    """Return how long a test may take, as pytest-timeout knows it."""
+    marker = request.node.get_closest_marker("timeout")
+    return float(marker.args[0] if marker else request.config.getini("timeout"))
+
+
+async def _limited(main, seconds):
     # (uvloop does not let pytest-timeout's signal through.)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(seconds):
         await main
 
 
