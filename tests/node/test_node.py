@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import queue
-import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -18,7 +17,7 @@ import trustme
 
 import fastws
 
-from ..tools import TIMEOUT, Background, Echo, Program, needs_uvloop, run, run_fastws
+from ..tools import TIMEOUT, Background, Echo, Program, free_port, needs_uvloop, run, run_fastws
 from .conftest import SCRIPT, NodeServer, install_ws
 
 if TYPE_CHECKING:
@@ -103,9 +102,7 @@ def test_wss(node, ca, certificate, tmp_path):
 
 
 def test_refused_connection(node):
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    hold(node, "refused", f"ws://127.0.0.1:{port}")
+    hold(node, "refused", f"ws://127.0.0.1:{free_port()}")
 
 
 def test_refused_handshake(node):
