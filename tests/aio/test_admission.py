@@ -455,7 +455,7 @@ async def test_half_a_message_is_not_idle(stream, echo, until, raw, frame):
         await peer.send(frame(8, b"\x03\xe8"))
 
 
-async def test_a_server_drains_then_closes(echo, url, raw):
+async def test_a_server_drains_then_closes(echo, url, raw, until):
     async with serve(echo, "127.0.0.1", 0) as server:
         clients = [await connect(url(server)) for _ in range(10)]
         server_address = server.sockets[0].getsockname()
@@ -463,8 +463,7 @@ async def test_a_server_drains_then_closes(echo, url, raw):
             await late.send(PLAIN[:10])
             drained = asyncio.ensure_future(server.drain(0.3, reason="moving"))
             # Nobody can connect any more, but those who have can go on.
-            await asyncio.sleep(0)
-            assert not server.sockets
+            await until(lambda: not server.sockets)
             with pytest.raises(OSError, match=r"."):
                 await asyncio.open_connection(*server_address)
             await clients[0].send("still there?")

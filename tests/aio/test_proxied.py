@@ -237,7 +237,10 @@ async def test_tls_that_does_not_come_after_the_header(failing, tls, raw, until,
 
 
 @pytest.mark.parametrize("sent", [b"", V1])
-async def test_a_server_that_closes_does_not_wait_for_headers(echo, secure, tls, raw, until, sent):
+async def test_a_server_that_closes_does_not_wait_for_headers(
+    echo, secure, tls, raw, until, sent, monkeypatch
+):
+    monkeypatch.setattr(admission, "PATIENCE", 0.1)
     options = {"proxy_protocol": True} | ({"ssl": tls.server} if secure else {})
     async with (
         serve(echo, "127.0.0.1", 0, **options) as server,
@@ -252,8 +255,9 @@ async def test_a_server_that_closes_does_not_wait_for_headers(echo, secure, tls,
 
 
 @pytest.mark.loops("asyncio", "uvloop", "aiofastnet")
-async def test_a_server_that_closes_does_not_wait_for_tls(failing, tls, raw):
+async def test_a_server_that_closes_does_not_wait_for_tls(failing, tls, raw, monkeypatch):
     """No event loop tells the task that waits for TLS."""
+    monkeypatch.setattr(admission, "PATIENCE", 0.1)
     async with (
         serve(failing, "127.0.0.1", 0, proxy_protocol=True, ssl=tls.server) as server,
         raw(server, handshake=False) as peer,

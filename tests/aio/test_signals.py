@@ -311,7 +311,7 @@ async def main():
     server = await fastws.serve(idle, "127.0.0.1", 0)
     kept.append(asyncio.create_task(server.serve_forever()))
     await asyncio.sleep(0)
-    server._stop_listening()
+    await server._stop_listening()
 
 kept = []
 if sys.argv[1] == "uvloop":

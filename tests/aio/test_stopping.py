@@ -7,12 +7,14 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 from contextlib import suppress
 
 import pytest
 
 from fastws import ConnectionClosed, HandshakeError, WebSocketProtocol, connect, serve
+from fastws.aio import admission
 
 from ..tools import needs_uvloop
 from .conftest import LOOPS
@@ -589,7 +591,7 @@ async def test_a_process_request_that_does_not_end(raw, until):
         await within(5, server.close())
         assert not server._endpoints
         release.set()
-        assert await within(5, peer.rest()) == b""
+        assert (await within(5, peer.rest())).startswith(b"HTTP/1.1 503 ")
 
 
 async def test_process_request_may_close_the_server(raw):
@@ -601,8 +603,59 @@ async def test_process_request_may_close_the_server(raw):
         raw(server, handshake=False) as peer,
     ):
         await peer.send(PLAIN)
-        assert await within(5, peer.rest()) == b""
+        assert (await within(5, peer.rest())).startswith(b"HTTP/1.1 503 ")
         await within(5, server.wait_closed())
+
+
+@pytest.mark.parametrize(
+    ("when", "secure"), [("waiting", False), ("waiting", True), ("accepted", False)]
+)
+async def test_a_client_that_has_just_connected_is_told_to_try_again(
+    when, secure, tls, until, monkeypatch
+):
+    monkeypatch.setattr(admission, "PATIENCE", 60.0)
+    options = {"ssl": tls.server if secure else None, "shutdown_timeout": 60}
+    async with serve(idle, HOST, 0, **options) as server:
+        address = server.sockets[0].getsockname()
+        # The event loop does not run meanwhile, so they are not accepted.
+        socks = [socket.create_connection(address) for _ in range(3)]
+        if when == "accepted":
+            await until(lambda: len(server._endpoints) == 3)
+        else:
+            await server._stop_listening()
+        closing = asyncio.ensure_future(server.close())
+        await until(lambda: not server.sockets)
+        options = {"ssl": tls.client, "server_hostname": "localhost"} if secure else {}
+        for sock in socks:
+            reader, writer = await asyncio.open_connection(sock=sock, **options)
+            writer.write(PLAIN)
+            response = await within(5, reader.read())
+            assert response.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nRetry-After: 1\r\n" in response
+            writer.close()
+        await within(5, closing)
+
+
+@pytest.mark.parametrize("when", ["late", "never"])
+async def test_a_client_that_says_nothing_is_not_waited_for(when, raw, until, monkeypatch):
+    monkeypatch.setattr(admission, "PATIENCE", {"late": 0.0, "never": 0.1}[when])
+    async with (
+        serve(idle, HOST, 0, open_timeout=60 if when == "late" else None) as server,
+        raw(server, handshake=False) as peer,
+    ):
+        await until(lambda: server._endpoints)
+        await within(5, server.close())
+        assert await within(5, peer.rest()) == b""
+
+
+@pytest.mark.loops("asyncio")
+async def test_connections_wait_for_the_next_server_of_a_socket():
+    with socket.create_server((HOST, 0)) as sock:
+        async with serve(idle, sock=sock.dup()) as server:
+            client = socket.create_connection(sock.getsockname())
+            await server.close()
+        async with serve(idle, sock=sock.dup()), connect("ws://localhost:1", sock=client):
+            pass
 
 
 @pytest.mark.parametrize("exc", [LookupError, asyncio.CancelledError, Interruption])

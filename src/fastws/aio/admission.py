@@ -1,4 +1,4 @@
-"""How many connections a server has, in all and for each address, and for how long.
+"""How many connections a server has, in all and for each address, and until when.
 
 This module knows who is let in, what the others are told, and when a connection has lived long
 enough. It does not know what connections do.
@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from ipaddress import IPv6Address
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fastws import rules
 from fastws.exceptions import RequestError
@@ -21,14 +21,21 @@ from .view import logger
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from .endpoint import Endpoint
     from .opening import Decision
 
-__all__ = ["Admission", "Lifetimes"]
+__all__ = ["PATIENCE", "Admission", "Lifetimes", "turn_away"]
 
 # What the others are told: after how many seconds they may try again. They are gone by then.
 _RETRY_AFTER = 5
+
+# The same, when the server shuts down: another one has taken its place, or will soon.
+_RETRY_ELSEWHERE = 1
+
+# How long a client may take to send its request then, in seconds, from when it connected.
+PATIENCE: Final = 1.0
 
 # This many connections may wait for that answer at the same time. Others get none.
 _MAX_REFUSALS = 256
@@ -101,21 +108,22 @@ class Admission:
             return
         self._refused.add(endpoint)
         assert isinstance(endpoint._opening, ServerOpeningHandshake)
-        endpoint._opening = _Refusal(endpoint._opening, why)
+        endpoint._opening = _Refusal(endpoint._opening, why, _RETRY_AFTER)
         endpoint._open_by = min(endpoint._open_by or inf, now + _RETRY_AFTER)
 
 
 class _Refusal(ServerOpeningHandshake):
     """The opening handshake of a connection that is refused, whatever it asks for."""
 
-    __slots__ = ("_why",)
+    __slots__ = ("_why", "retry_after")
 
-    def __init__(self, opening: ServerOpeningHandshake, why: str) -> None:
+    def __init__(self, opening: ServerOpeningHandshake, why: str, retry_after: int) -> None:
         super().__init__(opening.handshake)
         self._why = why
+        self.retry_after = retry_after
 
     def receive_data(self, data: bytes) -> Decision | None:
-        retry = ("Retry-After", str(_RETRY_AFTER))
+        retry = ("Retry-After", str(self.retry_after))
         error = RequestError(self._why, 503, (retry,))
         return Refused(self.handshake.reject(error), error)
 
@@ -123,6 +131,40 @@ class _Refusal(ServerOpeningHandshake):
         decision = self.receive_data(b"")
         assert decision is not None
         return decision
+
+
+def turn_away(endpoint: Endpoint, drop: Callable[[], object]) -> None:
+    """The server shuts down: tell a client in its opening handshake to try again.
+
+    Its request may be on its way. If it does not come, there is nothing to answer.
+
+    Args:
+        endpoint: the connection.
+        drop: called when the client has had its time.
+    """
+    opening, now = endpoint._opening, endpoint._loop.time()
+    if isinstance(opening, _Refusal):
+        if opening.retry_after != _RETRY_ELSEWHERE:  # it was told already, or says nothing
+            drop()
+        return
+    left = PATIENCE
+    if endpoint._open_by is not None and endpoint._settings.open_timeout is not None:
+        left -= now - (endpoint._open_by - endpoint._settings.open_timeout)
+    endpoint._open_by = now + 2 * PATIENCE  # it is gone by then, answered or not
+    if not isinstance(opening, ServerOpeningHandshake):
+        drop()
+        return
+    refusal = _Refusal(opening, "the server is shutting down", _RETRY_ELSEWHERE)
+    if opening.answer is not None:  # the application has not decided
+        endpoint._act_on(refusal.receive_data(b""))
+        return
+    if left <= 0:
+        drop()
+        return
+    endpoint._opening = refusal
+    endpoint._loop.call_later(
+        left, lambda: drop() if isinstance(endpoint._opening, _Refusal) else None
+    )
 
 
 def _origin(address: Any) -> Any:

@@ -11,13 +11,14 @@ import logging
 import signal
 from contextlib import ExitStack, suppress
 from contextvars import Context, ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from fastws import rules
 from fastws.exceptions import RequestError
 from fastws.spec import CloseCode
 
-from .admission import Admission, Lifetimes
+from .admission import Admission, Lifetimes, turn_away
 from .draining import drain
 from .endpoint import Endpoint, as_endpoint
 from .phases import Phase
@@ -43,6 +44,10 @@ SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # How long handlers may take to end after they are cancelled, in seconds.
 _LAST_MOMENT = 1.0
 
+# How many turns of an event loop it takes, at most, until there is an endpoint for a connection
+# that was accepted.
+_TURNS = 3
+
 # The task of the handler that is running, or that has started the running task.
 _current_handler: ContextVar[asyncio.Task[Any] | None] = ContextVar(
     "_current_handler", default=None
@@ -66,6 +71,7 @@ class Server:
         # All that have a transport, including those in their opening handshake.
         self._endpoints: set[Endpoint] = set()
         self._listeners: list[asyncio.Server] = []
+        self._arriving: set[asyncio.Task[Any]] = set()  # last ones, of which there is no endpoint
         self._exits = ExitStack()  # what to undo when it stops listening
         self.observers: list[Observer] = []
         self._admission = None if limits == (None, None) else Admission(*limits)
@@ -192,7 +198,7 @@ class Server:
             raise TypeError("over must be a number, not None")
         rules.check_timeout("over", over)
         rules.close_payload(code, reason)
-        self._stop_listening()
+        await self._stop_listening()
         await drain(
             self._endpoints,
             over,
@@ -206,9 +212,12 @@ class Server:
         await self._closed.wait()
 
     async def _close(self, code: int, reason: str) -> None:
-        self._stop_listening()
+        await self._stop_listening()
         for endpoint in list(self._endpoints):
-            self._say_goodbye(endpoint, code, reason)
+            if endpoint._phase is Phase.OPENING:
+                self._turn_away(endpoint)
+            else:
+                self._say_goodbye(endpoint, code, reason)
         try:
             if await self._ended(0 if self._hurried else self._shutdown_timeout, self._rest):
                 # The remaining handlers may be waiting for us, which cannot be known.
@@ -223,14 +232,30 @@ class Server:
             logger.error(line, name, ws.remote_address, ws.id)
         self._closed.set()
 
-    def _stop_listening(self) -> None:
+    async def _stop_listening(self) -> None:
+        loop = asyncio.get_running_loop()
+        sockets = self.sockets
+        with suppress(NotImplementedError):  # the event loop of Windows
+            removed = [loop.remove_reader(sock.fileno()) for sock in sockets]
+            if any(removed):
+                # asyncio drops what it has accepted if the listener is closed too soon.
+                await _let_run()
         self._exits.close()
+        if sockets:
+            await _let_run()
 
     def _say_goodbye(self, endpoint: Endpoint, code: int, reason: str) -> None:
         try:
             endpoint._begin_closing(code, reason)
         except Exception as exc:
             endpoint._log_error("could not close a connection", exc)
+
+    def _turn_away(self, endpoint: Endpoint) -> None:
+        drop = partial(self._say_goodbye, endpoint, CloseCode.GOING_AWAY, "")
+        if self._hurried:
+            drop()
+        else:
+            turn_away(endpoint, drop)
 
     def _rest(self) -> set[asyncio.Task[None]]:
         """Return the handlers to wait for, without those that wait for `close`."""
@@ -244,7 +269,9 @@ class Server:
         hurried = self._hurried
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while (self._endpoints or handlers()) and self._hurried == hurried:
+                while (
+                    self._endpoints or self._arriving or handlers()
+                ) and self._hurried == hurried:
                     self._changed.clear()
                     await self._changed.wait()
         return not self._endpoints and not handlers()
@@ -282,8 +309,10 @@ class Server:
     # (There is a transport, but who is at its other end may not be known yet.)
     def endpoint_expected(self, endpoint: Endpoint) -> None:
         self._endpoints.add(endpoint)
-        if self._closing is not None:
+        if self._closed.is_set():
             endpoint._transport.abort()
+        elif self._closing is not None:
+            self._turn_away(endpoint)
 
     def endpoint_made(self, endpoint: Endpoint) -> None:
         self.endpoint_expected(endpoint)
@@ -326,6 +355,12 @@ class Server:
             self._lifetimes.end(endpoint)
         self._changed.set()
 
+    def _arrived(self, task: asyncio.Task[Any]) -> None:
+        self._arriving.discard(task)
+        if not task.cancelled():
+            task.exception()  # the client is gone, or its TLS failed
+        self._changed.set()
+
     def _handler_done(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
         self._changed.set()
@@ -357,3 +392,9 @@ def _required(running: Any) -> Any:
     if running is None:
         raise TypeError("handler must be a coroutine function ('async def')")
     return running
+
+
+async def _let_run() -> None:
+    """Wait until there are endpoints for the connections that were accepted."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)

@@ -1,13 +1,15 @@
 """How a WebSocket server is set up: `serve`.
 
-This module knows the arguments of a server and how they come together, and how to listen. It does
-not know what a server does then.
+This module knows the arguments of a server and how they come together, how to listen, and how that
+ends. It does not know what a server does meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from fastws.deflate import deflate_extensions
 from fastws.handshake import ServerHandshake
 from fastws.http import Headers
 
+from . import admission
 from .admission import Admission
 from .facts import note_server_names
 from .opening import ServerOpeningHandshake
@@ -25,7 +28,6 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     import re
-    import socket
     import ssl as ssl_module
     from collections.abc import Awaitable, Callable, Generator
 
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from .websocket import WebSocket
 
 __all__ = ["serve"]
+
+# The default of `loop.create_server`.
+_BACKLOG = 100
 
 
 class serve:  # noqa: N801 - it is called like a function
@@ -258,6 +263,8 @@ class serve:  # noqa: N801 - it is called like a function
                 listener = await create(make, **options, **place)
                 server._exits.callback(listener.close)
                 server._listeners.append(listener)
+                if "sock" not in place:  # others may have that one, too
+                    server._exits.callback(_accept_waiting, server, listener, make, options)
         except BaseException:
             # Those before may have connections already, for which nobody waits.
             server._hurried = True
@@ -275,3 +282,38 @@ class serve:  # noqa: N801 - it is called like a function
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         await self._server.close()
+
+
+def _accept_waiting(
+    server: Server,
+    listener: asyncio.Server,
+    make: Callable[[], asyncio.BaseProtocol],
+    options: dict[str, Any],
+) -> None:
+    """Accept all connections that wait, before the listener is closed: the system would reset them,
+    although their clients believe to be connected. (One that comes in the very moment between the
+    two is reset.)
+
+    Args:
+        server: the server.
+        listener: what listens.
+        make: makes their protocols.
+        options: those of `loop.create_server`.
+    """
+    loop = asyncio.get_running_loop()
+    tls = {name: value for name, value in options.items() if name.startswith("ssl")}
+    if tls:
+        tls["ssl_handshake_timeout"] = admission.PATIENCE
+    for listening in listener.sockets:
+        with (
+            suppress(OSError),
+            socket.fromfd(listening.fileno(), listening.family, listening.type) as sock,
+        ):
+            sock.setblocking(False)
+            # (Two more than the backlog may wait.)
+            for _ in range(options.get("backlog", _BACKLOG) + 2):
+                accepted, _ = sock.accept()
+                accepted.setblocking(False)
+                task = loop.create_task(loop.connect_accepted_socket(make, accepted, **tls))
+                server._arriving.add(task)
+                task.add_done_callback(server._arrived)
