@@ -74,17 +74,24 @@ def note_server_names(
     if not is_known or "create_server" in getattr(loop, "__dict__", ()):
         # aiofastnet has its own TLS connections. With any `sni_callback`, they crash in Python's.
         return lambda: None
-    before = context.sni_callback
+    before = _callback_of(context)
     noter = before if isinstance(before, _Noter) else _Noter(before)
     context.sni_callback = noter
     noter.users += 1
     return partial(_restore, context, noter)
 
 
+def _callback_of(context: ssl_module.SSLContext) -> Any:
+    """Return the `sni_callback` that was set."""
+    # PyPy's contexts have it in an object of theirs, which cannot be called.
+    callback: Any = context.sni_callback
+    return callback if callback is None or callable(callback) else callback.callback
+
+
 def _restore(context: ssl_module.SSLContext, noter: _Noter) -> None:
     noter.users -= 1
     before = noter.before
-    if not noter.users and context.sni_callback is noter:
+    if not noter.users and _callback_of(context) is noter:
         context.sni_callback = before
 
 
