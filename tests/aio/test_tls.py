@@ -7,6 +7,7 @@ import gc
 import random
 import socket
 import ssl
+import struct
 import weakref
 from contextlib import suppress
 
@@ -446,3 +447,26 @@ async def test_a_sender_waits_for_an_empty_transport_without_a_write_limit(tls, 
         connect(url(server, secure=secure), ssl=tls.client if secure else None) as ws,
     ):
         assert [len(message) async for message in ws] == list(range(100))
+
+
+async def test_a_large_message_to_a_peer_that_has_just_gone_is_no_warning(
+    tls, raw, until, caplog
+):
+    members = []
+
+    class Member(WebSocketProtocol):
+        def on_open(self):
+            members.append(self)
+
+    options = {"ssl": tls.client, "server_hostname": "localhost"}
+    async with serve(Member, HOST, 0, ssl=tls.server) as server:
+        async with raw(server, **options) as peer:
+            await until(lambda: members)
+            sock = peer.writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.reset()
+            await asyncio.sleep(0)  # The event loop of the server has not seen the reset yet.
+            with suppress(ConnectionClosed):
+                members[0].send(bytes(1 << 20))
+        await until(lambda: members[0].close_code == 1006)
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []

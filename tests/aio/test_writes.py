@@ -11,6 +11,7 @@ import weakref
 import pytest
 
 from fastws import PerMessageDeflate, WebSocket, WebSocketProtocol, connect, prepare, serve
+from fastws.codec import FrameDecoder
 
 from ..wire import upgrade_request
 from .conftest import LOOPS
@@ -298,6 +299,52 @@ def test_a_closed_event_loop_is_not_kept_alive_by_what_waits(loop):
     for _ in range(3):
         gc.collect()
     assert [held() for held in gone] == [None, None]
+
+
+# Over TLS ---------------------------------------------------------------------------------------
+
+
+def opened_over_tls():
+    ws, writes = opened()
+    ws._transport._extra["sslcontext"] = object()
+    return ws, writes
+
+
+@pytest.mark.parametrize("size", [64 * KIB, 64 * KIB + 1, 300 * KIB, 1 << 20])
+@pytest.mark.parametrize("many", [True, False], ids=["small ones", "one"])
+async def test_what_is_large_leaves_in_a_few_parts(size, many):
+    ws, writes = opened_over_tls()
+    messages = [bytes(10 * KIB)] * (size // (10 * KIB)) if many else [bytes(size)]
+    for message in messages:
+        ws.send(message)
+    await asyncio.sleep(0)
+    octets = b"".join(writes)
+    lose(ws)
+    frames = FrameDecoder(masked=False).feed(octets)
+    assert [frame.payload for frame in frames] == messages
+    assert max(map(len, writes)) <= max(64 * KIB, size / 4)
+    assert many or len(writes) <= 5
+
+
+async def test_nothing_follows_a_part_of_a_frame():
+    """A transport may run out of memory."""
+    ws, writes = opened_over_tls()
+
+    def write(data):
+        if writes:
+            raise MemoryError
+        writes.append(data)
+
+    ws.send("a")
+    writes.clear()
+    ws._transport.write = write
+    for _ in range(6):
+        ws.send(bytes(10 * KIB))
+    with pytest.raises(MemoryError):
+        ws.send(bytes(10 * KIB))
+    assert [len(data) for data in writes] == [64 * KIB]
+    assert ws._transport.closing
+    lose(ws)
 
 
 # Tasks ----------------------------------------------------------------------------------------

@@ -44,11 +44,12 @@ _PAUSE = 0.1
 # While its client does not take what it is sent, a server reads at most this many bytes per second.
 _PACE = 64 << 10
 
-# Over TLS, so much is written at once, in bytes, or a fifth of it all. A transport passes on what
+# Over TLS, so much is written at once, in bytes, or a quarter of it all. A transport passes on what
 # it has encrypted to the one below, and does not count it any more: all of a large write, if the
-# one below had room. (After five writes to a connection that is lost, event loops log each one.)
+# one below had room. (asyncio logs the sixth write and those after it if the first one finds the
+# connection lost. A header with the beginning of its payload is one more.)
 _STEP = 64 << 10
-_MOST_STEPS = 5
+_MOST_STEPS = 4
 
 # The members of an enum are slow to get at.
 _OPENING = Phase.OPENING

@@ -494,7 +494,7 @@ class Wire:
         if self._write_paused and self._drop_slow_peer():
             return
         if len(octets) > _LARGE:
-            self._write_piece(octets)
+            self._write_large([octets])
         else:
             self._transport.write(octets)
 
