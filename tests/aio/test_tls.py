@@ -449,9 +449,7 @@ async def test_a_sender_waits_for_an_empty_transport_without_a_write_limit(tls, 
         assert [len(message) async for message in ws] == list(range(100))
 
 
-async def test_a_large_message_to_a_peer_that_has_just_gone_is_no_warning(
-    tls, raw, until, caplog
-):
+async def test_a_large_message_to_a_peer_that_has_just_gone_is_no_warning(tls, raw, until, caplog):
     members = []
 
     class Member(WebSocketProtocol):
