@@ -188,18 +188,18 @@ class WebSocket(Endpoint, Generic[T]):
         The items of an iterable or asynchronous iterable are sent as the fragments of one message;
         they must all be text, or all be binary. Large items of text are cut if they are not ASCII.
         An empty iterable sends nothing. If the connection ends, what waits for the next item is
-        cancelled. A file is sent in fragments, too, as text
-        if `read` returns `str`, from its position to its end. It is read in pieces, each in a
-        thread, unless it is in memory (`io.BytesIO`, `io.StringIO`) or its `read` is a coroutine
-        function, as that of `asyncio.StreamReader` is. Messages are sent in the order of the calls.
+        cancelled. A file is sent in fragments, too, as text if `read` returns `str`, from its
+        position to its end. It is read in pieces, each in a thread, unless it is in memory
+        (`io.BytesIO`, `io.StringIO`) or its `read` is a coroutine function, as that of
+        `asyncio.StreamReader` is. Messages are sent in the order of the calls.
 
         This waits while too much of what was sent before has not reached the peer.
 
         Args:
             message: the message, a prepared message (see `prepare`), an iterable or a file.
             compress: whether to compress the message, if compression was negotiated; None to
-                decide by its size. A large message is compressed piece by piece, and the event
-                loop runs between the pieces.
+                decide by its size, or by its first fragment. A large message is compressed piece
+                by piece, and the event loop runs between the pieces.
 
         Raises:
             TypeError: if `message` is none of these.
