@@ -946,6 +946,14 @@ def test_a_flood_of_pings_is_answered_read_by_read() -> None:
     assert 0 < largest < 100_000
 
 
+def test_many_pongs_leave_before_the_messages_after_the_pings() -> None:
+    session = opened().session
+    session.receive_data(frame(PING, bytes(125)) * 1000 + frame(TEXT, b"x"))
+    assert isinstance(next(session), Write)
+    assert len(session.data_to_send()) > 100_000
+    assert next(session) == Ping(bytes(125))
+
+
 def test_limits_are_those_of_the_connection() -> None:
     driver = opened(max_message_size=10)
     driver.run([frame(TEXT, b"x" * 11)])

@@ -796,10 +796,11 @@ class Session:
                 raise
             connection.error.__cause__ = exc
             return None
-        if len(events) > 1:
-            events.reverse()
-            self._events = events
-        return events.pop() if events else None
+        if len(events) == 1:
+            return events[0]
+        events.reverse()
+        self._events = events
+        return None  # as answers to many pings are written before the first event is delivered
 
     def _listen(self, connection: Connection) -> Read | None:
         """Wait for the peer. If it is silent, ping it, and give it up if it stays silent."""
