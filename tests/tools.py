@@ -69,7 +69,9 @@ def free_ports(count: int) -> int:
                 try:
                     sock.bind(("127.0.0.1", first and first + number))
                 except (OSError, OverflowError):
-                    break  # the port after the last one is not free
+                    if not first:
+                        raise
+                    break  # the next port is not free, or there is none
                 first = first or sock.getsockname()[1]
             else:
                 if sys.platform == "linux":

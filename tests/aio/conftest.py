@@ -77,7 +77,7 @@ def runner(request):
             loop.set_exception_handler(lambda _, context: problems.append(context))
             # A busy machine is not worth a line in the log, of which some tests count the lines.
             loop.slow_callback_duration = 60
-            loop_runner.run(_limited(main, _timeout(request) - 10))
+            loop_runner.run(_limited(main, _limit(request)))
             problems.extend(loop_runner.run(_left_over()))
 
     try:
@@ -87,10 +87,11 @@ def runner(request):
     assert not problems
 
 
-def _timeout(request):
-    """Return how long a test may take, as pytest-timeout knows it."""
+def _limit(request):
+    """Return how long a test may take: a little less than pytest-timeout lets it, or None."""
     marker = request.node.get_closest_marker("timeout")
-    return float(marker.args[0] if marker else request.config.getini("timeout"))
+    seconds = float(marker.args[0] if marker else request.config.getini("timeout"))
+    return seconds - 10 if seconds else None  # (0 is pytest-timeout's word for no timeout.)
 
 
 async def _limited(main, seconds):
