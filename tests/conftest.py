@@ -49,6 +49,15 @@ if (
 ):
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A test has 2,000 sockets, and shells often allow 1,024 files.
+if os.name == "posix" and sys.platform != "emscripten":
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
 
 def _load(name: str) -> SimpleNamespace:
     names: dict[str, object] = {"name": name}
