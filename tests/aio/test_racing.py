@@ -345,9 +345,9 @@ async def test_no_socket_is_left_to_the_garbage_collector(how, names, made, tls,
     else:
         with pytest.raises((LookupError, OSError, TypeError)):
             await connect(uri, **options)
+    (sock,) = made
     silent.close()
     await server.close()
-    (sock,) = made
     await until(lambda: sock.fileno() == -1)
 
 
