@@ -182,6 +182,7 @@ ANSWERS = (
     b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 2\r\n\r\nno",
     b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 502 Bad Gateway\r\n\r\nno",
+    b"HTTP/1.1 100 Continue\r\n\r\n\r\r\n\r\n",
 )
 
 
@@ -221,6 +222,7 @@ def addresses(draw: random.Random) -> bytes:
 
 
 DUMPS = (b"81 85 37 fa 21 3d", b"0x81, 0x00", b'b"\\x81\\x00"', b"00000000: 8105 4865  ..He\n")
+DUMPS += (b"b''", b"b'\\\r'")
 
 
 def packet(draw: random.Random, data: bytes, sequence: int, flags: int) -> bytes:

@@ -419,6 +419,10 @@ def test_what_begins_like_a_literal_may_be_anything() -> None:
         assert find_format(text.encode()) == "raw"
         with pytest.raises(ValueError, match="not a literal of bytes"):
             from_hex(text)
+    for text in ("b''", "b'\\\n'"):
+        assert find_format(text.encode()) == "raw"
+        with pytest.raises(ValueError, match="not hexadecimal"):
+            from_hex(text)
     # Python warns about this one; it must not warn about our input.
     assert from_hex(r"b'\x81\q'") == b"\x81\\q"
 

@@ -89,7 +89,7 @@ def from_hex(text: str) -> bytes:
                 literal = ast.literal_eval(text)
         except (SyntaxError, ValueError, MemoryError, RecursionError):  # nested too deeply
             raise ValueError("not a literal of bytes") from None
-        if isinstance(literal, bytes):
+        if isinstance(literal, bytes) and literal:
             return literal
     dump = _from_dump([line for line in text.splitlines() if line.strip()])
     if dump:
