@@ -648,6 +648,36 @@ async def test_a_client_that_says_nothing_is_not_waited_for(when, raw, until, mo
         assert await within(5, peer.rest()) == b""
 
 
+@pytest.mark.parametrize("method", ["close", "drain"])
+async def test_a_task_that_stops_listening_may_be_cancelled(method, raw, until):
+    async with serve(idle, HOST, 0, close_timeout=0.1) as server, raw(server):
+        await until(lambda: server.connections)
+        waiting = socket.create_connection(server.sockets[0].getsockname())
+        stop = server._close(1001, "") if method == "close" else server.drain(60)
+        stopping = asyncio.ensure_future(stop)
+        await asyncio.sleep(0)
+        stopping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stopping
+        assert not server.sockets
+        if method == "close":
+            assert all(each._transport.is_closing() for each in server._endpoints)
+        waiting.close()
+        await within(5, server.close())
+
+
+@pytest.mark.parametrize("hurried", [False, True])
+async def test_tls_that_does_not_begin_is_not_waited_for(hurried, tls, until, monkeypatch):
+    monkeypatch.setattr(admission, "PATIENCE", 60.0)
+    async with serve(idle, HOST, 0, ssl=tls.server, shutdown_timeout=0.05) as server:
+        with socket.create_connection(server.sockets[0].getsockname()):
+            await server._stop_listening()
+            assert server._arriving
+            server._hurried = hurried
+            await within(5, server.close())
+            assert not server._arriving
+
+
 @pytest.mark.loops("asyncio")
 async def test_connections_wait_for_the_next_server_of_a_socket():
     with socket.create_server((HOST, 0)) as sock:

@@ -151,9 +151,7 @@ def turn_away(endpoint: Endpoint, drop: Callable[[], object]) -> None:
     if endpoint._open_by is not None and endpoint._settings.open_timeout is not None:
         left -= now - (endpoint._open_by - endpoint._settings.open_timeout)
     endpoint._open_by = now + 2 * PATIENCE  # it is gone by then, answered or not
-    if not isinstance(opening, ServerOpeningHandshake):
-        drop()
-        return
+    assert isinstance(opening, ServerOpeningHandshake)
     refusal = _Refusal(opening, "the server is shutting down", _RETRY_ELSEWHERE)
     if opening.answer is not None:  # the application has not decided
         endpoint._act_on(refusal.receive_data(b""))

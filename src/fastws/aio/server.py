@@ -12,6 +12,7 @@ import signal
 from contextlib import ExitStack, suppress
 from contextvars import Context, ContextVar
 from functools import partial
+from socket import SHUT_RDWR
 from typing import TYPE_CHECKING, Any, cast
 
 from fastws import rules
@@ -71,8 +72,10 @@ class Server:
         # All that have a transport, including those in their opening handshake.
         self._endpoints: set[Endpoint] = set()
         self._listeners: list[asyncio.Server] = []
-        self._arriving: set[asyncio.Task[Any]] = set()  # last ones, of which there is no endpoint
-        self._exits = ExitStack()  # what to undo when it stops listening
+        # The last ones, of which there is no endpoint yet, and their sockets.
+        self._arriving: dict[asyncio.Task[Any], socket.socket] = {}
+        self._acceptors: list[Callable[[], None]] = []  # of what waits when it stops listening
+        self._exits = ExitStack()  # what to undo then
         self.observers: list[Observer] = []
         self._admission = None if limits == (None, None) else Admission(*limits)
         self._lifetimes = None if max_lifetime is None else Lifetimes(max_lifetime)
@@ -212,13 +215,13 @@ class Server:
         await self._closed.wait()
 
     async def _close(self, code: int, reason: str) -> None:
-        await self._stop_listening()
-        for endpoint in list(self._endpoints):
-            if endpoint._phase is Phase.OPENING:
-                self._turn_away(endpoint)
-            else:
-                self._say_goodbye(endpoint, code, reason)
         try:
+            await self._stop_listening()
+            for endpoint in list(self._endpoints):
+                if endpoint._phase is Phase.OPENING:
+                    self._turn_away(endpoint)
+                else:
+                    self._say_goodbye(endpoint, code, reason)
             if await self._ended(0 if self._hurried else self._shutdown_timeout, self._rest):
                 # The remaining handlers may be waiting for us, which cannot be known.
                 await self._ended(_LAST_MOMENT, lambda: self._tasks.keys() - self._closers)
@@ -235,12 +238,18 @@ class Server:
     async def _stop_listening(self) -> None:
         loop = asyncio.get_running_loop()
         sockets = self.sockets
+        removed: list[bool] = []
         with suppress(NotImplementedError):  # the event loop of Windows
             removed = [loop.remove_reader(sock.fileno()) for sock in sockets]
+        try:
             if any(removed):
-                # asyncio drops what it has accepted if the listener is closed too soon.
+                # asyncio drops what it has accepted if the listener is closed too soon. (uvloop
+                # does not, and would accept more.)
                 await _let_run()
-        self._exits.close()
+            for accept in self._acceptors:
+                accept()
+        finally:
+            self._exits.close()
         if sockets:
             await _let_run()
 
@@ -274,13 +283,17 @@ class Server:
                 ) and self._hurried == hurried:
                     self._changed.clear()
                     await self._changed.wait()
-        return not self._endpoints and not handlers()
+        return not (self._endpoints or self._arriving or handlers())
 
     def _abort(self) -> None:
         for task in self._rest():
             task.cancel()
         for endpoint in list(self._endpoints):
             endpoint._transport.abort()
+        for sock in self._arriving.values():
+            with suppress(OSError):
+                # (uvloop would never close it if its task were cancelled.)
+                sock.shutdown(SHUT_RDWR)
 
     def _on_signal(self) -> None:
         self._stop(hurry=self._signalled)
@@ -356,7 +369,7 @@ class Server:
         self._changed.set()
 
     def _arrived(self, task: asyncio.Task[Any]) -> None:
-        self._arriving.discard(task)
+        del self._arriving[task]
         if not task.cancelled():
             task.exception()  # the client is gone, or its TLS failed
         self._changed.set()

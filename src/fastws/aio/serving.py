@@ -264,7 +264,8 @@ class serve:  # noqa: N801 - it is called like a function
                 server._exits.callback(listener.close)
                 server._listeners.append(listener)
                 if "sock" not in place:  # others may have that one, too
-                    server._exits.callback(_accept_waiting, server, listener, make, options)
+                    accept = partial(_accept_waiting, server, listener, make, options)
+                    server._acceptors.append(accept)
         except BaseException:
             # Those before may have connections already, for which nobody waits.
             server._hurried = True
@@ -315,5 +316,5 @@ def _accept_waiting(
                 accepted, _ = sock.accept()
                 accepted.setblocking(False)
                 task = loop.create_task(loop.connect_accepted_socket(make, accepted, **tls))
-                server._arriving.add(task)
+                server._arriving[task] = accepted
                 task.add_done_callback(server._arrived)
