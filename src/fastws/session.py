@@ -796,11 +796,13 @@ class Session:
                 raise
             connection.error.__cause__ = exc
             return None
+        event: SessionEvent | None = None
         if len(events) == 1:
-            return events[0]
-        events.reverse()
-        self._events = events
-        return None  # as answers to many pings are written before the first event is delivered
+            event = events[0]
+        else:  # answers to many pings are written before the first event is delivered
+            events.reverse()
+            self._events = events
+        return event
 
     def _listen(self, connection: Connection) -> Read | None:
         """Wait for the peer. If it is silent, ping it, and give it up if it stays silent."""
