@@ -340,6 +340,16 @@ def test_what_signals_tell_workers() -> None:
     watch._signals.close()
 
 
+def test_sources_that_change_again_hurry_workers() -> None:
+    worker: Any = Stub()
+    job = Job("serve", serve_handler, lambda args, address: "", stale=lambda: True)
+    watch = _Watch(Namespace(), job, [worker], socket.socket())
+    for _ in range(2):
+        watch._reload()
+    assert worker.told == ["terminate", "hurry"]
+    watch._signals.close()
+
+
 @pytest.mark.parametrize(
     ("number", "loop"),
     [

@@ -306,7 +306,9 @@ class _Watch:
             self._replace(self._renewed)
 
     def _replace(self, worker: _Worker) -> None:
-        if worker in self._running.values():
+        if worker in self._outdated:
+            worker.hurry()
+        elif worker in self._running.values():
             self._outdated.add(worker)
             worker.process.terminate()
         else:
