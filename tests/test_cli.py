@@ -14,7 +14,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from argparse import Namespace
 from contextlib import ExitStack, suppress
 from http.client import HTTPConnection, HTTPSConnection
@@ -41,6 +40,7 @@ from .tools import (
     run,
     run_fastws,
     wait_for_workers,
+    wait_until_gone,
     workers_of,
 )
 
@@ -569,20 +569,6 @@ def test_no_uvloop(capsys, monkeypatch):
 
 
 # fastws echo --workers ------------------------------------------------------------------------
-
-
-def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    for pid in pids:
-        while True:
-            try:
-                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-            except (FileNotFoundError, ProcessLookupError):
-                break
-            if state == "Z":
-                break
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
 
 
 @posix

@@ -36,6 +36,8 @@ from .tools import (
     needs_uvloop,
     require,
     wait_for_workers,
+    wait_until_gone,
+    workers_of,
 )
 from .wire import upgrade_request
 
@@ -388,6 +390,19 @@ def test_a_second_signal_hurries_workers(folder: Path, when: str) -> None:
         assert program.wait() == status
         assert "finished" not in program.output
         assert "left" not in program.output
+
+
+@linux
+def test_a_signal_ends_an_orphan_whose_application_does_not(folder: Path) -> None:
+    options = ("--workers", "1", "--port", str(free_port()))
+    with serving(folder, "chats:stuck", *options) as program:
+        program.line()
+        workers = workers_of(program)
+        program.send_signal(signal.SIGKILL)
+        assert program.line() == "leaving"
+        for worker in workers:
+            os.kill(worker, signal.SIGTERM)
+        wait_until_gone(workers)
 
 
 def test_a_second_hangup_starts_a_worker_that_could_not_start() -> None:

@@ -280,6 +280,21 @@ def wait_for_workers(program: Program, count: int, gone: set[int]) -> list[int]:
         time.sleep(0.02)
 
 
+def wait_until_gone(pids: list[int]) -> None:
+    """Wait for the end of processes."""
+    deadline = time.monotonic() + TIMEOUT
+    for pid in pids:
+        while True:
+            try:
+                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            except (FileNotFoundError, ProcessLookupError):
+                break
+            if state == "Z":
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
 class Fastws(Program):
     """A `fastws` command that runs."""
 

@@ -313,7 +313,10 @@ def _accept_waiting(
             sock.setblocking(False)
             # (Two more than the backlog may wait.)
             for _ in range(options.get("backlog", _BACKLOG) + 2):
-                accepted, _ = sock.accept()
+                try:
+                    accepted, _ = sock.accept()
+                except ConnectionAbortedError:
+                    continue  # this client is gone already
                 accepted.setblocking(False)
                 task = loop.create_task(loop.connect_accepted_socket(make, accepted, **tls))
                 server._arriving[task] = accepted

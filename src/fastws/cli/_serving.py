@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import multiprocessing
 import os
 import signal
 import ssl
@@ -140,7 +141,7 @@ async def serve_until_told(
             # somebody else's code has not.
             signals = []
             if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-                signal.signal(signal.SIGTERM, _no_action)
+                signal.signal(signal.SIGTERM, _end_orphan)
             stack.enter_context(heed([signal.SIGTERM], server._stop))
             loop.add_reader(parent, _obey, server, parent)
         elif hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
@@ -169,8 +170,13 @@ def _obey(server: Server, parent: int) -> None:
         server._stop(hurry=True)
 
 
-def _no_action(*_: object) -> None:
-    pass
+def _end_orphan(number: int, _: object) -> None:
+    """The server has ended, and somebody else's code has not: only the parent hurries that, unless
+    it is dead."""
+    parent = multiprocessing.parent_process()
+    if parent is None or not parent.is_alive():
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
 
 
 def health(request: Request) -> Response | None:
