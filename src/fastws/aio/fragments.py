@@ -61,14 +61,14 @@ async def _read(read: Any, compressed: bool, *, in_thread: bool) -> AsyncGenerat
                 piece = await piece
             ready = piece
             size = _SMALL
-            if not compressed and not _is_wide(ready):
+            if not compressed:
                 size = _LARGE_TEXT if isinstance(ready, str) else _LARGE
             if ready and in_thread:
                 # While this piece is sent, the thread reads the next one.
                 piece = _begin_read(read, size, in_thread)
             # (None: there is nothing yet. That is no end, and who sends it will say so.)
             if ready or ready is None or is_empty:
-                for fragment in _cut(ready, size):
+                for fragment in _cut(ready, _SMALL if _is_wide(ready) else size):
                     yield fragment
             if not ready:
                 return
