@@ -232,6 +232,11 @@ class Program:
     def send_signal(self, number: int) -> None:
         self._process.send_signal(number)
 
+    def freeze(self) -> None:
+        """Stop it until SIGCONT, and wait until it stands still: its threads may go on a little."""
+        self.send_signal(signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, then `wait`."""
         self.send_signal(number)

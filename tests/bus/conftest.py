@@ -81,7 +81,8 @@ class Broker:
 
     def freeze(self) -> None:
         """Have it read and answer nothing, with its connections open."""
-        self.send_signal(signal.SIGSTOP)
+        assert self._process is not None
+        self._process.freeze()
 
     def thaw(self) -> None:
         """Have it go on."""

@@ -46,6 +46,6 @@ async def test_the_address_of_a_client_behind_haproxy(checked, option, secure, t
             break
         await until(lambda: not server._endpoints)
         # (asyncio fails if a server is closed while it accepts a connection, such as a check.)
-        checked.program.send_signal(signal.SIGSTOP)
+        checked.program.freeze()
         for _ in range(10):
             await asyncio.sleep(0.01)
