@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
 import h11
 from common import Input, fuzz, instrumented
@@ -19,6 +20,11 @@ with instrumented():
     from fastws.http import Headers, Response
     from fastws.tunnels import TunnelHandshake, is_loopback
     from fastws.uri import URI, Proxy, is_origin, join_host, parse_proxy, parse_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Place = TypeVar("Place", URI, Proxy)
 
 NAME = re.compile(r"[a-z0-9._-]{1,254}|[0-9a-f:]{2,39}")
 TARGET = re.compile(r"/[!-~]*")
@@ -36,13 +42,34 @@ def check_place(place: URI | Proxy) -> None:
     is_loopback(place.host)
 
 
-def check_uri(text: str) -> None:
+def parsed(parse: Callable[[str], Place], text: str) -> Place | None:
+    """Return what is parsed, or None if it is refused."""
     try:
-        uri = parse_uri(text)
+        place = parse(text)
     except InvalidURIError as exc:
-        check_message(exc, text)
+        # Messages are for logs, and never quote what may be a password.
+        assert len(str(exc)) < 120
+        assert str(exc).isascii()
+        assert str(exc).isprintable()
+        return None
+    check_place(place)
+    return place
+
+
+def read_by_h11(octets: bytes) -> h11.Request:
+    """Return the request, after which there is nothing."""
+    peer = h11.Connection(h11.SERVER)
+    peer.receive_data(octets)
+    event = peer.next_event()
+    assert isinstance(event, h11.Request)
+    assert peer.trailing_data[0] == b""
+    return event
+
+
+def check_uri(text: str) -> None:
+    uri = parsed(parse_uri, text)
+    if uri is None:
         return
-    check_place(uri)
     assert TARGET.fullmatch(uri.target), uri.target
     assert "#" not in uri.target
     # What it means is written in one way, which means the same.
@@ -56,36 +83,16 @@ def check_uri(text: str) -> None:
     request = ServerHandshake().receive_data(octets)
     assert request is not None
     assert request.target == uri.target
-    peer = h11.Connection(h11.SERVER)
-    peer.receive_data(octets)
-    event = peer.next_event()
-    assert isinstance(event, h11.Request)
-    assert event.target == uri.target.encode()
-    assert peer.trailing_data[0] == b""
+    assert read_by_h11(octets).target == uri.target.encode()
 
 
 def check_proxy(text: str) -> None:
-    try:
-        proxy = parse_proxy(text)
-    except InvalidURIError as exc:
-        check_message(exc, text)
+    proxy = parsed(parse_proxy, text)
+    if proxy is None or not proxy.is_http:
         return
-    check_place(proxy)
-    if not proxy.is_http:
-        return
-    peer = h11.Connection(h11.SERVER)
-    peer.receive_data(TunnelHandshake(proxy, "host", 443).request())
-    event = peer.next_event()
-    assert isinstance(event, h11.Request)
+    event = read_by_h11(TunnelHandshake(proxy, "host", 443).request())
     assert event.target == b"host:443"
     assert len(event.headers) == 2 + (proxy.username is not None)
-
-
-def check_message(error: Exception, text: str) -> None:
-    """Messages are for logs, and never quote what may be a password."""
-    assert len(str(error)) < 120
-    assert str(error).isascii()
-    assert str(error).isprintable()
 
 
 def check_location(text: str) -> None:

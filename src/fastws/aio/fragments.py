@@ -7,13 +7,14 @@ how to read files without blocking the event loop. It does not know how fragment
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterable, Iterable, Mapping
 from inspect import isawaitable, iscoroutinefunction
 from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator
 
 __all__ = ["File", "as_fragments"]
 
@@ -68,7 +69,7 @@ async def _read(read: Any, compressed: bool, *, in_thread: bool) -> AsyncGenerat
                 piece = _begin_read(read, size, in_thread)
             # (None: there is nothing yet. That is no end, and who sends it will say so.)
             if ready or ready is None or is_empty:
-                for fragment in _cut(ready, _SMALL if _is_wide(ready) else size):
+                for fragment in _cut(ready, size):
                     yield fragment
             if not ready:
                 return
@@ -88,25 +89,22 @@ def _begin_read(read: Any, size: int, in_thread: bool) -> Any:
 
 
 async def _follow(fragments: AsyncIterable[Any]) -> AsyncGenerator[Any]:
-    async for fragment in fragments:
-        for piece in _cut(fragment, _SMALL) if _is_wide(fragment) else (fragment,):
-            yield piece
+    async for item in fragments:
+        for fragment in _cut(item):
+            yield fragment
 
 
 async def _walk(fragments: Iterable[Any]) -> AsyncGenerator[Any]:
-    for fragment in fragments:
-        for piece in _cut(fragment, _SMALL) if _is_wide(fragment) else (fragment,):
-            yield piece
+    for item in fragments:
+        for fragment in _cut(item):
+            yield fragment
 
 
-def _is_wide(piece: Any) -> bool:
-    """Return whether this is text that takes much memory while it is encoded."""
-    return isinstance(piece, str) and not piece.isascii()
-
-
-def _cut(piece: Any, size: int) -> Iterator[Any]:
+def _cut(piece: Any, size: int = sys.maxsize) -> Iterable[Any]:
+    """Return the fragments of a piece: of at most this size, or less if it is text that takes much
+    memory while it is encoded."""
+    if isinstance(piece, str) and not piece.isascii():
+        size = _SMALL
     if not isinstance(piece, (bytes, str)) or len(piece) <= size:
-        yield piece
-        return
-    for start in range(0, len(piece), size):
-        yield piece[start : start + size]
+        return (piece,)
+    return (piece[start : start + size] for start in range(0, len(piece), size))

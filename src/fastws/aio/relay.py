@@ -72,20 +72,21 @@ class Relay:
 
     # Messages -----------------------------------------------------------------------------
 
-    def publish(self, topic: str, message: str | PreparedMessage) -> None:
-        """Have the bus publish a message after those before it."""
-        data: str | bytes
-        if isinstance(message, str):
-            data = message
-        elif message.opcode is Opcode.TEXT:
+    def publish(self, topic: str, message: PreparedMessage, text: str | None) -> None:
+        """Have the bus publish a message after those before it.
+
+        Args:
+            topic: its topic.
+            message: the message.
+            text: the same as a str, if it was one.
+        """
+        data: str | bytes = message.payload if text is None else text
+        if text is None and message.opcode is Opcode.TEXT:
             data = message.payload.decode()
-        else:
-            data = message.payload
         if self._size > _MAX_OUTBOX:
             self._drop(f"{self._size} bytes wait for the bus")
             return
-        size = _OVERHEAD
-        size += len(data.encode() if isinstance(data, str) and not data.isascii() else data)
+        size = len(message.payload) + _OVERHEAD
         self._size += size
         self._outbox.append((topic, data, size))
         if self._sending is None:

@@ -238,7 +238,7 @@ class Topics:
         prepared = message if isinstance(message, PreparedMessage) else prepare(message)
         published = self._deliver(topic, prepared, exclude, slow, key, compress)
         if self._relay is not None:
-            self._relay.publish(topic, message if isinstance(message, str) else prepared)
+            self._relay.publish(topic, prepared, message if isinstance(message, str) else None)
         return published
 
     def _deliver(
